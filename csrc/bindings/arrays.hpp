@@ -1,0 +1,155 @@
+// Checked views of NumPy arrays, allocation of outputs, and the wording of every error about arrays.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <initializer_list>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace fusedrnn::bindings {
+
+namespace py = pybind11;
+
+inline std::string shape_text(const std::vector<int64_t>& shape) {
+  std::string text = "(";
+  for (std::size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
+  return text + (shape.size() == 1 ? ",)" : ")");
+}
+
+inline std::vector<int64_t> shape_of(const py::array& a) {
+  return std::vector<int64_t>(a.shape(), a.shape() + a.ndim());
+}
+
+// The argument as an array; lists and scalars are refused, so that nothing is copied or cast silently.
+inline py::array as_array(const py::object& object, const char* name) {
+  if (!py::isinstance<py::array>(object))
+    throw py::type_error(std::string(name) + ": expected a NumPy array, got " +
+                         std::string(py::str(py::type::of(object).attr("__name__"))));
+  return py::reinterpret_borrow<py::array>(object);
+}
+
+inline std::string dtype_text(const py::array& a) { return py::str(static_cast<py::handle>(a.dtype())); }
+
+// Calls f<float>() or f<double>() by the dtype of x.
+template <class F>
+auto dispatch_dtype(const py::object& object, const char* name, F f) {
+  const py::array a = as_array(object, name);
+  if (py::isinstance<py::array_t<float>>(a)) return f(float{});
+  if (py::isinstance<py::array_t<double>>(a)) return f(double{});
+  throw py::type_error(std::string(name) + ": expected float32 or float64, got " + dtype_text(a));
+}
+
+inline void require_contiguous(const py::array& a, const char* name) {
+  if (!(a.flags() & py::array::c_style))
+    throw py::value_error(std::string(name) + ": expected a C-contiguous array; use numpy.ascontiguousarray");
+  if (!(a.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_))
+    throw py::value_error(std::string(name) + ": expected an aligned array; use numpy.require(..., requirements='A')");
+}
+
+// -1 in `shape` stands for any size.
+inline void require_shape(const py::array& a, const char* name, const std::vector<int64_t>& shape) {
+  const std::vector<int64_t> got = shape_of(a);
+  bool same = got.size() == shape.size();
+  for (std::size_t i = 0; same && i < shape.size(); ++i) same = shape[i] == got[i];
+  if (!same)
+    throw py::value_error(std::string(name) + ": expected shape " + shape_text(shape) + ", got " + shape_text(got));
+}
+
+inline void require_ndim(const py::array& a, const char* name, int64_t ndim, const char* letters) {
+  if (a.ndim() != ndim)
+    throw py::value_error(std::string(name) + ": expected shape " + letters + ", got " + shape_text(shape_of(a)));
+}
+
+inline void require_at_least_one(int64_t size, const char* name, const char* what) {
+  if (size < 1) throw py::value_error(std::string(name) + ": expected " + what + " of at least 1, got 0");
+}
+
+// A product of sizes that would not fit memory addresses ends here, not in a wild pointer.
+inline void require_addressable(std::initializer_list<int64_t> sizes) {
+  constexpr int64_t most = int64_t(1) << 58;
+  int64_t product = 1;
+  for (const int64_t size : sizes) {
+    if (size > 0 && product > most / size) throw std::bad_alloc();
+    product *= size > 0 ? size : 1;
+  }
+}
+
+// One argument of a call whose other arrays have dtype T; `like` names the array that settled the dtype.
+template <class T>
+py::array checked(const py::object& object, const char* name, const char* like) {
+  py::array a = as_array(object, name);
+  if (!py::isinstance<py::array_t<T>>(a))
+    throw py::type_error(std::string(name) + ": expected dtype " + (sizeof(T) == 4 ? "float32" : "float64") + " like " +
+                         like + ", got " + dtype_text(a));
+  return a;
+}
+
+template <class T>
+const T* input(const py::object& object, const char* name, const char* like, const std::vector<int64_t>& shape) {
+  const py::array a = checked<T>(object, name, like);
+  require_shape(a, name, shape);
+  require_contiguous(a, name);
+  return static_cast<const T*>(a.data());
+}
+
+template <class T>
+const T* optional_input(const py::object& object, const char* name, const char* like,
+                        const std::vector<int64_t>& shape) {
+  return object.is_none() ? nullptr : input<T>(object, name, like, shape);
+}
+
+// An array that the call writes to.
+template <class T>
+T* output(const py::object& object, const char* name, const char* like, const std::vector<int64_t>& shape) {
+  input<T>(object, name, like, shape);
+  if (!py::reinterpret_borrow<py::array>(object).writeable())
+    throw py::value_error(std::string(name) + ": expected a writeable array");
+  return static_cast<T*>(py::reinterpret_borrow<py::array>(object).mutable_data());
+}
+
+template <class T>
+T* optional_output(const py::object& object, const char* name, const char* like, const std::vector<int64_t>& shape) {
+  return object.is_none() ? nullptr : output<T>(object, name, like, shape);
+}
+
+template <class T>
+py::array_t<T> empty(const std::vector<int64_t>& shape) {
+  return py::array_t<T>(std::vector<py::ssize_t>(shape.begin(), shape.end()));
+}
+
+// Sizes of a recurrent call from x and weight_hh, which settle all the others.
+struct Sizes {
+  int64_t steps, batch, inputs, hidden;
+};
+
+template <class T>
+Sizes recurrent_sizes(const py::object& x_object, const py::object& weight_hh_object, int64_t gates) {
+  const py::array x = as_array(x_object, "x");
+  require_ndim(x, "x", 3, "[T, N, I]");
+  require_at_least_one(x.shape(0), "x", "a sequence length");
+  require_at_least_one(x.shape(2), "x", "an input size");
+  require_contiguous(x, "x");
+  const py::array w = checked<T>(weight_hh_object, "weight_hh", "x");
+  require_ndim(w, "weight_hh", 2, gates == 1 ? "[H, H]" : gates == 3 ? "[3H, H]" : "[4H, H]");
+  const int64_t hidden = w.shape(0) / gates;  // rows settle H, so that a wrong column count is named as such
+  require_at_least_one(hidden, "weight_hh", "a hidden size");
+  require_shape(w, "weight_hh", {gates * hidden, hidden});
+  const Sizes s{x.shape(0), x.shape(1), x.shape(2), hidden};
+  require_addressable({s.steps, s.batch, s.hidden, 5, 8});
+  require_addressable({s.hidden, s.hidden + s.inputs, 4, 8});
+  return s;
+}
+
+void register_rnn(py::module_& m);
+void register_lstm(py::module_& m);
+void register_gru(py::module_& m);
+void register_linear(py::module_& m);
+void register_losses(py::module_& m);
+void register_optim(py::module_& m);
+void register_runtime(py::module_& m);
+
+}  // namespace fusedrnn::bindings

@@ -1,0 +1,90 @@
+#include "../core/cells.hpp"
+#include "arrays.hpp"
+
+namespace fusedrnn::bindings {
+namespace {
+
+py::tuple forward(const py::object& x, const py::object& h0, const py::object& weight_ih, const py::object& weight_hh,
+                  const py::object& bias_ih, const py::object& bias_hh, bool reset_after, bool reverse,
+                  bool training) {
+  return dispatch_dtype(x, "x", [&](auto scalar) -> py::tuple {
+    using T = decltype(scalar);
+    const auto [steps, N, I, H] = recurrent_sizes<T>(x, weight_hh, 3);
+    GruForward<T> p{};
+    p.shape = {steps, N, I, H};
+    p.reset_after = reset_after;
+    p.reverse = reverse;
+    p.x = input<T>(x, "x", "x", {steps, N, I});
+    p.h0 = optional_input<T>(h0, "h0", "x", {N, H});
+    p.weight_ih = input<T>(weight_ih, "weight_ih", "x", {3 * H, I});
+    p.weight_hh = input<T>(weight_hh, "weight_hh", "x", {3 * H, H});
+    p.bias_ih = optional_input<T>(bias_ih, "bias_ih", "x", {3 * H});
+    p.bias_hh = optional_input<T>(bias_hh, "bias_hh", "x", {3 * H});
+    auto y = empty<T>({steps, N, H}), h_n = empty<T>({N, H});
+    py::object reserve = py::none();
+    if (training) {
+      auto buffer = empty<T>({steps, N, (reset_after ? 4 : 3) * H});
+      p.reserve = buffer.mutable_data();
+      reserve = buffer;
+    }
+    p.y = y.mutable_data();
+    p.h_n = h_n.mutable_data();
+    {
+      const py::gil_scoped_release release;
+      gru_forward(p);
+    }
+    return py::make_tuple(y, h_n, reserve);
+  });
+}
+
+py::tuple backward(const py::object& dy, const py::object& dh_n, const py::object& x, const py::object& h0,
+                   const py::object& y, const py::object& weight_ih, const py::object& weight_hh,
+                   const py::object& reserve, bool reset_after, bool reverse, bool input_grad,
+                   const py::object& dweight_ih, const py::object& dweight_hh, const py::object& dbias_ih,
+                   const py::object& dbias_hh) {
+  return dispatch_dtype(x, "x", [&](auto scalar) -> py::tuple {
+    using T = decltype(scalar);
+    const auto [steps, N, I, H] = recurrent_sizes<T>(x, weight_hh, 3);
+    GruBackward<T> p{};
+    p.shape = {steps, N, I, H};
+    p.reset_after = reset_after;
+    p.reverse = reverse;
+    p.dy = optional_input<T>(dy, "dy", "x", {steps, N, H});
+    p.dh_n = optional_input<T>(dh_n, "dh_n", "x", {N, H});
+    p.x = input<T>(x, "x", "x", {steps, N, I});
+    p.h0 = optional_input<T>(h0, "h0", "x", {N, H});
+    p.y = input<T>(y, "y", "x", {steps, N, H});
+    p.weight_ih = input<T>(weight_ih, "weight_ih", "x", {3 * H, I});
+    p.weight_hh = input<T>(weight_hh, "weight_hh", "x", {3 * H, H});
+    p.reserve = input<T>(reserve, "reserve", "x", {steps, N, (reset_after ? 4 : 3) * H});
+    p.dweight_ih = output<T>(dweight_ih, "dweight_ih", "x", {3 * H, I});
+    p.dweight_hh = output<T>(dweight_hh, "dweight_hh", "x", {3 * H, H});
+    p.dbias_ih = optional_output<T>(dbias_ih, "dbias_ih", "x", {3 * H});
+    p.dbias_hh = optional_output<T>(dbias_hh, "dbias_hh", "x", {3 * H});
+    auto dh0 = empty<T>({N, H});
+    py::object dx = py::none();
+    if (input_grad) {
+      auto array = empty<T>({steps, N, I});
+      p.dx = array.mutable_data();
+      dx = array;
+    }
+    p.dh0 = dh0.mutable_data();
+    {
+      const py::gil_scoped_release release;
+      gru_backward(p);
+    }
+    return py::make_tuple(dx, dh0);
+  });
+}
+
+}  // namespace
+
+void register_gru(py::module_& m) {
+  using namespace py::literals;
+  m.def("gru_forward", &forward, "x"_a, "h0"_a, "weight_ih"_a, "weight_hh"_a, "bias_ih"_a, "bias_hh"_a,
+        "reset_after"_a, "reverse"_a, "training"_a);
+  m.def("gru_backward", &backward, "dy"_a, "dh_n"_a, "x"_a, "h0"_a, "y"_a, "weight_ih"_a, "weight_hh"_a, "reserve"_a,
+        "reset_after"_a, "reverse"_a, "input_grad"_a, "dweight_ih"_a, "dweight_hh"_a, "dbias_ih"_a, "dbias_hh"_a);
+}
+
+}  // namespace fusedrnn::bindings

@@ -1,0 +1,80 @@
+#include "../core/dispatch.hpp"
+#include "arrays.hpp"
+
+namespace fusedrnn::bindings {
+namespace {
+
+py::tuple softmax_cross_entropy(const py::object& logits, const py::object& targets) {
+  return dispatch_dtype(logits, "logits", [&](auto scalar) -> py::tuple {
+    using T = decltype(scalar);
+    const py::array x = as_array(logits, "logits"), t = as_array(targets, "targets");
+    require_ndim(x, "logits", 2, "[R, C]");
+    const int64_t R = x.shape(0), C = x.shape(1);
+    require_at_least_one(C, "logits", "a number of classes");
+    require_contiguous(x, "logits");
+    if (!py::isinstance<py::array_t<int64_t>>(t))
+      throw py::type_error("targets: expected dtype int64, got " + dtype_text(t));
+    require_shape(t, "targets", {R});
+    require_contiguous(t, "targets");
+    const auto* classes = static_cast<const int64_t*>(t.data());
+    for (int64_t i = 0; i < R; ++i)
+      if (classes[i] < 0 || classes[i] >= C)
+        throw py::value_error("targets: expected classes from 0 to " + std::to_string(C - 1) + ", got " +
+                              std::to_string(classes[i]) + " at position " + std::to_string(i));
+    auto d = empty<T>({R, C});
+    const auto* xp = static_cast<const T*>(x.data());
+    T* dp = d.mutable_data();
+    double loss = 0;
+    {
+      const py::gil_scoped_release release;
+      loss = kernels<T>().softmax_cross_entropy(R, C, xp, classes, dp);
+    }
+    return py::make_tuple(loss, d);
+  });
+}
+
+// A loss that compares element by element.
+template <class Kernel>
+py::tuple elementwise(const py::object& prediction, const py::object& target, const char* prediction_name,
+                      const char* target_name, Kernel kernel) {
+  return dispatch_dtype(prediction, prediction_name, [&](auto scalar) -> py::tuple {
+    using T = decltype(scalar);
+    const std::vector<int64_t> shape = shape_of(as_array(prediction, prediction_name));
+    const T* p = input<T>(prediction, prediction_name, prediction_name, shape);
+    const T* t = input<T>(target, target_name, prediction_name, shape);
+    auto d = empty<T>(shape);
+    T* dp = d.mutable_data();
+    const int64_t n = d.size();
+    double loss = 0;
+    {
+      const py::gil_scoped_release release;
+      loss = kernel(n, p, t, dp);
+    }
+    return py::make_tuple(loss, d);
+  });
+}
+
+}  // namespace
+
+void register_losses(py::module_& m) {
+  using namespace py::literals;
+  m.def("softmax_cross_entropy", &softmax_cross_entropy, "logits"_a, "targets"_a);
+  m.def(
+      "binary_cross_entropy",
+      [](const py::object& logits, const py::object& targets) {
+        return elementwise(logits, targets, "logits", "targets", [](int64_t n, auto* x, auto* t, auto* d) {
+          return kernels<std::remove_reference_t<decltype(*d)>>().binary_cross_entropy(n, x, t, d);
+        });
+      },
+      "logits"_a, "targets"_a);
+  m.def(
+      "squared_error",
+      [](const py::object& prediction, const py::object& target) {
+        return elementwise(prediction, target, "prediction", "target", [](int64_t n, auto* p, auto* t, auto* d) {
+          return kernels<std::remove_reference_t<decltype(*d)>>().squared_error(n, p, t, d);
+        });
+      },
+      "prediction"_a, "target"_a);
+}
+
+}  // namespace fusedrnn::bindings

@@ -1,0 +1,111 @@
+// The C++ interface on one page: one struct per call, every pointer with its shape. T time, N batch, I input,
+// H hidden; all arrays C-contiguous. Outputs are overwritten, but for the gradients of parameters (dweight_*,
+// dbias_*), which are added to. No output may overlap another array of the call.
+#pragma once
+
+#include <cstdint>
+
+namespace fusedrnn {
+
+struct Shape {
+  int64_t steps, batch, inputs, hidden;  // T, N, I, H
+};
+
+template <class T>
+struct RnnForward {
+  Shape shape;
+  bool relu, reverse;
+  const T* x;                     // [T, N, I]
+  const T* h0;                    // [N, H] or null: zeros
+  const T *weight_ih, *weight_hh;  // [H, I], [H, H]
+  const T *bias_ih, *bias_hh;      // [H] or null
+  T* y;                           // [T, N, H]
+  T* h_n;                         // [N, H]
+};
+
+template <class T>
+struct RnnBackward {
+  Shape shape;
+  bool relu, reverse;
+  const T *dy, *dh_n;              // [T, N, H], [N, H]; either may be null
+  const T *x, *h0, *y;
+  const T *weight_ih, *weight_hh;
+  T* dx;                           // [T, N, I] or null: not wanted
+  T* dh0;                          // [N, H]
+  T *dweight_ih, *dweight_hh;      // [H, I], [H, H], added to
+  T *dbias_ih, *dbias_hh;          // [H], added to, or null
+};
+
+template <class T>
+struct LstmForward {
+  Shape shape;
+  bool reverse;
+  const T* x;
+  const T *h0, *c0;                // [N, H] or null: zeros
+  const T *weight_ih, *weight_hh;  // [4H, I], [4H, H]; gates i, f, g, o
+  const T *bias_ih, *bias_hh;      // [4H] or null
+  T* y;
+  T *h_n, *c_n;                    // [N, H]
+  T* reserve;                      // [T, N, 5H]: activated i, f, g, o, then c; null: inference
+};
+
+template <class T>
+struct LstmBackward {
+  Shape shape;
+  bool reverse;
+  const T *dy, *dh_n, *dc_n;       // any may be null
+  const T *x, *h0, *c0, *y;
+  const T *weight_ih, *weight_hh;
+  const T* reserve;
+  T* dx;                           // or null
+  T *dh0, *dc0;
+  T *dweight_ih, *dweight_hh, *dbias_ih, *dbias_hh;
+};
+
+template <class T>
+struct GruForward {
+  Shape shape;
+  bool reset_after, reverse;
+  const T *x, *h0;
+  const T *weight_ih, *weight_hh;  // [3H, I], [3H, H]; gates r, z, n
+  const T *bias_ih, *bias_hh;      // [3H] or null
+  T *y, *h_n;
+  T* reserve;                      // [T, N, 4H]: r, z, n, W_hn h + b_hn; reset before: [T, N, 3H]; null: inference
+};
+
+template <class T>
+struct GruBackward {
+  Shape shape;
+  bool reset_after, reverse;
+  const T *dy, *dh_n;
+  const T *x, *h0, *y;
+  const T *weight_ih, *weight_hh;
+  const T* reserve;
+  T* dx;
+  T* dh0;
+  T *dweight_ih, *dweight_hh, *dbias_ih, *dbias_hh;
+};
+
+// Each is instantiated for float and double. std::bad_alloc is the only exception.
+template <class T>
+void rnn_forward(const RnnForward<T>&);
+template <class T>
+void rnn_backward(const RnnBackward<T>&);
+template <class T>
+void lstm_forward(const LstmForward<T>&);
+template <class T>
+void lstm_backward(const LstmBackward<T>&);
+template <class T>
+void gru_forward(const GruForward<T>&);
+template <class T>
+void gru_backward(const GruBackward<T>&);
+
+// y [R, O] = x [R, I] weight' + bias, weight [O, I], bias [O] or null.
+template <class T>
+void linear_forward(int64_t rows, int64_t inputs, int64_t outputs, const T* x, const T* weight, const T* bias, T* y);
+// dx [R, I] or null is overwritten; dweight and dbias (or null) are added to.
+template <class T>
+void linear_backward(int64_t rows, int64_t inputs, int64_t outputs, const T* dy, const T* x, const T* weight, T* dx,
+                     T* dweight, T* dbias);
+
+}  // namespace fusedrnn

@@ -1,0 +1,187 @@
+#include "cells.hpp"
+#include "gemm.hpp"
+#include "pack.hpp"
+#include "sequence.hpp"
+
+namespace fusedrnn {
+namespace {
+
+// The input product, and with reset after also the recurrent one, start from these sums: r and z take both
+// biases; n takes both where one chain makes it (reset before), else b_in, and b_hn starts the chain of W_hn h.
+template <class T>
+void gru_biases(T* dst, const T* ih, const T* hh, int64_t units, bool reset_after) {
+  const int64_t shared = (reset_after ? 2 : 3) * units;
+  add_biases(dst, ih, hh, shared);
+  if (!reset_after) return;
+  copy_or_zero(dst + 2 * units, ih ? ih + 2 * units : nullptr, units);
+  copy_or_zero(dst + 3 * units, hh ? hh + 2 * units : nullptr, units);
+}
+
+}  // namespace
+
+template <class T>
+void gru_forward(const GruForward<T>& p) {
+  const auto [T_, N, I, H] = p.shape;
+  const KernelTable<T>& k = kernels<T>();
+  const int lanes = k.lanes;
+  const int64_t wide = padded(H, lanes);
+  const bool after = p.reset_after;
+  const int G = after ? 4 : 3;  // values kept per unit
+  const auto kernel = after ? k.gru_forward : k.gru_reset_forward;
+  Scratch scratch;
+  T* const packed_ih = scratch.take<T>(3 * wide * I);
+  T* const packed_hh = scratch.take<T>((after ? 3 : 2) * wide * H);
+  T* const packed_hn = after ? nullptr : scratch.take<T>(wide * H);
+  T* const biases = scratch.take<T>(G * H);
+  T* const packed_bias = scratch.take<T>(G * wide);
+  pack_gates(packed_ih, p.weight_ih, I, H, 0, 3, lanes);
+  pack_gates(packed_hh, p.weight_hh, H, H, 0, after ? 3 : 2, lanes);
+  if (!after) pack_rows(packed_hn, p.weight_hh + 2 * H * H, H, H, lanes);
+  gru_biases(biases, p.bias_ih, p.bias_hh, H, after);
+  pack_bias(packed_bias, biases, H, G, lanes);
+  const T* const h0 = p.h0 ? p.h0 : scratch.zeros<T>(N * H);
+  T* const reset_h = after ? nullptr : scratch.take<T>(N * H);
+
+  const bool keep = p.reserve != nullptr, separate = input_product_first(p.shape);
+  const Steps order(p.shape, p.reverse, G * H);
+  const int64_t block = separate ? order.block() : T_, stride = G * H;
+  T* const gates = keep ? p.reserve : scratch.take<T>((separate ? block : 1) * N * stride);
+
+  for (int64_t first = 0; first < T_; first += block) {
+    const int64_t last = std::min(T_, first + block), from = order.time_from(first, last);
+    const auto gates_at = [&](int64_t t) { return gates + (keep ? t : separate ? t - from : 0) * N * stride; };
+    if (separate)
+      parallel_rows((last - first) * N, 6.0 * double((last - first) * N) * double(I * H), [&](int64_t a, int64_t b) {
+        GruForwardStep<T> step{};
+        step.rows = b - a;
+        step.units = H;
+        step.x = {p.x + (from * N + a) * I, I, packed_ih, I};
+        step.bias = packed_bias;
+        step.gates = gates_at(from) + a * stride;
+        step.gates_stride = stride;
+        kernel(step);
+      });
+    parallel_rows(N, 6.0 * double((last - first) * N) * double((separate ? H : I + H) * H), [&](int64_t a, int64_t b) {
+      for (int64_t s = first; s < last; ++s) {
+        const int64_t t = order.time(s);
+        const T* const h_prev = (s == 0 ? h0 : p.y + order.time(s - 1) * N * H) + a * H;
+        T* const y = p.y + (t * N + a) * H;
+        GruForwardStep<T> step{};
+        step.rows = b - a;
+        step.units = H;
+        if (!separate) step.x = {p.x + (t * N + a) * I, I, packed_ih, I};
+        step.h = {h_prev, H, packed_hh, H};
+        step.bias = separate ? nullptr : packed_bias;
+        step.finish = true;
+        step.keep = keep;
+        step.gates = gates_at(t) + a * stride;
+        step.gates_stride = stride;
+        step.h_prev = h_prev;
+        step.h_prev_stride = H;
+        step.y = after ? y : reset_h + a * H;
+        step.y_stride = H;
+        kernel(step);
+        if (!after)
+          k.gru_candidate({b - a, H, {step.y, H, packed_hn, H}, keep, step.gates, stride, h_prev, H, y, H});
+      }
+    });
+  }
+  copy(p.h_n, p.y + order.time(T_ - 1) * N * H, N * H);
+}
+
+template <class T>
+void gru_backward(const GruBackward<T>& p) {
+  const auto [T_, N, I, H] = p.shape;
+  const KernelTable<T>& k = kernels<T>();
+  const int lanes = k.lanes;
+  const bool after = p.reset_after;
+  const int64_t G = (after ? 4 : 3) * H;        // of a reserve row and of a dgates row
+  const int64_t D = (after ? 3 : 2) * H;        // terms of the recurrent product: dr, dz, (dnh)
+  const int64_t HH = H * H, IH = H * I;
+  Scratch scratch;
+  T* const packed_hh = scratch.take<T>(padded(H, lanes) * D);
+  pack_columns(packed_hh, p.weight_hh, D, H, lanes);
+  T* packed_hn = nullptr;
+  if (!after) pack_columns(packed_hn = scratch.take<T>(padded(H, lanes) * H), p.weight_hh + 2 * HH, H, H, lanes);
+  T* packed_ih = nullptr;
+  if (p.dx) {
+    // dgates rows begin with dn, dr, dz: the weights follow that order.
+    T* const ordered = scratch.take<T>(3 * IH);
+    copy(ordered, p.weight_ih + 2 * IH, IH);
+    copy(ordered + IH, p.weight_ih, 2 * IH);
+    pack_columns(packed_ih = scratch.take<T>(padded(I, lanes) * 3 * H), ordered, 3 * H, I, lanes);
+  }
+  const T* const h0 = p.h0 ? p.h0 : scratch.zeros<T>(N * H);
+
+  const Steps order(p.shape, p.reverse, G);
+  T* const dgates = scratch.take<T>(order.block() * N * G);  // a block's times, ascending
+  T* const next = scratch.take<T>(N * G);                    // dgates of the step after the block
+  T* const reset_h = after ? nullptr : scratch.take<T>(order.block() * N * H);  // r * h_prev
+  T* const sums_ih = scratch.zeros<T>(I * 3 * H);
+  T* const sums_hh = scratch.zeros<T>(H * D);
+  T* const sums_hn = after ? nullptr : scratch.zeros<T>(HH);
+  T* const bias_ih = scratch.zeros<T>(3 * H);
+  T* const bias_hh = scratch.zeros<T>(D);
+  T* const carry = p.dh0;  // what passes by the weights from step to step
+  copy_or_zero(carry, p.dh_n, N * H);
+
+  for (int64_t last = T_; last > 0;) {
+    const int64_t first = std::max<int64_t>(0, last - order.block()), from = order.time_from(first, last);
+    parallel_rows(N, 6.0 * double((last - first) * N) * double(HH), [&](int64_t a, int64_t b) {
+      for (int64_t s = last - 1; s >= first; --s) {
+        const int64_t t = order.time(s);
+        const T* const following = s + 1 < last ? dgates + (order.time(s + 1) - from) * N * G : next;
+        const T* const h_prev = (s == 0 ? h0 : p.y + order.time(s - 1) * N * H) + a * H;
+        GruBackwardStep<T> step{};
+        step.rows = b - a;
+        step.units = H;
+        step.dgates_next = {following + a * G + H, G, packed_hh, s == T_ - 1 ? 0 : D};
+        step.dy = p.dy ? p.dy + (t * N + a) * H : nullptr;
+        step.dy_stride = H;
+        step.gates = p.reserve + (t * N + a) * G;
+        step.gates_stride = G;
+        step.h_prev = h_prev;
+        step.h_prev_stride = H;
+        step.carry = carry + a * H;
+        step.carry_stride = H;
+        step.dgates = dgates + ((t - from) * N + a) * G;
+        step.dgates_stride = G;
+        (after ? k.gru_backward : k.gru_before_backward)(step);
+        if (!after)
+          k.gru_reset_backward({b - a, H, {step.dgates, G, packed_hn, H}, step.gates, G, h_prev, H, step.carry, H,
+                                step.dgates + H, G, reset_h + ((t - from) * N + a) * H, H});
+      }
+    });
+    const int64_t rows = (last - first) * N;
+    std::vector<OuterProduct<T>> outers{{rows, p.x + from * N * I, I, dgates, G, 3 * H, sums_ih, bias_ih}};
+    for_previous_states(p.shape, p.reverse, first, last, from, h0, p.y, dgates, G,
+                        [&](int64_t n, const T* h, const T* d) {
+                          outers.push_back({n, h, H, d + H, G, D, sums_hh, bias_hh});
+                        });
+    if (!after) outers.push_back({rows, reset_h, H, dgates, G, H, sums_hn, nullptr});
+    const AffineStep<T> dx{rows, I, {dgates, G, packed_ih, 3 * H}, nullptr, false, p.dx ? p.dx + from * N * I : nullptr, I};
+    gradient_products(outers, p.dx ? &dx : nullptr);
+    copy(next, dgates + (order.time(first) - from) * N * G, N * G);
+    last = first;
+  }
+  k.affine({N, H, {next + H, G, packed_hh, D}, nullptr, true, p.dh0, H});
+  add_transposed(p.dweight_ih, sums_ih, 3 * H, H, 2 * H, I);
+  add_transposed(p.dweight_ih + 2 * IH, sums_ih, 3 * H, 0, H, I);
+  add_transposed(p.dweight_hh, sums_hh, D, 0, D, H);
+  if (!after) add_transposed(p.dweight_hh + 2 * HH, sums_hn, H, 0, H, H);
+  if (p.dbias_ih) {
+    add(p.dbias_ih, bias_ih + H, 2 * H);
+    add(p.dbias_ih + 2 * H, bias_ih, H);
+  }
+  if (p.dbias_hh) {
+    add(p.dbias_hh, bias_hh, D);
+    if (!after) add(p.dbias_hh + 2 * H, bias_ih, H);
+  }
+}
+
+template void gru_forward(const GruForward<float>&);
+template void gru_forward(const GruForward<double>&);
+template void gru_backward(const GruBackward<float>&);
+template void gru_backward(const GruBackward<double>&);
+
+}  // namespace fusedrnn

@@ -1,0 +1,149 @@
+#include "cells.hpp"
+#include "gemm.hpp"
+#include "pack.hpp"
+#include "sequence.hpp"
+
+namespace fusedrnn {
+
+template <class T>
+void lstm_forward(const LstmForward<T>& p) {
+  const auto [T_, N, I, H] = p.shape;
+  const KernelTable<T>& k = kernels<T>();
+  const int lanes = k.lanes;
+  const int64_t wide = padded(H, lanes);
+  Scratch scratch;
+  T* const packed_ih = scratch.take<T>(4 * wide * I);
+  T* const packed_hh = scratch.take<T>(4 * wide * H);
+  T* const biases = scratch.take<T>(4 * H);
+  T* const packed_bias = scratch.take<T>(4 * wide);
+  pack_gates(packed_ih, p.weight_ih, I, H, 0, 4, lanes);
+  pack_gates(packed_hh, p.weight_hh, H, H, 0, 4, lanes);
+  add_biases(biases, p.bias_ih, p.bias_hh, 4 * H);
+  pack_bias(packed_bias, biases, H, 4, lanes);
+  const T* const h0 = p.h0 ? p.h0 : scratch.zeros<T>(N * H);
+  const T* const c0 = p.c0 ? p.c0 : scratch.zeros<T>(N * H);
+
+  const bool keep = p.reserve != nullptr, separate = input_product_first(p.shape);
+  const Steps order(p.shape, p.reverse, 4 * H);
+  const int64_t block = separate ? order.block() : T_;
+  // Training writes gates and c to the reserve; inference has one step of gates (a block's, where the input
+  // product comes first) and keeps c in c_n.
+  const int64_t gates_stride = keep ? 5 * H : 4 * H;
+  T* const gates = keep ? p.reserve : scratch.take<T>((separate ? block : 1) * N * 4 * H);
+  if (!keep) copy(p.c_n, c0, N * H);
+
+  for (int64_t first = 0; first < T_; first += block) {
+    const int64_t last = std::min(T_, first + block), from = order.time_from(first, last);
+    const auto gates_at = [&](int64_t t) { return gates + (keep ? t : separate ? t - from : 0) * N * gates_stride; };
+    if (separate)
+      parallel_rows((last - first) * N, 8.0 * double((last - first) * N) * double(I * H), [&](int64_t a, int64_t b) {
+        LstmForwardStep<T> step{};
+        step.rows = b - a;
+        step.units = H;
+        step.x = {p.x + (from * N + a) * I, I, packed_ih, I};
+        step.bias = packed_bias;
+        step.gates = gates_at(from) + a * gates_stride;
+        step.gates_stride = gates_stride;
+        k.lstm_forward(step);
+      });
+    parallel_rows(N, 8.0 * double((last - first) * N) * double((separate ? H : I + H) * H), [&](int64_t a, int64_t b) {
+      for (int64_t s = first; s < last; ++s) {
+        const int64_t t = order.time(s), before = order.time(s - 1);
+        LstmForwardStep<T> step{};
+        step.rows = b - a;
+        step.units = H;
+        if (!separate) step.x = {p.x + (t * N + a) * I, I, packed_ih, I};
+        step.h = {(s == 0 ? h0 : p.y + before * N * H) + a * H, H, packed_hh, H};
+        step.bias = separate ? nullptr : packed_bias;
+        step.finish = true;
+        step.keep = keep;
+        step.gates = gates_at(t) + a * gates_stride;
+        step.gates_stride = gates_stride;
+        step.c = keep ? step.gates + 4 * H : p.c_n + a * H;
+        step.c_stride = keep ? gates_stride : H;
+        step.c_prev = s == 0 ? (keep ? c0 : p.c_n) + a * H : keep ? gates_at(before) + a * gates_stride + 4 * H : step.c;
+        step.c_prev_stride = s == 0 ? H : step.c_stride;
+        step.y = p.y + (t * N + a) * H;
+        step.y_stride = H;
+        k.lstm_forward(step);
+      }
+    });
+  }
+  const int64_t end = order.time(T_ - 1);
+  copy(p.h_n, p.y + end * N * H, N * H);
+  if (keep)
+    for (int64_t n = 0; n < N; ++n) copy(p.c_n + n * H, p.reserve + (end * N + n) * 5 * H + 4 * H, H);
+}
+
+template <class T>
+void lstm_backward(const LstmBackward<T>& p) {
+  const auto [T_, N, I, H] = p.shape;
+  const KernelTable<T>& k = kernels<T>();
+  const int lanes = k.lanes;
+  const int64_t G = 4 * H;
+  Scratch scratch;
+  T* const packed_hh = scratch.take<T>(padded(H, lanes) * G);
+  pack_columns(packed_hh, p.weight_hh, G, H, lanes);
+  T* packed_ih = nullptr;
+  if (p.dx) pack_columns(packed_ih = scratch.take<T>(padded(I, lanes) * G), p.weight_ih, G, I, lanes);
+  const T* const h0 = p.h0 ? p.h0 : scratch.zeros<T>(N * H);
+  const T* const c0 = p.c0 ? p.c0 : scratch.zeros<T>(N * H);
+
+  const Steps order(p.shape, p.reverse, G);
+  T* const dgates = scratch.take<T>(order.block() * N * G);  // a block's times, ascending
+  T* const next = scratch.take<T>(N * G);                    // dgates of the step after the block
+  T* const sums_ih = scratch.zeros<T>(I * G);
+  T* const sums_hh = scratch.zeros<T>(H * G);
+  T* const bias_sums = scratch.zeros<T>(G);
+  copy_or_zero(p.dc0, p.dc_n, N * H);  // dc of the running step lives here
+
+  for (int64_t last = T_; last > 0;) {
+    const int64_t first = std::max<int64_t>(0, last - order.block()), from = order.time_from(first, last);
+    parallel_rows(N, 8.0 * double((last - first) * N) * double(H * H), [&](int64_t a, int64_t b) {
+      for (int64_t s = last - 1; s >= first; --s) {
+        const int64_t t = order.time(s);
+        const T* following = s + 1 < last ? dgates + (order.time(s + 1) - from) * N * G : next;
+        LstmBackwardStep<T> step{};
+        step.rows = b - a;
+        step.units = H;
+        step.dgates_next = {following + a * G, G, packed_hh, s == T_ - 1 ? 0 : G};
+        step.dy = p.dy ? p.dy + (t * N + a) * H : nullptr;
+        step.dy_stride = H;
+        step.dh_n = s == T_ - 1 && p.dh_n ? p.dh_n + a * H : nullptr;
+        step.gates = p.reserve + (t * N + a) * 5 * H;
+        step.gates_stride = 5 * H;
+        step.c = step.gates + 4 * H;
+        step.c_stride = 5 * H;
+        step.c_prev = s == 0 ? c0 + a * H : p.reserve + (order.time(s - 1) * N + a) * 5 * H + 4 * H;
+        step.c_prev_stride = s == 0 ? H : 5 * H;
+        step.dc = p.dc0 + a * H;
+        step.dc_stride = H;
+        step.dgates = dgates + ((t - from) * N + a) * G;
+        step.dgates_stride = G;
+        k.lstm_backward(step);
+      }
+    });
+    std::vector<OuterProduct<T>> outers{
+        {(last - first) * N, p.x + from * N * I, I, dgates, G, G, sums_ih, bias_sums}};
+    for_previous_states(p.shape, p.reverse, first, last, from, h0, p.y, dgates, G,
+                        [&](int64_t rows, const T* h, const T* d) {
+                          outers.push_back({rows, h, H, d, G, G, sums_hh, nullptr});
+                        });
+    const AffineStep<T> dx{(last - first) * N, I, {dgates, G, packed_ih, G}, nullptr, false, p.dx ? p.dx + from * N * I : nullptr, I};
+    gradient_products(outers, p.dx ? &dx : nullptr);
+    copy(next, dgates + (order.time(first) - from) * N * G, N * G);
+    last = first;
+  }
+  k.affine({N, H, {next, G, packed_hh, G}, nullptr, false, p.dh0, H});
+  add_transposed(p.dweight_ih, sums_ih, G, 0, G, I);
+  add_transposed(p.dweight_hh, sums_hh, G, 0, G, H);
+  add(p.dbias_ih, bias_sums, G);
+  add(p.dbias_hh, bias_sums, G);
+}
+
+template void lstm_forward(const LstmForward<float>&);
+template void lstm_forward(const LstmForward<double>&);
+template void lstm_backward(const LstmBackward<float>&);
+template void lstm_backward(const LstmBackward<double>&);
+
+}  // namespace fusedrnn

@@ -1,0 +1,71 @@
+// Weights in the order in which the tiles read them: panel by panel, and within a panel all the vectors for
+// k = 0, then k = 1, ... Units beyond the last are zero.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "../kernels/table.hpp"
+
+namespace fusedrnn {
+
+inline int64_t padded(int64_t units, int lanes) { return (units + lanes - 1) / lanes * lanes; }
+
+// Gate cells: for each vector of units [k][gates][lanes], from w [G * units, depth] rows gate * units + unit,
+// gates first_gate ... first_gate + gates - 1. dst holds padded(units) * gates * depth elements.
+template <class T>
+void pack_gates(T* dst, const T* w, int64_t depth, int64_t units, int first_gate, int gates, int lanes) {
+  for (int64_t unit = 0; unit < units; unit += lanes) {
+    const int64_t count = std::min<int64_t>(lanes, units - unit);
+    for (int64_t k = 0; k < depth; ++k)
+      for (int g = 0; g < gates; ++g, dst += lanes) {
+        const T* column = w + ((first_gate + g) * units + unit) * depth + k;
+        for (int64_t l = 0; l < count; ++l) dst[l] = column[l * depth];
+        for (int64_t l = count; l < lanes; ++l) dst[l] = T(0);
+      }
+  }
+}
+
+// Dense cells: for each panel of consecutive units [k][width]; element (unit, k) of the weights is
+// w[unit * unit_stride + k * k_stride]. dst holds padded(units) * depth elements.
+template <class T>
+void pack_dense(T* dst, const T* w, int64_t unit_stride, int64_t k_stride, int64_t depth, int64_t units, int lanes) {
+  for (int64_t unit = 0; unit < units;) {
+    const int64_t width = int64_t(dense_panel_vectors((units - unit + lanes - 1) / lanes)) * lanes;
+    const int64_t count = std::min(width, units - unit);
+    for (int64_t k = 0; k < depth; ++k, dst += width) {
+      const T* column = w + unit * unit_stride + k * k_stride;
+      for (int64_t l = 0; l < count; ++l) dst[l] = column[l * unit_stride];
+      for (int64_t l = count; l < width; ++l) dst[l] = T(0);
+    }
+    unit += width;
+  }
+}
+
+// y = x w': w [units, depth].
+template <class T>
+void pack_rows(T* dst, const T* w, int64_t depth, int64_t units, int lanes) {
+  pack_dense(dst, w, depth, 1, depth, units, lanes);
+}
+
+// dx = dy w: w [depth, units].
+template <class T>
+void pack_columns(T* dst, const T* w, int64_t depth, int64_t units, int lanes) {
+  pack_dense(dst, w, 1, units, depth, units, lanes);
+}
+
+// Sum of two optional biases, [n].
+template <class T>
+void add_biases(T* dst, const T* a, const T* b, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) dst[i] = (a ? a[i] : T(0)) + (b ? b[i] : T(0));
+}
+
+// Start values of the gate cells, [panel][gates][lanes], from gates * units values.
+template <class T>
+void pack_bias(T* dst, const T* bias, int64_t units, int gates, int lanes) {
+  for (int64_t unit = 0; unit < units; unit += lanes)
+    for (int g = 0; g < gates; ++g)
+      for (int64_t l = 0; l < lanes; ++l) *dst++ = unit + l < units ? bias[g * units + unit + l] : T(0);
+}
+
+}  // namespace fusedrnn

@@ -1,0 +1,183 @@
+#include "parallel.hpp"
+
+#include <pthread.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdlib>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <thread>
+
+namespace fusedrnn {
+namespace {
+
+constexpr auto spin_time = std::chrono::microseconds(150);
+constexpr int most_threads = 256;
+
+int default_threads() {
+  if (const char* text = std::getenv("FUSEDRNN_NUM_THREADS")) {
+    char* end = nullptr;
+    const long n = std::strtol(text, &end, 10);
+    if (end == text || *end != '\0' || n < 1 || n > most_threads)
+      throw std::invalid_argument("FUSEDRNN_NUM_THREADS: expected an integer from 1 to 256, got '" +
+                                  std::string(text) + "'");
+    return int(n);
+  }
+  cpu_set_t mask;
+  if (sched_getaffinity(0, sizeof mask, &mask) == 0) return std::clamp(CPU_COUNT(&mask), 1, most_threads);
+  return std::clamp(int(std::thread::hardware_concurrency()), 1, most_threads);
+}
+
+std::atomic<int> requested_threads{0};
+thread_local bool inside_task = false;
+
+inline void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// One piece of work. It lives on the heap, shared with the helpers, so that one that arrives late finds
+// nothing left to claim instead of a dead stack frame.
+struct Job {
+  const std::function<void(int64_t)>* task;
+  int64_t tasks;
+  std::atomic<int64_t> next{0}, done{0};
+  std::mutex error_mutex;
+  std::exception_ptr error;
+
+  void work() {
+    inside_task = true;
+    for (int64_t i; (i = next.fetch_add(1)) < tasks;) {
+      try {
+        (*task)(i);
+      } catch (...) {
+        const std::lock_guard lock(error_mutex);
+        error = std::current_exception();
+      }
+      done.fetch_add(1, std::memory_order_release);
+    }
+    inside_task = false;
+  }
+};
+
+class Pool {
+ public:
+  void run(int64_t tasks, int threads, const std::function<void(int64_t)>& task) {
+    const auto job = std::make_shared<Job>();
+    job->task = &task;
+    job->tasks = tasks;
+    grow(threads - 1);
+    {
+      const std::lock_guard lock(mutex_);
+      job_ = job;
+      wanted_ = threads - 1;
+      generation_.fetch_add(1, std::memory_order_release);
+    }
+    if (sleepers_.load() > 0) wake_.notify_all();
+    job->work();
+    while (job->done.load(std::memory_order_acquire) < tasks) pause();
+    {
+      const std::lock_guard lock(mutex_);
+      job_.reset();
+    }
+    if (job->error) std::rethrow_exception(job->error);
+  }
+
+  std::mutex caller;  // one caller at a time; others run inline
+
+ private:
+  void grow(int helpers) {
+    for (; helpers_ < helpers; ++helpers_) std::thread([this, index = helpers_] { help(index); }).detach();
+  }
+
+  void help(int index) {
+    uint64_t seen = 0;
+    for (;;) {
+      const auto start = std::chrono::steady_clock::now();
+      while (generation_.load(std::memory_order_acquire) == seen &&
+             std::chrono::steady_clock::now() - start < spin_time)
+        for (int i = 0; i < 16; ++i) pause();
+      std::shared_ptr<Job> job;
+      {
+        std::unique_lock lock(mutex_);
+        sleepers_.fetch_add(1);
+        wake_.wait(lock, [&] { return generation_.load() != seen; });
+        sleepers_.fetch_sub(1);
+        seen = generation_.load();
+        if (index < wanted_) job = job_;
+      }
+      if (job) job->work();
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::atomic<uint64_t> generation_{0};
+  std::atomic<int> sleepers_{0};
+  std::shared_ptr<Job> job_;
+  int wanted_ = 0, helpers_ = 0;
+};
+
+// Never destroyed: its threads may outlive main. A child of fork has none of them and starts afresh.
+std::atomic<Pool*> current_pool{nullptr};
+
+Pool& pool() {
+  static const int registered = pthread_atfork(nullptr, nullptr, [] {
+    current_pool.store(nullptr);
+    inside_task = false;
+  });
+  (void)registered;
+  Pool* p = current_pool.load();
+  if (!p) {
+    auto* fresh = new Pool;
+    if (current_pool.compare_exchange_strong(p, fresh)) return *fresh;
+    delete fresh;
+  }
+  return *p;
+}
+
+}  // namespace
+
+int num_threads() {
+  if (const int n = requested_threads.load()) return n;
+  static const int n = default_threads();
+  return n;
+}
+
+void set_num_threads(int n) {
+  if (n < 1 || n > most_threads)
+    throw std::invalid_argument("n: expected a number of threads from 1 to 256, got " + std::to_string(n));
+  requested_threads.store(n);
+}
+
+void parallel_for(int64_t tasks, double flops, const std::function<void(int64_t)>& task) {
+  const int threads = int(std::min<int64_t>(num_threads(), tasks));
+  if (threads > 1 && flops >= parallel_flops && !inside_task) {
+    Pool& p = pool();
+    if (const std::unique_lock lock(p.caller, std::try_to_lock); lock) return p.run(tasks, threads, task);
+  }
+  for (int64_t i = 0; i < tasks; ++i) task(i);
+}
+
+void parallel_rows(int64_t rows, double flops, const std::function<void(int64_t, int64_t)>& f) {
+  if (rows == 0) return;
+  // Whole tiles of rows on any instruction set, and not less than one.
+  constexpr int64_t granule = 12;
+  const int threads = flops >= parallel_flops ? num_threads() : 1;
+  const int64_t even = (rows + threads - 1) / threads;
+  const int64_t slice = rows >= 2 * granule * threads ? (even + granule - 1) / granule * granule : even;
+  const int64_t slices = (rows + slice - 1) / slice;
+  parallel_for(slices, flops, [&](int64_t i) { f(i * slice, std::min(rows, (i + 1) * slice)); });
+}
+
+}  // namespace fusedrnn

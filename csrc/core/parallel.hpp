@@ -1,0 +1,24 @@
+// The only file that knows threads. A small pool: tasks are claimed one by one, the caller starts at once and
+// finishes alone if no helper comes; helpers spin for a short while after work, then sleep.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+namespace fusedrnn {
+
+// By default FUSEDRNN_NUM_THREADS, or the cores of the affinity mask.
+int num_threads();
+void set_num_threads(int n);
+
+// Work below this many floating-point operations runs on the caller: waking a thread costs tens of microseconds.
+constexpr double parallel_flops = 2e6;
+
+// Calls task(i) for i in [0, tasks), in any order and on any thread. Runs inline when the work is small, when
+// the pool is busy with another caller, within a task, and in a child of fork.
+void parallel_for(int64_t tasks, double flops, const std::function<void(int64_t)>& task);
+
+// Splits rows into slices for parallel_for and calls f(first, last). How rows are cut never changes a result.
+void parallel_rows(int64_t rows, double flops, const std::function<void(int64_t, int64_t)>& f);
+
+}  // namespace fusedrnn

@@ -1,0 +1,98 @@
+#include "cells.hpp"
+#include "gemm.hpp"
+#include "pack.hpp"
+#include "sequence.hpp"
+
+namespace fusedrnn {
+
+template <class T>
+void rnn_forward(const RnnForward<T>& p) {
+  const auto [T_, N, I, H] = p.shape;
+  const KernelTable<T>& k = kernels<T>();
+  const int64_t wide = padded(H, k.lanes);
+  Scratch scratch;
+  T* const packed_ih = scratch.take<T>(wide * I);
+  T* const packed_hh = scratch.take<T>(wide * H);
+  T* const bias = scratch.take<T>(H);
+  pack_rows(packed_ih, p.weight_ih, I, H, k.lanes);
+  pack_rows(packed_hh, p.weight_hh, H, H, k.lanes);
+  add_biases(bias, p.bias_ih, p.bias_hh, H);
+  const T* const h0 = p.h0 ? p.h0 : scratch.zeros<T>(N * H);
+
+  const bool separate = input_product_first(p.shape);
+  const Steps order(p.shape, p.reverse, H);
+  const int64_t block = separate ? order.block() : T_;
+  for (int64_t first = 0; first < T_; first += block) {
+    const int64_t last = std::min(T_, first + block), from = order.time_from(first, last);
+    if (separate)  // the partial sums wait in y
+      parallel_rows((last - first) * N, 2.0 * double((last - first) * N) * double(I * H), [&](int64_t a, int64_t b) {
+        k.rnn_forward({b - a, H, {p.x + (from * N + a) * I, I, packed_ih, I}, {}, bias, false, p.relu,
+                       p.y + (from * N + a) * H, H});
+      });
+    parallel_rows(N, 2.0 * double((last - first) * N) * double((separate ? H : I + H) * H), [&](int64_t a, int64_t b) {
+      for (int64_t s = first; s < last; ++s) {
+        const int64_t t = order.time(s);
+        Operand<T> x{};
+        if (!separate) x = {p.x + (t * N + a) * I, I, packed_ih, I};
+        const T* h = (s == 0 ? h0 : p.y + order.time(s - 1) * N * H) + a * H;
+        k.rnn_forward({b - a, H, x, {h, H, packed_hh, H}, separate ? nullptr : bias, true, p.relu,
+                       p.y + (t * N + a) * H, H});
+      }
+    });
+  }
+  copy(p.h_n, p.y + order.time(T_ - 1) * N * H, N * H);
+}
+
+template <class T>
+void rnn_backward(const RnnBackward<T>& p) {
+  const auto [T_, N, I, H] = p.shape;
+  const KernelTable<T>& k = kernels<T>();
+  Scratch scratch;
+  T* const packed_hh = scratch.take<T>(padded(H, k.lanes) * H);
+  pack_columns(packed_hh, p.weight_hh, H, H, k.lanes);
+  T* packed_ih = nullptr;
+  if (p.dx) pack_columns(packed_ih = scratch.take<T>(padded(I, k.lanes) * H), p.weight_ih, H, I, k.lanes);
+  const T* const h0 = p.h0 ? p.h0 : scratch.zeros<T>(N * H);
+
+  const Steps order(p.shape, p.reverse, H);
+  T* const dz = scratch.take<T>(order.block() * N * H);  // a block's times, ascending
+  T* const next = scratch.take<T>(N * H);                // dz of the step after the block
+  T* const sums_ih = scratch.zeros<T>(I * H);
+  T* const sums_hh = scratch.zeros<T>(H * H);
+  T* const bias_sums = scratch.zeros<T>(H);
+
+  for (int64_t last = T_; last > 0;) {
+    const int64_t first = std::max<int64_t>(0, last - order.block()), from = order.time_from(first, last);
+    parallel_rows(N, 2.0 * double((last - first) * N) * double(H * H), [&](int64_t a, int64_t b) {
+      for (int64_t s = last - 1; s >= first; --s) {
+        const int64_t t = order.time(s);
+        const T* following = s + 1 < last ? dz + (order.time(s + 1) - from) * N * H : next;
+        k.rnn_backward({b - a, H, {following + a * H, H, packed_hh, s == T_ - 1 ? 0 : H},
+                        p.dy ? p.dy + (t * N + a) * H : nullptr, H,
+                        s == T_ - 1 && p.dh_n ? p.dh_n + a * H : nullptr, p.y + (t * N + a) * H, H, p.relu,
+                        dz + ((t - from) * N + a) * H, H});
+      }
+    });
+    std::vector<OuterProduct<T>> outers{{(last - first) * N, p.x + from * N * I, I, dz, H, H, sums_ih, bias_sums}};
+    for_previous_states(p.shape, p.reverse, first, last, from, h0, p.y, dz, H,
+                        [&](int64_t rows, const T* h, const T* d) {
+                          outers.push_back({rows, h, H, d, H, H, sums_hh, nullptr});
+                        });
+    const AffineStep<T> dx{(last - first) * N, I, {dz, H, packed_ih, H}, nullptr, false, p.dx ? p.dx + from * N * I : nullptr, I};
+    gradient_products(outers, p.dx ? &dx : nullptr);
+    copy(next, dz + (order.time(first) - from) * N * H, N * H);
+    last = first;
+  }
+  k.affine({N, H, {next, H, packed_hh, H}, nullptr, false, p.dh0, H});
+  add_transposed(p.dweight_ih, sums_ih, H, 0, H, I);
+  add_transposed(p.dweight_hh, sums_hh, H, 0, H, H);
+  add(p.dbias_ih, bias_sums, H);
+  add(p.dbias_hh, bias_sums, H);
+}
+
+template void rnn_forward(const RnnForward<float>&);
+template void rnn_forward(const RnnForward<double>&);
+template void rnn_backward(const RnnBackward<float>&);
+template void rnn_backward(const RnnBackward<double>&);
+
+}  // namespace fusedrnn

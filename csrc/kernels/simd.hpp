@@ -1,0 +1,191 @@
+// Vector types for one instruction set, written with the compiler's vector extensions (GCC and Clang).
+//
+// Everything below kernels/ is compiled once per instruction set and lives in an unnamed namespace inside
+// fusedrnn::<instruction set>, so that no two sets can share a symbol: a function of the AVX-512 object that
+// the linker also used for the baseline would crash an older machine. For the same reason nothing here uses
+// std templates. Contraction is off (-ffp-contract=off): a fused multiply-add happens where fma() is written
+// and nowhere else, so a formula gives the same bits in every place where it is inlined.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#if defined(__x86_64__) || defined(__i386__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#define FUSEDRNN_INLINE inline __attribute__((always_inline))
+
+namespace fusedrnn::FUSEDRNN_ISA {
+namespace {
+
+// Bytes of the widest vector register, and how many registers there are: these two numbers shape every tile.
+#if defined(__AVX512F__)
+constexpr int vector_bytes = 64, vector_registers = 32;
+#elif defined(__AVX2__)
+constexpr int vector_bytes = 32, vector_registers = 16;
+#elif defined(__aarch64__)
+constexpr int vector_bytes = 16, vector_registers = 32;
+#else
+constexpr int vector_bytes = 16, vector_registers = 16;
+#endif
+
+template <class T, int lanes>
+struct VectorOf {
+  typedef T type __attribute__((vector_size(lanes * sizeof(T))));
+};
+template <class T, int lanes>
+using Vector = typename VectorOf<T, lanes>::type;
+
+// Lanes of a full vector of T.
+template <class T>
+constexpr int full_lanes = vector_bytes / int(sizeof(T));
+
+template <class T>
+struct IntegerOf;
+template <>
+struct IntegerOf<float> {
+  using type = int32_t;
+};
+template <>
+struct IntegerOf<double> {
+  using type = int64_t;
+};
+
+// Scalar type, lanes, and the integer vector of the same shape.
+template <class V>
+struct Traits {
+  template <class S>
+  struct Plain {
+    using type = S;
+  };
+  template <class S>
+  struct Plain<S&> {
+    using type = S;
+  };
+  using T = typename Plain<decltype(V{}[0] + V{}[0])>::type;
+  static constexpr int lanes = int(sizeof(V) / sizeof(T));
+  using I = typename IntegerOf<T>::type;
+  using IntegerVector = Vector<I, lanes>;
+};
+template <class V>
+using Scalar = typename Traits<V>::T;
+template <class V>
+constexpr int lanes_of = Traits<V>::lanes;
+
+// x - 0 is x for every x, signed zeros and NaN included.
+template <class V>
+FUSEDRNN_INLINE V splat(Scalar<V> x) {
+  return x - V{};
+}
+
+template <class To, class From>
+FUSEDRNN_INLINE To bit_cast(From from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+template <class V>
+FUSEDRNN_INLINE V load(const Scalar<V>* p) {
+  V v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+
+template <class V>
+FUSEDRNN_INLINE void store(Scalar<V>* p, V v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
+
+// a * b + c, rounded once where the hardware can (everywhere but on the x86-64 baseline).
+template <class V>
+FUSEDRNN_INLINE V fma(V a, V b, V c) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(V) == 64 && sizeof(Scalar<V>) == 4) return (V)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+  if constexpr (sizeof(V) == 64 && sizeof(Scalar<V>) == 8)
+    return (V)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+#endif
+#if defined(__FMA__)
+  if constexpr (sizeof(V) == 32 && sizeof(Scalar<V>) == 4) return (V)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+  if constexpr (sizeof(V) == 32 && sizeof(Scalar<V>) == 8)
+    return (V)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+  if constexpr (sizeof(V) == 16 && sizeof(Scalar<V>) == 4) return (V)_mm_fmadd_ps((__m128)a, (__m128)b, (__m128)c);
+  if constexpr (sizeof(V) == 16 && sizeof(Scalar<V>) == 8)
+    return (V)_mm_fmadd_pd((__m128d)a, (__m128d)b, (__m128d)c);
+#elif defined(__aarch64__)
+  if constexpr (sizeof(Scalar<V>) == 4) return (V)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+  if constexpr (sizeof(Scalar<V>) == 8) return (V)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
+#else
+  return a * b + c;
+#endif
+}
+
+// The first `count` lanes only (0 <= count <= lanes); the others read as zero, and are not touched in memory.
+template <class V>
+FUSEDRNN_INLINE V load(const Scalar<V>* p, int count) {
+  using I = typename Traits<V>::IntegerVector;
+  if (count == lanes_of<V>) return load<V>(p);
+  I lane;
+  for (int l = 0; l < lanes_of<V>; ++l) lane[l] = l;
+  [[maybe_unused]] const I mask = lane < ((typename Traits<V>::I)count - I{});
+#if defined(__AVX512F__)
+  if constexpr (sizeof(V) == 64 && sizeof(Scalar<V>) == 4)
+    return (V)_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), p);
+  if constexpr (sizeof(V) == 64 && sizeof(Scalar<V>) == 8)
+    return (V)_mm512_maskz_loadu_pd((__mmask8)((1u << count) - 1), p);
+#endif
+#if defined(__AVX2__)
+  if constexpr (sizeof(V) == 32 && sizeof(Scalar<V>) == 4) return (V)_mm256_maskload_ps(p, (__m256i)mask);
+  if constexpr (sizeof(V) == 32 && sizeof(Scalar<V>) == 8) return (V)_mm256_maskload_pd(p, (__m256i)mask);
+  if constexpr (sizeof(V) == 16 && sizeof(Scalar<V>) == 4) return (V)_mm_maskload_ps(p, (__m128i)mask);
+  if constexpr (sizeof(V) == 16 && sizeof(Scalar<V>) == 8) return (V)_mm_maskload_pd(p, (__m128i)mask);
+#else
+  V v{};
+  for (int l = 0; l < lanes_of<V>; ++l)  // at most four lanes: no masked load on this instruction set
+    if (l < count) v[l] = p[l];
+  return v;
+#endif
+}
+
+template <class V>
+FUSEDRNN_INLINE void store(Scalar<V>* p, V v, int count) {
+  using I = typename Traits<V>::IntegerVector;
+  if (count == lanes_of<V>) return store(p, v);
+  I lane;
+  for (int l = 0; l < lanes_of<V>; ++l) lane[l] = l;
+  [[maybe_unused]] const I mask = lane < ((typename Traits<V>::I)count - I{});
+#if defined(__AVX512F__)
+  if constexpr (sizeof(V) == 64 && sizeof(Scalar<V>) == 4)
+    return _mm512_mask_storeu_ps(p, (__mmask16)((1u << count) - 1), (__m512)v);
+  if constexpr (sizeof(V) == 64 && sizeof(Scalar<V>) == 8)
+    return _mm512_mask_storeu_pd(p, (__mmask8)((1u << count) - 1), (__m512d)v);
+#endif
+#if defined(__AVX2__)
+  if constexpr (sizeof(V) == 32 && sizeof(Scalar<V>) == 4) return _mm256_maskstore_ps(p, (__m256i)mask, (__m256)v);
+  if constexpr (sizeof(V) == 32 && sizeof(Scalar<V>) == 8) return _mm256_maskstore_pd(p, (__m256i)mask, (__m256d)v);
+  if constexpr (sizeof(V) == 16 && sizeof(Scalar<V>) == 4) return _mm_maskstore_ps(p, (__m128i)mask, (__m128)v);
+  if constexpr (sizeof(V) == 16 && sizeof(Scalar<V>) == 8) return _mm_maskstore_pd(p, (__m128i)mask, (__m128d)v);
+#else
+  for (int l = 0; l < lanes_of<V>; ++l)
+    if (l < count) p[l] = v[l];
+#endif
+}
+
+// Sum of the lanes, pairwise from the halves: the order is fixed.
+template <class V>
+FUSEDRNN_INLINE Scalar<V> sum_lanes(V v) {
+  Scalar<V> lane[lanes_of<V>];
+  __builtin_memcpy(lane, &v, sizeof v);
+  for (int half = lanes_of<V> / 2; half > 0; half /= 2)
+    for (int l = 0; l < half; ++l) lane[l] += lane[l + half];
+  return lane[0];
+}
+
+FUSEDRNN_INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+
+}  // namespace
+}  // namespace fusedrnn::FUSEDRNN_ISA

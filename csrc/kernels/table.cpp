@@ -1,0 +1,58 @@
+// Compiled once per instruction set and scalar type (FUSEDRNN_ISA, FUSEDRNN_REAL): the only symbol that leaves
+// each of these objects is its table.
+#include "table.hpp"
+
+#include "gemm.hpp"
+#include "gru.hpp"
+#include "losses.hpp"
+#include "lstm.hpp"
+#include "optim.hpp"
+#include "rnn.hpp"
+
+namespace fusedrnn::FUSEDRNN_ISA {
+namespace {
+
+template <class T>
+void math(int function, int64_t count, const T* x, T* y) {
+  using V = Full<T>;
+  for_vectors<T>(count, [&](int64_t i, int n) {
+    const V v = load<V>(x + i, n);
+    store(y + i, function == 0 ? exp(v) : function == 1 ? sigmoid(v) : function == 2 ? tanh(v) : softplus(v), n);
+  });
+}
+
+}  // namespace
+
+#define FUSEDRNN_JOIN_(a, b) a##b
+#define FUSEDRNN_JOIN(a, b) FUSEDRNN_JOIN_(a, b)
+
+using Real = FUSEDRNN_REAL;
+extern const KernelTable<Real> FUSEDRNN_JOIN(table_, FUSEDRNN_REAL);
+const KernelTable<Real> FUSEDRNN_JOIN(table_, FUSEDRNN_REAL) = {
+    full_lanes<Real>,
+    affine<Real>,
+    rnn_forward<Real>,
+    rnn_backward<Real>,
+    lstm_forward<Real>,
+    lstm_backward<Real>,
+    gru_forward<Real>,
+    gru_reset_forward<Real>,
+    gru_candidate<Real>,
+    gru_backward<Real>,
+    gru_before_backward<Real>,
+    gru_reset_backward<Real>,
+    weight_gradient<Real>,
+    sgd<Real>,
+    adagrad<Real>,
+    rmsprop<Real>,
+    adam<Real>,
+    clip_value<Real>,
+    scale<Real>,
+    squared_norm<Real>,
+    softmax_cross_entropy<Real>,
+    binary_cross_entropy<Real>,
+    squared_error<Real>,
+    math<Real>,
+};
+
+}  // namespace fusedrnn::FUSEDRNN_ISA

@@ -1,0 +1,264 @@
+// The contract between core and kernels: one struct per kernel, and the table of function pointers that each
+// instruction set fills. Plain data only, so that including it from two instruction sets shares no code.
+//
+// Every kernel works on some rows of the batch for one time step (or on rows of many steps at once where the
+// rows do not depend on each other). Strides count elements from one row to the next.
+#pragma once
+
+#include <cstdint>
+
+namespace fusedrnn {
+
+// One factor of a product: rows [n, depth] times packed weights.
+template <class T>
+struct Operand {
+  const T* rows = nullptr;    // [n, depth]
+  int64_t stride = 0;         // from row to row
+  const T* panels = nullptr;  // weights packed by core/pack.hpp
+  int64_t depth = 0;          // the sum runs over this many terms, ascending
+};
+
+// out[n, units] = (bias | out) + x W. The input of linear layers, dx, dh0.
+template <class T>
+struct AffineStep {
+  int64_t rows, units;
+  Operand<T> x;
+  const T* bias;    // [units] or null
+  bool accumulate;  // start from what is in out
+  T* out;           // [rows, units]
+  int64_t out_stride;
+};
+
+template <class T>
+struct RnnForwardStep {
+  int64_t rows, units;
+  Operand<T> x, h;
+  const T* bias;  // [units]; null: start from the partial sums in y
+  bool finish;    // false: leave partial sums in y
+  bool relu;
+  T* y;  // [rows, units]
+  int64_t y_stride;
+};
+
+template <class T>
+struct RnnBackwardStep {
+  int64_t rows, units;
+  Operand<T> dz_next;  // dz of the following step, times weight_hh; depth 0 at the last step
+  const T* dy;         // [rows, units] or null
+  int64_t dy_stride;
+  const T* dh_n;  // [rows, units], added at the last step, or null
+  const T* y;
+  int64_t y_stride;
+  bool relu;
+  T* dz;  // [rows, units]: gradient before the activation
+  int64_t dz_stride;
+};
+
+template <class T>
+struct LstmForwardStep {
+  int64_t rows, units;
+  Operand<T> x, h;
+  const T* bias;  // packed [panel][4][lanes]; null: start from the partial sums in gates
+  bool finish;    // false: leave partial sums in gates
+  bool keep;      // write the activated gates
+  T* gates;       // [rows, 4 * units]: i, f, g, o; partial sums, then activations
+  int64_t gates_stride;
+  const T* c_prev;  // [rows, units]; may be c itself
+  int64_t c_prev_stride;
+  T* c;  // [rows, units]
+  int64_t c_stride;
+  T* y;  // [rows, units]
+  int64_t y_stride;
+};
+
+template <class T>
+struct LstmBackwardStep {
+  int64_t rows, units;
+  Operand<T> dgates_next;  // depth 4 * units, or 0 at the last step
+  const T* dy;
+  int64_t dy_stride;
+  const T* dh_n;
+  const T* gates;  // [rows, 4 * units] activated
+  int64_t gates_stride;
+  const T* c;
+  int64_t c_stride;
+  const T* c_prev;
+  int64_t c_prev_stride;
+  T* dc;  // [rows, units]: in dc of this step from the future, out dc of the step before
+  int64_t dc_stride;
+  T* dgates;  // [rows, 4 * units]
+  int64_t dgates_stride;
+};
+
+// Reset after the product: gates holds r, z, n and W_hn h + b_hn. Reset before: r, z, n.
+template <class T>
+struct GruForwardStep {
+  int64_t rows, units;
+  Operand<T> x, h;
+  const T* bias;  // packed [panel][4 or 3][lanes]; null: start from the partial sums in gates
+  bool finish;
+  bool keep;
+  T* gates;
+  int64_t gates_stride;
+  const T* h_prev;  // [rows, units]
+  int64_t h_prev_stride;
+  T* y;  // [rows, units]; reset before: r * h goes here in the first pass
+  int64_t y_stride;
+};
+
+// The second pass of reset-before: n = tanh(partial + (r * h) W_hn), h = (1 - z) n + z h.
+template <class T>
+struct GruCandidateStep {
+  int64_t rows, units;
+  Operand<T> reset_h;  // r * h
+  bool keep;
+  T* gates;  // [rows, 3 * units]
+  int64_t gates_stride;
+  const T* h_prev;
+  int64_t h_prev_stride;
+  T* y;
+  int64_t y_stride;
+};
+
+// dgates rows are [dn, dr, dz, dnh] (reset after; dnh = r * dn) or [dn, dr, dz] (reset before), so that both
+// the input product [dn, dr, dz] and the recurrent product [dr, dz, dnh] find their terms side by side.
+template <class T>
+struct GruBackwardStep {
+  int64_t rows, units;
+  Operand<T> dgates_next;
+  const T* dy;
+  int64_t dy_stride;
+  const T* gates;
+  int64_t gates_stride;
+  const T* h_prev;
+  int64_t h_prev_stride;
+  T* carry;  // [rows, units]: dh_n, then the part of dh that passes by the weights; in from t+1, out to t-1
+  int64_t carry_stride;
+  T* dgates;
+  int64_t dgates_stride;
+};
+
+// Second pass of reset-before: d(r * h) = dn W_hn, hence dr and the rest of the carry; r * h for dweight_hn.
+template <class T>
+struct GruResetBackwardStep {
+  int64_t rows, units;
+  Operand<T> dn;
+  const T* gates;
+  int64_t gates_stride;
+  const T* h_prev;
+  int64_t h_prev_stride;
+  T* carry;
+  int64_t carry_stride;
+  T* dr;  // [rows, units] of a dgates row
+  int64_t dr_stride;
+  T* reset_h;  // [rows, units]
+  int64_t reset_h_stride;
+};
+
+// out[k, g] += sum over rows of inputs[row, k] * dgates[row, g], for g in [first, last); the transpose of a
+// weight's gradient, because the gates of one row fill vectors and the inputs are broadcast.
+template <class T>
+struct WeightGradient {
+  int64_t rows;
+  const T* inputs;  // [rows, input_size]
+  int64_t input_stride, input_size;
+  const T* dgates;  // [rows, ...]
+  int64_t dgates_stride;
+  int64_t first, last;
+  T* out;  // [input_size, out_stride]
+  int64_t out_stride;
+  T* bias_out;  // [last] or null: += sum over rows of dgates
+  T* scratch;   // weight_gradient_scratch(input_size) elements
+};
+
+// Rows whose products are summed in registers before they are added to memory. Fixed, so that a gradient's
+// bits depend on the problem alone.
+constexpr int64_t weight_gradient_chunk = 128;
+
+namespace {
+inline int64_t weight_gradient_scratch(int64_t input_size) { return weight_gradient_chunk * (input_size + 64); }
+
+// Vectors per panel of a dense product when so many vectors of units remain: 3, 3, ..., never a lone one
+// after others.
+inline int dense_panel_vectors(int64_t remaining) { return remaining == 4 ? 2 : remaining < 3 ? int(remaining) : 3; }
+}  // namespace
+
+// Fused passes over flat buffers of n elements (kernels/optim.hpp, kernels/losses.hpp).
+template <class T>
+struct SgdStep {
+  int64_t n;
+  T* data;
+  const T* grad;
+  T* momentum_buffer;  // or null
+  T lr, momentum, weight_decay;
+  bool nesterov;
+};
+
+template <class T>
+struct AdagradStep {
+  int64_t n;
+  T* data;
+  const T* grad;
+  T* sum;
+  T lr, eps, weight_decay;
+  bool eps_inside;
+};
+
+template <class T>
+struct RmspropStep {
+  int64_t n;
+  T* data;
+  const T* grad;
+  T* square_avg;
+  T* grad_avg;         // null: not centred
+  T* momentum_buffer;  // or null
+  T lr, alpha, eps, momentum, weight_decay;
+  bool eps_inside;
+};
+
+template <class T>
+struct AdamStep {
+  int64_t n;
+  T* data;
+  const T* grad;
+  T *exp_avg, *exp_avg_sq;
+  T beta1, beta2, eps, weight_decay;
+  T lr, step_size, inverse_sqrt_correction2;  // lr / (1 - beta1^t), 1 / sqrt(1 - beta2^t)
+  bool decoupled;
+};
+
+template <class T>
+struct KernelTable {
+  int lanes;  // elements in a vector: the width that panels are packed to
+
+  void (*affine)(const AffineStep<T>&);
+  void (*rnn_forward)(const RnnForwardStep<T>&);
+  void (*rnn_backward)(const RnnBackwardStep<T>&);
+  void (*lstm_forward)(const LstmForwardStep<T>&);
+  void (*lstm_backward)(const LstmBackwardStep<T>&);
+  void (*gru_forward)(const GruForwardStep<T>&);         // reset after
+  void (*gru_reset_forward)(const GruForwardStep<T>&);   // reset before: r, z and r * h
+  void (*gru_candidate)(const GruCandidateStep<T>&);     // reset before: n and h
+  void (*gru_backward)(const GruBackwardStep<T>&);       // reset after
+  void (*gru_before_backward)(const GruBackwardStep<T>&);
+  void (*gru_reset_backward)(const GruResetBackwardStep<T>&);
+  void (*weight_gradient)(const WeightGradient<T>&);
+
+  void (*sgd)(const SgdStep<T>&);
+  void (*adagrad)(const AdagradStep<T>&);
+  void (*rmsprop)(const RmspropStep<T>&);
+  void (*adam)(const AdamStep<T>&);
+  void (*clip_value)(int64_t n, T* grad, T limit);
+  void (*scale)(int64_t n, T* grad, T factor);
+  double (*squared_norm)(int64_t n, const T* grad);
+
+  // Sum over rows of -log softmax(logits)[target]; dlogits = softmax - onehot, [rows, classes].
+  double (*softmax_cross_entropy)(int64_t rows, int64_t classes, const T* logits, const int64_t* targets, T* dlogits);
+  double (*binary_cross_entropy)(int64_t n, const T* logits, const T* targets, T* dlogits);
+  double (*squared_error)(int64_t n, const T* prediction, const T* target, T* dprediction);
+
+  // y[i] = f(x[i]) with f 0 exp, 1 sigmoid, 2 tanh, 3 softplus: for the accuracy sweep in the tests.
+  void (*math)(int function, int64_t n, const T* x, T* y);
+};
+
+}  // namespace fusedrnn

@@ -1,0 +1,33 @@
+"""Fused forward and backward kernels for recurrent networks on CPUs.
+
+``fusedrnn.lstm_forward`` and its like are the pure functions, ``fusedrnn.nn`` the layers built on them,
+``fusedrnn.reference`` the same functions in plain NumPy.
+"""
+
+from __future__ import annotations
+
+from fusedrnn import nn
+from fusedrnn._core import __version__
+from fusedrnn.functional import (
+    gru_backward,
+    gru_forward,
+    lstm_backward,
+    lstm_forward,
+    rnn_backward,
+    rnn_forward,
+)
+from fusedrnn.runtime import get_num_threads, set_num_threads, show_config
+
+__all__ = [
+    "__version__",
+    "get_num_threads",
+    "gru_backward",
+    "gru_forward",
+    "lstm_backward",
+    "lstm_forward",
+    "nn",
+    "rnn_backward",
+    "rnn_forward",
+    "set_num_threads",
+    "show_config",
+]

@@ -1,0 +1,54 @@
+"""Threads, instruction sets and facts of the build."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from fusedrnn import _core
+
+
+def get_num_threads() -> int:
+    """Threads that a call may use: ``set_num_threads``, else ``FUSEDRNN_NUM_THREADS``, else the cores of the
+    affinity mask."""
+    return _core.num_threads()
+
+
+def set_num_threads(n: int) -> None:
+    """Let calls use up to ``n`` threads. Results are the same bits for any number.
+
+    Raises ValueError unless 1 <= n <= 256.
+    """
+    _core.set_num_threads(n)
+
+
+def available_isas() -> list[str]:
+    """Instruction sets of this build that the processor runs, narrowest first."""
+    return _core.available_isas()
+
+
+@contextmanager
+def use_isa(name: str) -> Iterator[None]:
+    """Run the kernels of one instruction set within the block (process-wide, for tests and benchmarks).
+
+    Raises ValueError if this processor or build lacks it.
+    """
+    before = _core.isa()
+    _core.set_isa(name)
+    try:
+        yield
+    finally:
+        _core.set_isa(before)
+
+
+def show_config() -> dict[str, Any]:
+    """Version, instruction sets built, available and in use, threads and compiler, as a dictionary."""
+    return {
+        "version": _core.__version__,
+        "isas_built": _core.built_isas(),
+        "isas_available": _core.available_isas(),
+        "isa": _core.isa(),
+        "threads": _core.num_threads(),
+        "compiler": _core.compiler,
+    }

@@ -1,0 +1,271 @@
+"""What the tests share: cells, shapes, instruction sets, random problems and the comparisons.
+
+Test modules are imported by path (`--import-mode=importlib`), so helpers come as fixtures that return
+functions. Asking for `cell`, `shape`, `dtype` or `isa` runs the test for every one of them.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+
+class Shape(NamedTuple):
+    T: int
+    N: int
+    I: int  # noqa: E741 - the shape letters of the whole library
+    H: int
+
+
+# Named by the tail or path that each one exercises: vectors hold 4 to 16 units, tiles 2 to 6 or more rows.
+SHAPES = {
+    "one_of_everything": Shape(1, 1, 1, 1),
+    "1_unit": Shape(3, 5, 4, 1),
+    "7_units_below_a_half_vector": Shape(4, 6, 3, 7),
+    "15_units_one_below_a_vector": Shape(3, 7, 5, 15),
+    "16_units_no_tail": Shape(3, 6, 16, 16),
+    "17_units_one_over_a_vector": Shape(3, 4, 2, 17),
+    "24_units_half_vector_tail": Shape(5, 13, 1, 24),
+    "33_units_one_over_two_vectors": Shape(3, 11, 9, 33),
+    "1_row": Shape(6, 1, 8, 20),
+    "1_step": Shape(1, 9, 3, 12),
+    "2_rows_long": Shape(60, 2, 2, 8),
+    "40_inputs": Shape(4, 23, 40, 19),
+    "300_inputs": Shape(3, 5, 300, 10),
+    "200_rows": Shape(4, 200, 1, 24),
+    "130_units": Shape(3, 10, 31, 130),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell with its options: a uniform face for functions whose arguments differ."""
+
+    kind: str
+    gates: int
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        return ("h0", "c0") if self.kind == "lstm" else ("h0",)
+
+    def shapes(self, shape: Shape) -> dict[str, tuple[int, ...]]:
+        """The shapes of the arguments of forward, in their order."""
+        T, N, I, H = shape  # noqa: E741
+        rows = self.gates * H
+        weights = {"weight_ih": (rows, I), "weight_hh": (rows, H), "bias_ih": (rows,), "bias_hh": (rows,)}
+        return {"x": (T, N, I), **dict.fromkeys(self.states, (N, H)), **weights}
+
+    def forward(self, module: Any, arguments: dict[str, Any], **keywords: Any) -> tuple[Any, Any]:
+        """((y, h_n[, c_n]), reserve) from `module`, which is fusedrnn.functional or fusedrnn.reference."""
+        function = getattr(module, f"{self.kind}_forward")
+        *outputs, reserve = function(*arguments.values(), **self.options, **keywords)
+        return tuple(outputs), reserve
+
+    def backward(self, module: Any, doutputs: tuple[Any, ...], reserve: Any, **keywords: Any) -> Any:
+        return getattr(module, f"{self.kind}_backward")(*doutputs, reserve, **keywords)
+
+
+CELLS = {
+    "rnn_tanh": Cell("rnn", 1, {"nonlinearity": "tanh"}),
+    "rnn_relu": Cell("rnn", 1, {"nonlinearity": "relu"}),
+    "lstm": Cell("lstm", 4),
+    "gru_reset_after": Cell("gru", 3, {"reset_after": True}),
+    "gru_reset_before": Cell("gru", 3, {"reset_after": False}),
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "cell" in metafunc.fixturenames:
+        metafunc.parametrize("cell", CELLS.values(), ids=CELLS.keys())
+    if "shape" in metafunc.fixturenames:
+        metafunc.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+    if "dtype" in metafunc.fixturenames:
+        metafunc.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+    if "isa" in metafunc.fixturenames:
+        from fusedrnn import runtime  # not above: the tests of the reference need no compiled module
+
+        metafunc.parametrize("isa", runtime.available_isas(), indirect=True)
+
+
+@pytest.fixture
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every instruction set that this machine can run, in use while the test runs."""
+    from fusedrnn import runtime
+
+    with runtime.use_isa(request.param):
+        yield request.param
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """set_num_threads, undone after the test."""
+    from fusedrnn import runtime
+
+    before = runtime.get_num_threads()
+    yield runtime.set_num_threads
+    runtime.set_num_threads(before)
+
+
+@pytest.fixture
+def functional() -> ModuleType:
+    import fusedrnn.functional
+
+    return fusedrnn.functional
+
+
+@pytest.fixture
+def reference() -> ModuleType:
+    import fusedrnn.reference
+
+    return fusedrnn.reference
+
+
+@pytest.fixture
+def make_cell() -> Callable[[str], Cell]:
+    """A cell by name, for tests that need one and not all."""
+    return CELLS.__getitem__
+
+
+@pytest.fixture
+def make_shape() -> Callable[[int, int, int, int], Shape]:
+    """A shape from T, N, I, H."""
+    return Shape
+
+
+@pytest.fixture
+def make_problem() -> Callable[..., tuple[dict[str, Any], tuple[Any, ...]]]:
+    """make_problem(cell, shape, dtype, seed=0) -> (arguments of forward by name, gradients of its outputs).
+
+    Weights and biases are uniform in +-1/sqrt(H), as every library initialises them; the rest is normal.
+    """
+
+    def make(cell: Cell, shape: Shape, dtype: Any, seed: int = 0) -> tuple[dict[str, Any], tuple[Any, ...]]:
+        rng = np.random.default_rng(seed)
+        bound = shape.H**-0.5
+        arguments: dict[str, Any] = {}
+        for name, dimensions in cell.shapes(shape).items():
+            if name.startswith(("weight", "bias")):
+                arguments[name] = rng.uniform(-bound, bound, dimensions).astype(dtype)
+            else:
+                arguments[name] = rng.standard_normal(dimensions).astype(dtype)
+        outputs = [(shape.T, shape.N, shape.H), *[(shape.N, shape.H)] * len(cell.states)]
+        return arguments, tuple(rng.standard_normal(dimensions).astype(dtype) for dimensions in outputs)
+
+    return make
+
+
+@pytest.fixture
+def in_float64() -> Callable[[Any], Any]:
+    """The same numbers in float64: of a dict's values, a tuple's members, or an array; None stays None."""
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: convert(member) for name, member in value.items()}
+        if isinstance(value, tuple):
+            return tuple(convert(member) for member in value)
+        return None if value is None else value.astype(np.float64)
+
+    return convert
+
+
+@pytest.fixture
+def tolerance() -> Callable[[Any, Any], float]:
+    """The library's promise: how far a result of this dtype may be from `expected`, its float64 reference."""
+
+    def bound(dtype: Any, expected: Any) -> float:
+        relative = {"float32": 3e-5, "float64": 1e-11}[np.dtype(dtype).name]
+        return relative * max(1.0, float(np.max(np.abs(expected), initial=0.0)))
+
+    return bound
+
+
+@pytest.fixture
+def assert_close(tolerance: Callable[[Any, Any], float]) -> Callable[..., None]:
+    """assert_close(ours, expected, dtype, what): dtype and shape equal, values within `tolerance`."""
+
+    def check(ours: Any, expected: Any, dtype: Any, what: str) -> None:
+        if expected is None:
+            assert ours is None, f"{what}: expected None"
+            return
+        assert ours.dtype == dtype, what
+        assert ours.shape == expected.shape, what
+        error = float(np.max(np.abs(ours - expected), initial=0.0))
+        assert error <= tolerance(dtype, expected), f"{what}: differs from the reference by {error:.3g}"
+
+    return check
+
+
+@pytest.fixture
+def assert_same_bits() -> Callable[..., None]:
+    """assert_same_bits(ours, expected, what): arrays, or tuples of arrays and None, equal bit for bit."""
+
+    def check(ours: Any, expected: Any, what: str = "") -> None:
+        if expected is None:
+            assert ours is None, f"{what}: expected None"
+        elif isinstance(expected, tuple):
+            assert len(ours) == len(expected), what
+            names = getattr(expected, "_fields", [str(k) for k in range(len(expected))])
+            for name, mine, theirs in zip(names, ours, expected, strict=True):
+                check(mine, theirs, f"{what} {name}")
+        else:
+            assert ours.dtype == expected.dtype, what
+            assert ours.shape == expected.shape, what
+            different = int(np.sum(ours.view(np.uint8) != expected.view(np.uint8))) if ours.size else 0
+            assert different == 0, f"{what}: {different} bytes of {ours.nbytes} differ"
+
+    return check
+
+
+@pytest.fixture
+def finite_differences() -> Callable[..., dict[str, Any]]:
+    """The gradient of sum(doutput * output) over all outputs, for every argument, by central differences."""
+
+    def differences(
+        forward: Callable[[dict[str, Any]], tuple[Any, ...]],
+        arguments: dict[str, Any],
+        doutputs: tuple[Any, ...],
+        step: float = 1e-6,
+    ) -> dict[str, Any]:
+        def loss(changed: dict[str, Any]) -> float:
+            return sum(float(np.sum(d * out)) for d, out in zip(doutputs, forward(changed), strict=True))
+
+        gradients = {}
+        for name, value in arguments.items():
+            gradient = np.empty_like(value)
+            for index in np.ndindex(value.shape):
+                above, below = value.copy(), value.copy()
+                above[index] += step
+                below[index] -= step
+                difference = loss({**arguments, name: above}) - loss({**arguments, name: below})
+                gradient[index] = difference / (2 * step)
+            gradients[name] = gradient
+        return gradients
+
+    return differences
+
+
+@pytest.fixture
+def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """run_python(code, timeout=60, **environment): in a fresh interpreter; a hang or crash is one failure."""
+
+    def run(code: str, timeout: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("FUSEDRNN_")}
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            env={**inherited, **environment},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return run

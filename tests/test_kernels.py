@@ -1,0 +1,250 @@
+"""The kernels compute what the reference says: every cell, dtype, instruction set, direction and tail."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+SMALL = (3, 2, 3, 4)  # T, N, I, H
+MEDIUM = (5, 7, 6, 21)
+
+both_directions = pytest.mark.parametrize("reverse", [False, True], ids=["onward", "reverse"])
+
+
+@both_directions
+def test_outputs_and_gradients_are_the_references(
+    cell, shape, dtype, isa, reverse, functional, reference, make_problem, in_float64, assert_close
+):
+    arguments, doutputs = make_problem(cell, shape, dtype)
+    outputs, reserve = cell.forward(functional, arguments, reverse=reverse)
+    gradients = cell.backward(functional, doutputs, reserve)
+
+    expected, expected_reserve = cell.forward(reference, in_float64(arguments), reverse=reverse)
+    expected_gradients = cell.backward(reference, in_float64(doutputs), expected_reserve)
+    for name, ours, theirs in zip(["y", "h_n", "c_n"], outputs, expected, strict=False):
+        assert_close(ours, theirs, dtype, name)
+    assert type(gradients) is type(expected_gradients)
+    for name, theirs in expected_gradients._asdict().items():
+        assert_close(getattr(gradients, name), theirs, dtype, name)
+
+
+@both_directions
+def test_every_gradient_agrees_with_finite_differences(
+    cell, isa, reverse, functional, make_problem, make_shape, finite_differences
+):
+    arguments, doutputs = make_problem(cell, make_shape(*SMALL), np.float64)
+    _, reserve = cell.forward(functional, arguments, reverse=reverse)
+    gradients = cell.backward(functional, doutputs, reserve)
+    numeric = finite_differences(
+        lambda changed: cell.forward(functional, changed, reverse=reverse, training=False)[0],
+        arguments,
+        doutputs,
+    )
+    for name, expected in numeric.items():
+        np.testing.assert_allclose(
+            getattr(gradients, "d" + name), expected, rtol=1e-7, atol=2e-8, err_msg=name
+        )
+
+
+def test_any_mix_of_absent_arguments(
+    cell, dtype, functional, reference, make_problem, make_shape, in_float64, assert_close
+):
+    arguments, doutputs = make_problem(cell, make_shape(*MEDIUM), dtype)
+    optional = [*cell.states, "bias_ih", "bias_hh"]
+    mixes = [mix for k in range(len(optional) + 1) for mix in itertools.combinations(optional, k)]
+    output_mixes = list(itertools.product([False, True], repeat=len(doutputs)))
+    for k, absent in enumerate(mixes):
+        given = {name: None if name in absent else value for name, value in arguments.items()}
+        dgiven = tuple(
+            None if gone else d for gone, d in zip(output_mixes[k % len(output_mixes)], doutputs, strict=True)
+        )
+        outputs, reserve = cell.forward(functional, given)
+        gradients = cell.backward(functional, dgiven, reserve)
+        expected, expected_reserve = cell.forward(reference, in_float64(given))
+        expected_gradients = cell.backward(reference, in_float64(dgiven), expected_reserve)
+        for ours, theirs in zip(outputs, expected, strict=True):
+            assert_close(ours, theirs, dtype, f"without {absent}")
+        for name, theirs in expected_gradients._asdict().items():
+            assert_close(getattr(gradients, name), theirs, dtype, f"{name} without {absent}")
+
+
+@both_directions
+def test_inference_has_the_same_bits_and_keeps_nothing(
+    cell, shape, dtype, isa, reverse, functional, make_problem, assert_same_bits
+):
+    arguments, _ = make_problem(cell, shape, dtype)
+    outputs, reserve = cell.forward(functional, arguments, reverse=reverse)
+    inferred, nothing = cell.forward(functional, arguments, reverse=reverse, training=False)
+    assert reserve is not None
+    assert nothing is None
+    assert_same_bits(inferred, outputs)
+
+
+def test_a_reserve_serves_every_instruction_set(
+    cell, shape, dtype, isa, functional, reference, make_problem, in_float64, assert_close
+):
+    """Its shape follows from the problem alone, so forward may run on one and backward on another."""
+    from fusedrnn import runtime
+
+    arguments, doutputs = make_problem(cell, shape, dtype)
+    _, expected_reserve = cell.forward(reference, in_float64(arguments))
+    expected = cell.backward(reference, in_float64(doutputs), expected_reserve)
+    _, reserve = cell.forward(functional, arguments)
+    for other in runtime.available_isas():
+        with runtime.use_isa(other):
+            gradients = cell.backward(functional, doutputs, reserve)
+            _, reserve_there = cell.forward(functional, arguments)
+        assert reserve_there.buffer.shape == reserve.buffer.shape
+        for name, theirs in expected._asdict().items():
+            assert_close(getattr(gradients, name), theirs, dtype, f"{name} on {other}")
+
+
+def test_backward_may_run_again(cell, dtype, isa, functional, make_problem, make_shape, assert_same_bits):
+    arguments, doutputs = make_problem(cell, make_shape(*MEDIUM), dtype)
+    before = {name: value.copy() for name, value in arguments.items()}
+    _, reserve = cell.forward(functional, arguments)
+    buffer = reserve.buffer.copy()
+    first = cell.backward(functional, doutputs, reserve)
+    second = cell.backward(functional, doutputs, reserve)
+    assert_same_bits(second, first)
+    assert_same_bits(reserve.buffer, buffer)
+    for name, value in before.items():
+        assert_same_bits(arguments[name], value, name)
+
+
+def test_accumulate_adds_to_the_given_arrays(
+    cell, dtype, isa, functional, make_problem, make_shape, assert_close, assert_same_bits
+):
+    arguments, doutputs = make_problem(cell, make_shape(*MEDIUM), dtype)
+    _, reserve = cell.forward(functional, arguments)
+    fresh = cell.backward(functional, doutputs, reserve)
+    names = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"]
+
+    zeros = tuple(np.zeros_like(arguments[name]) for name in names)
+    gradients = cell.backward(functional, doutputs, reserve, accumulate=zeros)
+    assert_same_bits(gradients, fresh, "added to zeros")
+    assert all(getattr(gradients, "d" + name) is array for name, array in zip(names, zeros, strict=True))
+
+    sums = tuple(arguments[name].copy() for name in names)
+    cell.backward(functional, doutputs, reserve, accumulate=sums)
+    for name, array in zip(names, sums, strict=True):
+        expected = arguments[name].astype(np.float64) + getattr(fresh, "d" + name)
+        assert_close(array, expected, dtype, name)
+
+
+def test_accumulate_without_biases(cell, functional, make_problem, make_shape, assert_same_bits):
+    arguments, doutputs = make_problem(cell, make_shape(*MEDIUM), np.float32)
+    arguments.update(bias_ih=None, bias_hh=None)
+    _, reserve = cell.forward(functional, arguments)
+    fresh = cell.backward(functional, doutputs, reserve)
+    zeros = (np.zeros_like(arguments["weight_ih"]), np.zeros_like(arguments["weight_hh"]), None, None)
+    assert_same_bits(cell.backward(functional, doutputs, reserve, accumulate=zeros), fresh)
+
+
+def test_the_input_gradient_can_be_left_out(
+    cell, dtype, isa, functional, make_problem, make_shape, assert_same_bits
+):
+    arguments, doutputs = make_problem(cell, make_shape(*MEDIUM), dtype)
+    _, reserve = cell.forward(functional, arguments)
+    expected = cell.backward(functional, doutputs, reserve)._replace(dx=None)
+    assert_same_bits(cell.backward(functional, doutputs, reserve, input_grad=False), expected)
+
+
+def test_no_result_shares_memory(cell, dtype, functional, make_problem, make_shape):
+    for T in (1, 4):
+        arguments, doutputs = make_problem(cell, make_shape(T, 3, 5, 6), dtype)
+        outputs, reserve = cell.forward(functional, arguments)
+        gradients = cell.backward(functional, doutputs, reserve)
+        results = [*outputs, *gradients, reserve.buffer]
+        for one, other in itertools.combinations(results, 2):
+            assert not np.shares_memory(one, other)
+        for one, other in itertools.product(results, [*arguments.values(), *doutputs]):
+            assert not np.shares_memory(one, other)
+        assert all(array.flags.c_contiguous and array.flags.writeable for array in results)
+
+
+def test_read_only_inputs_are_welcome(cell, functional, make_problem, make_shape, assert_same_bits):
+    arguments, doutputs = make_problem(cell, make_shape(*MEDIUM), np.float32)
+    outputs, reserve = cell.forward(functional, arguments)
+    gradients = cell.backward(functional, doutputs, reserve)
+    for array in [*arguments.values(), *doutputs]:
+        array.flags.writeable = False
+    outputs_again, reserve = cell.forward(functional, arguments)
+    assert_same_bits(outputs_again, outputs)
+    assert_same_bits(cell.backward(functional, doutputs, reserve), gradients)
+
+
+def test_no_rows_give_empty_arrays(cell, dtype, isa, functional, make_problem, make_shape):
+    arguments, doutputs = make_problem(cell, make_shape(4, 0, 3, 5), dtype)
+    (y, *last), reserve = cell.forward(functional, arguments)
+    assert y.shape == (4, 0, 5)
+    assert all(state.shape == (0, 5) for state in last)
+    gradients = cell.backward(functional, doutputs, reserve)
+    for name, value in arguments.items():
+        gradient = getattr(gradients, "d" + name)
+        assert gradient.shape == value.shape
+        assert gradient.dtype == dtype
+        assert not gradient.any()
+
+
+def test_saturated_gates(cell, dtype, isa, functional, reference, make_problem, make_shape, in_float64):
+    """Weights 50 times the usual: an error of one unit grows by the weights, so the bound here does too."""
+    arguments, doutputs = make_problem(cell, make_shape(2, 6, 7, 21), dtype)
+    arguments["weight_ih"] *= dtype(50)
+    arguments["weight_hh"] *= dtype(50)
+    outputs, reserve = cell.forward(functional, arguments)
+    gradients = cell.backward(functional, doutputs, reserve)
+    expected, expected_reserve = cell.forward(reference, in_float64(arguments))
+    expected_gradients = cell.backward(reference, in_float64(doutputs), expected_reserve)
+    for ours, theirs in zip([*outputs, *gradients], [*expected, *expected_gradients], strict=True):
+        bound = 1e4 * np.finfo(dtype).eps * max(1.0, np.abs(theirs).max())
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=bound)
+
+
+def test_sums_far_beyond_every_exponential(cell, dtype, isa, functional, reference, make_problem, make_shape):
+    """Sums of +-88 to +-1e6 pass every place where an exponential over- or underflows."""
+    arguments, doutputs = make_problem(cell, make_shape(1, 2000, 1, 3), dtype)
+    magnitudes = np.geomspace(80, 1e6, 1000).astype(dtype)
+    arguments["x"][0, :, 0] = np.concatenate([magnitudes, -magnitudes])
+    arguments["weight_ih"][:] = 1
+    for name in ["weight_hh", "bias_ih", "bias_hh"]:
+        arguments[name][:] = 0
+    outputs, reserve = cell.forward(functional, arguments)
+    gradients = cell.backward(functional, doutputs, reserve)
+    expected, expected_reserve = cell.forward(reference, arguments)
+    expected_gradients = cell.backward(reference, doutputs, expected_reserve)
+    for ours, theirs in zip([*outputs, *gradients], [*expected, *expected_gradients], strict=True):
+        scale = np.maximum(1, np.abs(theirs).max())
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=300 * np.finfo(dtype).eps * scale)
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf], ids=["nan", "inf", "minus_inf"])
+def test_nan_and_infinity_propagate_as_in_the_reference(
+    cell, dtype, isa, poison, functional, reference, make_problem, make_shape, in_float64
+):
+    """One poisoned number at a time, in every argument: NaN and infinities in the same places."""
+    for name in cell.shapes(make_shape(*MEDIUM)):
+        arguments, doutputs = make_problem(cell, make_shape(*MEDIUM), dtype)
+        arguments[name].flat[arguments[name].size // 2] = poison
+        _same_places(cell, functional, reference, arguments, doutputs, in_float64, f"{poison} in {name}")
+    for k in range(len(doutputs)):
+        arguments, doutputs = make_problem(cell, make_shape(*MEDIUM), dtype)
+        doutputs[k].flat[doutputs[k].size // 2] = poison
+        _same_places(cell, functional, reference, arguments, doutputs, in_float64, f"{poison} in output {k}")
+
+
+def _same_places(cell, functional, reference, arguments, doutputs, in_float64, what):
+    outputs, reserve = cell.forward(functional, arguments)
+    gradients = cell.backward(functional, doutputs, reserve)
+    with np.errstate(invalid="ignore"):  # NumPy warns of inf - inf and 0 * inf
+        expected, expected_reserve = cell.forward(reference, in_float64(arguments))
+        expected_gradients = cell.backward(reference, in_float64(doutputs), expected_reserve)
+    names = ["y", "h_n", "c_n"][: len(outputs)] + list(gradients._fields)
+    pairs = zip([*outputs, *gradients], [*expected, *expected_gradients], strict=True)
+    for name, (ours, theirs) in zip(names, pairs, strict=True):
+        np.testing.assert_array_equal(np.isnan(ours), np.isnan(theirs), err_msg=f"NaN of {name}, {what}")
+        infinite = np.isinf(theirs)
+        np.testing.assert_array_equal(np.isinf(ours), infinite, err_msg=f"infinity of {name}, {what}")
+        np.testing.assert_array_equal(ours[infinite], theirs[infinite], err_msg=f"{name}, {what}")
