@@ -5,6 +5,7 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
+#include <exception>
 #include <initializer_list>
 #include <optional>
 #include <string>
@@ -50,7 +51,21 @@ inline void require_contiguous(const py::array& a, const char* name) {
     throw py::value_error(std::string(name) + ": expected an aligned array; use numpy.require(..., requirements='A')");
 }
 
-// -1 in `shape` stands for any size.
+// Runs f while other Python threads may run. Not py::gil_scoped_release: at exit Python ends daemon threads by
+// unwinding them where they ask for the lock, and from a destructor that would end the whole process.
+template <class F>
+void without_gil(F f) {
+  PyThreadState* const state = PyEval_SaveThread();
+  std::exception_ptr error;
+  try {
+    f();
+  } catch (...) {
+    error = std::current_exception();
+  }
+  PyEval_RestoreThread(state);
+  if (error) std::rethrow_exception(error);
+}
+
 inline void require_shape(const py::array& a, const char* name, const std::vector<int64_t>& shape) {
   const std::vector<int64_t> got = shape_of(a);
   bool same = got.size() == shape.size();
@@ -121,24 +136,33 @@ py::array_t<T> empty(const std::vector<int64_t>& shape) {
   return py::array_t<T>(std::vector<py::ssize_t>(shape.begin(), shape.end()));
 }
 
-// Sizes of a recurrent call from x and weight_hh, which settle all the others.
+// Sizes of a recurrent call, from x and the weights.
 struct Sizes {
   int64_t steps, batch, inputs, hidden;
 };
 
+// H where weight_hh agrees with itself; otherwise the rows of weight_ih say what weight_hh should have been.
 template <class T>
-Sizes recurrent_sizes(const py::object& x_object, const py::object& weight_hh_object, int64_t gates) {
+int64_t hidden_size(const py::object& weight_ih, const py::object& weight_hh, int64_t gates) {
+  const py::array ih = checked<T>(weight_ih, "weight_ih", "x"), hh = checked<T>(weight_hh, "weight_hh", "x");
+  require_ndim(ih, "weight_ih", 2, gates == 1 ? "[H, I]" : gates == 3 ? "[3H, I]" : "[4H, I]");
+  require_ndim(hh, "weight_hh", 2, gates == 1 ? "[H, H]" : gates == 3 ? "[3H, H]" : "[4H, H]");
+  const int64_t hidden = hh.shape(0) == gates * hh.shape(1) ? hh.shape(1)
+                         : ih.shape(0) % gates == 0         ? ih.shape(0) / gates
+                                                            : hh.shape(0) / gates;
+  require_at_least_one(hidden, "weight_hh", "a hidden size");
+  return hidden;
+}
+
+template <class T>
+Sizes recurrent_sizes(const py::object& x_object, const py::object& weight_ih, const py::object& weight_hh,
+                      int64_t gates) {
   const py::array x = as_array(x_object, "x");
   require_ndim(x, "x", 3, "[T, N, I]");
   require_at_least_one(x.shape(0), "x", "a sequence length");
   require_at_least_one(x.shape(2), "x", "an input size");
   require_contiguous(x, "x");
-  const py::array w = checked<T>(weight_hh_object, "weight_hh", "x");
-  require_ndim(w, "weight_hh", 2, gates == 1 ? "[H, H]" : gates == 3 ? "[3H, H]" : "[4H, H]");
-  const int64_t hidden = w.shape(0) / gates;  // rows settle H, so that a wrong column count is named as such
-  require_at_least_one(hidden, "weight_hh", "a hidden size");
-  require_shape(w, "weight_hh", {gates * hidden, hidden});
-  const Sizes s{x.shape(0), x.shape(1), x.shape(2), hidden};
+  const Sizes s{x.shape(0), x.shape(1), x.shape(2), hidden_size<T>(weight_ih, weight_hh, gates)};
   require_addressable({s.steps, s.batch, s.hidden, 5, 8});
   require_addressable({s.hidden, s.hidden + s.inputs, 4, 8});
   return s;

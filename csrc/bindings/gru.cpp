@@ -9,7 +9,7 @@ py::tuple forward(const py::object& x, const py::object& h0, const py::object& w
                   bool training) {
   return dispatch_dtype(x, "x", [&](auto scalar) -> py::tuple {
     using T = decltype(scalar);
-    const auto [steps, N, I, H] = recurrent_sizes<T>(x, weight_hh, 3);
+    const auto [steps, N, I, H] = recurrent_sizes<T>(x, weight_ih, weight_hh, 3);
     GruForward<T> p{};
     p.shape = {steps, N, I, H};
     p.reset_after = reset_after;
@@ -29,10 +29,7 @@ py::tuple forward(const py::object& x, const py::object& h0, const py::object& w
     }
     p.y = y.mutable_data();
     p.h_n = h_n.mutable_data();
-    {
-      const py::gil_scoped_release release;
-      gru_forward(p);
-    }
+    without_gil([&] { gru_forward(p); });
     return py::make_tuple(y, h_n, reserve);
   });
 }
@@ -44,7 +41,7 @@ py::tuple backward(const py::object& dy, const py::object& dh_n, const py::objec
                    const py::object& dbias_hh) {
   return dispatch_dtype(x, "x", [&](auto scalar) -> py::tuple {
     using T = decltype(scalar);
-    const auto [steps, N, I, H] = recurrent_sizes<T>(x, weight_hh, 3);
+    const auto [steps, N, I, H] = recurrent_sizes<T>(x, weight_ih, weight_hh, 3);
     GruBackward<T> p{};
     p.shape = {steps, N, I, H};
     p.reset_after = reset_after;
@@ -69,10 +66,7 @@ py::tuple backward(const py::object& dy, const py::object& dh_n, const py::objec
       dx = array;
     }
     p.dh0 = dh0.mutable_data();
-    {
-      const py::gil_scoped_release release;
-      gru_backward(p);
-    }
+    without_gil([&] { gru_backward(p); });
     return py::make_tuple(dx, dh0);
   });
 }

@@ -18,10 +18,7 @@ py::object forward(const py::object& x, const py::object& weight, const py::obje
     const T* bp = optional_input<T>(bias, "bias", "x", {O});
     auto y = empty<T>({R, O});
     T* yp = y.mutable_data();
-    {
-      const py::gil_scoped_release release;
-      linear_forward(R, I, O, xp, wp, bp, yp);
-    }
+    without_gil([&] { linear_forward(R, I, O, xp, wp, bp, yp); });
     return y;
   });
 }
@@ -46,10 +43,7 @@ py::object backward(const py::object& dy, const py::object& x, const py::object&
       dxp = array.mutable_data();
       dx = array;
     }
-    {
-      const py::gil_scoped_release release;
-      linear_backward(R, I, O, dyp, xp, wp, dxp, dwp, dbp);
-    }
+    without_gil([&] { linear_backward(R, I, O, dyp, xp, wp, dxp, dwp, dbp); });
     return dx;
   });
 }
@@ -78,9 +72,10 @@ void embedding_backward(const py::object& dy, const py::object& indices, const p
     const T* d = input<T>(dy, "dy", "dy", {R, E});
     T* out = output<T>(dweight, "dweight", "dy", {V, E});
     const int64_t* row = checked_indices(indices, "indices", R, V);
-    const py::gil_scoped_release release;
-    for (int64_t r = 0; r < R; ++r)
-      for (int64_t e = 0; e < E; ++e) out[row[r] * E + e] += d[r * E + e];
+    without_gil([&] {
+      for (int64_t r = 0; r < R; ++r)
+        for (int64_t e = 0; e < E; ++e) out[row[r] * E + e] += d[r * E + e];
+    });
   });
 }
 

@@ -25,10 +25,7 @@ py::tuple softmax_cross_entropy(const py::object& logits, const py::object& targ
     const auto* xp = static_cast<const T*>(x.data());
     T* dp = d.mutable_data();
     double loss = 0;
-    {
-      const py::gil_scoped_release release;
-      loss = kernels<T>().softmax_cross_entropy(R, C, xp, classes, dp);
-    }
+    without_gil([&] { loss = kernels<T>().softmax_cross_entropy(R, C, xp, classes, dp); });
     return py::make_tuple(loss, d);
   });
 }
@@ -46,10 +43,7 @@ py::tuple elementwise(const py::object& prediction, const py::object& target, co
     T* dp = d.mutable_data();
     const int64_t n = d.size();
     double loss = 0;
-    {
-      const py::gil_scoped_release release;
-      loss = kernel(n, p, t, dp);
-    }
+    without_gil([&] { loss = kernel(n, p, t, dp); });
     return py::make_tuple(loss, d);
   });
 }

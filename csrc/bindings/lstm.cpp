@@ -9,7 +9,7 @@ py::tuple forward(const py::object& x, const py::object& h0, const py::object& c
                   bool training) {
   return dispatch_dtype(x, "x", [&](auto scalar) -> py::tuple {
     using T = decltype(scalar);
-    const auto [steps, N, I, H] = recurrent_sizes<T>(x, weight_hh, 4);
+    const auto [steps, N, I, H] = recurrent_sizes<T>(x, weight_ih, weight_hh, 4);
     LstmForward<T> p{};
     p.shape = {steps, N, I, H};
     p.reverse = reverse;
@@ -30,10 +30,7 @@ py::tuple forward(const py::object& x, const py::object& h0, const py::object& c
     p.y = y.mutable_data();
     p.h_n = h_n.mutable_data();
     p.c_n = c_n.mutable_data();
-    {
-      const py::gil_scoped_release release;
-      lstm_forward(p);
-    }
+    without_gil([&] { lstm_forward(p); });
     return py::make_tuple(y, h_n, c_n, reserve);
   });
 }
@@ -45,7 +42,7 @@ py::tuple backward(const py::object& dy, const py::object& dh_n, const py::objec
                    const py::object& dbias_hh) {
   return dispatch_dtype(x, "x", [&](auto scalar) -> py::tuple {
     using T = decltype(scalar);
-    const auto [steps, N, I, H] = recurrent_sizes<T>(x, weight_hh, 4);
+    const auto [steps, N, I, H] = recurrent_sizes<T>(x, weight_ih, weight_hh, 4);
     LstmBackward<T> p{};
     p.shape = {steps, N, I, H};
     p.reverse = reverse;
@@ -72,10 +69,7 @@ py::tuple backward(const py::object& dy, const py::object& dh_n, const py::objec
     }
     p.dh0 = dh0.mutable_data();
     p.dc0 = dc0.mutable_data();
-    {
-      const py::gil_scoped_release release;
-      lstm_backward(p);
-    }
+    without_gil([&] { lstm_backward(p); });
     return py::make_tuple(dx, dh0, dc0);
   });
 }

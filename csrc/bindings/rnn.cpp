@@ -15,7 +15,7 @@ py::tuple forward(const py::object& x, const py::object& h0, const py::object& w
                   bool training) {
   return dispatch_dtype(x, "x", [&](auto scalar) -> py::tuple {
     using T = decltype(scalar);
-    const auto [steps, N, I, H] = recurrent_sizes<T>(x, weight_hh, 1);
+    const auto [steps, N, I, H] = recurrent_sizes<T>(x, weight_ih, weight_hh, 1);
     RnnForward<T> p{};
     p.shape = {steps, N, I, H};
     p.relu = is_relu(nonlinearity);
@@ -29,10 +29,7 @@ py::tuple forward(const py::object& x, const py::object& h0, const py::object& w
     auto y = empty<T>({steps, N, H}), h_n = empty<T>({N, H});
     p.y = y.mutable_data();
     p.h_n = h_n.mutable_data();
-    {
-      const py::gil_scoped_release release;
-      rnn_forward(p);
-    }
+    without_gil([&] { rnn_forward(p); });
     // y is all that backward needs: the reserve is an empty buffer.
     return py::make_tuple(y, h_n, training ? py::object(empty<T>({steps, N, 0})) : py::object(py::none()));
   });
@@ -45,7 +42,7 @@ py::tuple backward(const py::object& dy, const py::object& dh_n, const py::objec
                    const py::object& dbias_hh) {
   return dispatch_dtype(x, "x", [&](auto scalar) -> py::tuple {
     using T = decltype(scalar);
-    const auto [steps, N, I, H] = recurrent_sizes<T>(x, weight_hh, 1);
+    const auto [steps, N, I, H] = recurrent_sizes<T>(x, weight_ih, weight_hh, 1);
     RnnBackward<T> p{};
     p.shape = {steps, N, I, H};
     p.relu = is_relu(nonlinearity);
@@ -70,10 +67,7 @@ py::tuple backward(const py::object& dy, const py::object& dh_n, const py::objec
       dx = array;
     }
     p.dh0 = dh0.mutable_data();
-    {
-      const py::gil_scoped_release release;
-      rnn_backward(p);
-    }
+    without_gil([&] { rnn_backward(p); });
     return py::make_tuple(dx, dh0);
   });
 }

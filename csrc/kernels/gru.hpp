@@ -51,18 +51,21 @@ struct GruForwardCell : GateCell<T, 4, 3, 2, 3, 3> {
   FUSEDRNN_INLINE void finish(V (&acc)[R][4], int64_t unit, int64_t row) const {
     if (!step.finish) return this->suspend(acc, unit, row);
     const int n = this->count(unit);
-#pragma GCC unroll 8
+    V sums[R * 4];
+    spill(sums, acc);
+#pragma GCC unroll 1
     for (int r = 0; r < R; ++r) {
       const int64_t q = row + r;
+      const V* const z = sums + 4 * r;
       const V h_prev = load<V>(step.h_prev + q * step.h_prev_stride + unit, n);
-      const GruState<V> s = gru_pointwise_forward(acc[r][0], acc[r][1], acc[r][2], acc[r][3], h_prev);
+      const GruState<V> s = gru_pointwise_forward(z[0], z[1], z[2], z[3], h_prev);
       store(step.y + q * step.y_stride + unit, s.h, n);
       if (step.keep) {
         T* gates = step.gates + q * step.gates_stride + unit;
         store(gates, s.r, n);
         store(gates + step.units, s.z, n);
         store(gates + 2 * step.units, s.n, n);
-        store(gates + 3 * step.units, acc[r][3], n);
+        store(gates + 3 * step.units, z[3], n);
       }
     }
   }
@@ -85,17 +88,19 @@ struct GruResetForwardCell : GateCell<T, 3, 3, 2, 2, 1> {
 
   template <int R>
   FUSEDRNN_INLINE void finish(V (&acc)[R][3], int64_t unit, int64_t row) const {
-    if (step.finish) {
-#pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) {
-        const int n = this->count(unit);
-        const V h_prev = load<V>(step.h_prev + (row + r) * step.h_prev_stride + unit, n);
-        acc[r][0] = sigmoid(acc[r][0]);
-        acc[r][1] = sigmoid(acc[r][1]);
-        store(step.y + (row + r) * step.y_stride + unit, acc[r][0] * h_prev, n);
-      }
-    }
     this->suspend(acc, unit, row);
+    if (!step.finish) return;
+    const int n = this->count(unit);
+    V sums[R * 3];
+    spill(sums, acc);
+#pragma GCC unroll 1
+    for (int r = 0; r < R; ++r) {
+      const V reset = sigmoid(sums[3 * r]), h_prev = load<V>(step.h_prev + (row + r) * step.h_prev_stride + unit, n);
+      T* gates = step.gates + (row + r) * step.gates_stride + unit;
+      store(gates, reset, n);
+      store(gates + step.units, sigmoid(sums[3 * r + 1]), n);
+      store(step.y + (row + r) * step.y_stride + unit, reset * h_prev, n);
+    }
   }
 };
 
@@ -120,7 +125,7 @@ struct GruCandidateCell : DenseCell<T, Vectors, 0> {
 
   template <int R>
   FUSEDRNN_INLINE void finish(V (&acc)[R][Vectors], int64_t unit, int64_t row) const {
-    this->each(acc, unit, row, [&](V& a, int64_t u, int64_t r, int count) {
+    this->each_rolled(acc, unit, row, [&](V& a, int64_t u, int64_t r, int count) {
       T* gates = step.gates + r * step.gates_stride + u;
       const V n = tanh(a);
       const V z = load<V>(gates + step.units, count);
@@ -155,7 +160,7 @@ struct GruBackwardCell : DenseCell<T, Vectors, 0> {
 
   template <int R>
   FUSEDRNN_INLINE void finish(V (&acc)[R][Vectors], int64_t unit, int64_t row) const {
-    this->each(acc, unit, row, [&](V& dh, int64_t u, int64_t r, int count) {
+    this->each_rolled(acc, unit, row, [&](V& dh, int64_t u, int64_t r, int count) {
       const T* gates = step.gates + r * step.gates_stride + u;
       const V z = load<V>(gates + step.units, count), n = load<V>(gates + 2 * step.units, count);
       const V h_prev = load<V>(step.h_prev + r * step.h_prev_stride + u, count);
@@ -205,7 +210,7 @@ struct GruResetBackwardCell : DenseCell<T, Vectors, 0> {
 
   template <int R>
   FUSEDRNN_INLINE void finish(V (&acc)[R][Vectors], int64_t unit, int64_t row) const {
-    this->each(acc, unit, row, [&](V& d_reset_h, int64_t u, int64_t r, int n) {
+    this->each_rolled(acc, unit, row, [&](V& d_reset_h, int64_t u, int64_t r, int n) {
       const V reset = load<V>(step.gates + r * step.gates_stride + u, n);
       const V h_prev = load<V>(step.h_prev + r * step.h_prev_stride + u, n);
       T* carry = step.carry + r * step.carry_stride + u;

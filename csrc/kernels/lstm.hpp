@@ -48,11 +48,14 @@ struct LstmForwardCell : GateCell<T, 4, 4, 3, 4, 3> {
   FUSEDRNN_INLINE void finish(V (&acc)[R][4], int64_t unit, int64_t row) const {
     if (!step.finish) return this->suspend(acc, unit, row);
     const int n = this->count(unit);
-#pragma GCC unroll 8
+    V sums[R * 4];
+    spill(sums, acc);
+#pragma GCC unroll 1
     for (int r = 0; r < R; ++r) {
       const int64_t q = row + r;
+      const V* const z = sums + 4 * r;
       const V c_prev = load<V>(step.c_prev + q * step.c_prev_stride + unit, n);
-      const LstmState<V> s = lstm_pointwise_forward(acc[r][0], acc[r][1], acc[r][2], acc[r][3], c_prev);
+      const LstmState<V> s = lstm_pointwise_forward(z[0], z[1], z[2], z[3], c_prev);
       store(step.c + q * step.c_stride + unit, s.c, n);
       store(step.y + q * step.y_stride + unit, s.h, n);
       if (step.keep) {
@@ -90,7 +93,7 @@ struct LstmBackwardCell : DenseCell<T, Vectors, 0> {
 
   template <int R>
   FUSEDRNN_INLINE void finish(V (&acc)[R][Vectors], int64_t unit, int64_t row) const {
-    this->each(acc, unit, row, [&](V& dh, int64_t u, int64_t r, int n) {
+    this->each_rolled(acc, unit, row, [&](V& dh, int64_t u, int64_t r, int n) {
       const T* gates = step.gates + r * step.gates_stride + u;
       T* dc = step.dc + r * step.dc_stride + u;
       dh = add_dy(dh, step.dy, step.dy_stride, u, r, n);

@@ -19,8 +19,8 @@ struct ExpConstants<float> {
   // Adding and subtracting 1.5 * 2^23 rounds to an integer, which is then in the low bits of the sum.
   static constexpr float round_magic = 12582912.0f;
   static constexpr int mantissa_bits = 23;
-  // n = 128 makes 2^n infinite, -126 is the last normal power; exp overflows beyond `overflow`.
-  static constexpr float highest = 89.0f, lowest = -87.33654f, half_above = 88.0f, overflow = 88.722839f;
+  // Up to finite_power n <= 127 and 2^n is finite; -126 is the last normal power; exp overflows at `overflow`.
+  static constexpr float highest = 89.0f, lowest = -87.33654f, finite_power = 88.25f, half_above = 88.0f, overflow = 88.722839f;
   static constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
   static constexpr float q[] = {0.5f, 0.16666576845993976f, 0.041666554437685939f, 0.0083632029715758549f,
                                 0.0013926213466332443f};
@@ -30,7 +30,7 @@ template <>
 struct ExpConstants<double> {
   static constexpr double round_magic = 6755399441055744.0;
   static constexpr int mantissa_bits = 52;
-  static constexpr double highest = 710.0, lowest = -708.39, half_above = 709.0, overflow = 709.782712893383996;
+  static constexpr double highest = 710.0, lowest = -708.39, finite_power = 709.25, half_above = 709.0, overflow = 709.782712893383996;
   static constexpr double ln2_high = 6.93147180369123816490e-01, ln2_low = 1.90821492927058770002e-10;
   static constexpr double q[] = {0.5,
                                  0.16666666666666667456,
@@ -93,13 +93,14 @@ FUSEDRNN_INLINE V exp(V x) {
   return x < splat<V>(C::lowest) ? V{} : x > splat<V>(C::overflow) ? splat<V>(T(__builtin_inf())) : y;
 }
 
-// 1 / (1 + exp(-x)); zero where that is less than a normal number's half or so.
+// 1 / (1 + exp(-x)); zero where exp(-x) is near its overflow and the result below the normal numbers.
 template <class V>
 FUSEDRNN_INLINE V sigmoid(V x) {
   using C = ExpConstants<Scalar<V>>;
   const V one = splat<V>(1);
-  const ReducedExp<V> e = reduced_exp(clamp(-x, C::lowest, C::highest));
-  return one / (one + fma(e.power, e.expm1, e.power));
+  const ReducedExp<V> e = reduced_exp(clamp(-x, C::lowest, C::finite_power));
+  const V y = one / (one + fma(e.power, e.expm1, e.power));
+  return x < splat<V>(-C::finite_power) ? V{} : y;
 }
 
 // expm1(2x) / (expm1(2x) + 2), with expm1(2x) = 2^n expm1(r) + (2^n - 1): exact to the last bits near zero too.
@@ -110,7 +111,9 @@ FUSEDRNN_INLINE V tanh(V x) {
   const V two_x = clamp(x + x, Scalar<V>(-2 * limit), Scalar<V>(2 * limit));
   const ReducedExp<V> e = reduced_exp(two_x);
   const V expm1 = fma(e.power, e.expm1, e.power - splat<V>(1));
-  return expm1 / (expm1 + splat<V>(2));
+  using I = typename Traits<V>::IntegerVector;
+  const I sign = bit_cast<I>(x) & bit_cast<I>(splat<V>(Scalar<V>(-0.0)));  // the quotient loses that of -0
+  return bit_cast<V>(bit_cast<I>(expm1 / (expm1 + splat<V>(2))) | sign);
 }
 
 // log(1 + e) for 0 <= e <= 1: 2 atanh(s), s = e / (2 + e) <= 1/3, by its series, which keeps small e exact.

@@ -63,7 +63,7 @@ struct RnnForwardCell : DenseCell<T, Vectors, Vectors> {
   template <int R>
   FUSEDRNN_INLINE void finish(V (&acc)[R][Vectors], int64_t unit, int64_t row) const {
     if (!step.finish) return this->suspend(acc, unit, row);
-    this->each(acc, unit, row, [&](V& z, int64_t u, int64_t r, int n) {
+    this->each_rolled(acc, unit, row, [&](V& z, int64_t u, int64_t r, int n) {
       store(step.y + r * step.y_stride + u, rnn_pointwise_forward(z, step.relu), n);
     });
   }
@@ -91,7 +91,7 @@ struct RnnBackwardCell : DenseCell<T, Vectors, 0> {
 
   template <int R>
   FUSEDRNN_INLINE void finish(V (&acc)[R][Vectors], int64_t unit, int64_t row) const {
-    this->each(acc, unit, row, [&](V& dh, int64_t u, int64_t r, int n) {
+    this->each_rolled(acc, unit, row, [&](V& dh, int64_t u, int64_t r, int n) {
       const V h = load<V>(step.y + r * step.y_stride + u, n);
       dh = add_dy(dh, step.dy, step.dy_stride, u, r, n);
       store(step.dz + r * step.dz_stride + u, rnn_pointwise_backward(dh, h, step.relu), n);

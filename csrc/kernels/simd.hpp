@@ -124,55 +124,71 @@ FUSEDRNN_INLINE V fma(V a, V b, V c) {
 #endif
 }
 
-// The first `count` lanes only (0 <= count <= lanes); the others read as zero, and are not touched in memory.
+#if defined(__AVX512F__)
 template <class V>
-FUSEDRNN_INLINE V load(const Scalar<V>* p, int count) {
+FUSEDRNN_INLINE auto lane_mask(int count) {
+  if constexpr (lanes_of<V> == 16)
+    return (__mmask16)((1u << count) - 1);
+  else
+    return (__mmask8)((1u << count) - 1);
+}
+#elif defined(__AVX2__)
+template <class V>
+FUSEDRNN_INLINE auto lane_mask(int count) {
   using I = typename Traits<V>::IntegerVector;
-  if (count == lanes_of<V>) return load<V>(p);
   I lane;
   for (int l = 0; l < lanes_of<V>; ++l) lane[l] = l;
-  [[maybe_unused]] const I mask = lane < ((typename Traits<V>::I)count - I{});
-#if defined(__AVX512F__)
-  if constexpr (sizeof(V) == 64 && sizeof(Scalar<V>) == 4)
-    return (V)_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), p);
-  if constexpr (sizeof(V) == 64 && sizeof(Scalar<V>) == 8)
-    return (V)_mm512_maskz_loadu_pd((__mmask8)((1u << count) - 1), p);
+  return lane < ((typename Traits<V>::I)count - I{});
+}
 #endif
+
+// The edges of arrays: out of line, because there are many of them and each is met once a panel.
+template <class V>
+__attribute__((noinline)) V load_edge(const Scalar<V>* p, int count) {
 #if defined(__AVX2__)
-  if constexpr (sizeof(V) == 32 && sizeof(Scalar<V>) == 4) return (V)_mm256_maskload_ps(p, (__m256i)mask);
-  if constexpr (sizeof(V) == 32 && sizeof(Scalar<V>) == 8) return (V)_mm256_maskload_pd(p, (__m256i)mask);
-  if constexpr (sizeof(V) == 16 && sizeof(Scalar<V>) == 4) return (V)_mm_maskload_ps(p, (__m128i)mask);
-  if constexpr (sizeof(V) == 16 && sizeof(Scalar<V>) == 8) return (V)_mm_maskload_pd(p, (__m128i)mask);
+  const auto mask = lane_mask<V>(count);
+#if defined(__AVX512F__)
+  if constexpr (sizeof(V) == 64 && sizeof(Scalar<V>) == 4) return (V)_mm512_maskz_loadu_ps(mask, p);
+  if constexpr (sizeof(V) == 64 && sizeof(Scalar<V>) == 8) return (V)_mm512_maskz_loadu_pd(mask, p);
+#else
+  if constexpr (sizeof(Scalar<V>) == 4) return (V)_mm256_maskload_ps(p, (__m256i)mask);
+  if constexpr (sizeof(Scalar<V>) == 8) return (V)_mm256_maskload_pd(p, (__m256i)mask);
+#endif
 #else
   V v{};
-  for (int l = 0; l < lanes_of<V>; ++l)  // at most four lanes: no masked load on this instruction set
-    if (l < count) v[l] = p[l];
+  for (int l = 0; l < count; ++l) v[l] = p[l];  // at most three lanes: no masked load on this instruction set
   return v;
 #endif
 }
 
 template <class V>
-FUSEDRNN_INLINE void store(Scalar<V>* p, V v, int count) {
-  using I = typename Traits<V>::IntegerVector;
-  if (count == lanes_of<V>) return store(p, v);
-  I lane;
-  for (int l = 0; l < lanes_of<V>; ++l) lane[l] = l;
-  [[maybe_unused]] const I mask = lane < ((typename Traits<V>::I)count - I{});
-#if defined(__AVX512F__)
-  if constexpr (sizeof(V) == 64 && sizeof(Scalar<V>) == 4)
-    return _mm512_mask_storeu_ps(p, (__mmask16)((1u << count) - 1), (__m512)v);
-  if constexpr (sizeof(V) == 64 && sizeof(Scalar<V>) == 8)
-    return _mm512_mask_storeu_pd(p, (__mmask8)((1u << count) - 1), (__m512d)v);
-#endif
+__attribute__((noinline)) void store_edge(Scalar<V>* p, V v, int count) {
 #if defined(__AVX2__)
-  if constexpr (sizeof(V) == 32 && sizeof(Scalar<V>) == 4) return _mm256_maskstore_ps(p, (__m256i)mask, (__m256)v);
-  if constexpr (sizeof(V) == 32 && sizeof(Scalar<V>) == 8) return _mm256_maskstore_pd(p, (__m256i)mask, (__m256d)v);
-  if constexpr (sizeof(V) == 16 && sizeof(Scalar<V>) == 4) return _mm_maskstore_ps(p, (__m128i)mask, (__m128)v);
-  if constexpr (sizeof(V) == 16 && sizeof(Scalar<V>) == 8) return _mm_maskstore_pd(p, (__m128i)mask, (__m128d)v);
+  const auto mask = lane_mask<V>(count);
+#if defined(__AVX512F__)
+  if constexpr (sizeof(V) == 64 && sizeof(Scalar<V>) == 4) _mm512_mask_storeu_ps(p, mask, (__m512)v);
+  if constexpr (sizeof(V) == 64 && sizeof(Scalar<V>) == 8) _mm512_mask_storeu_pd(p, mask, (__m512d)v);
 #else
-  for (int l = 0; l < lanes_of<V>; ++l)
-    if (l < count) p[l] = v[l];
+  if constexpr (sizeof(Scalar<V>) == 4) _mm256_maskstore_ps(p, (__m256i)mask, (__m256)v);
+  if constexpr (sizeof(Scalar<V>) == 8) _mm256_maskstore_pd(p, (__m256i)mask, (__m256d)v);
 #endif
+#else
+  for (int l = 0; l < count; ++l) p[l] = v[l];
+#endif
+}
+
+// The first `count` lanes only (0 <= count <= lanes); the others read as zero, and are not touched in memory.
+template <class V>
+FUSEDRNN_INLINE V load(const Scalar<V>* p, int count) {
+  return __builtin_expect(count == lanes_of<V>, 1) ? load<V>(p) : load_edge<V>(p, count);
+}
+
+template <class V>
+FUSEDRNN_INLINE void store(Scalar<V>* p, V v, int count) {
+  if (__builtin_expect(count == lanes_of<V>, 1))
+    store(p, v);
+  else
+    store_edge(p, v, count);
 }
 
 // Sum of the lanes, pairwise from the halves: the order is fixed.

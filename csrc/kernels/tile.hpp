@@ -131,6 +131,15 @@ FUSEDRNN_INLINE void walk_dense(const Step& step) {
   }
 }
 
+// Copies a tile's sums to memory, where a loop that is not unrolled can index them.
+template <class V, int R, int P>
+FUSEDRNN_INLINE void spill(V (&sums)[R * P], const V (&acc)[R][P]) {
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+    for (int p = 0; p < P; ++p) sums[r * P + p] = acc[r][p];
+}
+
 // What the gate cells share: P gates of one vector of units, kept in rows of `gates` between blocks.
 template <class T, int Gates, int XVectors, int XLastGate, int HVectors, int HLastGate>
 struct GateCell {
@@ -209,6 +218,15 @@ struct DenseCell {
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
       for (int p = 0; p < P; ++p) f(acc[r][p], unit + p * W, row + r, count(unit + p * W));
+  }
+
+  // The same for epilogues, whose text is long: one copy of it, fed from memory, instead of R * P.
+  template <int R, class F>
+  FUSEDRNN_INLINE void each_rolled(const V (&acc)[R][P], int64_t unit, int64_t row, F f) const {
+    V sums[R * P];
+    spill(sums, acc);
+#pragma GCC unroll 1
+    for (int i = 0; i < R * P; ++i) f(sums[i], unit + i % P * W, row + i / P, count(unit + i % P * W));
   }
 };
 

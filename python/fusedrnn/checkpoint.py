@@ -1,0 +1,95 @@
+"""Checkpoints: arrays and one JSON object in a safetensors file that appears by rename.
+
+A file holds the tensors ``model.<name>`` and ``optimizer.<name>``, and in its metadata, under one key, everything
+else that a resumed run needs for the very same bits (see `fusedrnn.train`). Needs the extra ``train``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+_METADATA_KEY = "fusedrnn.training"
+_FORMAT = 1
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that is missing, truncated, foreign, or of another model, optimizer or run."""
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint file holds: arrays by name, and the JSON object beside them."""
+
+    tensors: dict[str, npt.NDArray[Any]]
+    state: dict[str, Any]
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write `content` to `path` so that a reader sees the old file or the whole new one, never a part.
+
+    Raises OSError if the folder cannot be written; the old file then stands.
+    """
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)  # mkstemp gives 0600, an ordinary open would not
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def make_writable_folder(folder: Path) -> None:
+    """Create `folder` with its parents and prove by writing that files can be made in it; OSError otherwise."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as probe:
+        probe.write(b"fusedrnn")
+
+
+def write_checkpoint(path: Path, tensors: Mapping[str, npt.NDArray[Any]], state: Mapping[str, Any]) -> None:
+    """Write arrays and a JSON-able `state` to `path`, by rename. Raises OSError if that fails."""
+    from safetensors.numpy import save
+
+    metadata = {_METADATA_KEY: json.dumps({"format": _FORMAT, **state})}
+    contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    write_atomically(path, save(contiguous, metadata=metadata))
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read what `write_checkpoint` wrote.
+
+    Raises CheckpointError, which names the file, if it is missing, truncated, or not one of ours.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as stored:
+            metadata = stored.metadata() or {}
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a mapping)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: there is no checkpoint") from None
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: truncated, or not a safetensors file ({error})") from None
+    if _METADATA_KEY not in metadata:
+        raise CheckpointError(f"{path}: a safetensors file, but not a training checkpoint of fusedrnn")
+    try:
+        state = json.loads(metadata[_METADATA_KEY])
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{path}: its metadata is damaged ({error})") from None
+    if not isinstance(state, dict) or state.get("format") != _FORMAT:
+        raise CheckpointError(f"{path}: written by another version of fusedrnn, expected format {_FORMAT}")
+    return Checkpoint(tensors, state)

@@ -1,0 +1,153 @@
+"""Pictures of a run as PNG files. Needs matplotlib (extra ``train``); opens no window."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fusedrnn.checkpoint import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Array = npt.NDArray[Any]
+_RIGHT, _WRONG, _BASELINE = "#2a7f62", "#c8372d", "#777777"
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches, without pyplot's global state or a display."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write `figure` to `path` as a PNG, by rename. Raises OSError."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=110)
+    write_atomically(path, content.getvalue())
+
+
+def draw_loss(path: Path, history: Sequence[Mapping[str, Any]], title: str) -> None:
+    """The training loss over updates, on a logarithmic axis; every metric of the records below it."""
+    reserved = ("epoch", "step", "seconds", "loss", "lr")
+    metrics = list(dict.fromkeys(name for record in history for name in record if name not in reserved))
+    figure = new_figure(7, 3 + 1.6 * len(metrics))
+    ratios = [2.0] + [1.0] * len(metrics)
+    axes = figure.subplots(1 + len(metrics), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
+    marker = "o" if len(history) < 25 else ""
+    axes[0].plot([r["step"] for r in history], [r["loss"] for r in history], marker=marker, color=_RIGHT)
+    axes[0].set_ylabel("training loss")
+    axes[0].set_title(title)
+    if all(record["loss"] > 0 for record in history):
+        axes[0].set_yscale("log")
+    for axis, name in zip(axes[1:], metrics, strict=True):
+        points = [(record["step"], record[name]) for record in history if name in record]
+        axis.plot(*zip(*points, strict=True), marker="o", markersize=3, color="#2b5c9e")
+        axis.set_ylabel(name)
+    axes[-1].set_xlabel("updates")
+    for axis in axes:
+        axis.grid(alpha=0.3)
+    save_figure(figure, path)
+
+
+def draw_confusion(path: Path, truth: Array, predicted: Array, classes: int, title: str, name: str) -> None:
+    """How often each true class (row) was predicted as each class (column), and the error of each class.
+
+    `truth` and `predicted` are integers ``[n]``; `name` says what a class is.
+    """
+    counts = np.zeros((classes, classes), dtype=np.int64)
+    np.add.at(counts, (truth, predicted), 1)
+    figure = new_figure(11, 5.4)
+    left, right = figure.subplots(1, 2, width_ratios=[1.15, 1])
+    left.imshow(np.where(counts > 0, np.log10(np.maximum(counts, 1)) + 0.3, 0), cmap="Greens")
+    limit = counts.max()
+    for row, column in zip(*np.nonzero(counts), strict=True):
+        wrong = row != column
+        shade = _WRONG if wrong else "white" if counts[row, column] > limit**0.5 else "black"
+        size, weight = 6.5, "bold" if wrong else "normal"
+        text = str(counts[row, column])
+        left.text(column, row, text, ha="center", va="center", fontsize=size, color=shade, weight=weight)
+    left.set(xlabel=f"predicted {name}", ylabel=f"true {name}", xticks=range(classes), yticks=range(classes))
+    left.set_title(title)
+    totals = np.maximum(counts.sum(axis=1), 1)
+    right.bar(range(classes), 100 * (1 - counts.diagonal() / totals), color=_WRONG)
+    right.set(xlabel=f"true {name}", ylabel="wrong, %", xticks=range(classes), title=f"errors by true {name}")
+    save_figure(figure, path)
+
+
+def draw_sums(
+    path: Path, bits: Array, truth: Array, lengths: Sequence[int], exact: Sequence[float], baseline: float, title: str
+) -> None:
+    """Predicted sums bit by bit, wrong bits in red, beside the share of exact sums by length.
+
+    `bits` and `truth` are 0 or 1, ``[sums, T]``, lowest bit first; `baseline` is the bit accuracy without carries.
+    """
+    figure = new_figure(11, 5)
+    left, right = figure.subplots(1, 2, width_ratios=[1.2, 1])
+    rows, steps = bits.shape
+    for row in range(rows):
+        for step in range(steps):
+            colour = _RIGHT if bits[row, step] == truth[row, step] else _WRONG
+            place = (steps - 1 - step - 0.46, row - 0.46)
+            left.add_patch(_square(place, colour))
+            left.text(place[0] + 0.46, row, str(int(bits[row, step])), ha="center", va="center", color="white")
+    left.set(xlim=(-0.6, steps - 0.4), ylim=(rows - 0.4, -0.6), yticks=[], aspect="equal", title=title)
+    left.set(xticks=range(steps), xticklabels=[str(steps - 1 - s) for s in range(steps)], xlabel="bit")
+    right.plot(lengths, [100 * value for value in exact], marker="o", color=_RIGHT, label="exact sums")
+    right.axhline(100 * baseline, color=_BASELINE, linestyle="--", label="bits right without carries")
+    right.set(xlabel="bits of the numbers", ylabel="%", ylim=(-3, 103), title="longer than in training")
+    right.set_xscale("log", base=2)
+    right.set_xticks(list(lengths), [str(length) for length in lengths])
+    right.minorticks_off()
+    right.grid(alpha=0.3)
+    right.legend(loc="center left")
+    save_figure(figure, path)
+
+
+def draw_images(path: Path, images: Array, truth: Array, predicted: Array, names: Sequence[str], title: str) -> None:
+    """Images ``[n, rows, columns]``, each under its predicted name; a wrong one in red with the true name."""
+    columns = 12
+    rows = -(-len(images) // columns)
+    figure = new_figure(11, 1.12 * rows + 0.5)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, image, label, guess in zip(axes, images, truth, predicted, strict=False):
+        axis.imshow(image, cmap="gray_r")
+        right = label == guess
+        text = names[guess] if right else f"{names[guess]} not {names[label]}"
+        axis.set_title(text, fontsize=8, color=_RIGHT if right else _WRONG, pad=2)
+    figure.suptitle(title, fontsize=10)
+    save_figure(figure, path)
+
+
+def draw_curves(
+    path: Path, history: Sequence[Mapping[str, Any]], names: Mapping[str, str], baseline: float, title: str
+) -> None:
+    """Metrics of the records over updates on one logarithmic axis, with a horizontal line for `baseline`.
+
+    `names` gives the legend of each metric.
+    """
+    figure = new_figure(7.5, 4.5)
+    axis: Axes = figure.subplots()
+    for (metric, legend), colour in zip(names.items(), (_RIGHT, _WRONG), strict=True):
+        points = [(record["step"], record[metric]) for record in history if metric in record]
+        axis.plot(*zip(*points, strict=True), label=legend, color=colour, marker="o", markersize=3)
+    axis.axhline(baseline, color=_BASELINE, linestyle="--", label=f"constant guess, {baseline:.3f}")
+    axis.set(yscale="log", xlabel="updates", ylabel="mean squared error, held out", title=title)
+    axis.grid(alpha=0.3)
+    axis.legend()
+    save_figure(figure, path)
+
+
+def _square(corner: tuple[float, float], colour: str) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle(corner, 0.92, 0.92, color=colour)

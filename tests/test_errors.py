@@ -1,0 +1,286 @@
+"""Bad input: an error before any work that names the argument, what was expected and what came."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+SHAPE = (3, 2, 5, 24)  # T, N, I, H
+
+
+@pytest.fixture
+def problem(cell, make_problem, make_shape):
+    return make_problem(cell, make_shape(*SHAPE), np.float32)
+
+
+def _grown(array, axis):
+    shape = list(array.shape)
+    shape[axis] += 1
+    return np.zeros(shape, array.dtype)
+
+
+def _exactly(text):
+    """The message begins with this; a hint may follow."""
+    return "^" + re.escape(text)
+
+
+def test_the_designs_own_example(functional, make_cell, make_problem, make_shape):
+    cell = make_cell("lstm")
+    arguments, _ = make_problem(cell, make_shape(*SHAPE), np.float32)
+    arguments["weight_hh"] = np.zeros((96, 25), np.float32)
+    with pytest.raises(ValueError, match=_exactly("weight_hh: expected shape (96, 24), got (96, 25)")):
+        cell.forward(functional, arguments)
+
+
+def test_wrong_shapes(cell, functional, problem):
+    arguments, _ = problem
+    for name, value in arguments.items():
+        for axis in range(value.ndim):
+            if name == "x" or (name, axis) == ("weight_ih", 0):
+                continue  # these say what the others must be: below
+            wrong = _grown(value, axis)
+            expected = f"{name}: expected shape {value.shape}, got {wrong.shape}"
+            with pytest.raises(ValueError, match=_exactly(expected)):
+                cell.forward(functional, {**arguments, name: wrong})
+
+
+def test_shapes_that_contradict_each_other(cell, functional, problem):
+    arguments, _ = problem
+    for name, axis in [("x", 1), ("x", 2), ("weight_ih", 0)]:
+        wrong = _grown(arguments[name], axis)
+        with pytest.raises(ValueError, match=r"^(h0|weight_ih|weight_hh): expected shape \(.*, got \(.*\)"):
+            cell.forward(functional, {**arguments, name: wrong})
+
+
+def test_wrong_numbers_of_dimensions(cell, functional, problem):
+    arguments, _ = problem
+    for name, value in arguments.items():
+        for wrong in [value[None]] + [value[0]] * (value.ndim > 1):
+            with pytest.raises(ValueError, match=rf"^{name}: expected .*, got {re.escape(str(wrong.shape))}"):
+                cell.forward(functional, {**arguments, name: wrong})
+        with pytest.raises(ValueError, match=rf"^{name}: expected .*, got \(\)"):
+            cell.forward(functional, {**arguments, name: np.array(1, np.float32)})
+
+
+def test_no_steps_inputs_or_units(cell, functional, make_problem, make_shape):
+    for shape in [(0, 2, 5, 4), (3, 2, 0, 4)]:
+        arguments, _ = make_problem(cell, make_shape(*shape), np.float32)
+        with pytest.raises(ValueError, match=r"^x: expected"):
+            cell.forward(functional, arguments)
+    arguments, _ = make_problem(cell, make_shape(3, 2, 5, 4), np.float32)
+    for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+        arguments[name] = np.zeros((0, *arguments[name].shape[1:]), np.float32)
+    arguments["weight_hh"] = np.zeros((0, 0), np.float32)
+    for state in cell.states:
+        arguments[state] = np.zeros((2, 0), np.float32)
+    with pytest.raises(ValueError, match=r"^weight_(ih|hh): expected"):
+        cell.forward(functional, arguments)
+
+
+def test_wrong_dtypes(cell, functional, problem):
+    arguments, _ = problem
+    for dtype in (np.int64, np.int32, np.bool_, np.float16, np.complex64, np.longdouble, object):
+        expected = f"x: expected float32 or float64, got {np.dtype(dtype).name}"
+        with pytest.raises(TypeError, match=_exactly(expected)):
+            cell.forward(functional, {**arguments, "x": np.ones(arguments["x"].shape, dtype)})
+    for name, value in arguments.items():
+        if name == "x":
+            continue
+        for dtype in (np.float64, np.int64):
+            expected = f"{name}: expected dtype float32 like x, got {np.dtype(dtype).name}"
+            with pytest.raises(TypeError, match=_exactly(expected)):
+                cell.forward(functional, {**arguments, name: value.astype(dtype)})
+
+
+def test_swapped_bytes(cell, functional, problem):
+    arguments, _ = problem
+    for name, value in arguments.items():
+        swapped = value.astype(value.dtype.newbyteorder("S"))
+        with pytest.raises((TypeError, ValueError), match=rf"^{name}: expected"):
+            cell.forward(functional, {**arguments, name: swapped})
+
+
+def test_what_is_no_array(cell, functional, problem):
+    arguments, _ = problem
+    for name, value in arguments.items():
+        for wrong in (value.tolist(), "text", 1.0, {}):
+            with pytest.raises(TypeError, match=rf"^{name}: expected .*, got {type(wrong).__name__}"):
+                cell.forward(functional, {**arguments, name: wrong})
+    for name in ("x", "weight_ih", "weight_hh"):
+        with pytest.raises(TypeError, match=rf"^{name}: expected .*, got None"):
+            cell.forward(functional, {**arguments, name: None})
+
+
+def test_arrays_that_are_not_contiguous(cell, functional, problem):
+    arguments, doutputs = problem
+    contiguous = "{}: expected a C-contiguous array"
+    for name, value in arguments.items():
+        strided = np.repeat(value, 2, axis=-1)[..., ::2]
+        views = [strided, value[::-1], np.broadcast_to(np.float32(0), value.shape)]
+        if value.ndim > 1:
+            views.append(np.asfortranarray(value))
+        for view in views:
+            with pytest.raises(ValueError, match=_exactly(contiguous.format(name))):
+                cell.forward(functional, {**arguments, name: view})
+    _, reserve = cell.forward(functional, arguments)
+    for k, name in enumerate(["dy", "dh_n", "dc_n"][: len(doutputs)]):
+        given = list(doutputs)
+        given[k] = np.asfortranarray(doutputs[k])
+        with pytest.raises(ValueError, match=_exactly(contiguous.format(name))):
+            cell.backward(functional, tuple(given), reserve)
+
+
+def test_sizes_beyond_any_memory(cell, functional, problem):
+    """Views of one number that claim to be huge: refused, never read."""
+    arguments, _ = problem
+    for T in (2**33, 2**55):
+        huge = np.broadcast_to(np.float32(0), (T, 2, 5))
+        with pytest.raises(ValueError, match=_exactly("x: expected a C-contiguous array")):
+            cell.forward(functional, {**arguments, "x": huge})
+
+
+def test_endless_sequences_without_rows(run_python):
+    """An empty array may claim any length: no endless loop, no overflow, no crash."""
+    script = """
+import numpy as np
+import fusedrnn
+weights = [np.ones(shape, np.float32) for shape in [(4, 1), (4, 1), (4,), (4,)]]
+for T in (2**40, 2**60):
+    x = np.empty((T, 0, 1), np.float32)
+    try:
+        y, h_n, c_n, reserve = fusedrnn.lstm_forward(x, None, None, *weights)
+        assert y.shape == (T, 0, 1)
+        assert not fusedrnn.lstm_backward(None, None, None, reserve).dweight_ih.any()
+    except (ValueError, MemoryError):
+        pass
+"""
+    result = run_python(script, timeout=30)
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_bad_nonlinearity(functional, make_cell, make_problem, make_shape):
+    cell = make_cell("rnn_tanh")
+    arguments, _ = make_problem(cell, make_shape(*SHAPE), np.float32)
+    with pytest.raises(ValueError, match=r"^nonlinearity: expected .*tanh.*relu.*, got .*sigmoid"):
+        functional.rnn_forward(*arguments.values(), nonlinearity="sigmoid")
+    with pytest.raises(TypeError):
+        functional.rnn_forward(*arguments.values(), nonlinearity=None)
+
+
+def test_options_are_keywords(cell, functional, problem):
+    arguments, _ = problem
+    with pytest.raises(TypeError):
+        getattr(functional, f"{cell.kind}_forward")(*arguments.values(), True)
+
+
+def test_backward_checks_the_gradients_it_is_given(cell, functional, problem):
+    arguments, doutputs = problem
+    _, reserve = cell.forward(functional, arguments)
+    for k, (name, value) in enumerate(zip(["dy", "dh_n", "dc_n"], doutputs, strict=False)):
+
+        def backward(wrong, k=k):
+            given = [*doutputs[:k], wrong, *doutputs[k + 1 :]]
+            return cell.backward(functional, tuple(given), reserve)
+
+        for axis in range(value.ndim):
+            wrong = _grown(value, axis)
+            expected = f"{name}: expected shape {value.shape}, got {wrong.shape}"
+            with pytest.raises(ValueError, match=_exactly(expected)):
+                backward(wrong)
+        with pytest.raises(TypeError, match=_exactly(f"{name}: expected dtype float32 like x, got float64")):
+            backward(value.astype(np.float64))
+        with pytest.raises(TypeError, match=rf"^{name}: expected .*, got list"):
+            backward(value.tolist())
+
+
+def test_backward_checks_the_arrays_to_add_to(cell, functional, problem):
+    arguments, doutputs = problem
+    _, reserve = cell.forward(functional, arguments)
+    names = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"]
+    good = [np.zeros_like(arguments[name]) for name in names]
+    for k, name in enumerate(names):
+
+        def backward(wrong, k=k):
+            given = tuple([*good[:k], wrong, *good[k + 1 :]])
+            return cell.backward(functional, doutputs, reserve, accumulate=given)
+
+        wrong = _grown(good[k], 0)
+        expected = f"d{name}: expected shape {good[k].shape}, got {wrong.shape}"
+        with pytest.raises(ValueError, match=_exactly(expected)):
+            backward(wrong)
+        with pytest.raises(TypeError, match=_exactly(f"d{name}: expected dtype float32 like x, got float64")):
+            backward(good[k].astype(np.float64))
+        strided = np.repeat(good[k], 2, axis=-1)[..., ::2]
+        with pytest.raises(ValueError, match=_exactly(f"d{name}: expected a C-contiguous array")):
+            backward(strided)
+        read_only = good[k].copy()
+        read_only.flags.writeable = False
+        with pytest.raises(ValueError, match=_exactly(f"d{name}: expected a writ")):
+            backward(read_only)
+        with pytest.raises((TypeError, ValueError), match=rf"^d{name}: expected"):
+            backward(None)
+    for wrong in (tuple(good[:3]), (*good, good[0]), ()):
+        with pytest.raises((TypeError, ValueError), match=r"^accumulate: expected"):
+            cell.backward(functional, doutputs, reserve, accumulate=wrong)
+    assert not any(array.any() for array in good)
+
+
+def test_a_gradient_for_a_bias_that_is_not_there(cell, functional, problem):
+    arguments, doutputs = problem
+    names = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"]
+    given = tuple(np.zeros_like(arguments[name]) for name in names)
+    for name in ("bias_ih", "bias_hh"):
+        _, reserve = cell.forward(functional, {**arguments, name: None})
+        with pytest.raises((TypeError, ValueError), match=rf"^d{name}: expected None"):
+            cell.backward(functional, doutputs, reserve, accumulate=given)
+
+
+def test_a_foreign_or_missing_reserve(cell, functional, problem, make_cell, make_problem, make_shape):
+    arguments, doutputs = problem
+    other = make_cell("lstm" if cell.kind != "lstm" else "rnn_tanh")
+    others, _ = make_problem(other, make_shape(*SHAPE), np.float32)
+    _, foreign = other.forward(functional, others)
+    _, missing = cell.forward(functional, arguments, training=False)
+    for reserve in (foreign, missing, arguments["x"]):
+        with pytest.raises(TypeError, match=r"^reserve: expected"):
+            cell.backward(functional, doutputs, reserve)
+
+
+def test_changes_between_forward_and_backward_are_found(cell, run_python):
+    """Under FUSEDRNN_CHECK=1, in whatever backward reads again."""
+    script = f"""
+import numpy as np
+import fusedrnn.functional as functional
+rng = np.random.default_rng(0)
+H, I, G = 4, 3, {cell.gates}
+kind, options = {cell.kind!r}, {cell.options!r}
+forward, backward = getattr(functional, kind + "_forward"), getattr(functional, kind + "_backward")
+states = [np.ones((2, H)) for _ in range(2 if kind == "lstm" else 1)]
+x, weight_ih, weight_hh = np.ones((3, 2, I)), rng.standard_normal((G * H, I)), rng.standard_normal((G * H, H))
+biases = [np.ones(G * H), np.ones(G * H)]
+
+def run(change):
+    y, *_, reserve = forward(x, *states, weight_ih, weight_hh, *biases, **options)
+    before = [array.copy() for array in (x, y, weight_ih, weight_hh)]
+    if change is not None:
+        array = dict(x=x, y=y, weight_ih=weight_ih, weight_hh=weight_hh)[change]
+        array.flat[-1] += 1
+    return backward(np.ones_like(y), *[None] * len(states), reserve)
+
+run(None)
+for change in ("x", "y", "weight_ih", "weight_hh"):
+    try:
+        run(change)
+    except (RuntimeError, ValueError) as error:
+        assert str(error).startswith(change + ":"), error
+    else:
+        raise AssertionError(change)
+run(None)
+"""
+    result = run_python(script, FUSEDRNN_CHECK="1")
+    assert result.returncode == 0, result.stderr
+    unchecked = run_python(script)
+    assert unchecked.returncode == 1
+    assert "AssertionError: x" in unchecked.stderr

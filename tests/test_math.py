@@ -1,0 +1,106 @@
+"""exp, sigmoid, tanh and softplus of the kernels, swept against higher precision, in ulp."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+# Largest error in ulp over normal results: the bounds that csrc/kernels/math.hpp states.
+BOUNDS = {"exp": 1.25, "sigmoid": 2.5, "tanh": 3.0, "softplus": 3.5}
+
+functions = pytest.mark.parametrize("name", list(BOUNDS))
+
+
+@pytest.fixture
+def sweep():
+    from fusedrnn import _core
+
+    return _core.math_sweep
+
+
+def _truth(name: str, x: np.ndarray) -> np.ndarray:
+    """In the precision of x, which is wider than the precision under test."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        e = np.exp(-np.abs(x))
+        if name == "exp":
+            return np.exp(x)
+        if name == "sigmoid":
+            return np.where(x >= 0, 1, e) / (1 + e)
+        if name == "tanh":
+            return np.tanh(x)
+        return np.maximum(x, 0) + np.log1p(e)
+
+
+def _check(name: str, x: np.ndarray, ours: np.ndarray, truth: np.ndarray) -> None:
+    """Normal results within the bound; results below the smallest normal number may be flushed to zero."""
+    assert ours.dtype == x.dtype
+    assert ours.shape == x.shape
+    info = np.finfo(x.dtype)
+    np.testing.assert_array_equal(np.isnan(ours), np.isnan(x))
+    with np.errstate(over="ignore", under="ignore"):
+        rounded = truth.astype(x.dtype)
+    infinite = np.isinf(rounded)
+    np.testing.assert_array_equal(ours[infinite], rounded[infinite])
+    with np.errstate(invalid="ignore"):
+        normal = np.isfinite(rounded) & (np.abs(rounded) >= info.tiny)
+        small = np.abs(rounded) < info.tiny
+    error = np.abs(ours[normal].astype(truth.dtype) - truth[normal])
+    ulp = error / np.spacing(np.abs(rounded[normal]))
+    worst = int(np.argmax(np.where(np.isnan(ulp), np.inf, ulp)))
+    at = float(x[normal][worst])
+    assert ulp[worst] <= BOUNDS[name], f"{name}({at!r}): {float(ulp[worst]):.3f} ulp, bound {BOUNDS[name]}"
+    assert (np.abs(ours[small]) <= info.tiny).all()
+
+
+@functions
+def test_float32_over_its_whole_range(name, isa, sweep):
+    """Every 1009th bit pattern: all exponents, both signs, NaN and infinity; 1009 is prime."""
+    x = np.arange(0, 2**32, 1009, dtype=np.uint32).view(np.float32)
+    with np.errstate(invalid="ignore"):
+        wide = x.astype(np.float64)
+    _check(name, x, sweep(name, x), _truth(name, wide))
+
+
+@functions
+def test_float32_densely_where_the_function_bends(name, isa, sweep):
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.uniform(-width, width, 200_000) for width in (1, 10, 105)]).astype(np.float32)
+    _check(name, x, sweep(name, x), _truth(name, x.astype(np.float64)))
+
+
+@functions
+@pytest.mark.skipif(
+    np.finfo(np.longdouble).nmant < 60, reason="this machine's long double is no wider than a double"
+)
+def test_float64_against_long_double(name, isa, sweep):
+    rng = np.random.default_rng(1)
+    parts = [rng.uniform(-width, width, 30_000) for width in (1e-3, 1, 20, 750)]
+    signs = rng.choice([-1.0, 1.0], 30_000)
+    x = np.concatenate([*parts, signs * 10 ** rng.uniform(-300, 300, 30_000)])
+    _check(name, x, sweep(name, x), _truth(name, x.astype(np.longdouble)))
+
+
+@functions
+def test_special_values(name, dtype, isa, sweep):
+    x = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0], dtype)
+    expected = {
+        "exp": [np.nan, np.inf, 0, 1, 1],
+        "sigmoid": [np.nan, 1, 0, 0.5, 0.5],
+        "tanh": [np.nan, 1, -1, 0.0, -0.0],
+        "softplus": [np.nan, np.inf, 0, np.log(2), np.log(2)],
+    }[name]
+    ours = sweep(name, x)
+    np.testing.assert_allclose(ours, np.array(expected, dtype), rtol=4 * np.finfo(dtype).eps, atol=0)
+    np.testing.assert_array_equal(np.signbit(ours[1:]), np.signbit(np.array(expected[1:], dtype)))
+
+
+@functions
+def test_the_place_in_a_vector_changes_nothing(name, dtype, isa, sweep):
+    """Full vectors and every length of tail give the same bits for the same number."""
+    x = np.linspace(-30, 30, 67).astype(dtype)
+    whole = sweep(name, x)
+    for length in range(1, 35):
+        for start in (0, 1, 5):
+            np.testing.assert_array_equal(
+                sweep(name, x[start : start + length].copy()), whole[start:][:length]
+            )
