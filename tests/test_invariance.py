@@ -43,9 +43,7 @@ def _rows(cell, arguments, doutputs, rows):
 
 @SHAPES
 @pytest.mark.parametrize("reverse", [False, True], ids=["onward", "reverse"])
-def test_batch_size_and_order(
-    cell, dtype, isa, dimensions, reverse, run, make_problem, make_shape, assert_same_bits
-):
+def test_batch_size_and_order(cell, dtype, isa, dimensions, reverse, run, make_problem, make_shape, assert_same_bits):
     arguments, doutputs = make_problem(cell, make_shape(*dimensions), dtype)
     (y, *last), gradients = run(cell, arguments, doutputs, reverse=reverse)
     count = dimensions[1]
@@ -79,9 +77,7 @@ def test_thread_count(cell, dtype, isa, dimensions, threads, run, make_problem, 
 
 
 @SHAPES
-def test_one_step_at_a_time(
-    cell, dtype, isa, dimensions, functional, run, make_problem, make_shape, assert_same_bits
-):
+def test_one_step_at_a_time(cell, dtype, isa, dimensions, functional, run, make_problem, make_shape, assert_same_bits):
     arguments, doutputs = make_problem(cell, make_shape(*dimensions), dtype)
     (y, *last), gradients = run(cell, arguments, doutputs)
 

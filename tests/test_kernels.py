@@ -43,9 +43,7 @@ def test_every_gradient_agrees_with_finite_differences(
         doutputs,
     )
     for name, expected in numeric.items():
-        np.testing.assert_allclose(
-            getattr(gradients, "d" + name), expected, rtol=1e-7, atol=2e-8, err_msg=name
-        )
+        np.testing.assert_allclose(getattr(gradients, "d" + name), expected, rtol=1e-7, atol=2e-8, err_msg=name)
 
 
 def test_any_mix_of_absent_arguments(
@@ -143,9 +141,7 @@ def test_accumulate_without_biases(cell, functional, make_problem, make_shape, a
     assert_same_bits(cell.backward(functional, doutputs, reserve, accumulate=zeros), fresh)
 
 
-def test_the_input_gradient_can_be_left_out(
-    cell, dtype, isa, functional, make_problem, make_shape, assert_same_bits
-):
+def test_the_input_gradient_can_be_left_out(cell, dtype, isa, functional, make_problem, make_shape, assert_same_bits):
     arguments, doutputs = make_problem(cell, make_shape(*MEDIUM), dtype)
     _, reserve = cell.forward(functional, arguments)
     expected = cell.backward(functional, doutputs, reserve)._replace(dx=None)

@@ -69,9 +69,7 @@ def test_float32_densely_where_the_function_bends(name, isa, sweep):
 
 
 @functions
-@pytest.mark.skipif(
-    np.finfo(np.longdouble).nmant < 60, reason="this machine's long double is no wider than a double"
-)
+@pytest.mark.skipif(np.finfo(np.longdouble).nmant < 60, reason="this machine's long double is no wider than a double")
 def test_float64_against_long_double(name, isa, sweep):
     rng = np.random.default_rng(1)
     parts = [rng.uniform(-width, width, 30_000) for width in (1e-3, 1, 20, 750)]
@@ -101,6 +99,4 @@ def test_the_place_in_a_vector_changes_nothing(name, dtype, isa, sweep):
     whole = sweep(name, x)
     for length in range(1, 35):
         for start in (0, 1, 5):
-            np.testing.assert_array_equal(
-                sweep(name, x[start : start + length].copy()), whole[start:][:length]
-            )
+            np.testing.assert_array_equal(sweep(name, x[start : start + length].copy()), whole[start:][:length])

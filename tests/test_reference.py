@@ -47,9 +47,7 @@ def test_absent_states_biases_and_output_gradients_are_zeros(cell, reference, ma
         zeros, without = list(doutputs), list(doutputs)
         zeros[k], without[k] = np.zeros_like(doutput), None
         expected = cell.backward(reference, tuple(zeros), reserve)
-        np.testing.assert_equal(
-            cell.backward(reference, tuple(without), reserve)._asdict(), expected._asdict()
-        )
+        np.testing.assert_equal(cell.backward(reference, tuple(without), reserve)._asdict(), expected._asdict())
 
 
 def test_the_dtype_is_kept_and_results_are_fresh(cell, dtype, reference, make_problem, make_shape):

@@ -16,12 +16,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fusedrnn import _core
-from fusedrnn.gradients import GruGradients, LstmGradients, RnnGradients
+from fusedrnn.gradients import Array, GruGradients, LstmGradients, RnnGradients
 
-Array = NDArray[Any]
 Accumulate = tuple[Array, Array, Array | None, Array | None]
 
 
@@ -85,9 +83,7 @@ def _parameter_gradients(reserve: Reserve, accumulate: Accumulate | None) -> Acc
         if not isinstance(accumulate, tuple) or len(accumulate) != 4:
             raise TypeError("accumulate: expected (dweight_ih, dweight_hh, dbias_ih, dbias_hh)")
         dweight_ih, dweight_hh, dbias_ih, dbias_hh = accumulate
-        for name, given, bias in zip(
-            ("dbias_ih", "dbias_hh"), (dbias_ih, dbias_hh), reserve.biases, strict=True
-        ):
+        for name, given, bias in zip(("dbias_ih", "dbias_hh"), (dbias_ih, dbias_hh), reserve.biases, strict=True):
             if (given is None) != (bias is None):
                 expected = "None, as there was no bias" if bias is None else "an array, as there was a bias"
                 raise ValueError(f"{name}: expected {expected}")
@@ -132,13 +128,9 @@ def rnn_forward(
         TypeError: dtype other than float32 or float64, or not the same for all.
         ValueError: a shape that does not fit, T = 0, an array that is not C-contiguous.
     """
-    y, h_n, buffer = _core.rnn_forward(
-        x, h0, weight_ih, weight_hh, bias_ih, bias_hh, nonlinearity, reverse, training
-    )
+    y, h_n, buffer = _core.rnn_forward(x, h0, weight_ih, weight_hh, bias_ih, bias_hh, nonlinearity, reverse, training)
     arrays = {"x": x, "h0": h0, "y": y, "weight_ih": weight_ih, "weight_hh": weight_hh}
-    reserve = _reserve(
-        "rnn", buffer, arrays, (bias_ih, bias_hh), nonlinearity=nonlinearity, reverse=reverse
-    )
+    reserve = _reserve("rnn", buffer, arrays, (bias_ih, bias_hh), nonlinearity=nonlinearity, reverse=reverse)
     return y, h_n, reserve
 
 
@@ -199,9 +191,7 @@ def lstm_forward(
     Raises:
         TypeError, ValueError: as ``rnn_forward``.
     """
-    y, h_n, c_n, buffer = _core.lstm_forward(
-        x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, reverse, training
-    )
+    y, h_n, c_n, buffer = _core.lstm_forward(x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, reverse, training)
     arrays = {"x": x, "h0": h0, "c0": c0, "y": y, "weight_ih": weight_ih, "weight_hh": weight_hh}
     return y, h_n, c_n, _reserve("lstm", buffer, arrays, (bias_ih, bias_hh), reverse=reverse)
 
@@ -253,13 +243,9 @@ def gru_forward(
     Raises:
         TypeError, ValueError: as ``rnn_forward``.
     """
-    y, h_n, buffer = _core.gru_forward(
-        x, h0, weight_ih, weight_hh, bias_ih, bias_hh, reset_after, reverse, training
-    )
+    y, h_n, buffer = _core.gru_forward(x, h0, weight_ih, weight_hh, bias_ih, bias_hh, reset_after, reverse, training)
     arrays = {"x": x, "h0": h0, "y": y, "weight_ih": weight_ih, "weight_hh": weight_hh}
-    reserve = _reserve(
-        "gru", buffer, arrays, (bias_ih, bias_hh), reset_after=reset_after, reverse=reverse
-    )
+    reserve = _reserve("gru", buffer, arrays, (bias_ih, bias_hh), reset_after=reset_after, reverse=reverse)
     return y, h_n, reserve
 
 

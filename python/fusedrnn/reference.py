@@ -151,9 +151,7 @@ def rnn_forward(
     return y, h.copy(), RnnReserve(layer, nonlinearity, y) if training else None
 
 
-def rnn_backward(
-    dy: Array | None, dh_n: Array | None, reserve: RnnReserve, *, input_grad: bool = True
-) -> RnnGradients:
+def rnn_backward(dy: Array | None, dh_n: Array | None, reserve: RnnReserve, *, input_grad: bool = True) -> RnnGradients:
     """Gradients of sum(dy * y) + sum(dh_n * h_n), for every argument of `rnn_forward`.
 
     dgates_t = act'(a_t) dh_t with dh_t = dy_t + W_hh^T dgates_{t+1}; relu's slope at 0 is 0, as in PyTorch.
@@ -293,9 +291,7 @@ def gru_forward(
     return y, h.copy(), GruReserve(layer, reset_after, gates, hidden_n, y) if training else None
 
 
-def gru_backward(
-    dy: Array | None, dh_n: Array | None, reserve: GruReserve, *, input_grad: bool = True
-) -> GruGradients:
+def gru_backward(dy: Array | None, dh_n: Array | None, reserve: GruReserve, *, input_grad: bool = True) -> GruGradients:
     """Gradients of sum(dy * y) + sum(dh_n * h_n), for every argument of `gru_forward`.
 
     With dh the gradient of h_t: dn = dh (1 - z), dz = dh (h_{t-1} - n), each times its slope; da_n is dn with

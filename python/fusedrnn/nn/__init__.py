@@ -1,0 +1,29 @@
+"""Layers with forward and backward, and losses."""
+
+from __future__ import annotations
+
+from fusedrnn.nn.cells import GRUCell, LSTMCell, RNNCell
+from fusedrnn.nn.linear import Dropout, Embedding, Linear
+from fusedrnn.nn.losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
+from fusedrnn.nn.module import Module, Sequential
+from fusedrnn.nn.parameters import FlatParameters, Parameter
+from fusedrnn.nn.recurrent import GRU, LSTM, RNN
+
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "BCEWithLogitsLoss",
+    "CrossEntropyLoss",
+    "Dropout",
+    "Embedding",
+    "FlatParameters",
+    "GRUCell",
+    "LSTMCell",
+    "Linear",
+    "MSELoss",
+    "Module",
+    "Parameter",
+    "RNNCell",
+    "Sequential",
+]

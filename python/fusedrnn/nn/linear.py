@@ -1,0 +1,156 @@
+"""Layers without time: Linear, Embedding, Dropout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fusedrnn import _core
+from fusedrnn.gradients import Array
+from fusedrnn.nn.module import Module, as_generator
+from fusedrnn.nn.parameters import Parameter
+
+
+class Linear(Module):
+    """y = x W' + b on the last axis, as ``torch.nn.Linear``.
+
+    Args:
+        in_features, out_features: I and O. bias: whether there is b. dtype: "float32" or "float64".
+        rng: seed or generator of the initial values, U(-1/sqrt(I), 1/sqrt(I)).
+
+    Parameters: ``weight`` [O, I], ``bias`` [O].
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        bias: bool = True,
+        dtype: Any = "float32",
+        rng: np.random.Generator | int | None = None,
+    ) -> None:
+        super().__init__()
+        for name, size in (("in_features", in_features), ("out_features", out_features)):
+            if size < 1:
+                raise ValueError(f"{name}: expected at least 1, got {size}")
+        generator = as_generator(rng)
+        bound = 1 / np.sqrt(in_features)
+        self.weight = Parameter(generator.uniform(-bound, bound, (out_features, in_features)).astype(dtype))
+        self.bias = Parameter(generator.uniform(-bound, bound, out_features).astype(dtype)) if bias else None
+
+    def forward(self, x: Array) -> Array:
+        """y [..., O] of x [..., I]. ValueError: another last axis. TypeError: another dtype."""
+        x = np.asarray(x)
+        O, I = self.weight.data.shape  # noqa: E741
+        if x.ndim < 1 or x.shape[-1] != I:
+            raise ValueError(f"x: expected shape (..., {I}), got {x.shape}")
+        rows = np.ascontiguousarray(x).reshape(-1, I)
+        y: Array = _core.linear_forward(rows, self.weight.data, None if self.bias is None else self.bias.data)
+        self._push((x.shape, rows))
+        return y.reshape(*x.shape[:-1], O)
+
+    def backward(self, dy: Array, *, input_grad: bool = True) -> Array | None:
+        """dx [..., I] of dy [..., O] (None without input_grad), adding to the parameters' gradients."""
+        shape, rows = self._pop()
+        O = self.weight.data.shape[0]  # noqa: E741
+        dy = np.asarray(dy)
+        if dy.shape != (*shape[:-1], O):
+            self._saved.append((shape, rows))  # a call refused may be made again
+            raise ValueError(f"dy: expected shape {(*shape[:-1], O)}, got {dy.shape}")
+        dx = _core.linear_backward(
+            np.ascontiguousarray(dy).reshape(-1, O), rows, self.weight.data, self.weight.grad,
+            None if self.bias is None else self.bias.grad, input_grad,
+        )  # fmt: skip
+        return None if dx is None else dx.reshape(shape)
+
+    def __repr__(self) -> str:
+        O, I = self.weight.data.shape  # noqa: E741
+        return f"Linear({I}, {O}{'' if self.bias is not None else ', bias=False'})"
+
+
+class Embedding(Module):
+    """A table of vectors looked up by index, as ``torch.nn.Embedding``.
+
+    Args:
+        num_embeddings, embedding_dim: V and E. dtype: "float32" or "float64".
+        rng: seed or generator of the initial values, N(0, 1).
+
+    Parameters: ``weight`` [V, E].
+    """
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        *,
+        dtype: Any = "float32",
+        rng: np.random.Generator | int | None = None,
+    ) -> None:
+        super().__init__()
+        for name, size in (("num_embeddings", num_embeddings), ("embedding_dim", embedding_dim)):
+            if size < 1:
+                raise ValueError(f"{name}: expected at least 1, got {size}")
+        values = as_generator(rng).standard_normal((num_embeddings, embedding_dim))
+        self.weight = Parameter(values.astype(dtype))
+
+    def forward(self, indices: Array) -> Array:
+        """Vectors [..., E] of integer indices [...], from 0 to V - 1; ValueError beyond, TypeError if not integers."""
+        indices = np.asarray(indices)
+        if indices.dtype.kind not in "iu":
+            raise TypeError(f"indices: expected integers, got {indices.dtype}")
+        V = self.weight.data.shape[0]
+        if indices.size and (indices.min() < 0 or indices.max() >= V):
+            raise ValueError(f"indices: expected values from 0 to {V - 1}, got {indices.min()} to {indices.max()}")
+        kept = np.ascontiguousarray(indices, np.int64)
+        self._push(kept if kept is not indices else kept.copy())
+        return self.weight.data[kept]
+
+    def backward(self, dy: Array) -> None:
+        """Add dy [..., E] to the gradients of the vectors that were looked up; indices have no gradient."""
+        indices = self._pop()
+        dy = np.asarray(dy)
+        E = self.weight.data.shape[1]
+        if dy.shape != (*indices.shape, E):
+            self._saved.append(indices)
+            raise ValueError(f"dy: expected shape {(*indices.shape, E)}, got {dy.shape}")
+        _core.embedding_backward(np.ascontiguousarray(dy).reshape(-1, E), indices.reshape(-1), self.weight.grad)
+
+    def __repr__(self) -> str:
+        return f"Embedding({', '.join(map(str, self.weight.data.shape))})"
+
+
+class Dropout(Module):
+    """Zeroes elements with probability p in training and scales the others by 1 / (1 - p) (Srivastava et al. 2014).
+
+    Args:
+        p: from 0 (nothing happens) up to, not including, 1. rng: seed or generator of the masks.
+    """
+
+    def __init__(self, p: float = 0.5, *, rng: np.random.Generator | int | None = None) -> None:
+        super().__init__()
+        if not 0 <= p < 1:
+            raise ValueError(f"dropout: expected a probability from 0 up to, not including, 1, got {p}")
+        self.p = p
+        self.rng = as_generator(rng)
+
+    def forward(self, x: Array) -> Array:
+        """x times a fresh mask in training; x itself in evaluation or with p = 0."""
+        if not self.training:
+            return x
+        if self.p == 0:
+            self._push(None)
+            return x
+        kept = self.rng.random(x.shape, dtype=np.float32) >= self.p
+        mask = kept * x.dtype.type(1 / (1 - self.p))
+        self._push(mask)
+        return np.asarray(x * mask)
+
+    def backward(self, dy: Array) -> Array:
+        """dy times the mask of the last call."""
+        mask = self._pop()
+        return dy if mask is None else np.asarray(dy * mask)
+
+    def __repr__(self) -> str:
+        return f"Dropout({self.p})"

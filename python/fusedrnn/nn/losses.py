@@ -1,0 +1,78 @@
+"""Losses: a call gives the loss as a float, ``backward`` the gradient of the last call's prediction.
+
+Classifying losses start from logits: softmax and sigmoid are fused into them, so that no logit overflows.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fusedrnn import _core
+from fusedrnn.gradients import Array
+
+
+class _Loss:
+    """Divides what a kernel sums up, and keeps the gradient for ``backward``."""
+
+    def __init__(self, reduction: str = "mean") -> None:
+        if reduction not in ("mean", "sum"):
+            raise ValueError(f'reduction: expected "mean" or "sum", got {reduction!r}')
+        self.reduction = reduction
+        self._gradient: Array | None = None
+
+    def _reduced(self, total: float, gradient: Array, count: int) -> float:
+        if self.reduction == "mean":
+            gradient *= gradient.dtype.type(1 / count if count else 0)
+            total = total / count if count else float("nan")
+        self._gradient = gradient
+        return total
+
+    def backward(self) -> Array:
+        """Gradient of the last loss with respect to its prediction, shaped like it; once per call.
+
+        Raises RuntimeError where no call is left.
+        """
+        if self._gradient is None:
+            raise RuntimeError(f"{type(self).__name__}.backward: expected a call of the loss first")
+        gradient, self._gradient = self._gradient, None
+        return gradient
+
+
+class CrossEntropyLoss(_Loss):
+    """-log softmax(logits)[target], as ``torch.nn.CrossEntropyLoss``; ``reduction`` "mean" (over rows) or "sum"."""
+
+    def __call__(self, logits: Array, targets: Array) -> float:
+        """Loss of logits [..., C] for integer targets [...] from 0 to C - 1.
+
+        Raises:
+            ValueError: shapes that do not fit, a target out of range. TypeError: targets that are not integers.
+        """
+        logits, targets = np.asarray(logits), np.asarray(targets)
+        if targets.dtype.kind not in "iu":
+            raise TypeError(f"targets: expected integers, got {targets.dtype}")
+        if logits.ndim == 0 or targets.shape != logits.shape[:-1]:
+            raise ValueError(
+                f"targets: expected shape {logits.shape[:-1]} for logits {logits.shape}, got {targets.shape}"
+            )
+        rows = np.ascontiguousarray(logits).reshape(targets.size, logits.shape[-1])
+        classes = np.ascontiguousarray(targets, np.int64).reshape(-1)
+        total, gradient = _core.softmax_cross_entropy(rows, classes)
+        return self._reduced(total, gradient.reshape(logits.shape), targets.size)
+
+
+class BCEWithLogitsLoss(_Loss):
+    """-t log sigmoid(x) - (1 - t) log(1 - sigmoid(x)), as ``torch.nn.BCEWithLogitsLoss``; mean or sum over elements."""
+
+    def __call__(self, logits: Array, targets: Array) -> float:
+        """Loss of logits [...] for targets of the same shape and dtype, from 0 to 1."""
+        total, gradient = _core.binary_cross_entropy(np.ascontiguousarray(logits), np.ascontiguousarray(targets))
+        return self._reduced(total, gradient, gradient.size)
+
+
+class MSELoss(_Loss):
+    """(prediction - target)^2, as ``torch.nn.MSELoss``; mean or sum over elements."""
+
+    def __call__(self, prediction: Array, target: Array) -> float:
+        """Loss of a prediction [...] for a target of the same shape and dtype."""
+        total, gradient = _core.squared_error(np.ascontiguousarray(prediction), np.ascontiguousarray(target))
+        return self._reduced(total, gradient, gradient.size)

@@ -1,0 +1,204 @@
+"""The base of everything that has parameters: names, modes, state, and what forward leaves for backward."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+
+from fusedrnn.gradients import Array
+from fusedrnn.nn.parameters import FlatParameters, Parameter
+
+Self = TypeVar("Self", bound="Module")
+
+
+class Module:
+    """A part of a network: ``module(x)`` runs ``forward``, ``module.backward(dy)`` the gradient of the last call.
+
+    Parameters, modules, lists of modules and NumPy generators that are attributes belong to the module, under the
+    attribute's name, in the order they were set. In training every call pushes what its backward needs and
+    ``backward`` pops the last: a layer may be called many times, and is taken back in reverse order. After
+    ``eval()`` nothing is pushed. Parameters' gradients add up until ``zero_grad()``.
+
+    Subclasses call ``super().__init__()`` first, define ``forward`` and ``backward``, and, if they keep something
+    themselves rather than through the modules they hold, use ``_push`` and ``_pop``.
+    """
+
+    training: bool
+
+    def __init__(self) -> None:
+        self.training = True
+        self._saved: list[Any] = []
+        self._flat: FlatParameters | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.forward(*args, **kwargs)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the output; defined by every subclass."""
+        raise NotImplementedError(f"{type(self).__name__} defines no forward")
+
+    def backward(self, *args: Any, **kwargs: Any) -> Any:
+        """Gradient of the last call with respect to its input; adds to the parameters' gradients."""
+        raise NotImplementedError(f"{type(self).__name__} defines no backward")
+
+    def _push(self, item: Any) -> None:
+        if self.training:
+            self._saved.append(item)
+
+    def _pop(self) -> Any:
+        if not self._saved:
+            raise RuntimeError(
+                f"{type(self).__name__}.backward: no call is left to go back through; it needs one forward call "
+                "in training mode (see train()) for each backward call"
+            )
+        return self._saved.pop()
+
+    def forget(self: Self) -> Self:
+        """Drop what calls have left for backward, as after a step that was given up halfway."""
+        for module in self.modules():
+            module._saved.clear()
+        return self
+
+    def _members(self) -> Iterator[tuple[str, Any]]:
+        for name, value in vars(self).items():
+            if isinstance(value, (list, tuple)) and name != "_saved":
+                yield from ((f"{name}.{i}", v) for i, v in enumerate(value) if isinstance(v, Module))
+            else:
+                yield name, value
+
+    def _named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        yield prefix, self
+        for name, value in self._members():
+            if isinstance(value, Module):
+                yield from value._named_modules(f"{prefix}{name}.")
+
+    def _every_name(self) -> Iterator[tuple[str, Parameter]]:
+        for prefix, module in self._named_modules():
+            for name, value in module._members():
+                if isinstance(value, Parameter):
+                    yield prefix + name, value
+
+    def modules(self) -> Iterator[Module]:
+        """This module and all below it, each once."""
+        seen: set[int] = set()
+        for _, module in self._named_modules():
+            if id(module) not in seen:
+                seen.add(id(module))
+                yield module
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """(dotted name, parameter), each parameter once, under its first name."""
+        seen: set[int] = set()
+        for name, parameter in self._every_name():
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield name, parameter
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Every parameter, once."""
+        return (parameter for _, parameter in self.named_parameters())
+
+    def train(self: Self, mode: bool = True) -> Self:
+        """Switch this module and all below it to training (or, with False, to evaluation)."""
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self: Self) -> Self:
+        """Switch to evaluation: no dropout, and nothing kept for backward."""
+        return self.train(False)
+
+    def zero_grad(self) -> None:
+        """Set every parameter's gradient to zero."""
+        parameters = tuple(self.parameters())
+        if self._flat is not None and self._flat.holds(parameters):
+            self._flat.zero_grad()
+        else:
+            for parameter in parameters:
+                parameter.grad.fill(0)
+
+    def flatten(self) -> FlatParameters:
+        """Move all parameters into one buffer; again only if parameters were added or re-bound since."""
+        parameters = tuple(self.parameters())
+        if self._flat is None or not self._flat.holds(parameters):
+            self._flat = FlatParameters(parameters)
+        return self._flat
+
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of all parameters by dotted name; a tied parameter under each of its names."""
+        return {name: parameter.data.copy() for name, parameter in self._every_name()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over the values of ``state``, which has exactly the names and shapes of ``state_dict()``.
+
+        Values are anything NumPy reads as an array, of the parameter's dtype. Nothing changes on an error.
+
+        Raises:
+            KeyError: names missing or unexpected. ValueError: a shape that differs. TypeError: a dtype that differs.
+        """
+        own = dict(self._every_name())
+        missing, unexpected = own.keys() - state.keys(), state.keys() - own.keys()
+        if missing or unexpected:
+            parts = [f"missing {sorted(missing)}"] * bool(missing) + [f"unexpected {sorted(unexpected)}"] * bool(
+                unexpected
+            )
+            raise KeyError(f"state_dict: {', '.join(parts)}")
+        values = {name: np.asarray(state[name]) for name in own}
+        for name, parameter in own.items():
+            if values[name].shape != parameter.data.shape:
+                raise ValueError(f"{name}: expected shape {parameter.data.shape}, got {values[name].shape}")
+            if values[name].dtype != parameter.data.dtype:
+                raise TypeError(f"{name}: expected dtype {parameter.data.dtype}, got {values[name].dtype}")
+        for name, parameter in own.items():
+            parameter.data[...] = values[name]
+
+    def _generators(self) -> Iterator[tuple[str, np.random.Generator]]:
+        for prefix, module in self._named_modules():
+            for name, value in vars(module).items():
+                if isinstance(value, np.random.Generator):
+                    yield prefix + name, value
+
+    def rng_state(self) -> dict[str, Any]:
+        """State of every random generator in the tree by dotted name, fit for JSON."""
+        return {name: generator.bit_generator.state for name, generator in self._generators()}
+
+    def set_rng_state(self, state: Mapping[str, Any]) -> None:
+        """Put back what ``rng_state`` gave. Raises KeyError where the generators are not the same."""
+        own = dict(self._generators())
+        if own.keys() != state.keys():
+            raise KeyError(f"rng_state: expected generators {sorted(own)}, got {sorted(state)}")
+        for name, generator in own.items():
+            generator.bit_generator.state = state[name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy has arrays of its own: neither this one's buffer nor its half-finished calls go with it.
+        return {**self.__dict__, "_flat": None, "_saved": []}
+
+
+class Sequential(Module):
+    """Modules one after the other, each taking the array that the one before it returns; names "0", "1", ..."""
+
+    def __init__(self, *modules: Module) -> None:
+        super().__init__()
+        for i, module in enumerate(modules):
+            setattr(self, str(i), module)
+        self.length = len(modules)
+
+    def forward(self, x: Any) -> Any:
+        """Output of the last module."""
+        for i in range(self.length):
+            x = getattr(self, str(i))(x)
+        return x
+
+    def backward(self, dy: Any) -> Any:
+        """Gradient with respect to the input of the first module."""
+        for i in reversed(range(self.length)):
+            dy = getattr(self, str(i)).backward(dy)
+        return dy
+
+
+def as_generator(rng: np.random.Generator | int | None) -> np.random.Generator:
+    """A generator as it is, one from a seed, or a fresh one for None."""
+    return rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng)
