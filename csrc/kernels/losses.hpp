@@ -26,7 +26,8 @@ double softmax_cross_entropy(int64_t rows, int64_t classes, const T* logits, con
     const T sum = sum_lanes(sums);
     const V scale = splat<V>(T(1) / sum);
     for_vectors<T>(classes, [&](int64_t c, int n) { store(d + c, load<V>(d + c, n) * scale, n); });
-    loss += __builtin_log(double(sum)) + double(highest) - double(x[targets[row]]);
+    // The difference first: beside large logits the logarithm would be lost.
+    loss += __builtin_log(double(sum)) + (double(highest) - double(x[targets[row]]));
     d[targets[row]] -= T(1);
   }
   return loss;

@@ -1,0 +1,120 @@
+"""Losses from logits: values, gradients, extreme logits, shapes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fusedrnn import nn
+
+
+def softmax_loss(logits, targets):
+    shifted = logits - logits.max(-1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return -np.take_along_axis(log_p, targets[..., None], -1)[..., 0]
+
+
+def sigmoid_loss(logits, targets):
+    return np.logaddexp(0, logits) - targets * logits
+
+
+def square_loss(prediction, target):
+    return (prediction - target) ** 2
+
+
+def problem(name, shape, rng):
+    if name == "cross_entropy":
+        return nn.CrossEntropyLoss, softmax_loss, rng.standard_normal(shape), rng.integers(0, shape[-1], shape[:-1])
+    if name == "bce":
+        return nn.BCEWithLogitsLoss, sigmoid_loss, rng.standard_normal(shape), rng.random(shape)
+    return nn.MSELoss, square_loss, rng.standard_normal(shape), rng.standard_normal(shape)
+
+
+every_loss = pytest.mark.parametrize("name", ["cross_entropy", "bce", "mse"])
+
+
+@every_loss
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("dimensions", [(1, 1), (5, 3), (2, 4, 17), (7, 33)])
+def test_value_and_gradient(name, reduction, dimensions, isa, finite_differences):
+    make, formula, prediction, target = problem(name, dimensions, np.random.default_rng(0))
+    loss = make(reduction)
+    elements = formula(prediction, target)
+    wanted = float(elements.mean() if reduction == "mean" else elements.sum())
+    assert loss(prediction, target) == pytest.approx(wanted, rel=1e-11, abs=1e-12)
+    gradient = loss.backward()
+    numeric = finite_differences(
+        lambda v: (np.float64(loss(v["prediction"], target)),), {"prediction": prediction}, (1.0,)
+    )["prediction"]
+    np.testing.assert_allclose(gradient, numeric, rtol=1e-6, atol=1e-7)  # a sum of 231 losses, to 1e-16 / 1e-6 each
+
+    single = make(reduction)
+    target32 = target.astype("f4") if target.dtype == np.float64 else target
+    prediction32 = prediction.astype("f4")
+    assert single(prediction32, target32) == pytest.approx(wanted, rel=3e-5)
+    assert single._gradient.dtype == np.float32
+    np.testing.assert_allclose(single.backward(), gradient, rtol=3e-5, atol=3e-5)
+
+
+def test_extreme_logits_neither_overflow_nor_lose_the_loss(dtype, isa):
+    big = np.array([[1e4, -1e4, 0], [-1e30, 1e30, 1e30]], dtype)
+    loss = nn.CrossEntropyLoss("sum")
+    assert loss(big, np.array([1, 1])) == pytest.approx(2e4 + np.log(2), rel=1e-6)
+    np.testing.assert_allclose(loss.backward(), [[1, -1, 0], [0, -0.5, 0.5]], atol=1e-6)
+    loss = nn.BCEWithLogitsLoss("sum")
+    logits, targets = np.array([1e4, -1e4, 1e30, -1e30], dtype), np.array([0, 1, 1, 0], dtype)
+    assert loss(logits, targets) == pytest.approx(2e4, rel=1e-6)
+    np.testing.assert_allclose(loss.backward(), [1, -1, 0, 0], atol=1e-6)
+
+
+@every_loss
+def test_nan_shows(name):
+    make, _, prediction, target = problem(name, (4, 3), np.random.default_rng(0))
+    prediction[2, 1] = np.nan
+    assert np.isnan(make()(prediction, target))
+
+
+@every_loss
+def test_nothing_to_average_is_nan_without_a_warning(name):
+    make, _, prediction, target = problem(name, (0, 3), np.random.default_rng(0))
+    loss = make()
+    assert np.isnan(loss(prediction, target))
+    assert loss.backward().shape == (0, 3)
+
+
+@every_loss
+def test_backward_is_once_per_call(name):
+    make, _, prediction, target = problem(name, (4, 3), np.random.default_rng(0))
+    loss = make()
+    with pytest.raises(RuntimeError, match="expected a call of the loss first"):
+        loss.backward()
+    loss(prediction, target)
+    loss.backward()
+    with pytest.raises(RuntimeError, match="expected a call of the loss first"):
+        loss.backward()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: nn.CrossEntropyLoss()(np.ones((2, 3)), np.array([0, 3])),
+            "targets: expected classes from 0 to 2, got 3",
+        ),
+        (
+            lambda: nn.CrossEntropyLoss()(np.ones((2, 3)), np.array([0, -1])),
+            "targets: expected classes from 0 to 2, got -1",
+        ),
+        (lambda: nn.CrossEntropyLoss()(np.ones((2, 3)), np.array([0, 1, 2])), r"targets: expected shape \(2,\)"),
+        (lambda: nn.CrossEntropyLoss()(np.float64(1), np.int64(0)), "targets: expected shape"),
+        (lambda: nn.CrossEntropyLoss()(np.ones((2, 3)), np.ones(2)), "targets: expected integers, got float64"),
+        (lambda: nn.BCEWithLogitsLoss()(np.ones((2, 3)), np.ones((3, 2))), r"targets: expected shape \(2, 3\)"),
+        (lambda: nn.BCEWithLogitsLoss()(np.ones(2), np.ones(2, int)), "targets: expected dtype float64"),
+        (lambda: nn.MSELoss()(np.ones((2, 3)), np.ones(2)), r"target: expected shape \(2, 3\), got \(2,\)"),
+        (lambda: nn.MSELoss()(np.ones(2), np.ones(2, "f4")), "target: expected dtype float64"),
+        (lambda: nn.MSELoss("median"), 'reduction: expected "mean" or "sum"'),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        call()
