@@ -62,18 +62,18 @@ def test_outputs_and_gradients(kind, options, dimensions, dtype, assert_close):
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs", "shape"),
+    ("ours", "theirs", "dimensions"),
     [
         (nn.CrossEntropyLoss, torch.nn.CrossEntropyLoss, (9, 5)),
         (nn.BCEWithLogitsLoss, torch.nn.BCEWithLogitsLoss, (4, 9)),
         (nn.MSELoss, torch.nn.MSELoss, (4, 9)),
     ],
 )
-def test_losses(ours, theirs, shape, dtype, assert_close):
+def test_losses(ours, theirs, dimensions, dtype, assert_close):
     rng = np.random.default_rng(0)
-    prediction = (5 * rng.standard_normal(shape)).astype(dtype)
+    prediction = (5 * rng.standard_normal(dimensions)).astype(dtype)
     classes = ours is nn.CrossEntropyLoss
-    target = rng.integers(0, shape[1], shape[0]) if classes else rng.random(shape).astype(dtype)
+    target = rng.integers(0, dimensions[1], dimensions[0]) if classes else rng.random(dimensions).astype(dtype)
     loss = ours()
     value = loss(prediction, target)
     p = torch.tensor(prediction).double().requires_grad_()
