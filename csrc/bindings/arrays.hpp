@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "../core/blocks.hpp"
+
 namespace fusedrnn::bindings {
 
 namespace py = pybind11;
@@ -131,9 +133,15 @@ T* optional_output(const py::object& object, const char* name, const char* like,
   return object.is_none() ? nullptr : output<T>(object, name, like, shape);
 }
 
+// A fresh array, not initialised.
 template <class T>
 py::array_t<T> empty(const std::vector<int64_t>& shape) {
-  return py::array_t<T>(std::vector<py::ssize_t>(shape.begin(), shape.end()));
+  const std::vector<py::ssize_t> sizes(shape.begin(), shape.end());
+  double bytes = sizeof(T);  // a double, as sizes may be absurd: NumPy then says what is wrong with them
+  for (const int64_t n : shape) bytes *= double(n);
+  if (bytes < double(smallest_block) || bytes > 1e15) return py::array_t<T>(sizes);
+  void* block = take_block(std::size_t(bytes));
+  return py::array_t<T>(sizes, static_cast<T*>(block), py::capsule(block, give_block));
 }
 
 // Sizes of a recurrent call, from x and the weights.

@@ -1,0 +1,91 @@
+#include "blocks.hpp"
+
+#include <mutex>
+#include <new>
+#include <vector>
+
+namespace fusedrnn {
+namespace {
+
+constexpr std::size_t alignment = 64, page = 4096, kept_bytes = std::size_t(256) << 20;
+
+// Lies in the 64 bytes before the memory that is handed out.
+struct Header {
+  std::size_t size;  // of header and memory
+};
+
+void free_block(Header* h) { ::operator delete(h, std::align_val_t(alignment)); }
+
+class Blocks {
+ public:
+  Header* take(std::size_t size) {
+    {
+      const std::lock_guard lock(mutex_);
+      // The youngest is the likeliest to be in the cache.
+      for (std::size_t i = idle_.size(); i-- > 0;) {
+        Header* h = idle_[i];
+        if (h->size < size || h->size > size + size / 4) continue;
+        idle_.erase(idle_.begin() + std::ptrdiff_t(i));
+        idle_bytes_ -= h->size;
+        return h;
+      }
+    }
+    void* p = ::operator new(size, std::align_val_t(alignment), std::nothrow);
+    if (p == nullptr) {
+      shrink_to(0);
+      p = ::operator new(size, std::align_val_t(alignment));
+    }
+    auto* h = static_cast<Header*>(p);
+    h->size = size;
+    return h;
+  }
+
+  void give(Header* h) noexcept {
+    {
+      const std::lock_guard lock(mutex_);
+      try {
+        idle_.push_back(h);
+        idle_bytes_ += h->size;
+        h = nullptr;
+      } catch (const std::bad_alloc&) {
+      }
+    }
+    if (h != nullptr) return free_block(h);
+    shrink_to(kept_bytes);
+  }
+
+ private:
+  // Oldest first.
+  void shrink_to(std::size_t limit) noexcept {
+    const std::lock_guard lock(mutex_);
+    std::size_t gone = 0;
+    while (idle_bytes_ > limit) {
+      idle_bytes_ -= idle_[gone]->size;
+      free_block(idle_[gone++]);
+    }
+    idle_.erase(idle_.begin(), idle_.begin() + std::ptrdiff_t(gone));
+  }
+
+  std::mutex mutex_;
+  std::vector<Header*> idle_;
+  std::size_t idle_bytes_ = 0;
+};
+
+Blocks& blocks() {
+  static auto& instance = *new Blocks;  // never destroyed: arrays may outlive every static
+  return instance;
+}
+
+}  // namespace
+
+void* take_block(std::size_t bytes) {
+  if (bytes > std::size_t(-1) - alignment - page) throw std::bad_alloc();
+  const std::size_t size = (bytes + alignment + page - 1) / page * page;
+  return reinterpret_cast<char*>(blocks().take(size)) + alignment;
+}
+
+void give_block(void* block) noexcept {
+  blocks().give(reinterpret_cast<Header*>(static_cast<char*>(block) - alignment));
+}
+
+}  // namespace fusedrnn
