@@ -82,8 +82,7 @@ def _parameter_gradients(reserve: Reserve, accumulate: Accumulate | None) -> Acc
     if accumulate is not None:
         if not isinstance(accumulate, tuple) or len(accumulate) != 4:
             raise TypeError("accumulate: expected (dweight_ih, dweight_hh, dbias_ih, dbias_hh)")
-        dweight_ih, dweight_hh, dbias_ih, dbias_hh = accumulate
-        for name, given, bias in zip(("dbias_ih", "dbias_hh"), (dbias_ih, dbias_hh), reserve.biases, strict=True):
+        for name, given, bias in zip(("dbias_ih", "dbias_hh"), accumulate[2:], reserve.biases, strict=True):
             if (given is None) != (bias is None):
                 expected = "None, as there was no bias" if bias is None else "an array, as there was a bias"
                 raise ValueError(f"{name}: expected {expected}")

@@ -203,9 +203,7 @@ class Trainer:
         self._prepare_folder()
         self.model.train()
         with contextlib.ExitStack() as stack:
-            display = stack.enter_context(
-                Display(self._total_steps(), enabled=self.progress, baseline=self.baseline)
-            )
+            display = stack.enter_context(Display(self._total_steps(), enabled=self.progress, baseline=self.baseline))
             interrupt = stack.enter_context(_first_interrupt())
             clock = time.perf_counter() - self._state.seconds
             while not self.finished:
@@ -408,9 +406,7 @@ class Trainer:
             if key.startswith("optimizer."):
                 optimizer_state[key.removeprefix("optimizer.")] = array
         parameters = {
-            key.removeprefix("model."): array
-            for key, array in checkpoint.tensors.items()
-            if key.startswith("model.")
+            key.removeprefix("model."): array for key, array in checkpoint.tensors.items() if key.startswith("model.")
         }
         try:
             self.model.load_state_dict(parameters)
@@ -427,7 +423,8 @@ class Trainer:
             self.model.load_state_dict(
                 {key.removeprefix("model."): a for key, a in checkpoint.tensors.items() if key.startswith("model.")}
             )
-            return self._flat.data.copy()
+            best: Array = self._flat.data.copy()
+            return best
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{source}: of another model: {error}") from None
         finally:

@@ -1,0 +1,136 @@
+"""The command ``fusedrnn``: train a task, show the configuration. Needs the extra ``train``."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+try:
+    import matplotlib  # noqa: F401 - asked for here, so that nothing is trained that cannot be drawn
+    import safetensors  # noqa: F401
+    import typer
+except ImportError as error:  # pragma: no cover - the test environment has them
+    sys.exit(f"fusedrnn: {error.name} is missing; the command needs: pip install 'fusedrnn[train]'")
+
+import fusedrnn
+from fusedrnn.checkpoint import CheckpointError
+from fusedrnn.data import DataError
+from fusedrnn.report import say
+from fusedrnn.tasks import TASKS
+from fusedrnn.tasks.run import Command, RunError, run_task
+from fusedrnn.train import TrainingError, TrainingInterrupted
+
+INTERRUPTED = 128 + signal.SIGINT
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Fused recurrent networks on the CPU: train a task, show the configuration.",
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"fusedrnn {fusedrnn.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _tasks_help() -> str:
+    lines = ["Train a network on a task, from its data to its figure and picture.", "\b\nTasks:"]
+    for task in TASKS.values():
+        presets = "; ".join(f"{name}: {preset.about}" for name, preset in task.presets.items())
+        lines[-1] += f"\n  {task.name}: {task.about}\n    presets: {presets}"
+        if task.data:
+            lines[-1] += f"\n    --data: {task.data}"
+    lines.append(
+        "The folder gets metrics.jsonl, checkpoint.safetensors, loss.png, TASK.png and figures.json. Ctrl-C finishes "
+        "the step and writes a checkpoint; --resume DIR goes on from there to the very same result."
+    )
+    return "\n\n".join(lines)
+
+
+@app.command(help=_tasks_help())
+def train(
+    task: Annotated[str, typer.Argument(metavar="TASK", help=f"One of {', '.join(TASKS)}.", show_default=False)],
+    preset: Annotated[
+        str | None, typer.Option(help="How long and how well, see above.", show_default="default", metavar="NAME")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs, instead of the preset's.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Updates in all, instead of the preset's epochs.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, split and batches.", show_default="0")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads; results are the same for any number.", show_default="all cores")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="A path, or a word that the task defines.", metavar="PATH-OR-WORD")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for results, empty or absent.", show_default="runs/TASK", metavar="DIR")
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.", metavar="DIR")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Also write the final figures there.", metavar="FILE")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only the final line.")] = False,
+) -> None:
+    if task not in TASKS:
+        _fail(f"no task {task!r}; there are {', '.join(TASKS)}", 2)
+    if threads is not None:
+        try:
+            fusedrnn.set_num_threads(threads)
+        except (ValueError, TypeError) as error:
+            _fail(f"--threads: {error}", 2)
+    command = Command(preset, epochs, steps, seed, data, out, resume, json_file, progress=not quiet)
+    folder: list[Path] = []
+    try:
+        _, line = run_task(TASKS[task], command, folder.append)
+    except RunError as error:
+        _fail(str(error), 2)
+    except TrainingInterrupted as error:
+        _fail(f"{error}\ngo on with: fusedrnn train {task} --resume {folder[0]}", INTERRUPTED)
+    except KeyboardInterrupt:
+        hint = f"; go on with: fusedrnn train {task} --resume {folder[0]}" if folder else ""
+        _fail(f"interrupted{hint}", INTERRUPTED)
+    except (TrainingError, CheckpointError, DataError, OSError, MemoryError) as error:
+        _fail(str(error) or type(error).__name__, 1)
+    print(f"{line}; results in {folder[0]}")
+
+
+@app.command()
+def info(
+    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+) -> None:
+    """Show version, instruction sets, threads and compiler."""
+    config: dict[str, Any] = fusedrnn.show_config()
+    if as_json:
+        print(json.dumps(config))
+        return
+    for name, value in config.items():
+        print(f"{name.replace('_', ' '):16} {', '.join(value) if isinstance(value, list) else value}")
+
+
+def _fail(message: str, code: int) -> Any:
+    say(f"fusedrnn: {message}")
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

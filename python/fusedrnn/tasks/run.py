@@ -1,0 +1,173 @@
+"""One run of a task from the command's options to its files: metrics, checkpoint, loss plot, picture, figures."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fusedrnn import plots
+from fusedrnn.checkpoint import CheckpointError, read_checkpoint
+from fusedrnn.report import write_figures
+from fusedrnn.tasks.task import Metrics, Options, Task
+from fusedrnn.train import Trainer
+
+
+class RunError(RuntimeError):
+    """Options that do not fit, or a folder that cannot be used; nothing was trained."""
+
+
+@dataclass
+class Command:
+    """What ``fusedrnn train`` was given; None where an option was not."""
+
+    preset: str | None = None
+    epochs: int | None = None
+    steps: int | None = None
+    seed: int | None = None
+    data: str | None = None
+    out: Path | None = None
+    resume: Path | None = None
+    json: Path | None = None
+    progress: bool = True
+
+
+def run_task(
+    task: Task, command: Command, announce: Callable[[Path], None] = lambda folder: None
+) -> tuple[Metrics, str]:
+    """Train, draw and report; the final metrics and the line that says them.
+
+    ``announce`` is told the run's folder before training starts.
+    Raises RunError, and what data, checkpoints and the Trainer raise.
+    """
+    if command.resume is not None:
+        command = _as_begun(task, command)
+    name = command.preset or "default"
+    if name not in task.presets:
+        raise RunError(f"--preset: {task.name} has {', '.join(task.presets)}; got {name}")
+    if command.data is not None and not task.data:
+        raise RunError(f"--data: {task.name} makes its own data")
+    preset = task.presets[name]
+    seed = command.seed or 0
+    if seed < 0:
+        raise RunError(f"--seed: expected at least 0, got {seed}")
+    if command.epochs is not None and command.steps is not None and command.resume is None:
+        raise RunError("--epochs and --steps: give one of them")
+    for option, value in (("--epochs", command.epochs), ("--steps", command.steps)):
+        if value is not None and not 1 <= value <= 10**9:
+            raise RunError(f"{option}: expected 1 to 1,000,000,000, got {value}")
+    epochs, steps = preset.epochs, preset.steps
+    if command.epochs is not None:
+        epochs, steps = command.epochs, None
+    if command.steps is not None:
+        epochs, steps = max(epochs, command.steps), command.steps  # an epoch has at least one step
+    if command.json is not None:
+        _require_writable(command.json)
+    folder = command.resume or _fresh_folder(task.name, command.out)
+
+    run = task.setup(Options(preset, epochs, steps, seed, command.data))
+    trainer = Trainer(
+        run.model,
+        run.loss,
+        run.optimizer,
+        batches=run.batches,
+        evaluate=run.evaluate,
+        epochs=epochs,
+        steps=steps,
+        out=folder,
+        schedule=run.schedule,
+        clip_norm=run.clip_norm,
+        clip_value=run.clip_value,
+        evaluate_every=run.evaluate_every,
+        seed=seed,
+        progress=command.progress,
+        baseline=run.baseline,
+        checkpoint_every=1000,
+        metadata={
+            "task": task.name,
+            "preset": name,
+            "epochs": command.epochs,
+            "steps": command.steps,
+            "data": command.data,
+        },
+    )
+    if command.resume is not None:
+        trainer.resume()
+    announce(folder)
+    trainer.fit()
+    run.model.eval()
+    metrics = run.figures()
+    title = f"{task.name}, preset {name}, seed {seed}"
+    plots.draw_loss(folder / "loss.png", trainer.history, title)
+    run.draw(folder / f"{task.name}.png", trainer.history)
+    figures: dict[str, Any] = {
+        "task": task.name,
+        "seed": seed,
+        "steps": trainer.step,
+        "seconds": trainer.seconds,
+        "metrics": metrics,
+    }
+    write_figures(folder / "figures.json", **figures)
+    if command.json is not None:
+        write_figures(command.json, **figures)
+    line = f"{task.name}: {run.headline(metrics)}, after {trainer.step:,} updates in {trainer.seconds:.1f} s"
+    return metrics, line
+
+
+def _as_begun(task: Task, command: Command) -> Command:
+    """The options that the run in ``command.resume`` was begun with; those given now must agree or extend it."""
+    assert command.resume is not None
+    if command.out is not None:
+        raise RunError("--out: not with --resume, which goes on in its own folder")
+    stored = read_checkpoint(command.resume / "checkpoint.safetensors").state
+    begun = stored.get("metadata", {})
+    if begun.get("task") != task.name:
+        raise CheckpointError(f"{command.resume}: a run of {begun.get('task', 'another program')}, not of {task.name}")
+    for option, given, had in (
+        ("--preset", command.preset, begun["preset"]),
+        ("--seed", command.seed, stored["seed"]),
+        ("--data", command.data, begun["data"]),
+    ):
+        if given is not None and given != had:
+            raise RunError(f"{option}: the run was begun with {had}, got {given}; leave it out to resume")
+    longer = command.epochs is not None or command.steps is not None
+    return Command(
+        preset=begun["preset"],
+        epochs=command.epochs if longer else begun["epochs"],
+        steps=command.steps if longer else begun["steps"],
+        seed=stored["seed"],
+        data=begun["data"],
+        resume=command.resume,
+        json=command.json,
+        progress=command.progress,
+    )
+
+
+def _fresh_folder(task: str, out: Path | None) -> Path:
+    """The folder asked for, which must be empty or absent; else the first free one of runs/TASK, runs/TASK-2, ..."""
+    if out is None:
+        names = itertools.chain([task], (f"{task}-{number}" for number in itertools.count(2)))
+        return next(folder for name in names if not (folder := Path("runs") / name).exists())
+    if out.exists() and not out.is_dir():
+        raise RunError(f"--out: {out} is not a folder")
+    try:
+        occupied = out.is_dir() and any(out.iterdir())
+    except OSError as error:
+        raise RunError(f"--out: {out} cannot be read: {error.strerror}") from None
+    if occupied:
+        raise RunError(f"--out: {out} has contents; choose another folder, or go on with its run: --resume {out}")
+    return out
+
+
+def _require_writable(path: Path) -> None:
+    """Fail before hours of training rather than after."""
+    parent = path.parent
+    if path.is_dir():
+        raise RunError(f"--json: {path} is a folder")
+    if not parent.is_dir():
+        raise RunError(f"--json: there is no folder {parent}")
+    if not os.access(path if path.exists() else parent, os.W_OK):
+        raise RunError(f"--json: {path} cannot be written")

@@ -1,0 +1,78 @@
+"""What a task is: presets, and a function that sets up one run of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fusedrnn.gradients import Array
+from fusedrnn.nn import Module
+from fusedrnn.optim import Optimizer, Schedule
+from fusedrnn.report import say
+from fusedrnn.train import Loss
+
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How long to train, and what else a task wants to know. ``about`` is its line in the help."""
+
+    about: str
+    epochs: int
+    steps: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for, the preset's gaps filled in."""
+
+    preset: Preset
+    epochs: int
+    steps: int | None
+    seed: int
+    data: str | None = None
+    say: Callable[[str], None] = say
+
+    def total_steps(self, batches: int) -> int:
+        """Updates in all, with so many batches in an epoch."""
+        total = self.epochs * batches
+        return total if self.steps is None else min(total, self.steps)
+
+
+@dataclass
+class Run:
+    """One run, ready for the Trainer, and what is made of it in the end.
+
+    ``figures()`` gives the final metrics and ``draw(path, history)`` the task's picture, both in evaluation mode;
+    ``headline(metrics)`` puts the figure into words. ``evaluate``, ``baseline`` and the fields below it are the
+    Trainer's arguments of those names.
+    """
+
+    model: Module
+    loss: Loss
+    optimizer: Optimizer
+    batches: Callable[[int], Collection[tuple[Array, Array]]]
+    evaluate: Callable[[], Metrics]
+    figures: Callable[[], Metrics]
+    draw: Callable[[Path, Sequence[Mapping[str, Any]]], None]
+    headline: Callable[[Metrics], str]
+    baseline: Metrics = field(default_factory=dict)
+    schedule: Schedule | None = None
+    clip_norm: float | None = None
+    clip_value: float | None = None
+    evaluate_every: int = 1
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task by name. ``data`` says what ``--data`` may be, and is empty where the task makes its own."""
+
+    name: str
+    about: str
+    presets: Mapping[str, Preset]
+    setup: Callable[[Options], Run]
+    data: str = ""
