@@ -4,7 +4,7 @@
 namespace fusedrnn::bindings {
 namespace {
 
-py::object forward(const py::object& x, const py::object& weight, const py::object& bias) {
+py::object call_linear_forward(const py::object& x, const py::object& weight, const py::object& bias) {
   return dispatch_dtype(x, "x", [&](auto scalar) -> py::object {
     using T = decltype(scalar);
     const py::array x_array = as_array(x, "x"), w = checked<T>(weight, "weight", "x");
@@ -23,7 +23,7 @@ py::object forward(const py::object& x, const py::object& weight, const py::obje
   });
 }
 
-py::object backward(const py::object& dy, const py::object& x, const py::object& weight, const py::object& dweight,
+py::object call_linear_backward(const py::object& dy, const py::object& x, const py::object& weight, const py::object& dweight,
                     const py::object& dbias, bool input_grad) {
   return dispatch_dtype(x, "x", [&](auto scalar) -> py::object {
     using T = decltype(scalar);
@@ -83,8 +83,8 @@ void embedding_backward(const py::object& dy, const py::object& indices, const p
 
 void register_linear(py::module_& m) {
   using namespace py::literals;
-  m.def("linear_forward", &forward, "x"_a, "weight"_a, "bias"_a);
-  m.def("linear_backward", &backward, "dy"_a, "x"_a, "weight"_a, "dweight"_a, "dbias"_a, "input_grad"_a);
+  m.def("linear_forward", &call_linear_forward, "x"_a, "weight"_a, "bias"_a);
+  m.def("linear_backward", &call_linear_backward, "dy"_a, "x"_a, "weight"_a, "dweight"_a, "dbias"_a, "input_grad"_a);
   m.def("embedding_backward", &embedding_backward, "dy"_a, "indices"_a, "dweight"_a);
 }
 

@@ -10,7 +10,7 @@ bool is_relu(const std::string& nonlinearity) {
   return nonlinearity == "relu";
 }
 
-py::tuple forward(const py::object& x, const py::object& h0, const py::object& weight_ih, const py::object& weight_hh,
+py::tuple call_rnn_forward(const py::object& x, const py::object& h0, const py::object& weight_ih, const py::object& weight_hh,
                   const py::object& bias_ih, const py::object& bias_hh, const std::string& nonlinearity, bool reverse,
                   bool training) {
   return dispatch_dtype(x, "x", [&](auto scalar) -> py::tuple {
@@ -35,7 +35,7 @@ py::tuple forward(const py::object& x, const py::object& h0, const py::object& w
   });
 }
 
-py::tuple backward(const py::object& dy, const py::object& dh_n, const py::object& x, const py::object& h0,
+py::tuple call_rnn_backward(const py::object& dy, const py::object& dh_n, const py::object& x, const py::object& h0,
                    const py::object& y, const py::object& weight_ih, const py::object& weight_hh,
                    const py::object& reserve, const std::string& nonlinearity, bool reverse, bool input_grad,
                    const py::object& dweight_ih, const py::object& dweight_hh, const py::object& dbias_ih,
@@ -76,9 +76,9 @@ py::tuple backward(const py::object& dy, const py::object& dh_n, const py::objec
 
 void register_rnn(py::module_& m) {
   using namespace py::literals;
-  m.def("rnn_forward", &forward, "x"_a, "h0"_a, "weight_ih"_a, "weight_hh"_a, "bias_ih"_a, "bias_hh"_a,
+  m.def("rnn_forward", &call_rnn_forward, "x"_a, "h0"_a, "weight_ih"_a, "weight_hh"_a, "bias_ih"_a, "bias_hh"_a,
         "nonlinearity"_a, "reverse"_a, "training"_a);
-  m.def("rnn_backward", &backward, "dy"_a, "dh_n"_a, "x"_a, "h0"_a, "y"_a, "weight_ih"_a, "weight_hh"_a, "reserve"_a,
+  m.def("rnn_backward", &call_rnn_backward, "dy"_a, "dh_n"_a, "x"_a, "h0"_a, "y"_a, "weight_ih"_a, "weight_hh"_a, "reserve"_a,
         "nonlinearity"_a, "reverse"_a, "input_grad"_a, "dweight_ih"_a, "dweight_hh"_a, "dbias_ih"_a, "dbias_hh"_a);
 }
 

@@ -125,7 +125,7 @@ struct GruCandidateCell : DenseCell<T, Vectors, 0> {
 
   template <int R>
   FUSEDRNN_INLINE void finish(V (&acc)[R][Vectors], int64_t unit, int64_t row) const {
-    this->each_rolled(acc, unit, row, [&](V& a, int64_t u, int64_t r, int count) {
+    this->end(acc, unit, row, [&](V a, int64_t u, int64_t r, int count) {
       T* gates = step.gates + r * step.gates_stride + u;
       const V n = tanh(a);
       const V z = load<V>(gates + step.units, count);
@@ -153,14 +153,14 @@ struct GruBackwardCell : DenseCell<T, Vectors, 0> {
 
   template <int R>
   FUSEDRNN_INLINE void start(V (&acc)[R][Vectors], int64_t unit, int64_t row) const {
-    this->each(acc, unit, row, [&](V& a, int64_t u, int64_t r, int n) {
-      a = load<V>(step.carry + r * step.carry_stride + u, n);
+    this->begin(acc, unit, row, [&](int64_t u, int64_t r, int n) {
+      return load<V>(step.carry + r * step.carry_stride + u, n);
     });
   }
 
   template <int R>
   FUSEDRNN_INLINE void finish(V (&acc)[R][Vectors], int64_t unit, int64_t row) const {
-    this->each_rolled(acc, unit, row, [&](V& dh, int64_t u, int64_t r, int count) {
+    this->end(acc, unit, row, [&](V dh, int64_t u, int64_t r, int count) {
       const T* gates = step.gates + r * step.gates_stride + u;
       const V z = load<V>(gates + step.units, count), n = load<V>(gates + 2 * step.units, count);
       const V h_prev = load<V>(step.h_prev + r * step.h_prev_stride + u, count);
@@ -205,12 +205,12 @@ struct GruResetBackwardCell : DenseCell<T, Vectors, 0> {
 
   template <int R>
   FUSEDRNN_INLINE void start(V (&acc)[R][Vectors], int64_t unit, int64_t row) const {
-    this->each(acc, unit, row, [](V& a, int64_t, int64_t, int) { a = V{}; });
+    this->begin(acc, unit, row, [](int64_t, int64_t, int) { return V{}; });
   }
 
   template <int R>
   FUSEDRNN_INLINE void finish(V (&acc)[R][Vectors], int64_t unit, int64_t row) const {
-    this->each_rolled(acc, unit, row, [&](V& d_reset_h, int64_t u, int64_t r, int n) {
+    this->end(acc, unit, row, [&](V d_reset_h, int64_t u, int64_t r, int n) {
       const V reset = load<V>(step.gates + r * step.gates_stride + u, n);
       const V h_prev = load<V>(step.h_prev + r * step.h_prev_stride + u, n);
       T* carry = step.carry + r * step.carry_stride + u;

@@ -86,14 +86,14 @@ struct LstmBackwardCell : DenseCell<T, Vectors, 0> {
 
   template <int R>
   FUSEDRNN_INLINE void start(V (&acc)[R][Vectors], int64_t unit, int64_t row) const {
-    this->each(acc, unit, row, [&](V& a, int64_t u, int64_t r, int n) {
-      a = future_gradient<V>(step.dh_n, step.units, u, r, n);
+    this->begin(acc, unit, row, [&](int64_t u, int64_t r, int n) {
+      return future_gradient<V>(step.dh_n, step.units, u, r, n);
     });
   }
 
   template <int R>
   FUSEDRNN_INLINE void finish(V (&acc)[R][Vectors], int64_t unit, int64_t row) const {
-    this->each_rolled(acc, unit, row, [&](V& dh, int64_t u, int64_t r, int n) {
+    this->end(acc, unit, row, [&](V dh, int64_t u, int64_t r, int n) {
       const T* gates = step.gates + r * step.gates_stride + u;
       T* dc = step.dc + r * step.dc_stride + u;
       dh = add_dy(dh, step.dy, step.dy_stride, u, r, n);

@@ -19,8 +19,7 @@ struct AffineCell : DenseCell<T, Vectors, 0> {
   template <int R>
   FUSEDRNN_INLINE void start(V (&acc)[R][Vectors], int64_t unit, int64_t row) const {
     if (step.accumulate) return this->resume(acc, unit, row);
-    this->each(acc, unit, row,
-               [&](V& a, int64_t u, int64_t, int n) { a = step.bias ? load<V>(step.bias + u, n) : V{}; });
+    this->begin(acc, unit, row, [&](int64_t u, int64_t, int n) { return step.bias ? load<V>(step.bias + u, n) : V{}; });
   }
 
   template <int R>
@@ -57,13 +56,13 @@ struct RnnForwardCell : DenseCell<T, Vectors, Vectors> {
   template <int R>
   FUSEDRNN_INLINE void start(V (&acc)[R][Vectors], int64_t unit, int64_t row) const {
     if (!step.bias) return this->resume(acc, unit, row);
-    this->each(acc, unit, row, [&](V& a, int64_t u, int64_t, int n) { a = load<V>(step.bias + u, n); });
+    this->begin(acc, unit, row, [&](int64_t u, int64_t, int n) { return load<V>(step.bias + u, n); });
   }
 
   template <int R>
   FUSEDRNN_INLINE void finish(V (&acc)[R][Vectors], int64_t unit, int64_t row) const {
     if (!step.finish) return this->suspend(acc, unit, row);
-    this->each_rolled(acc, unit, row, [&](V& z, int64_t u, int64_t r, int n) {
+    this->end(acc, unit, row, [&](V z, int64_t u, int64_t r, int n) {
       store(step.y + r * step.y_stride + u, rnn_pointwise_forward(z, step.relu), n);
     });
   }
@@ -84,14 +83,14 @@ struct RnnBackwardCell : DenseCell<T, Vectors, 0> {
 
   template <int R>
   FUSEDRNN_INLINE void start(V (&acc)[R][Vectors], int64_t unit, int64_t row) const {
-    this->each(acc, unit, row, [&](V& a, int64_t u, int64_t r, int n) {
-      a = future_gradient<V>(step.dh_n, step.units, u, r, n);
+    this->begin(acc, unit, row, [&](int64_t u, int64_t r, int n) {
+      return future_gradient<V>(step.dh_n, step.units, u, r, n);
     });
   }
 
   template <int R>
   FUSEDRNN_INLINE void finish(V (&acc)[R][Vectors], int64_t unit, int64_t row) const {
-    this->each_rolled(acc, unit, row, [&](V& dh, int64_t u, int64_t r, int n) {
+    this->end(acc, unit, row, [&](V dh, int64_t u, int64_t r, int n) {
       const V h = load<V>(step.y + r * step.y_stride + u, n);
       dh = add_dy(dh, step.dy, step.dy_stride, u, r, n);
       store(step.dz + r * step.dz_stride + u, rnn_pointwise_backward(dh, h, step.relu), n);

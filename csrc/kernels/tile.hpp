@@ -131,13 +131,34 @@ FUSEDRNN_INLINE void walk_dense(const Step& step) {
   }
 }
 
-// Copies a tile's sums to memory, where a loop that is not unrolled can index them.
+// A tile's accumulators from f(row, vector), or one after another into f(row, vector, sum). These loops are not
+// unrolled: their texts are long, they stand in every tile, and beside the product they cost little. The
+// accumulators go through memory for it, since registers cannot be indexed.
+template <class V, int R, int P, class F>
+FUSEDRNN_INLINE void fill(V (&acc)[R][P], F f) {
+  V sums[R * P];
+#pragma GCC unroll 1
+  for (int i = 0; i < R * P; ++i) sums[i] = f(i / P, i % P);
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+    for (int p = 0; p < P; ++p) acc[r][p] = sums[r * P + p];
+}
+
 template <class V, int R, int P>
 FUSEDRNN_INLINE void spill(V (&sums)[R * P], const V (&acc)[R][P]) {
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
     for (int p = 0; p < P; ++p) sums[r * P + p] = acc[r][p];
+}
+
+template <class V, int R, int P, class F>
+FUSEDRNN_INLINE void drain(const V (&acc)[R][P], F f) {
+  V sums[R * P];
+  spill(sums, acc);
+#pragma GCC unroll 1
+  for (int i = 0; i < R * P; ++i) f(i / P, i % P, sums[i]);
 }
 
 // What the gate cells share: P gates of one vector of units, kept in rows of `gates` between blocks.
@@ -170,18 +191,12 @@ struct GateCell {
 
   template <int R>
   FUSEDRNN_INLINE void resume(V (&acc)[R][P], int64_t unit, int64_t row) const {
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 8
-      for (int p = 0; p < P; ++p) acc[r][p] = load<V>(gates + (row + r) * gates_stride + p * units + unit, count(unit));
+    fill(acc, [&](int r, int p) { return load<V>(gates + (row + r) * gates_stride + p * units + unit, count(unit)); });
   }
 
   template <int R>
   FUSEDRNN_INLINE void suspend(const V (&acc)[R][P], int64_t unit, int64_t row) const {
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 8
-      for (int p = 0; p < P; ++p) store(gates + (row + r) * gates_stride + p * units + unit, acc[r][p], count(unit));
+    drain(acc, [&](int r, int p, V v) { store(gates + (row + r) * gates_stride + p * units + unit, v, count(unit)); });
   }
 };
 
@@ -203,30 +218,24 @@ struct DenseCell {
 
   template <int R>
   FUSEDRNN_INLINE void resume(V (&acc)[R][P], int64_t unit, int64_t row) const {
-    each(acc, unit, row, [&](V& a, int64_t u, int64_t r, int n) { a = load<V>(partial + r * partial_stride + u, n); });
+    begin(acc, unit, row, [&](int64_t u, int64_t r, int n) { return load<V>(partial + r * partial_stride + u, n); });
   }
 
   template <int R>
-  FUSEDRNN_INLINE void suspend(V (&acc)[R][P], int64_t unit, int64_t row) const {
-    each(acc, unit, row, [&](V& a, int64_t u, int64_t r, int n) { store(partial + r * partial_stride + u, a, n); });
+  FUSEDRNN_INLINE void suspend(const V (&acc)[R][P], int64_t unit, int64_t row) const {
+    end(acc, unit, row, [&](V a, int64_t u, int64_t r, int n) { store(partial + r * partial_stride + u, a, n); });
   }
 
-  // f(accumulator, unit, row, valid lanes) for each vector of the tile.
+  // Every vector of the tile from f(unit, row, valid lanes).
   template <int R, class F>
-  FUSEDRNN_INLINE void each(V (&acc)[R][P], int64_t unit, int64_t row, F f) const {
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 8
-      for (int p = 0; p < P; ++p) f(acc[r][p], unit + p * W, row + r, count(unit + p * W));
+  FUSEDRNN_INLINE void begin(V (&acc)[R][P], int64_t unit, int64_t row, F f) const {
+    fill(acc, [&](int r, int p) { return f(unit + p * W, row + r, count(unit + p * W)); });
   }
 
-  // The same for epilogues, whose text is long: one copy of it, fed from memory, instead of R * P.
+  // f(sum, unit, row, valid lanes) for every vector of the tile.
   template <int R, class F>
-  FUSEDRNN_INLINE void each_rolled(const V (&acc)[R][P], int64_t unit, int64_t row, F f) const {
-    V sums[R * P];
-    spill(sums, acc);
-#pragma GCC unroll 1
-    for (int i = 0; i < R * P; ++i) f(sums[i], unit + i % P * W, row + i / P, count(unit + i % P * W));
+  FUSEDRNN_INLINE void end(const V (&acc)[R][P], int64_t unit, int64_t row, F f) const {
+    drain(acc, [&](int r, int p, V sum) { f(sum, unit + p * W, row + r, count(unit + p * W)); });
   }
 };
 
