@@ -14,7 +14,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import FrameType
@@ -53,6 +53,14 @@ class Loss(Protocol):
     def __call__(self, prediction: Array, target: Array, /) -> float: ...
 
     def backward(self) -> Array: ...
+
+
+class Batches(Protocol):
+    """The batches ``(x, target)`` of one epoch: a list, or anything that has a length and can be iterated."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[tuple[Array, Array]]: ...
 
 
 @dataclass
@@ -103,7 +111,7 @@ class Trainer:
         loss: Loss,
         optimizer: Optimizer,
         *,
-        batches: Callable[[int], Collection[tuple[Array, Array]]],
+        batches: Callable[[int], Batches],
         evaluate: Callable[[], Mapping[str, float]] | None = None,
         epochs: int,
         steps: int | None = None,

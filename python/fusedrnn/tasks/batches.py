@@ -24,9 +24,6 @@ class Batches:
     def __iter__(self) -> Iterator[tuple[Array, Array]]:
         return (self.make(i) for i in range(self.count))
 
-    def __contains__(self, batch: object) -> bool:
-        return any(batch is own for own in self)
-
 
 def shuffled(
     rows: int, size: int, seed: int, make: Callable[[Array, np.random.Generator], tuple[Array, Array]]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fusedrnn.gradients import Array
 from fusedrnn.nn import Module
 from fusedrnn.optim import Optimizer, Schedule
 from fusedrnn.report import say
-from fusedrnn.train import Loss
+from fusedrnn.train import Batches, Loss
 
 Metrics = dict[str, float]
 
@@ -55,7 +54,7 @@ class Run:
     model: Module
     loss: Loss
     optimizer: Optimizer
-    batches: Callable[[int], Collection[tuple[Array, Array]]]
+    batches: Callable[[int], Batches]
     evaluate: Callable[[], Metrics]
     figures: Callable[[], Metrics]
     draw: Callable[[Path, Sequence[Mapping[str, Any]]], None]

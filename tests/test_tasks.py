@@ -1,0 +1,285 @@
+"""Tasks: their data is what it says, and short runs leave everything a run should."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from fusedrnn import data, plots
+from fusedrnn.checkpoint import CheckpointError, read_checkpoint
+from fusedrnn.tasks import TASKS, adding_problem, addition, count_ones, mnist
+from fusedrnn.tasks.batches import in_chunks, shuffled
+from fusedrnn.tasks.run import Command, RunError, run_task
+from fusedrnn.tasks.task import Options, Preset
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def setup(module, seed=0, **options):
+    task = {"count_ones": "count-ones", "adding_problem": "adding-problem"}.get(
+        module.__name__.rsplit(".", 1)[1], module.__name__.rsplit(".", 1)[1]
+    )
+    preset = TASKS[task].presets["default"]
+    return module.setup(Options(preset, preset.epochs, preset.steps, seed, say=pytest.fail, **options))
+
+
+@pytest.fixture
+def few_digits(tmp_path, monkeypatch):
+    """A folder of 300 little images whose class is plain to see, in place of MNIST."""
+    rng = np.random.default_rng(0)
+
+    def images(n):
+        labels = rng.integers(0, 10, n).astype(np.uint8)
+        pixels = rng.integers(0, 60, (n, 28, 28)).astype(np.uint8)
+        pixels[np.arange(n), 2 * labels + 3] = 255
+        return pixels, labels
+
+    made = data.Images(*images(300), *images(50), "little images")
+    monkeypatch.setattr(data, "load_images", lambda where, say: made)
+    return made
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Pictures as empty files: drawing takes longer than the little training that most tests do."""
+    for name in ("draw_loss", "draw_confusion", "draw_sums", "draw_images", "draw_curves"):
+        monkeypatch.setattr(plots, name, lambda path, *rest: path.write_bytes(b""))
+
+
+# data
+
+
+def test_count_ones_counts():
+    numbers = np.array([0, 1, 0b1000000000000000, 0b1011, 2**16 - 1])
+    x = count_ones.bits_of(numbers)
+    assert x.shape == (16, 5, 1)
+    assert x.dtype == np.float32
+    assert x[:, 2, 0].tolist() == [1] + 15 * [0]
+    assert x.sum((0, 2)).tolist() == [n.bit_count() for n in numbers.tolist()]
+
+
+def test_count_ones_splits_all_numbers_without_overlap():
+    run = setup(count_ones)
+    seen = set()
+    for x, counts in run.batches(0):
+        assert x.shape == (16, 200, 1)
+        assert (x.sum((0, 2)) == counts).all()
+        seen |= set((x[:, :, 0].T @ 2 ** np.arange(15, -1, -1)).astype(int).tolist())
+    assert len(seen) == 10_000
+    assert run.baseline["test_error"] == pytest.approx(0.804, abs=0.002)
+
+
+def test_addition_adds():
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 512, (2, 1000))
+    x, target = addition.pairs_of_bits(addition.bits_of(a, 10), addition.bits_of(b, 10))
+    powers = 2 ** np.arange(10)
+    assert (powers @ x[:, :, 0] == a).all()
+    assert (powers @ x[:, :, 1] == b).all()
+    assert (powers @ target[:, :, 0] == a + b).all()
+
+
+def test_long_sums_add():
+    x, target = addition.random_sums(np.random.default_rng(1), 256, 20)
+    for row in range(20):
+        a, b, total = (
+            int("".join(str(int(bit)) for bit in bits[::-1]), 2) for bits in (*x[:, row].T, target[:, row, 0])
+        )
+        assert a + b == total
+
+
+def test_held_out_sums_never_occur_in_training(monkeypatch):
+    held = []
+    run = setup(addition)
+    model = run.model
+    monkeypatch.setattr(type(model), "forward", lambda self, x: held.append(x) or np.zeros((*x.shape[:2], 1), x.dtype))
+    run.evaluate()
+    pairs = {column.tobytes() for column in held[0].transpose(1, 0, 2).astype(np.int8)}
+    assert len(pairs) == 1000
+    for epoch in range(3):
+        for x, target in run.batches(epoch):
+            bits = (x > 0.5).astype(np.int8)
+            assert (addition.add(bits[:, :, 0], bits[:, :, 1]) == target[:, :, 0]).all()
+            assert not pairs & {column.tobytes() for column in np.ascontiguousarray(bits.transpose(1, 0, 2))}
+
+
+def test_adding_problem_marks_two():
+    x, total = adding_problem.sequences(np.random.default_rng(0), 500)
+    assert x.shape == (100, 500, 2)
+    assert total.shape == (500, 1)
+    numbers, marks = x[:, :, 0], x[:, :, 1]
+    assert (marks[:50].sum(0) == 1).all()
+    assert (marks[50:].sum(0) == 1).all()
+    np.testing.assert_allclose((numbers * marks).sum(0), total[:, 0], rtol=1e-6)
+    assert np.mean((total - 1) ** 2) == pytest.approx(1 / 6, rel=0.1)
+
+
+def test_mnist_rows_and_shifts():
+    images = np.zeros((3, 5, 4), np.uint8)
+    images[:, 2, 1] = 255
+    rows = mnist.rows_of(images)
+    assert rows.shape == (5, 3, 4)
+    assert rows[2, :, 1].tolist() == [1, 1, 1]
+    assert rows.sum() == 3
+    moved = mnist.shifted(np.repeat(images, 200, axis=0), np.random.default_rng(0))
+    places = np.argwhere(moved == 255)[:, 1:]
+    assert places.min(0).tolist() == [0, 0]
+    assert places.max(0).tolist() == [4, 3]
+    assert np.abs(places - [2, 1]).max() == 2
+
+
+@pytest.mark.parametrize("module", [count_ones, addition, adding_problem])
+def test_batches_are_a_function_of_seed_and_epoch(module):
+    def first(seed, epoch):
+        x, target = next(iter(setup(module, seed).batches(epoch)))
+        return x.tobytes() + target.tobytes()
+
+    assert first(0, 3) == first(0, 3)
+    assert len({first(0, 3), first(0, 4), first(1, 3)}) == 3
+
+
+def test_seeds_give_other_networks():
+    one, same, other = (setup(addition, seed).model.flatten().data for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one, same)
+    assert (one != other).mean() > 0.5
+
+
+def test_shuffled_epochs_are_permutations():
+    epochs = shuffled(10, 4, 0, lambda indices, rng: (indices, rng.random(1)))
+    for number in range(3):
+        batches = list(epochs(number))
+        assert len(epochs(number)) == 3
+        assert [len(x) for x, _ in batches] == [4, 4, 2]
+        assert sorted(np.concatenate([x for x, _ in batches])) == list(range(10))
+
+
+def test_in_chunks_joins():
+    x = np.arange(24.0).reshape(2, 12, 1)
+    np.testing.assert_array_equal(in_chunks(lambda part: part[0, :, 0], x, 5), x[0, :, 0])
+
+
+# runs
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_short_run_leaves_all_it_should(tmp_path, few_digits, name):
+    out = tmp_path / "run"
+    told = []
+    steps = 4
+    metrics, line = run_task(
+        TASKS[name], Command(steps=steps, seed=3, out=out, json=tmp_path / "f.json", progress=False), told.append
+    )
+    assert told == [out]
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        ["checkpoint.safetensors", "figures.json", "loss.png", "metrics.jsonl", f"{name}.png"]
+    )
+    for picture in ("loss.png", f"{name}.png"):
+        content = (out / picture).read_bytes()
+        assert content.startswith(PNG)
+        assert len(content) > 5_000
+    figures = json.loads((tmp_path / "f.json").read_text())
+    assert figures == json.loads((out / "figures.json").read_text())
+    assert {key: figures[key] for key in ("task", "seed", "steps")} == {"task": name, "seed": 3, "steps": steps}
+    assert figures["seconds"] > 0
+    assert figures["metrics"] == metrics
+    assert all(np.isfinite(value) for value in metrics.values())
+    assert line.startswith(f"{name}: ")
+    assert "after 4 updates" in line
+    last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["step"] == steps
+    shared = metrics.keys() & last.keys()
+    assert shared
+    assert {key: last[key] for key in shared} == {key: metrics[key] for key in shared}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_resumed_task_ends_in_the_same_bits(no_pictures, tmp_path, few_digits, name):
+    def run(folder, **options):
+        return run_task(TASKS[name], Command(progress=False, **options), lambda _: None)[0]
+
+    whole = run(tmp_path / "whole", out=tmp_path / "whole", steps=5)
+    run(tmp_path / "parts", out=tmp_path / "parts", steps=3)
+    parts = run(tmp_path / "parts", resume=tmp_path / "parts", steps=5)
+    one, other = (read_checkpoint(tmp_path / p / "checkpoint.safetensors").tensors for p in ("whole", "parts"))
+    if TASKS[name].setup(Options(TASKS[name].presets["default"], 1, 1, 0)).schedule is None:
+        assert parts == whole
+        assert all((one[key] == other[key]).all() for key in one)
+    else:  # the schedule of 3 updates is not that of 5: going on is allowed, the same bits need the same length
+        assert one.keys() == other.keys()
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_resuming_a_finished_run_only_draws_again(no_pictures, tmp_path, few_digits, name):
+    first = run_task(TASKS[name], Command(steps=2, out=tmp_path, progress=False))[0]
+    (tmp_path / "loss.png").unlink()
+    assert run_task(TASKS[name], Command(resume=tmp_path, progress=False))[0] == first
+    assert (tmp_path / "loss.png").exists()
+
+
+def test_presets_say_what_they_are():
+    for task in TASKS.values():
+        assert {"smoke", "default", "best"} <= task.presets.keys()
+        assert all(preset.about for preset in task.presets.values())
+
+
+COUNT_ONES = TASKS["count-ones"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"preset": "huge"}, "--preset: count-ones has smoke, default, best; got huge"),
+        ({"epochs": 0}, "--epochs: expected 1 to 1,000,000,000, got 0"),
+        ({"steps": -3}, "--steps: expected 1 to 1,000,000,000, got -3"),
+        ({"epochs": 1, "steps": 1}, "--epochs and --steps: give one of them"),
+        ({"seed": -1}, "--seed: expected at least 0, got -1"),
+        ({"data": "x"}, "--data: count-ones makes its own data"),
+    ],
+)
+def test_options_that_do_not_fit(tmp_path, options, message):
+    with pytest.raises(RunError, match=message):
+        run_task(COUNT_ONES, Command(out=tmp_path / "run", progress=False, **options))
+    assert not (tmp_path / "run").exists(), "nothing may be made before the options are right"
+
+
+def test_folders_that_do_not_fit(tmp_path):
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(RunError, match="is not a folder"):
+        run_task(COUNT_ONES, Command(steps=1, out=tmp_path / "file", progress=False))
+    with pytest.raises(RunError, match="has contents; choose another folder, or go on with its run: --resume"):
+        run_task(COUNT_ONES, Command(steps=1, out=tmp_path, progress=False))
+    assert (tmp_path / "file").read_text() == "precious"
+    for json_file, message in ((tmp_path, "is a folder"), (tmp_path / "no" / "f.json", "there is no folder")):
+        with pytest.raises(RunError, match=message):
+            run_task(COUNT_ONES, Command(steps=1, out=tmp_path / "run", json=json_file, progress=False))
+    assert not (tmp_path / "run").exists()
+
+
+def test_default_folders_are_numbered(no_pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folders = []
+    for _ in range(2):
+        run_task(COUNT_ONES, Command(steps=1, progress=False), folders.append)
+    assert [str(folder) for folder in folders] == ["runs/count-ones", "runs/count-ones-2"]
+
+
+def test_resume_takes_only_what_agrees(no_pictures, tmp_path):
+    run_task(COUNT_ONES, Command(steps=1, seed=4, preset="smoke", out=tmp_path / "run", progress=False))
+    for options, message in (
+        ({"seed": 5}, "--seed: the run was begun with 4, got 5"),
+        ({"preset": "best"}, "--preset: the run was begun with smoke, got best"),
+        ({"out": tmp_path / "other"}, "--out: not with --resume"),
+    ):
+        with pytest.raises(RunError, match=message):
+            run_task(COUNT_ONES, Command(resume=tmp_path / "run", progress=False, **options))
+    with pytest.raises(CheckpointError, match="a run of count-ones, not of addition"):
+        run_task(TASKS["addition"], Command(resume=tmp_path / "run", progress=False))
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+        run_task(COUNT_ONES, Command(resume=tmp_path / "none", progress=False))
+
+
+def test_task_options_count_steps():
+    assert Options(Preset("", 3), 3, None, 0).total_steps(10) == 30
+    assert Options(Preset("", 3), 3, 7, 0).total_steps(10) == 7
