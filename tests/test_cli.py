@@ -34,19 +34,8 @@ def test_help_names_every_task_and_preset():
     for task in TASKS.values():
         assert task.name in shown
         assert all(name in shown for name in task.presets)
-    for option in [
-        "--preset",
-        "--epochs",
-        "--steps",
-        "--seed",
-        "--threads",
-        "--data",
-        "--out",
-        "--resume",
-        "--json",
-        "--quiet",
-    ]:
-        assert option in shown
+    for option in ("preset", "epochs", "steps", "seed", "threads", "data", "out", "resume", "json", "quiet"):
+        assert f"--{option}" in shown
 
 
 def test_without_arguments_it_shows_help():

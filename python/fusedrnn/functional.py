@@ -41,7 +41,7 @@ class Reserve:
 
     cell: str
     buffer: Array
-    arrays: dict[str, Array | None]
+    arrays: dict[str, Any]  # None where a state was
     biases: tuple[Array | None, Array | None]
     options: dict[str, Any]
     digests: dict[str, bytes] = field(default_factory=dict, repr=False)
@@ -154,9 +154,10 @@ def rnn_backward(
         TypeError, ValueError: as ``rnn_forward``. RuntimeError: under FUSEDRNN_CHECK=1, changed arrays.
     """
     r = _checked(reserve, "rnn")
+    a = r.arrays
     parameters = _parameter_gradients(r, accumulate)
     dx, dh0 = _core.rnn_backward(
-        dy, dh_n, *_ordered(r, "x", "h0", "y", "weight_ih", "weight_hh"), r.buffer,
+        dy, dh_n, a["x"], a["h0"], a["y"], a["weight_ih"], a["weight_hh"], r.buffer,
         r.options["nonlinearity"], r.options["reverse"], input_grad, *parameters,
     )  # fmt: skip
     return RnnGradients(dx, dh0, *parameters)
@@ -206,9 +207,10 @@ def lstm_backward(
 ) -> LstmGradients:
     """Gradients of ``lstm_forward``; dc_n [N, H] is the gradient of c_n, the rest as ``rnn_backward``."""
     r = _checked(reserve, "lstm")
+    a = r.arrays
     parameters = _parameter_gradients(r, accumulate)
     dx, dh0, dc0 = _core.lstm_backward(
-        dy, dh_n, dc_n, *_ordered(r, "x", "h0", "c0", "y", "weight_ih", "weight_hh"), r.buffer,
+        dy, dh_n, dc_n, a["x"], a["h0"], a["c0"], a["y"], a["weight_ih"], a["weight_hh"], r.buffer,
         r.options["reverse"], input_grad, *parameters,
     )  # fmt: skip
     return LstmGradients(dx, dh0, dc0, *parameters)
@@ -258,13 +260,10 @@ def gru_backward(
 ) -> GruGradients:
     """Gradients of ``gru_forward``; arguments as ``rnn_backward``."""
     r = _checked(reserve, "gru")
+    a = r.arrays
     parameters = _parameter_gradients(r, accumulate)
     dx, dh0 = _core.gru_backward(
-        dy, dh_n, *_ordered(r, "x", "h0", "y", "weight_ih", "weight_hh"), r.buffer,
+        dy, dh_n, a["x"], a["h0"], a["y"], a["weight_ih"], a["weight_hh"], r.buffer,
         r.options["reset_after"], r.options["reverse"], input_grad, *parameters,
     )  # fmt: skip
     return GruGradients(dx, dh0, *parameters)
-
-
-def _ordered(reserve: Reserve, *names: str) -> list[Array | None]:
-    return [reserve.arrays[name] for name in names]

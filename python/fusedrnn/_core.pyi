@@ -1,0 +1,157 @@
+"""The compiled module: arrays in, arrays out. `fusedrnn.functional`, `nn` and `optim` are its documented faces.
+
+Every function raises TypeError or ValueError for an array of the wrong dtype, shape or layout, before any work.
+Arrays named d... in a backward call are added to, except those returned.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+__version__: str
+compiler: str
+
+def rnn_forward(
+    x: Array,
+    h0: Array | None,
+    weight_ih: Array,
+    weight_hh: Array,
+    bias_ih: Array | None,
+    bias_hh: Array | None,
+    nonlinearity: str,
+    reverse: bool,
+    training: bool,
+) -> tuple[Array, Array, Array | None]: ...
+def rnn_backward(
+    dy: Array | None,
+    dh_n: Array | None,
+    x: Array,
+    h0: Array | None,
+    y: Array,
+    weight_ih: Array,
+    weight_hh: Array,
+    reserve: Array,
+    nonlinearity: str,
+    reverse: bool,
+    input_grad: bool,
+    dweight_ih: Array,
+    dweight_hh: Array,
+    dbias_ih: Array | None,
+    dbias_hh: Array | None,
+) -> tuple[Array | None, Array]: ...
+def lstm_forward(
+    x: Array,
+    h0: Array | None,
+    c0: Array | None,
+    weight_ih: Array,
+    weight_hh: Array,
+    bias_ih: Array | None,
+    bias_hh: Array | None,
+    reverse: bool,
+    training: bool,
+) -> tuple[Array, Array, Array, Array | None]: ...
+def lstm_backward(
+    dy: Array | None,
+    dh_n: Array | None,
+    dc_n: Array | None,
+    x: Array,
+    h0: Array | None,
+    c0: Array | None,
+    y: Array,
+    weight_ih: Array,
+    weight_hh: Array,
+    reserve: Array,
+    reverse: bool,
+    input_grad: bool,
+    dweight_ih: Array,
+    dweight_hh: Array,
+    dbias_ih: Array | None,
+    dbias_hh: Array | None,
+) -> tuple[Array | None, Array, Array]: ...
+def gru_forward(
+    x: Array,
+    h0: Array | None,
+    weight_ih: Array,
+    weight_hh: Array,
+    bias_ih: Array | None,
+    bias_hh: Array | None,
+    reset_after: bool,
+    reverse: bool,
+    training: bool,
+) -> tuple[Array, Array, Array | None]: ...
+def gru_backward(
+    dy: Array | None,
+    dh_n: Array | None,
+    x: Array,
+    h0: Array | None,
+    y: Array,
+    weight_ih: Array,
+    weight_hh: Array,
+    reserve: Array,
+    reset_after: bool,
+    reverse: bool,
+    input_grad: bool,
+    dweight_ih: Array,
+    dweight_hh: Array,
+    dbias_ih: Array | None,
+    dbias_hh: Array | None,
+) -> tuple[Array | None, Array]: ...
+def linear_forward(x: Array, weight: Array, bias: Array | None) -> Array: ...
+def linear_backward(
+    dy: Array, x: Array, weight: Array, dweight: Array, dbias: Array | None, input_grad: bool
+) -> Array | None: ...
+def embedding_backward(dy: Array, indices: npt.NDArray[np.int64], dweight: Array) -> None: ...
+def softmax_cross_entropy(logits: Array, targets: npt.NDArray[np.int64]) -> tuple[float, Array]: ...
+def binary_cross_entropy(logits: Array, targets: Array) -> tuple[float, Array]: ...
+def squared_error(prediction: Array, target: Array) -> tuple[float, Array]: ...
+def sgd_step(
+    data: Array,
+    grad: Array,
+    momentum_buffer: Array | None,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    nesterov: bool,
+) -> None: ...
+def adagrad_step(
+    data: Array, grad: Array, sum: Array, lr: float, eps: float, weight_decay: float, eps_inside: bool
+) -> None: ...
+def rmsprop_step(
+    data: Array,
+    grad: Array,
+    square_avg: Array,
+    grad_avg: Array | None,
+    momentum_buffer: Array | None,
+    lr: float,
+    alpha: float,
+    eps: float,
+    momentum: float,
+    weight_decay: float,
+    eps_inside: bool,
+) -> None: ...
+def adam_step(
+    data: Array,
+    grad: Array,
+    exp_avg: Array,
+    exp_avg_sq: Array,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    decoupled: bool,
+    step: int,
+) -> None: ...
+def clip_value(grad: Array, limit: float) -> None: ...
+def scale(grad: Array, factor: float) -> None: ...
+def squared_norm(grad: Array) -> float: ...
+def built_isas() -> list[str]: ...
+def available_isas() -> list[str]: ...
+def isa() -> str: ...
+def set_isa(name: str) -> None: ...
+def num_threads() -> int: ...
+def set_num_threads(n: int) -> None: ...
+def math_sweep(name: str, x: Array) -> Array: ...

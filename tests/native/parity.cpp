@@ -1,0 +1,308 @@
+// The engine against the plain equations, on every instruction set that this processor runs, without Python: the
+// parity that design promises, the same bits for any batch, any cut of time and any number of threads.
+#include <algorithm>
+#include <bit>
+#include <cstdio>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <string>
+#include <type_traits>
+
+#include "../../csrc/core/cells.hpp"
+#include "../../csrc/core/dispatch.hpp"
+#include "../../csrc/core/parallel.hpp"
+#include "reference.hpp"
+
+using namespace fusedrnn;
+using reference::Arguments;
+using reference::Case;
+using reference::Cell;
+using reference::Outputs;
+
+namespace {
+
+int checks = 0, failures = 0;
+
+void check(bool good, const std::string& what) {
+  ++checks;
+  if (good) return;
+  ++failures;
+  std::printf("FAILED %s\n", what.c_str());
+}
+
+std::string name(const Case& c) {
+  const char* const cells[] = {"rnn tanh", "rnn relu", "lstm", "gru", "gru reset before"};
+  return std::string(cells[int(c.cell)]) + " T" + std::to_string(c.T) + " N" + std::to_string(c.N) + " I" +
+         std::to_string(c.I) + " H" + std::to_string(c.H) + (c.reverse ? " reverse" : "");
+}
+
+template <class T>
+std::vector<T> random(std::mt19937& generator, int64_t n, double scale) {
+  std::uniform_real_distribution<double> uniform(-scale, scale);
+  std::vector<T> out(static_cast<std::size_t>(n));
+  for (T& v : out) v = T(uniform(generator));
+  return out;
+}
+
+template <class T>
+struct Problem {
+  Case shape;
+  Arguments<T> in;
+  Outputs<T> d;  // gradients of the outputs
+
+  explicit Problem(const Case& s) : shape(s) {
+    std::mt19937 g(unsigned(s.T * 1000 + s.N * 100 + s.I * 10 + s.H));
+    const double scale = 1 / std::sqrt(double(s.H));
+    const int64_t states = s.N * s.H, rows = s.gates() * s.H;
+    in.x = random<T>(g, s.T * s.N * s.I, 1);
+    in.h0 = random<T>(g, states, 1);
+    in.c0 = random<T>(g, s.cell == Cell::lstm ? states : 0, 1);
+    in.weight_ih = random<T>(g, rows * s.I, scale);
+    in.weight_hh = random<T>(g, rows * s.H, scale);
+    in.bias_ih = random<T>(g, rows, scale);
+    in.bias_hh = random<T>(g, rows, scale);
+    d = {random<T>(g, s.T * states, 1), random<T>(g, states, 1),
+         random<T>(g, s.cell == Cell::lstm ? states : 0, 1)};
+  }
+};
+
+template <class T>
+struct Results {
+  Outputs<T> out;
+  Arguments<T> grad;
+
+  std::vector<const std::vector<T>*> all() const {
+    return {&out.y,      &out.h_n,         &out.c_n,          &grad.x,       &grad.h0,
+            &grad.c0,    &grad.weight_ih, &grad.weight_hh, &grad.bias_ih, &grad.bias_hh};
+  }
+};
+
+template <class T>
+Results<T> run(const Problem<T>& p) {
+  const Case& s = p.shape;
+  const Shape shape{s.T, s.N, s.I, s.H};
+  const Arguments<T>& a = p.in;
+  Results<T> r{p.d, a};
+  r.grad.each([](auto& v) { std::fill(v.begin(), v.end(), T(0)); });
+  Outputs<T>& o = r.out;
+  Arguments<T>& g = r.grad;
+  std::vector<T> reserve(std::size_t(s.T * s.N * s.H * 5));
+  if (s.cell == Cell::lstm) {
+    lstm_forward<T>({shape, s.reverse, a.x.data(), a.h0.data(), a.c0.data(), a.weight_ih.data(), a.weight_hh.data(),
+                     a.bias_ih.data(), a.bias_hh.data(), o.y.data(), o.h_n.data(), o.c_n.data(), reserve.data()});
+    lstm_backward<T>({shape, s.reverse, p.d.y.data(), p.d.h_n.data(), p.d.c_n.data(), a.x.data(), a.h0.data(),
+                      a.c0.data(), o.y.data(), a.weight_ih.data(), a.weight_hh.data(), reserve.data(), g.x.data(),
+                      g.h0.data(), g.c0.data(), g.weight_ih.data(), g.weight_hh.data(), g.bias_ih.data(),
+                      g.bias_hh.data()});
+  } else if (s.cell == Cell::gru || s.cell == Cell::gru_reset_before) {
+    const bool after = s.cell == Cell::gru;
+    gru_forward<T>({shape, after, s.reverse, a.x.data(), a.h0.data(), a.weight_ih.data(), a.weight_hh.data(),
+                    a.bias_ih.data(), a.bias_hh.data(), o.y.data(), o.h_n.data(), reserve.data()});
+    gru_backward<T>({shape, after, s.reverse, p.d.y.data(), p.d.h_n.data(), a.x.data(), a.h0.data(), o.y.data(),
+                     a.weight_ih.data(), a.weight_hh.data(), reserve.data(), g.x.data(), g.h0.data(),
+                     g.weight_ih.data(), g.weight_hh.data(), g.bias_ih.data(), g.bias_hh.data()});
+  } else {
+    const bool relu = s.cell == Cell::rnn_relu;
+    rnn_forward<T>({shape, relu, s.reverse, a.x.data(), a.h0.data(), a.weight_ih.data(), a.weight_hh.data(),
+                    a.bias_ih.data(), a.bias_hh.data(), o.y.data(), o.h_n.data()});
+    rnn_backward<T>({shape, relu, s.reverse, p.d.y.data(), p.d.h_n.data(), a.x.data(), a.h0.data(), o.y.data(),
+                     a.weight_ih.data(), a.weight_hh.data(), g.x.data(), g.h0.data(), g.weight_ih.data(),
+                     g.weight_hh.data(), g.bias_ih.data(), g.bias_hh.data()});
+  }
+  return r;
+}
+
+std::vector<double> widen(const auto& v) { return std::vector<double>(v.begin(), v.end()); }
+
+// max |ours - reference| / max(1, max |reference|) over all outputs and gradients.
+template <class T>
+double worst_error(const Problem<T>& p, const Results<T>& ours) {
+  const Arguments<double> in{widen(p.in.x),         widen(p.in.h0),      widen(p.in.c0),     widen(p.in.weight_ih),
+                             widen(p.in.weight_hh), widen(p.in.bias_ih), widen(p.in.bias_hh)};
+  const Outputs<double> d{widen(p.d.y), widen(p.d.h_n), widen(p.d.c_n)};
+  const Results<double> wanted{reference::forward(p.shape, in), reference::gradients(p.shape, in, d)};
+  const auto got = ours.all();
+  const auto want = wanted.all();
+  double worst = 0;
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    double error = 0, size = 1;
+    for (std::size_t j = 0; j < want[i]->size(); ++j) {
+      const double difference = std::abs(double((*got[i])[j]) - (*want[i])[j]);
+      error = difference <= error ? error : difference;  // a NaN stays
+      size = std::max(size, std::abs((*want[i])[j]));
+    }
+    worst = error / size <= worst ? worst : error / size;
+  }
+  return worst;
+}
+
+template <class T>
+constexpr double bound = std::is_same_v<T, float> ? 3e-5 : 1e-11;
+
+template <class T>
+bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
+  return a.size() == b.size() && (a.empty() || !std::memcmp(a.data(), b.data(), a.size() * sizeof(T)));
+}
+
+template <class T>
+std::vector<T> row_of(const std::vector<T>& v, int64_t T_, int64_t N, int64_t width, int64_t row) {
+  std::vector<T> out;
+  for (int64_t t = 0; t < T_; ++t)
+    out.insert(out.end(), v.begin() + (t * N + row) * width, v.begin() + (t * N + row + 1) * width);
+  return out;
+}
+
+// A row on its own gives the bits that it gives within the batch.
+template <class T>
+void check_rows(const std::string& where, const Problem<T>& p, const Results<T>& whole) {
+  const Case& s = p.shape;
+  bool same = true;
+  for (int64_t row = 0; row < s.N; ++row) {
+    Problem<T> one = p;
+    one.shape.N = 1;
+    one.in.x = row_of(p.in.x, s.T, s.N, s.I, row);
+    one.in.h0 = row_of(p.in.h0, 1, s.N, s.H, row);
+    one.d.y = row_of(p.d.y, s.T, s.N, s.H, row);
+    one.d.h_n = row_of(p.d.h_n, 1, s.N, s.H, row);
+    if (s.cell == Cell::lstm) {
+      one.in.c0 = row_of(p.in.c0, 1, s.N, s.H, row);
+      one.d.c_n = row_of(p.d.c_n, 1, s.N, s.H, row);
+    }
+    const Results<T> alone = run(one);
+    same &= same_bits(alone.out.y, row_of(whole.out.y, s.T, s.N, s.H, row)) &&
+            same_bits(alone.grad.x, row_of(whole.grad.x, s.T, s.N, s.I, row)) &&
+            same_bits(alone.grad.h0, row_of(whole.grad.h0, 1, s.N, s.H, row));
+  }
+  check(same, where + ": a row alone differs from the row in its batch");
+}
+
+template <class T>
+void check_cells(const std::string& isa) {
+  const std::string where = isa + (std::is_same_v<T, float> ? " float32 " : " float64 ");
+  const int64_t shapes[][4] = {{1, 1, 1, 1}, {3, 5, 4, 1},  {4, 3, 3, 7},  {2, 7, 5, 15}, {2, 2, 16, 16},
+                               {3, 4, 2, 17}, {2, 13, 1, 24}, {2, 3, 40, 5}, {2, 3, 2, 33}};
+  double worst = 0;
+  for (const auto& [T_, N, I, H] : shapes)
+    for (const Cell cell : {Cell::rnn_tanh, Cell::rnn_relu, Cell::lstm, Cell::gru, Cell::gru_reset_before}) {
+      const Problem<T> p({cell, T_, N, I, H, (T_ + H) % 2 == 0});
+      const Results<T> ours = run(p);
+      const double error = worst_error(p, ours);
+      worst = std::max(worst, error);
+      check(error <= bound<T>, where + name(p.shape) + ": error " + std::to_string(error));
+      check_rows(where + name(p.shape), p, ours);
+    }
+  std::printf("%-9s %s  largest error of outputs and gradients %.1e, allowed %.0e\n", isa.c_str(),
+              std::is_same_v<T, float> ? "float32" : "float64", worst, bound<T>);
+}
+
+// Large enough that the pool is used: see parallel_flops.
+template <class T>
+void check_threads(const std::string& where) {
+  for (const Cell cell : {Cell::rnn_tanh, Cell::lstm, Cell::gru, Cell::gru_reset_before}) {
+    const Problem<T> p({cell, 5, 150, 33, 40, false});
+    set_num_threads(1);
+    const Results<T> one = run(p);
+    for (const int threads : {2, 3, 7}) {
+      set_num_threads(threads);
+      const Results<T> many = run(p);
+      const auto a = one.all(), b = many.all();
+      bool same = true;
+      for (std::size_t i = 0; i < a.size(); ++i) same &= same_bits(*a[i], *b[i]);
+      check(same, where + " " + name(p.shape) + ": " + std::to_string(threads) + " threads differ from one");
+    }
+  }
+}
+
+// Units in the last place between a result and the truth.
+template <class T>
+double ulps(T got, double truth) {
+  const T nearest = T(truth);
+  if (got == nearest) return 0;
+  const T unit = std::nextafter(std::abs(nearest), std::numeric_limits<T>::infinity()) - std::abs(nearest);
+  return std::abs(double(got) - truth) / double(unit);
+}
+
+template <class T>
+void check_math(const std::string& where) {
+  const char* const names[] = {"exp", "sigmoid", "tanh", "softplus"};
+  const double allowed[] = {1, 2.5, 3, 3};
+  std::vector<T> x, y;
+  for (int i = -40000; i <= 40000; ++i) x.push_back(T(i) * T(0.002));
+  y.resize(x.size());
+  for (int f = 0; f < 4; ++f) {
+    kernels<T>().math(f, int64_t(x.size()), x.data(), y.data());
+    double worst = 0;
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      const double v = double(x[i]);
+      const double truth = f == 0   ? std::exp(v)
+                           : f == 1 ? reference::sigmoid(v)
+                           : f == 2 ? std::tanh(v)
+                                    : std::max(v, 0.0) + std::log1p(std::exp(-std::abs(v)));
+      worst = std::max(worst, ulps(y[i], truth));
+    }
+    // in double the truth itself is good to about an ulp
+    const double limit = allowed[f] + (std::is_same_v<T, double> ? 1.5 : 0);
+    check(worst <= limit, where + " " + names[f] + ": " + std::to_string(worst) + " ulp");
+    const T nan = std::numeric_limits<T>::quiet_NaN();
+    T out = 0;
+    kernels<T>().math(f, 1, &nan, &out);
+    check(std::isnan(out), where + " " + names[f] + " of NaN");
+  }
+}
+
+template <class T>
+void check_flat(const std::string& where) {
+  for (const int64_t n : {1, 3, 16, 37}) {
+    std::mt19937 g{unsigned(n)};
+    const auto grad = random<T>(g, n, 1), start = random<T>(g, n, 1);
+    auto data = start;
+    std::vector<T> m(std::size_t(n), T(0)), v(std::size_t(n), T(0));
+    // the first step of Adam moves by lr g / (|g| + eps)
+    kernels<T>().adam({n, data.data(), grad.data(), m.data(), v.data(), T(0.9), T(0.999), T(1e-8), T(0), T(0.1),
+                       T(0.1 / (1 - 0.9)), T(1 / std::sqrt(1 - 0.999)), false});
+    double error = 0;
+    for (std::size_t i = 0; i < std::size_t(n); ++i)
+      error = std::max(error, std::abs(double(data[i]) - (double(start[i]) - 0.1 * std::copysign(1.0, double(grad[i])))));
+    check(error < 1e-5, where + " adam: error " + std::to_string(error));
+
+    double norm = 0, loss = 0, largest = 0;
+    for (const T e : grad) norm += double(e) * double(e);
+    check(std::abs(kernels<T>().squared_norm(n, grad.data()) - norm) < 1e-5 * n, where + " squared norm");
+
+    const int64_t rows = 3;
+    const auto logits = random<T>(g, rows * n, 5);
+    const std::vector<int64_t> targets{0, n - 1, n / 2};
+    std::vector<T> d(logits.size());
+    const double ours = kernels<T>().softmax_cross_entropy(rows, n, logits.data(), targets.data(), d.data());
+    for (int64_t r = 0; r < rows; ++r) {
+      double sum = 0;
+      for (int64_t c = 0; c < n; ++c) sum += std::exp(double(logits[std::size_t(r * n + c)]));
+      loss += std::log(sum) - double(logits[std::size_t(r * n + targets[std::size_t(r)])]);
+      for (int64_t c = 0; c < n; ++c) {
+        const double p = std::exp(double(logits[std::size_t(r * n + c)])) / sum - (c == targets[std::size_t(r)]);
+        largest = std::max(largest, std::abs(double(d[std::size_t(r * n + c)]) - p));
+      }
+    }
+    check(std::abs(ours - loss) < 1e-5 && largest < 1e-6, where + " softmax cross-entropy");
+  }
+}
+
+}  // namespace
+
+int main() {
+  for (const std::string& isa : available_isas()) {
+    set_isa(isa);
+    set_num_threads(1);
+    check_cells<float>(isa);
+    check_cells<double>(isa);
+    check_math<float>(isa + " float32");
+    check_math<double>(isa + " float64");
+    check_flat<float>(isa + " float32");
+    check_flat<double>(isa + " float64");
+    check_threads<float>(isa + " float32");
+    check_threads<double>(isa + " float64");
+  }
+  std::printf("%d checks, %d failures\n", checks, failures);
+  return failures ? 1 : 0;
+}

@@ -1,0 +1,96 @@
+"""What the build promises: a small module with one public symbol, stubs that tell the truth, complete metadata."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import fusedrnn
+from fusedrnn import _core
+
+MODULE = Path(_core.__file__)
+PACKAGE = Path(fusedrnn.__file__).parent
+
+
+def test_the_module_is_small():
+    assert MODULE.stat().st_size < 8 * 2**20
+
+
+def test_the_module_exports_its_initialiser_alone():
+    """One exported kernel would be enough for another library's symbol of the same name to take its place."""
+    nm = shutil.which("nm")
+    if nm is None:
+        pytest.skip("needs nm, of binutils")
+    listing = subprocess.run([nm, "-D", "--defined-only", MODULE], capture_output=True, text=True, check=True).stdout
+    assert [line.split()[-1] for line in listing.splitlines()] == ["PyInit__core"]
+
+
+def stub_functions():
+    tree = ast.parse((PACKAGE / "_core.pyi").read_text())
+    return {
+        node.name: [argument.arg for argument in node.args.args]
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef)
+    }
+
+
+def built_functions():
+    """Names and parameters as pybind11 writes them into the docstrings."""
+    functions = {}
+    for name in dir(_core):
+        documentation = getattr(getattr(_core, name), "__doc__", None) or ""
+        if callable(getattr(_core, name)) and (match := re.match(rf"{name}\((.*)\) -> ", documentation)):
+            functions[name] = re.findall(r"(\w+): ", match[1])
+    return functions
+
+
+def test_stubs_name_what_the_module_has():
+    assert stub_functions() == built_functions()
+    assert "lstm_forward" in stub_functions()
+    names = {name for name in dir(_core) if not name.startswith("__")}
+    assert names - built_functions().keys() == {"compiler"}
+
+
+def test_typed():
+    assert (PACKAGE / "py.typed").exists()
+
+
+def test_metadata():
+    metadata = importlib.metadata.metadata("fusedrnn")
+    assert metadata["Version"] == fusedrnn.__version__ == _core.__version__
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata["Requires-Python"] == ">=3.10"
+    classifiers = metadata.get_all("Classifier")
+    for minor in range(10, 15):
+        assert f"Programming Language :: Python :: 3.{minor}" in classifiers
+    hard = [line for line in metadata.get_all("Requires-Dist") if "extra ==" not in line]
+    assert [re.match(r"\w+", line)[0] for line in hard] == ["numpy"]
+    assert {"train", "test", "bench"} <= set(metadata.get_all("Provides-Extra"))
+
+
+def test_config_is_complete():
+    config = fusedrnn.show_config()
+    assert set(config) == {"version", "isas_built", "isas_available", "isa", "threads", "compiler"}
+    assert config["isa"] in config["isas_available"]
+    assert set(config["isas_available"]) <= set(config["isas_built"])
+    assert config["isas_built"][0] == "baseline"
+    assert config["threads"] >= 1
+    assert re.match(r"(gcc|clang) \d", config["compiler"])
+
+
+def test_importing_needs_numpy_alone():
+    """No extra is imported unless it is used."""
+    import sys
+
+    script = (
+        "import sys, fusedrnn, fusedrnn.optim, fusedrnn.train, fusedrnn.reference, fusedrnn.functional\n"
+        "extras = {'matplotlib', 'rich', 'safetensors', 'typer', 'torch'} & set(sys.modules)\n"
+        "assert not extras, extras\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
