@@ -123,7 +123,7 @@ def test_mnist_rows_and_shifts():
     assert rows.shape == (5, 3, 4)
     assert rows[2, :, 1].tolist() == [1, 1, 1]
     assert rows.sum() == 3
-    moved = mnist.shifted(np.repeat(images, 200, axis=0), np.random.default_rng(0))
+    moved = mnist.shifted(np.repeat(images, 200, axis=0), np.random.default_rng(0), 2)
     places = np.argwhere(moved == 255)[:, 1:]
     assert places.min(0).tolist() == [0, 0]
     assert places.max(0).tolist() == [4, 3]

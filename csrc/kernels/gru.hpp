@@ -47,14 +47,10 @@ struct GruForwardCell : GateCell<T, 4, 3, 2, 3, 3> {
   explicit GruForwardCell(const GruForwardStep<T>& s)
       : Base{s.x, s.h, s.units, s.bias, s.gates, s.gates_stride}, step(s) {}
 
-  template <int R>
-  FUSEDRNN_INLINE void finish(V (&acc)[R][4], int64_t unit, int64_t row) const {
-    if (!step.finish) return this->suspend(acc, unit, row);
+  FUSEDRNN_NOINLINE void finish(const V* sums, int rows, int64_t unit, int64_t row) const {
+    if (!step.finish) return this->suspend(sums, rows, unit, row);
     const int n = this->count(unit);
-    V sums[R * 4];
-    spill(sums, acc);
-#pragma GCC unroll 1
-    for (int r = 0; r < R; ++r) {
+    for (int r = 0; r < rows; ++r) {
       const int64_t q = row + r;
       const V* const z = sums + 4 * r;
       const V h_prev = load<V>(step.h_prev + q * step.h_prev_stride + unit, n);
@@ -86,15 +82,11 @@ struct GruResetForwardCell : GateCell<T, 3, 3, 2, 2, 1> {
   explicit GruResetForwardCell(const GruForwardStep<T>& s)
       : Base{s.x, s.h, s.units, s.bias, s.gates, s.gates_stride}, step(s) {}
 
-  template <int R>
-  FUSEDRNN_INLINE void finish(V (&acc)[R][3], int64_t unit, int64_t row) const {
-    this->suspend(acc, unit, row);
+  FUSEDRNN_NOINLINE void finish(const V* sums, int rows, int64_t unit, int64_t row) const {
+    this->suspend(sums, rows, unit, row);
     if (!step.finish) return;
     const int n = this->count(unit);
-    V sums[R * 3];
-    spill(sums, acc);
-#pragma GCC unroll 1
-    for (int r = 0; r < R; ++r) {
+    for (int r = 0; r < rows; ++r) {
       const V reset = sigmoid(sums[3 * r]), h_prev = load<V>(step.h_prev + (row + r) * step.h_prev_stride + unit, n);
       T* gates = step.gates + (row + r) * step.gates_stride + unit;
       store(gates, reset, n);
@@ -118,16 +110,15 @@ struct GruCandidateCell : DenseCell<T, Vectors, 0> {
   explicit GruCandidateCell(const GruCandidateStep<T>& s)
       : Base{s.reset_h, {}, s.units, s.gates + 2 * s.units, s.gates_stride}, step(s) {}
 
-  template <int R>
-  FUSEDRNN_INLINE void start(V (&acc)[R][Vectors], int64_t unit, int64_t row) const {
-    this->resume(acc, unit, row);
+  FUSEDRNN_INLINE bool uniform() const { return false; }
+  FUSEDRNN_INLINE void start(V* sums, int rows, int64_t unit, int64_t row) const {
+    this->resume(sums, rows, unit, row);
   }
 
-  template <int R>
-  FUSEDRNN_INLINE void finish(V (&acc)[R][Vectors], int64_t unit, int64_t row) const {
-    this->end(acc, unit, row, [&](V a, int64_t u, int64_t r, int count) {
+  FUSEDRNN_NOINLINE void finish(const V* sums, int rows, int64_t unit, int64_t row) const {
+    this->each(rows, unit, row, [&](int i, int64_t u, int64_t r, int count) {
       T* gates = step.gates + r * step.gates_stride + u;
-      const V n = tanh(a);
+      const V n = tanh(sums[i]);
       const V z = load<V>(gates + step.units, count);
       const V h_prev = load<V>(step.h_prev + r * step.h_prev_stride + u, count);
       store(step.y + r * step.y_stride + u, gru_blend(z, n, h_prev), count);
@@ -151,20 +142,19 @@ struct GruBackwardCell : DenseCell<T, Vectors, 0> {
   explicit GruBackwardCell(const GruBackwardStep<T>& s)
       : Base{s.dgates_next, {}, s.units, s.dgates, s.dgates_stride}, step(s) {}
 
-  template <int R>
-  FUSEDRNN_INLINE void start(V (&acc)[R][Vectors], int64_t unit, int64_t row) const {
-    this->begin(acc, unit, row, [&](int64_t u, int64_t r, int n) {
-      return load<V>(step.carry + r * step.carry_stride + u, n);
+  FUSEDRNN_INLINE bool uniform() const { return false; }
+  FUSEDRNN_NOINLINE void start(V* sums, int rows, int64_t unit, int64_t row) const {
+    this->each(rows, unit, row, [&](int i, int64_t u, int64_t r, int n) {
+      sums[i] = load<V>(step.carry + r * step.carry_stride + u, n);
     });
   }
 
-  template <int R>
-  FUSEDRNN_INLINE void finish(V (&acc)[R][Vectors], int64_t unit, int64_t row) const {
-    this->end(acc, unit, row, [&](V dh, int64_t u, int64_t r, int count) {
+  FUSEDRNN_NOINLINE void finish(const V* sums, int rows, int64_t unit, int64_t row) const {
+    this->each(rows, unit, row, [&](int i, int64_t u, int64_t r, int count) {
       const T* gates = step.gates + r * step.gates_stride + u;
       const V z = load<V>(gates + step.units, count), n = load<V>(gates + 2 * step.units, count);
       const V h_prev = load<V>(step.h_prev + r * step.h_prev_stride + u, count);
-      dh = add_dy(dh, step.dy, step.dy_stride, u, r, count);
+      const V dh = add_dy(sums[i], step.dy, step.dy_stride, u, r, count);
       const GruGradient<V> d = gru_pointwise_backward(dh, z, n, h_prev);
       T* dgates = step.dgates + r * step.dgates_stride + u;
       if constexpr (ResetAfter) {
@@ -203,14 +193,12 @@ struct GruResetBackwardCell : DenseCell<T, Vectors, 0> {
   explicit GruResetBackwardCell(const GruResetBackwardStep<T>& s)
       : Base{s.dn, {}, s.units, s.dr, s.dr_stride}, step(s) {}
 
-  template <int R>
-  FUSEDRNN_INLINE void start(V (&acc)[R][Vectors], int64_t unit, int64_t row) const {
-    this->begin(acc, unit, row, [](int64_t, int64_t, int) { return V{}; });
-  }
+  FUSEDRNN_INLINE bool uniform() const { return true; }
+  FUSEDRNN_INLINE void start(V*, int, int64_t, int64_t) const {}
 
-  template <int R>
-  FUSEDRNN_INLINE void finish(V (&acc)[R][Vectors], int64_t unit, int64_t row) const {
-    this->end(acc, unit, row, [&](V d_reset_h, int64_t u, int64_t r, int n) {
+  FUSEDRNN_NOINLINE void finish(const V* sums, int rows, int64_t unit, int64_t row) const {
+    this->each(rows, unit, row, [&](int i, int64_t u, int64_t r, int n) {
+      const V d_reset_h = sums[i];
       const V reset = load<V>(step.gates + r * step.gates_stride + u, n);
       const V h_prev = load<V>(step.h_prev + r * step.h_prev_stride + u, n);
       T* carry = step.carry + r * step.carry_stride + u;

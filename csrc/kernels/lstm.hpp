@@ -44,14 +44,10 @@ struct LstmForwardCell : GateCell<T, 4, 4, 3, 4, 3> {
   explicit LstmForwardCell(const LstmForwardStep<T>& s)
       : Base{s.x, s.h, s.units, s.bias, s.gates, s.gates_stride}, step(s) {}
 
-  template <int R>
-  FUSEDRNN_INLINE void finish(V (&acc)[R][4], int64_t unit, int64_t row) const {
-    if (!step.finish) return this->suspend(acc, unit, row);
+  FUSEDRNN_NOINLINE void finish(const V* sums, int rows, int64_t unit, int64_t row) const {
+    if (!step.finish) return this->suspend(sums, rows, unit, row);
     const int n = this->count(unit);
-    V sums[R * 4];
-    spill(sums, acc);
-#pragma GCC unroll 1
-    for (int r = 0; r < R; ++r) {
+    for (int r = 0; r < rows; ++r) {
       const int64_t q = row + r;
       const V* const z = sums + 4 * r;
       const V c_prev = load<V>(step.c_prev + q * step.c_prev_stride + unit, n);
@@ -84,19 +80,16 @@ struct LstmBackwardCell : DenseCell<T, Vectors, 0> {
   explicit LstmBackwardCell(const LstmBackwardStep<T>& s)
       : Base{s.dgates_next, {}, s.units, s.dgates, s.dgates_stride}, step(s) {}
 
-  template <int R>
-  FUSEDRNN_INLINE void start(V (&acc)[R][Vectors], int64_t unit, int64_t row) const {
-    this->begin(acc, unit, row, [&](int64_t u, int64_t r, int n) {
-      return future_gradient<V>(step.dh_n, step.units, u, r, n);
-    });
+  FUSEDRNN_INLINE bool uniform() const { return !step.dh_n; }
+  FUSEDRNN_NOINLINE void start(V* sums, int rows, int64_t unit, int64_t row) const {
+    this->start_from(step.dh_n, sums, rows, unit, row);
   }
 
-  template <int R>
-  FUSEDRNN_INLINE void finish(V (&acc)[R][Vectors], int64_t unit, int64_t row) const {
-    this->end(acc, unit, row, [&](V dh, int64_t u, int64_t r, int n) {
+  FUSEDRNN_NOINLINE void finish(const V* sums, int rows, int64_t unit, int64_t row) const {
+    this->each(rows, unit, row, [&](int i, int64_t u, int64_t r, int n) {
       const T* gates = step.gates + r * step.gates_stride + u;
       T* dc = step.dc + r * step.dc_stride + u;
-      dh = add_dy(dh, step.dy, step.dy_stride, u, r, n);
+      const V dh = add_dy(sums[i], step.dy, step.dy_stride, u, r, n);
       const LstmGradient<V> d = lstm_pointwise_backward(
           dh, load<V>(dc, n), load<V>(gates, n), load<V>(gates + step.units, n), load<V>(gates + 2 * step.units, n),
           load<V>(gates + 3 * step.units, n), load<V>(step.c + r * step.c_stride + u, n),

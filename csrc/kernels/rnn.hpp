@@ -8,6 +8,13 @@
 namespace fusedrnn::FUSEDRNN_ISA {
 namespace {
 
+// The p-th vector of a panel's bias [units], or zeros.
+template <class Cell, class T>
+FUSEDRNN_INLINE typename Cell::V bias_vector(const Cell& cell, const T* bias, int64_t unit, int p) {
+  using V = typename Cell::V;
+  return bias ? load<V>(bias + unit + p * Cell::W, cell.count(unit + p * Cell::W)) : V{};
+}
+
 template <class T, int Vectors>
 struct AffineCell : DenseCell<T, Vectors, 0> {
   using Base = DenseCell<T, Vectors, 0>;
@@ -16,15 +23,14 @@ struct AffineCell : DenseCell<T, Vectors, 0> {
 
   explicit AffineCell(const AffineStep<T>& s) : Base{s.x, {}, s.units, s.out, s.out_stride}, step(s) {}
 
-  template <int R>
-  FUSEDRNN_INLINE void start(V (&acc)[R][Vectors], int64_t unit, int64_t row) const {
-    if (step.accumulate) return this->resume(acc, unit, row);
-    this->begin(acc, unit, row, [&](int64_t u, int64_t, int n) { return step.bias ? load<V>(step.bias + u, n) : V{}; });
+  FUSEDRNN_INLINE bool uniform() const { return !step.accumulate; }
+  FUSEDRNN_INLINE V initial(int64_t unit, int p) const { return bias_vector(*this, step.bias, unit, p); }
+  FUSEDRNN_INLINE void start(V* sums, int rows, int64_t unit, int64_t row) const {
+    this->resume(sums, rows, unit, row);
   }
 
-  template <int R>
-  FUSEDRNN_INLINE void finish(V (&acc)[R][Vectors], int64_t unit, int64_t row) const {
-    this->suspend(acc, unit, row);
+  FUSEDRNN_NOINLINE void finish(const V* sums, int rows, int64_t unit, int64_t row) const {
+    this->suspend(sums, rows, unit, row);
   }
 };
 
@@ -53,17 +59,16 @@ struct RnnForwardCell : DenseCell<T, Vectors, Vectors> {
 
   explicit RnnForwardCell(const RnnForwardStep<T>& s) : Base{s.x, s.h, s.units, s.y, s.y_stride}, step(s) {}
 
-  template <int R>
-  FUSEDRNN_INLINE void start(V (&acc)[R][Vectors], int64_t unit, int64_t row) const {
-    if (!step.bias) return this->resume(acc, unit, row);
-    this->begin(acc, unit, row, [&](int64_t u, int64_t, int n) { return load<V>(step.bias + u, n); });
+  FUSEDRNN_INLINE bool uniform() const { return step.bias; }
+  FUSEDRNN_INLINE V initial(int64_t unit, int p) const { return bias_vector(*this, step.bias, unit, p); }
+  FUSEDRNN_INLINE void start(V* sums, int rows, int64_t unit, int64_t row) const {
+    this->resume(sums, rows, unit, row);
   }
 
-  template <int R>
-  FUSEDRNN_INLINE void finish(V (&acc)[R][Vectors], int64_t unit, int64_t row) const {
-    if (!step.finish) return this->suspend(acc, unit, row);
-    this->end(acc, unit, row, [&](V z, int64_t u, int64_t r, int n) {
-      store(step.y + r * step.y_stride + u, rnn_pointwise_forward(z, step.relu), n);
+  FUSEDRNN_NOINLINE void finish(const V* sums, int rows, int64_t unit, int64_t row) const {
+    if (!step.finish) return this->suspend(sums, rows, unit, row);
+    this->each(rows, unit, row, [&](int i, int64_t u, int64_t r, int n) {
+      store(step.y + r * step.y_stride + u, rnn_pointwise_forward(sums[i], step.relu), n);
     });
   }
 };
@@ -81,18 +86,15 @@ struct RnnBackwardCell : DenseCell<T, Vectors, 0> {
 
   explicit RnnBackwardCell(const RnnBackwardStep<T>& s) : Base{s.dz_next, {}, s.units, s.dz, s.dz_stride}, step(s) {}
 
-  template <int R>
-  FUSEDRNN_INLINE void start(V (&acc)[R][Vectors], int64_t unit, int64_t row) const {
-    this->begin(acc, unit, row, [&](int64_t u, int64_t r, int n) {
-      return future_gradient<V>(step.dh_n, step.units, u, r, n);
-    });
+  FUSEDRNN_INLINE bool uniform() const { return !step.dh_n; }
+  FUSEDRNN_NOINLINE void start(V* sums, int rows, int64_t unit, int64_t row) const {
+    this->start_from(step.dh_n, sums, rows, unit, row);
   }
 
-  template <int R>
-  FUSEDRNN_INLINE void finish(V (&acc)[R][Vectors], int64_t unit, int64_t row) const {
-    this->end(acc, unit, row, [&](V dh, int64_t u, int64_t r, int n) {
+  FUSEDRNN_NOINLINE void finish(const V* sums, int rows, int64_t unit, int64_t row) const {
+    this->each(rows, unit, row, [&](int i, int64_t u, int64_t r, int n) {
       const V h = load<V>(step.y + r * step.y_stride + u, n);
-      dh = add_dy(dh, step.dy, step.dy_stride, u, r, n);
+      const V dh = add_dy(sums[i], step.dy, step.dy_stride, u, r, n);
       store(step.dz + r * step.dz_stride + u, rnn_pointwise_backward(dh, h, step.relu), n);
     });
   }

@@ -17,6 +17,7 @@
 #endif
 
 #define FUSEDRNN_INLINE inline __attribute__((always_inline))
+#define FUSEDRNN_NOINLINE __attribute__((noinline))
 
 namespace fusedrnn::FUSEDRNN_ISA {
 namespace {

@@ -47,19 +47,36 @@ struct PanelRange {
   bool first, last;    // block
 };
 
-// A Cell offers: V, P of its accumulators, operands x and h with X/XLast and HX/HLast vectors,
-//   start(acc, unit, row)  bias, gradient from above or stored partial sums
-//   resume / suspend       partial sums of the block before / for the next
-//   finish(acc, unit, row) the epilogue
+// A Cell offers: V, P of its accumulators, operands x and h with X/XLast and HX/HLast vectors, and
+//   uniform(), initial(unit, p)            whether all rows start from the same vectors, bias or zeros; these
+//   start / resume(sums, rows, unit, row)  otherwise: gradients from above / partial sums of the block before
+//   suspend(sums, rows, unit, row)         partial sums for the next block
+//   finish(sums, rows, unit, row)          the epilogue
+// sums is [rows, P] vectors in memory: those four stand outside of the tiles, once for all of their sizes, since
+// their texts are long and beside the product they cost little.
 template <int R, class Cell>
 FUSEDRNN_INLINE void tile(const Cell& cell, const PanelRange& range, int64_t row) {
   using V = typename Cell::V;
-  constexpr int W = lanes_of<V>;
-  V acc[R][Cell::P];
-  if (range.first)
-    cell.start(acc, range.unit, row);
-  else
-    cell.resume(acc, range.unit, row);
+  constexpr int W = lanes_of<V>, P = Cell::P;
+  V acc[R][P];
+  V sums[R * P];
+  if (range.first && cell.uniform()) {
+#pragma GCC unroll 8
+    for (int p = 0; p < P; ++p) {
+      const V v = cell.initial(range.unit, p);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) acc[r][p] = v;
+    }
+  } else {
+    if (range.first)
+      cell.start(sums, R, range.unit, row);
+    else
+      cell.resume(sums, R, range.unit, row);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+      for (int p = 0; p < P; ++p) acc[r][p] = sums[r * P + p];
+  }
   accumulate<Cell::X, Cell::XLast>(acc, cell.x.rows + row * cell.x.stride + range.x_from, cell.x.stride,
                                    cell.x.panels + (cell.x.depth * Cell::x_units(range.unit)) + range.x_from * Cell::X * W,
                                    range.x_to - range.x_from);
@@ -68,10 +85,14 @@ FUSEDRNN_INLINE void tile(const Cell& cell, const PanelRange& range, int64_t row
         acc, cell.h.rows + row * cell.h.stride + range.h_from, cell.h.stride,
         cell.h.panels + (cell.h.depth * Cell::h_units(range.unit)) + range.h_from * Cell::HX * W,
         range.h_to - range.h_from);
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+    for (int p = 0; p < P; ++p) sums[r * P + p] = acc[r][p];
   if (range.last)
-    cell.finish(acc, range.unit, row);
+    cell.finish(sums, R, range.unit, row);
   else
-    cell.suspend(acc, range.unit, row);
+    cell.suspend(sums, R, range.unit, row);
 }
 
 template <int R, class Cell>
@@ -131,36 +152,6 @@ FUSEDRNN_INLINE void walk_dense(const Step& step) {
   }
 }
 
-// A tile's accumulators from f(row, vector), or one after another into f(row, vector, sum). These loops are not
-// unrolled: their texts are long, they stand in every tile, and beside the product they cost little. The
-// accumulators go through memory for it, since registers cannot be indexed.
-template <class V, int R, int P, class F>
-FUSEDRNN_INLINE void fill(V (&acc)[R][P], F f) {
-  V sums[R * P];
-#pragma GCC unroll 1
-  for (int i = 0; i < R * P; ++i) sums[i] = f(i / P, i % P);
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 8
-    for (int p = 0; p < P; ++p) acc[r][p] = sums[r * P + p];
-}
-
-template <class V, int R, int P>
-FUSEDRNN_INLINE void spill(V (&sums)[R * P], const V (&acc)[R][P]) {
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 8
-    for (int p = 0; p < P; ++p) sums[r * P + p] = acc[r][p];
-}
-
-template <class V, int R, int P, class F>
-FUSEDRNN_INLINE void drain(const V (&acc)[R][P], F f) {
-  V sums[R * P];
-  spill(sums, acc);
-#pragma GCC unroll 1
-  for (int i = 0; i < R * P; ++i) f(i / P, i % P, sums[i]);
-}
-
 // What the gate cells share: P gates of one vector of units, kept in rows of `gates` between blocks.
 template <class T, int Gates, int XVectors, int XLastGate, int HVectors, int HLastGate>
 struct GateCell {
@@ -172,31 +163,25 @@ struct GateCell {
 
   Operand<T> x, h;
   int64_t units;
-  const T* bias;  // packed [panel][P][W]
+  const T* bias;  // packed [panel][P][W]; null: start from what is in gates
   T* gates;       // [rows, P * units]
   int64_t gates_stride;
 
   FUSEDRNN_INLINE int count(int64_t unit) const { return int(min(W, units - unit)); }
+  FUSEDRNN_INLINE bool uniform() const { return bias; }
+  FUSEDRNN_INLINE V initial(int64_t unit, int p) const { return load<V>(bias + unit * P + p * W); }
+  FUSEDRNN_INLINE void start(V* sums, int rows, int64_t unit, int64_t row) const { resume(sums, rows, unit, row); }
 
-  template <int R>
-  FUSEDRNN_INLINE void start(V (&acc)[R][P], int64_t unit, int64_t row) const {
-    if (!bias) return resume(acc, unit, row);
-#pragma GCC unroll 8
-    for (int p = 0; p < P; ++p) {
-      const V b = load<V>(bias + unit * P + p * W);
-#pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) acc[r][p] = b;
-    }
+  FUSEDRNN_NOINLINE void resume(V* sums, int rows, int64_t unit, int64_t row) const {
+    const int n = count(unit);
+    for (int r = 0; r < rows; ++r)
+      for (int p = 0; p < P; ++p) sums[r * P + p] = load<V>(gates + (row + r) * gates_stride + p * units + unit, n);
   }
 
-  template <int R>
-  FUSEDRNN_INLINE void resume(V (&acc)[R][P], int64_t unit, int64_t row) const {
-    fill(acc, [&](int r, int p) { return load<V>(gates + (row + r) * gates_stride + p * units + unit, count(unit)); });
-  }
-
-  template <int R>
-  FUSEDRNN_INLINE void suspend(const V (&acc)[R][P], int64_t unit, int64_t row) const {
-    drain(acc, [&](int r, int p, V v) { store(gates + (row + r) * gates_stride + p * units + unit, v, count(unit)); });
+  FUSEDRNN_NOINLINE void suspend(const V* sums, int rows, int64_t unit, int64_t row) const {
+    const int n = count(unit);
+    for (int r = 0; r < rows; ++r)
+      for (int p = 0; p < P; ++p) store(gates + (row + r) * gates_stride + p * units + unit, sums[r * P + p], n);
   }
 };
 
@@ -215,37 +200,30 @@ struct DenseCell {
   int64_t partial_stride;
 
   FUSEDRNN_INLINE int count(int64_t unit) const { return int(min(W, units - unit)); }
+  FUSEDRNN_INLINE V initial(int64_t, int) const { return V{}; }
 
-  template <int R>
-  FUSEDRNN_INLINE void resume(V (&acc)[R][P], int64_t unit, int64_t row) const {
-    begin(acc, unit, row, [&](int64_t u, int64_t r, int n) { return load<V>(partial + r * partial_stride + u, n); });
+  // f(i, unit, row, valid lanes) for the i-th vector of a tile.
+  template <class F>
+  FUSEDRNN_INLINE void each(int rows, int64_t unit, int64_t row, F f) const {
+    for (int i = 0; i < rows * P; ++i) f(i, unit + i % P * W, row + i / P, count(unit + i % P * W));
   }
 
-  template <int R>
-  FUSEDRNN_INLINE void suspend(const V (&acc)[R][P], int64_t unit, int64_t row) const {
-    end(acc, unit, row, [&](V a, int64_t u, int64_t r, int n) { store(partial + r * partial_stride + u, a, n); });
+  FUSEDRNN_NOINLINE void resume(V* sums, int rows, int64_t unit, int64_t row) const {
+    each(rows, unit, row, [&](int i, int64_t u, int64_t r, int n) { sums[i] = load<V>(partial + r * partial_stride + u, n); });
   }
 
-  // Every vector of the tile from f(unit, row, valid lanes).
-  template <int R, class F>
-  FUSEDRNN_INLINE void begin(V (&acc)[R][P], int64_t unit, int64_t row, F f) const {
-    fill(acc, [&](int r, int p) { return f(unit + p * W, row + r, count(unit + p * W)); });
+  FUSEDRNN_NOINLINE void suspend(const V* sums, int rows, int64_t unit, int64_t row) const {
+    each(rows, unit, row, [&](int i, int64_t u, int64_t r, int n) { store(partial + r * partial_stride + u, sums[i], n); });
   }
 
-  // f(sum, unit, row, valid lanes) for every vector of the tile.
-  template <int R, class F>
-  FUSEDRNN_INLINE void end(const V (&acc)[R][P], int64_t unit, int64_t row, F f) const {
-    drain(acc, [&](int r, int p, V sum) { f(sum, unit + p * W, row + r, count(unit + p * W)); });
+  // Where a sum starts from a state's gradient [rows, units] at the last step, and from zero at the others.
+  FUSEDRNN_INLINE void start_from(const T* gradient, V* sums, int rows, int64_t unit, int64_t row) const {
+    each(rows, unit, row, [&](int i, int64_t u, int64_t r, int n) { sums[i] = load<V>(gradient + r * units + u, n); });
   }
 };
 
 // Backward: a tile sums what comes from the future (dh_n, or the following step's product), and adds dy last, so
 // that a sequence in pieces, each handing its dh0 to the one before, gives the same bits as the whole.
-template <class V>
-FUSEDRNN_INLINE V future_gradient(const Scalar<V>* dh_n, int64_t units, int64_t unit, int64_t row, int count) {
-  return dh_n ? load<V>(dh_n + row * units + unit, count) : V{};
-}
-
 template <class V>
 FUSEDRNN_INLINE V add_dy(V dh, const Scalar<V>* dy, int64_t dy_stride, int64_t unit, int64_t row, int count) {
   return dy ? load<V>(dy + row * dy_stride + unit, count) + dh : dh;
