@@ -4,9 +4,9 @@
 namespace fusedrnn::bindings {
 namespace {
 
-py::tuple call_gru_forward(const py::object& x, const py::object& h0, const py::object& weight_ih, const py::object& weight_hh,
-                  const py::object& bias_ih, const py::object& bias_hh, bool reset_after, bool reverse,
-                  bool training) {
+py::tuple call_gru_forward(const py::object& x, const py::object& h0, const py::object& weight_ih,
+                           const py::object& weight_hh, const py::object& bias_ih, const py::object& bias_hh,
+                           bool reset_after, bool reverse, bool training) {
   return dispatch_dtype(x, "x", [&](auto scalar) -> py::tuple {
     using T = decltype(scalar);
     const auto [steps, N, I, H] = recurrent_sizes<T>(x, weight_ih, weight_hh, 3);
@@ -35,10 +35,10 @@ py::tuple call_gru_forward(const py::object& x, const py::object& h0, const py::
 }
 
 py::tuple call_gru_backward(const py::object& dy, const py::object& dh_n, const py::object& x, const py::object& h0,
-                   const py::object& y, const py::object& weight_ih, const py::object& weight_hh,
-                   const py::object& reserve, bool reset_after, bool reverse, bool input_grad,
-                   const py::object& dweight_ih, const py::object& dweight_hh, const py::object& dbias_ih,
-                   const py::object& dbias_hh) {
+                            const py::object& y, const py::object& weight_ih, const py::object& weight_hh,
+                            const py::object& reserve, bool reset_after, bool reverse, bool input_grad,
+                            const py::object& dweight_ih, const py::object& dweight_hh, const py::object& dbias_ih,
+                            const py::object& dbias_hh) {
   return dispatch_dtype(x, "x", [&](auto scalar) -> py::tuple {
     using T = decltype(scalar);
     const auto [steps, N, I, H] = recurrent_sizes<T>(x, weight_ih, weight_hh, 3);
@@ -77,8 +77,9 @@ void register_gru(py::module_& m) {
   using namespace py::literals;
   m.def("gru_forward", &call_gru_forward, "x"_a, "h0"_a, "weight_ih"_a, "weight_hh"_a, "bias_ih"_a, "bias_hh"_a,
         "reset_after"_a, "reverse"_a, "training"_a);
-  m.def("gru_backward", &call_gru_backward, "dy"_a, "dh_n"_a, "x"_a, "h0"_a, "y"_a, "weight_ih"_a, "weight_hh"_a, "reserve"_a,
-        "reset_after"_a, "reverse"_a, "input_grad"_a, "dweight_ih"_a, "dweight_hh"_a, "dbias_ih"_a, "dbias_hh"_a);
+  m.def("gru_backward", &call_gru_backward, "dy"_a, "dh_n"_a, "x"_a, "h0"_a, "y"_a, "weight_ih"_a, "weight_hh"_a,
+        "reserve"_a, "reset_after"_a, "reverse"_a, "input_grad"_a, "dweight_ih"_a, "dweight_hh"_a, "dbias_ih"_a,
+        "dbias_hh"_a);
 }
 
 }  // namespace fusedrnn::bindings

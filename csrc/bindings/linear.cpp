@@ -23,8 +23,8 @@ py::object call_linear_forward(const py::object& x, const py::object& weight, co
   });
 }
 
-py::object call_linear_backward(const py::object& dy, const py::object& x, const py::object& weight, const py::object& dweight,
-                    const py::object& dbias, bool input_grad) {
+py::object call_linear_backward(const py::object& dy, const py::object& x, const py::object& weight,
+                                const py::object& dweight, const py::object& dbias, bool input_grad) {
   return dispatch_dtype(x, "x", [&](auto scalar) -> py::object {
     using T = decltype(scalar);
     const py::array x_array = as_array(x, "x"), w = checked<T>(weight, "weight", "x");

@@ -4,9 +4,9 @@
 namespace fusedrnn::bindings {
 namespace {
 
-py::tuple call_lstm_forward(const py::object& x, const py::object& h0, const py::object& c0, const py::object& weight_ih,
-                  const py::object& weight_hh, const py::object& bias_ih, const py::object& bias_hh, bool reverse,
-                  bool training) {
+py::tuple call_lstm_forward(const py::object& x, const py::object& h0, const py::object& c0,
+                            const py::object& weight_ih, const py::object& weight_hh, const py::object& bias_ih,
+                            const py::object& bias_hh, bool reverse, bool training) {
   return dispatch_dtype(x, "x", [&](auto scalar) -> py::tuple {
     using T = decltype(scalar);
     const auto [steps, N, I, H] = recurrent_sizes<T>(x, weight_ih, weight_hh, 4);
@@ -36,10 +36,10 @@ py::tuple call_lstm_forward(const py::object& x, const py::object& h0, const py:
 }
 
 py::tuple call_lstm_backward(const py::object& dy, const py::object& dh_n, const py::object& dc_n, const py::object& x,
-                   const py::object& h0, const py::object& c0, const py::object& y, const py::object& weight_ih,
-                   const py::object& weight_hh, const py::object& reserve, bool reverse, bool input_grad,
-                   const py::object& dweight_ih, const py::object& dweight_hh, const py::object& dbias_ih,
-                   const py::object& dbias_hh) {
+                             const py::object& h0, const py::object& c0, const py::object& y,
+                             const py::object& weight_ih, const py::object& weight_hh, const py::object& reserve,
+                             bool reverse, bool input_grad, const py::object& dweight_ih, const py::object& dweight_hh,
+                             const py::object& dbias_ih, const py::object& dbias_hh) {
   return dispatch_dtype(x, "x", [&](auto scalar) -> py::tuple {
     using T = decltype(scalar);
     const auto [steps, N, I, H] = recurrent_sizes<T>(x, weight_ih, weight_hh, 4);
@@ -78,8 +78,8 @@ py::tuple call_lstm_backward(const py::object& dy, const py::object& dh_n, const
 
 void register_lstm(py::module_& m) {
   using namespace py::literals;
-  m.def("lstm_forward", &call_lstm_forward, "x"_a, "h0"_a, "c0"_a, "weight_ih"_a, "weight_hh"_a, "bias_ih"_a, "bias_hh"_a,
-        "reverse"_a, "training"_a);
+  m.def("lstm_forward", &call_lstm_forward, "x"_a, "h0"_a, "c0"_a, "weight_ih"_a, "weight_hh"_a, "bias_ih"_a,
+        "bias_hh"_a, "reverse"_a, "training"_a);
   m.def("lstm_backward", &call_lstm_backward, "dy"_a, "dh_n"_a, "dc_n"_a, "x"_a, "h0"_a, "c0"_a, "y"_a, "weight_ih"_a,
         "weight_hh"_a, "reserve"_a, "reverse"_a, "input_grad"_a, "dweight_ih"_a, "dweight_hh"_a, "dbias_ih"_a,
         "dbias_hh"_a);

@@ -93,8 +93,8 @@ void register_optim(py::module_& m) {
   m.def("adagrad_step", &adagrad_step, "data"_a, "grad"_a, "sum"_a, "lr"_a, "eps"_a, "weight_decay"_a, "eps_inside"_a);
   m.def("rmsprop_step", &rmsprop_step, "data"_a, "grad"_a, "square_avg"_a, "grad_avg"_a, "momentum_buffer"_a, "lr"_a,
         "alpha"_a, "eps"_a, "momentum"_a, "weight_decay"_a, "eps_inside"_a);
-  m.def("adam_step", &adam_step, "data"_a, "grad"_a, "exp_avg"_a, "exp_avg_sq"_a, "lr"_a, "beta1"_a, "beta2"_a,
-        "eps"_a, "weight_decay"_a, "decoupled"_a, "step"_a);
+  m.def("adam_step", &adam_step, "data"_a, "grad"_a, "exp_avg"_a, "exp_avg_sq"_a, "lr"_a, "beta1"_a, "beta2"_a, "eps"_a,
+        "weight_decay"_a, "decoupled"_a, "step"_a);
   m.def("clip_value", &clip_value, "grad"_a, "limit"_a);
   m.def("scale", &scale, "grad"_a, "factor"_a);
   m.def("squared_norm", &squared_norm, "grad"_a);

@@ -10,9 +10,9 @@ bool is_relu(const std::string& nonlinearity) {
   return nonlinearity == "relu";
 }
 
-py::tuple call_rnn_forward(const py::object& x, const py::object& h0, const py::object& weight_ih, const py::object& weight_hh,
-                  const py::object& bias_ih, const py::object& bias_hh, const std::string& nonlinearity, bool reverse,
-                  bool training) {
+py::tuple call_rnn_forward(const py::object& x, const py::object& h0, const py::object& weight_ih,
+                           const py::object& weight_hh, const py::object& bias_ih, const py::object& bias_hh,
+                           const std::string& nonlinearity, bool reverse, bool training) {
   return dispatch_dtype(x, "x", [&](auto scalar) -> py::tuple {
     using T = decltype(scalar);
     const auto [steps, N, I, H] = recurrent_sizes<T>(x, weight_ih, weight_hh, 1);
@@ -36,10 +36,10 @@ py::tuple call_rnn_forward(const py::object& x, const py::object& h0, const py::
 }
 
 py::tuple call_rnn_backward(const py::object& dy, const py::object& dh_n, const py::object& x, const py::object& h0,
-                   const py::object& y, const py::object& weight_ih, const py::object& weight_hh,
-                   const py::object& reserve, const std::string& nonlinearity, bool reverse, bool input_grad,
-                   const py::object& dweight_ih, const py::object& dweight_hh, const py::object& dbias_ih,
-                   const py::object& dbias_hh) {
+                            const py::object& y, const py::object& weight_ih, const py::object& weight_hh,
+                            const py::object& reserve, const std::string& nonlinearity, bool reverse, bool input_grad,
+                            const py::object& dweight_ih, const py::object& dweight_hh, const py::object& dbias_ih,
+                            const py::object& dbias_hh) {
   return dispatch_dtype(x, "x", [&](auto scalar) -> py::tuple {
     using T = decltype(scalar);
     const auto [steps, N, I, H] = recurrent_sizes<T>(x, weight_ih, weight_hh, 1);
@@ -78,8 +78,9 @@ void register_rnn(py::module_& m) {
   using namespace py::literals;
   m.def("rnn_forward", &call_rnn_forward, "x"_a, "h0"_a, "weight_ih"_a, "weight_hh"_a, "bias_ih"_a, "bias_hh"_a,
         "nonlinearity"_a, "reverse"_a, "training"_a);
-  m.def("rnn_backward", &call_rnn_backward, "dy"_a, "dh_n"_a, "x"_a, "h0"_a, "y"_a, "weight_ih"_a, "weight_hh"_a, "reserve"_a,
-        "nonlinearity"_a, "reverse"_a, "input_grad"_a, "dweight_ih"_a, "dweight_hh"_a, "dbias_ih"_a, "dbias_hh"_a);
+  m.def("rnn_backward", &call_rnn_backward, "dy"_a, "dh_n"_a, "x"_a, "h0"_a, "y"_a, "weight_ih"_a, "weight_hh"_a,
+        "reserve"_a, "nonlinearity"_a, "reverse"_a, "input_grad"_a, "dweight_ih"_a, "dweight_hh"_a, "dbias_ih"_a,
+        "dbias_hh"_a);
 }
 
 }  // namespace fusedrnn::bindings

@@ -15,25 +15,25 @@ template <class T>
 struct RnnForward {
   Shape shape;
   bool relu, reverse;
-  const T* x;                     // [T, N, I]
-  const T* h0;                    // [N, H] or null: zeros
+  const T* x;                      // [T, N, I]
+  const T* h0;                     // [N, H] or null: zeros
   const T *weight_ih, *weight_hh;  // [H, I], [H, H]
   const T *bias_ih, *bias_hh;      // [H] or null
-  T* y;                           // [T, N, H]
-  T* h_n;                         // [N, H]
+  T* y;                            // [T, N, H]
+  T* h_n;                          // [N, H]
 };
 
 template <class T>
 struct RnnBackward {
   Shape shape;
   bool relu, reverse;
-  const T *dy, *dh_n;              // [T, N, H], [N, H]; either may be null
+  const T *dy, *dh_n;  // [T, N, H], [N, H]; either may be null
   const T *x, *h0, *y;
   const T *weight_ih, *weight_hh;
-  T* dx;                           // [T, N, I] or null: not wanted
-  T* dh0;                          // [N, H]
-  T *dweight_ih, *dweight_hh;      // [H, I], [H, H], added to
-  T *dbias_ih, *dbias_hh;          // [H], added to, or null
+  T* dx;                       // [T, N, I] or null: not wanted
+  T* dh0;                      // [N, H]
+  T *dweight_ih, *dweight_hh;  // [H, I], [H, H], added to
+  T *dbias_ih, *dbias_hh;      // [H], added to, or null
 };
 
 template <class T>
@@ -45,19 +45,19 @@ struct LstmForward {
   const T *weight_ih, *weight_hh;  // [4H, I], [4H, H]; gates i, f, g, o
   const T *bias_ih, *bias_hh;      // [4H] or null
   T* y;
-  T *h_n, *c_n;                    // [N, H]
-  T* reserve;                      // [T, N, 5H]: activated i, f, g, o, then c; null: inference
+  T *h_n, *c_n;  // [N, H]
+  T* reserve;    // [T, N, 5H]: activated i, f, g, o, then c; null: inference
 };
 
 template <class T>
 struct LstmBackward {
   Shape shape;
   bool reverse;
-  const T *dy, *dh_n, *dc_n;       // any may be null
+  const T *dy, *dh_n, *dc_n;  // any may be null
   const T *x, *h0, *c0, *y;
   const T *weight_ih, *weight_hh;
   const T* reserve;
-  T* dx;                           // or null
+  T* dx;  // or null
   T *dh0, *dc0;
   T *dweight_ih, *dweight_hh, *dbias_ih, *dbias_hh;
 };
@@ -70,7 +70,7 @@ struct GruForward {
   const T *weight_ih, *weight_hh;  // [3H, I], [3H, H]; gates r, z, n
   const T *bias_ih, *bias_hh;      // [3H] or null
   T *y, *h_n;
-  T* reserve;                      // [T, N, 4H]: r, z, n, W_hn h + b_hn; reset before: [T, N, 3H]; null: inference
+  T* reserve;  // [T, N, 4H]: r, z, n, W_hn h + b_hn; reset before: [T, N, 3H]; null: inference
 };
 
 template <class T>

@@ -6,8 +6,8 @@
 
 namespace fusedrnn {
 
-#define FUSEDRNN_DECLARE(name)                \
-  namespace name {                            \
+#define FUSEDRNN_DECLARE(name)                   \
+  namespace name {                               \
   extern const KernelTable<float> table_float;   \
   extern const KernelTable<double> table_double; \
   }

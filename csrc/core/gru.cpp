@@ -81,8 +81,7 @@ void gru_forward(const GruForward<T>& p) {
         step.y = after ? y : reset_h + a * H;
         step.y_stride = H;
         kernel(step);
-        if (!after)
-          k.gru_candidate({b - a, H, {step.y, H, packed_hn, H}, keep, step.gates, stride, h_prev, H, y, H});
+        if (!after) k.gru_candidate({b - a, H, {step.y, H, packed_hn, H}, keep, step.gates, stride, h_prev, H, y, H});
       }
     });
   }
@@ -95,8 +94,8 @@ void gru_backward(const GruBackward<T>& p) {
   const KernelTable<T>& k = kernels<T>();
   const int lanes = k.lanes;
   const bool after = p.reset_after;
-  const int64_t G = (after ? 4 : 3) * H;        // of a reserve row and of a dgates row
-  const int64_t D = (after ? 3 : 2) * H;        // terms of the recurrent product: dr, dz, (dnh)
+  const int64_t G = (after ? 4 : 3) * H;  // of a reserve row and of a dgates row
+  const int64_t D = (after ? 3 : 2) * H;  // terms of the recurrent product: dr, dz, (dnh)
   const int64_t HH = H * H, IH = H * I;
   Scratch scratch;
   T* const packed_hh = scratch.take<T>(padded(H, lanes) * D);
@@ -114,8 +113,8 @@ void gru_backward(const GruBackward<T>& p) {
   const T* const h0 = p.h0 ? p.h0 : scratch.zeros<T>(N * H);
 
   const Steps order(p.shape, p.reverse, G);
-  T* const dgates = scratch.take<T>(order.block() * N * G);  // a block's times, ascending
-  T* const next = scratch.take<T>(N * G);                    // dgates of the step after the block
+  T* const dgates = scratch.take<T>(order.block() * N * G);                     // a block's times, ascending
+  T* const next = scratch.take<T>(N * G);                                       // dgates of the step after the block
   T* const reset_h = after ? nullptr : scratch.take<T>(order.block() * N * H);  // r * h_prev
   T* const sums_ih = scratch.zeros<T>(I * 3 * H);
   T* const sums_hh = scratch.zeros<T>(H * D);
@@ -148,18 +147,29 @@ void gru_backward(const GruBackward<T>& p) {
         step.dgates_stride = G;
         (after ? k.gru_backward : k.gru_before_backward)(step);
         if (!after)
-          k.gru_reset_backward({b - a, H, {step.dgates, G, packed_hn, H}, step.gates, G, h_prev, H, step.carry, H,
-                                step.dgates + H, G, reset_h + ((t - from) * N + a) * H, H});
+          k.gru_reset_backward({b - a,
+                                H,
+                                {step.dgates, G, packed_hn, H},
+                                step.gates,
+                                G,
+                                h_prev,
+                                H,
+                                step.carry,
+                                H,
+                                step.dgates + H,
+                                G,
+                                reset_h + ((t - from) * N + a) * H,
+                                H});
       }
     });
     const int64_t rows = (last - first) * N;
     std::vector<OuterProduct<T>> outers{{rows, p.x + from * N * I, I, dgates, G, 3 * H, sums_ih, bias_ih}};
-    for_previous_states(p.shape, p.reverse, first, last, from, h0, p.y, dgates, G,
-                        [&](int64_t n, const T* h, const T* d) {
-                          outers.push_back({n, h, H, d + H, G, D, sums_hh, bias_hh});
-                        });
+    for_previous_states(
+        p.shape, p.reverse, first, last, from, h0, p.y, dgates, G,
+        [&](int64_t n, const T* h, const T* d) { outers.push_back({n, h, H, d + H, G, D, sums_hh, bias_hh}); });
     if (!after) outers.push_back({rows, reset_h, H, dgates, G, H, sums_hn, nullptr});
-    const AffineStep<T> dx{rows, I, {dgates, G, packed_ih, 3 * H}, nullptr, false, p.dx ? p.dx + from * N * I : nullptr, I};
+    const AffineStep<T> dx{rows, I, {dgates, G, packed_ih, 3 * H}, nullptr, false, p.dx ? p.dx + from * N * I : nullptr,
+                           I};
     gradient_products(outers, p.dx ? &dx : nullptr);
     copy(next, dgates + (order.time(first) - from) * N * G, N * G);
     last = first;

@@ -61,7 +61,9 @@ void lstm_forward(const LstmForward<T>& p) {
         step.gates_stride = gates_stride;
         step.c = keep ? step.gates + 4 * H : p.c_n + a * H;
         step.c_stride = keep ? gates_stride : H;
-        step.c_prev = s == 0 ? (keep ? c0 : p.c_n) + a * H : keep ? gates_at(before) + a * gates_stride + 4 * H : step.c;
+        step.c_prev = s == 0 ? (keep ? c0 : p.c_n) + a * H
+                      : keep ? gates_at(before) + a * gates_stride + 4 * H
+                             : step.c;
         step.c_prev_stride = s == 0 ? H : step.c_stride;
         step.y = p.y + (t * N + a) * H;
         step.y_stride = H;
@@ -123,13 +125,12 @@ void lstm_backward(const LstmBackward<T>& p) {
         k.lstm_backward(step);
       }
     });
-    std::vector<OuterProduct<T>> outers{
-        {(last - first) * N, p.x + from * N * I, I, dgates, G, G, sums_ih, bias_sums}};
-    for_previous_states(p.shape, p.reverse, first, last, from, h0, p.y, dgates, G,
-                        [&](int64_t rows, const T* h, const T* d) {
-                          outers.push_back({rows, h, H, d, G, G, sums_hh, nullptr});
-                        });
-    const AffineStep<T> dx{(last - first) * N, I, {dgates, G, packed_ih, G}, nullptr, false, p.dx ? p.dx + from * N * I : nullptr, I};
+    std::vector<OuterProduct<T>> outers{{(last - first) * N, p.x + from * N * I, I, dgates, G, G, sums_ih, bias_sums}};
+    for_previous_states(
+        p.shape, p.reverse, first, last, from, h0, p.y, dgates, G,
+        [&](int64_t rows, const T* h, const T* d) { outers.push_back({rows, h, H, d, G, G, sums_hh, nullptr}); });
+    const AffineStep<T> dx{
+        (last - first) * N, I, {dgates, G, packed_ih, G}, nullptr, false, p.dx ? p.dx + from * N * I : nullptr, I};
     gradient_products(outers, p.dx ? &dx : nullptr);
     copy(next, dgates + (order.time(first) - from) * N * G, N * G);
     last = first;

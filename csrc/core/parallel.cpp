@@ -26,8 +26,8 @@ int default_threads() {
     char* end = nullptr;
     const long n = std::strtol(text, &end, 10);
     if (end == text || *end != '\0' || n < 1 || n > most_threads)
-      throw std::invalid_argument("FUSEDRNN_NUM_THREADS: expected an integer from 1 to 256, got '" +
-                                  std::string(text) + "'");
+      throw std::invalid_argument("FUSEDRNN_NUM_THREADS: expected an integer from 1 to 256, got '" + std::string(text) +
+                                  "'");
     return int(n);
   }
   cpu_set_t mask;

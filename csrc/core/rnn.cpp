@@ -26,8 +26,15 @@ void rnn_forward(const RnnForward<T>& p) {
     const int64_t last = std::min(T_, first + block), from = order.time_from(first, last);
     if (separate)  // the partial sums wait in y
       parallel_rows((last - first) * N, 2.0 * double((last - first) * N) * double(I * H), [&](int64_t a, int64_t b) {
-        k.rnn_forward({b - a, H, {p.x + (from * N + a) * I, I, packed_ih, I}, {}, bias, false, p.relu,
-                       p.y + (from * N + a) * H, H});
+        k.rnn_forward({b - a,
+                       H,
+                       {p.x + (from * N + a) * I, I, packed_ih, I},
+                       {},
+                       bias,
+                       false,
+                       p.relu,
+                       p.y + (from * N + a) * H,
+                       H});
       });
     parallel_rows(N, 2.0 * double((last - first) * N) * double((separate ? H : I + H) * H), [&](int64_t a, int64_t b) {
       for (int64_t s = first; s < last; ++s) {
@@ -35,8 +42,8 @@ void rnn_forward(const RnnForward<T>& p) {
         Operand<T> x{};
         if (!separate) x = {p.x + (t * N + a) * I, I, packed_ih, I};
         const T* h = (s == 0 ? h0 : p.y + order.time(s - 1) * N * H) + a * H;
-        k.rnn_forward({b - a, H, x, {h, H, packed_hh, H}, separate ? nullptr : bias, true, p.relu,
-                       p.y + (t * N + a) * H, H});
+        k.rnn_forward(
+            {b - a, H, x, {h, H, packed_hh, H}, separate ? nullptr : bias, true, p.relu, p.y + (t * N + a) * H, H});
       }
     });
   }
@@ -67,18 +74,25 @@ void rnn_backward(const RnnBackward<T>& p) {
       for (int64_t s = last - 1; s >= first; --s) {
         const int64_t t = order.time(s);
         const T* following = s + 1 < last ? dz + (order.time(s + 1) - from) * N * H : next;
-        k.rnn_backward({b - a, H, {following + a * H, H, packed_hh, s == T_ - 1 ? 0 : H},
-                        p.dy ? p.dy + (t * N + a) * H : nullptr, H,
-                        s == T_ - 1 && p.dh_n ? p.dh_n + a * H : nullptr, p.y + (t * N + a) * H, H, p.relu,
-                        dz + ((t - from) * N + a) * H, H});
+        k.rnn_backward({b - a,
+                        H,
+                        {following + a * H, H, packed_hh, s == T_ - 1 ? 0 : H},
+                        p.dy ? p.dy + (t * N + a) * H : nullptr,
+                        H,
+                        s == T_ - 1 && p.dh_n ? p.dh_n + a * H : nullptr,
+                        p.y + (t * N + a) * H,
+                        H,
+                        p.relu,
+                        dz + ((t - from) * N + a) * H,
+                        H});
       }
     });
     std::vector<OuterProduct<T>> outers{{(last - first) * N, p.x + from * N * I, I, dz, H, H, sums_ih, bias_sums}};
-    for_previous_states(p.shape, p.reverse, first, last, from, h0, p.y, dz, H,
-                        [&](int64_t rows, const T* h, const T* d) {
-                          outers.push_back({rows, h, H, d, H, H, sums_hh, nullptr});
-                        });
-    const AffineStep<T> dx{(last - first) * N, I, {dz, H, packed_ih, H}, nullptr, false, p.dx ? p.dx + from * N * I : nullptr, I};
+    for_previous_states(
+        p.shape, p.reverse, first, last, from, h0, p.y, dz, H,
+        [&](int64_t rows, const T* h, const T* d) { outers.push_back({rows, h, H, d, H, H, sums_hh, nullptr}); });
+    const AffineStep<T> dx{
+        (last - first) * N, I, {dz, H, packed_ih, H}, nullptr, false, p.dx ? p.dx + from * N * I : nullptr, I};
     gradient_products(outers, p.dx ? &dx : nullptr);
     copy(next, dz + (order.time(first) - from) * N * H, N * H);
     last = first;

@@ -20,7 +20,8 @@ struct ExpConstants<float> {
   static constexpr float round_magic = 12582912.0f;
   static constexpr int mantissa_bits = 23;
   // Up to finite_power n <= 127 and 2^n is finite; -126 is the last normal power; exp overflows at `overflow`.
-  static constexpr float highest = 89.0f, lowest = -87.33654f, finite_power = 88.25f, half_above = 88.0f, overflow = 88.722839f;
+  static constexpr float highest = 89.0f, lowest = -87.33654f, finite_power = 88.25f, half_above = 88.0f,
+                         overflow = 88.722839f;
   static constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
   static constexpr float q[] = {0.5f, 0.16666576845993976f, 0.041666554437685939f, 0.0083632029715758549f,
                                 0.0013926213466332443f};
@@ -30,7 +31,8 @@ template <>
 struct ExpConstants<double> {
   static constexpr double round_magic = 6755399441055744.0;
   static constexpr int mantissa_bits = 52;
-  static constexpr double highest = 710.0, lowest = -708.39, finite_power = 709.25, half_above = 709.0, overflow = 709.782712893383996;
+  static constexpr double highest = 710.0, lowest = -708.39, finite_power = 709.25, half_above = 709.0,
+                          overflow = 709.782712893383996;
   static constexpr double ln2_high = 6.93147180369123816490e-01, ln2_low = 1.90821492927058770002e-10;
   static constexpr double q[] = {0.5,
                                  0.16666666666666667456,

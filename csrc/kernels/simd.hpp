@@ -115,8 +115,7 @@ FUSEDRNN_INLINE V fma(V a, V b, V c) {
   if constexpr (sizeof(V) == 32 && sizeof(Scalar<V>) == 8)
     return (V)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
   if constexpr (sizeof(V) == 16 && sizeof(Scalar<V>) == 4) return (V)_mm_fmadd_ps((__m128)a, (__m128)b, (__m128)c);
-  if constexpr (sizeof(V) == 16 && sizeof(Scalar<V>) == 8)
-    return (V)_mm_fmadd_pd((__m128d)a, (__m128d)b, (__m128d)c);
+  if constexpr (sizeof(V) == 16 && sizeof(Scalar<V>) == 8) return (V)_mm_fmadd_pd((__m128d)a, (__m128d)b, (__m128d)c);
 #elif defined(__aarch64__)
   if constexpr (sizeof(Scalar<V>) == 4) return (V)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
   if constexpr (sizeof(Scalar<V>) == 8) return (V)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);

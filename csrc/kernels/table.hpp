@@ -236,10 +236,10 @@ struct KernelTable {
   void (*rnn_backward)(const RnnBackwardStep<T>&);
   void (*lstm_forward)(const LstmForwardStep<T>&);
   void (*lstm_backward)(const LstmBackwardStep<T>&);
-  void (*gru_forward)(const GruForwardStep<T>&);         // reset after
-  void (*gru_reset_forward)(const GruForwardStep<T>&);   // reset before: r, z and r * h
-  void (*gru_candidate)(const GruCandidateStep<T>&);     // reset before: n and h
-  void (*gru_backward)(const GruBackwardStep<T>&);       // reset after
+  void (*gru_forward)(const GruForwardStep<T>&);        // reset after
+  void (*gru_reset_forward)(const GruForwardStep<T>&);  // reset before: r, z and r * h
+  void (*gru_candidate)(const GruCandidateStep<T>&);    // reset before: n and h
+  void (*gru_backward)(const GruBackwardStep<T>&);      // reset after
   void (*gru_before_backward)(const GruBackwardStep<T>&);
   void (*gru_reset_backward)(const GruResetBackwardStep<T>&);
   void (*weight_gradient)(const WeightGradient<T>&);

@@ -42,9 +42,9 @@ FUSEDRNN_INLINE void accumulate(V (&acc)[R][P], const Scalar<V>* a, int64_t stri
 
 // The part of a tile's work that does not change from row group to row group.
 struct PanelRange {
-  int64_t unit;        // first unit of the panel
+  int64_t unit;                        // first unit of the panel
   int64_t x_from, x_to, h_from, h_to;  // this block of the sum
-  bool first, last;    // block
+  bool first, last;                    // block
 };
 
 // A Cell offers: V, P of its accumulators, operands x and h with X/XLast and HX/HLast vectors, and
@@ -77,9 +77,10 @@ FUSEDRNN_INLINE void tile(const Cell& cell, const PanelRange& range, int64_t row
 #pragma GCC unroll 8
       for (int p = 0; p < P; ++p) acc[r][p] = sums[r * P + p];
   }
-  accumulate<Cell::X, Cell::XLast>(acc, cell.x.rows + row * cell.x.stride + range.x_from, cell.x.stride,
-                                   cell.x.panels + (cell.x.depth * Cell::x_units(range.unit)) + range.x_from * Cell::X * W,
-                                   range.x_to - range.x_from);
+  accumulate<Cell::X, Cell::XLast>(
+      acc, cell.x.rows + row * cell.x.stride + range.x_from, cell.x.stride,
+      cell.x.panels + (cell.x.depth * Cell::x_units(range.unit)) + range.x_from * Cell::X * W,
+      range.x_to - range.x_from);
   if constexpr (Cell::HX > 0)
     accumulate<Cell::HX, Cell::HLast>(
         acc, cell.h.rows + row * cell.h.stride + range.h_from, cell.h.stride,
@@ -102,7 +103,7 @@ FUSEDRNN_INLINE void row_groups(const Cell& cell, const PanelRange& range, int64
     tile<R>(cell, range, row);
     row += R;
   }
-  if constexpr (R > 1) row_groups < R == 3 ? 2 : R == 6 ? 4 : R / 2 > (cell, range, row, rows);
+  if constexpr (R > 1) row_groups<R == 3 ? 2 : R == 6 ? 4 : R / 2>(cell, range, row, rows);
 }
 
 // All rows for one panel, in blocks of the sum small enough for the cache when the rows can reuse them.
@@ -209,11 +210,13 @@ struct DenseCell {
   }
 
   FUSEDRNN_NOINLINE void resume(V* sums, int rows, int64_t unit, int64_t row) const {
-    each(rows, unit, row, [&](int i, int64_t u, int64_t r, int n) { sums[i] = load<V>(partial + r * partial_stride + u, n); });
+    each(rows, unit, row,
+         [&](int i, int64_t u, int64_t r, int n) { sums[i] = load<V>(partial + r * partial_stride + u, n); });
   }
 
   FUSEDRNN_NOINLINE void suspend(const V* sums, int rows, int64_t unit, int64_t row) const {
-    each(rows, unit, row, [&](int i, int64_t u, int64_t r, int n) { store(partial + r * partial_stride + u, sums[i], n); });
+    each(rows, unit, row,
+         [&](int i, int64_t u, int64_t r, int n) { store(partial + r * partial_stride + u, sums[i], n); });
   }
 
   // Where a sum starts from a state's gradient [rows, units] at the last step, and from zero at the others.

@@ -62,8 +62,7 @@ struct Problem {
     in.weight_hh = random<T>(g, rows * s.H, scale);
     in.bias_ih = random<T>(g, rows, scale);
     in.bias_hh = random<T>(g, rows, scale);
-    d = {random<T>(g, s.T * states, 1), random<T>(g, states, 1),
-         random<T>(g, s.cell == Cell::lstm ? states : 0, 1)};
+    d = {random<T>(g, s.T * states, 1), random<T>(g, states, 1), random<T>(g, s.cell == Cell::lstm ? states : 0, 1)};
   }
 };
 
@@ -73,8 +72,8 @@ struct Results {
   Arguments<T> grad;
 
   std::vector<const std::vector<T>*> all() const {
-    return {&out.y,      &out.h_n,         &out.c_n,          &grad.x,       &grad.h0,
-            &grad.c0,    &grad.weight_ih, &grad.weight_hh, &grad.bias_ih, &grad.bias_hh};
+    return {&out.y,   &out.h_n,        &out.c_n,        &grad.x,       &grad.h0,
+            &grad.c0, &grad.weight_ih, &grad.weight_hh, &grad.bias_ih, &grad.bias_hh};
   }
 };
 
@@ -115,19 +114,26 @@ Results<T> run(const Problem<T>& p) {
 
 std::vector<double> widen(const auto& v) { return std::vector<double>(v.begin(), v.end()); }
 
-// max |ours - reference| / max(1, max |reference|) over all outputs and gradients.
+// Of every this many elements of the arguments the gradient is compared: which one, changes from case to case.
+constexpr std::size_t gradient_stride = 7;
+
+// max |ours - reference| / max(1, max |reference|) over all outputs and the gradients compared.
 template <class T>
 double worst_error(const Problem<T>& p, const Results<T>& ours) {
   const Arguments<double> in{widen(p.in.x),         widen(p.in.h0),      widen(p.in.c0),     widen(p.in.weight_ih),
                              widen(p.in.weight_hh), widen(p.in.bias_ih), widen(p.in.bias_hh)};
   const Outputs<double> d{widen(p.d.y), widen(p.d.h_n), widen(p.d.c_n)};
-  const Results<double> wanted{reference::forward(p.shape, in), reference::gradients(p.shape, in, d)};
+  static std::size_t offset = 0;
+  const std::size_t stride = p.shape.H < 10 ? 1 : gradient_stride;
+  const Results<double> wanted{reference::forward(p.shape, in),
+                               reference::gradients(p.shape, in, d, stride, ++offset % stride)};
   const auto got = ours.all();
   const auto want = wanted.all();
   double worst = 0;
   for (std::size_t i = 0; i < want.size(); ++i) {
     double error = 0, size = 1;
     for (std::size_t j = 0; j < want[i]->size(); ++j) {
+      if (std::isnan((*want[i])[j])) continue;  // not computed
       const double difference = std::abs(double((*got[i])[j]) - (*want[i])[j]);
       error = difference <= error ? error : difference;  // a NaN stays
       size = std::max(size, std::abs((*want[i])[j]));
@@ -180,7 +186,7 @@ void check_rows(const std::string& where, const Problem<T>& p, const Results<T>&
 template <class T>
 void check_cells(const std::string& isa) {
   const std::string where = isa + (std::is_same_v<T, float> ? " float32 " : " float64 ");
-  const int64_t shapes[][4] = {{1, 1, 1, 1}, {3, 5, 4, 1},  {4, 3, 3, 7},  {2, 7, 5, 15}, {2, 2, 16, 16},
+  const int64_t shapes[][4] = {{1, 1, 1, 1},  {3, 5, 4, 1},   {4, 3, 3, 7},  {2, 7, 5, 15}, {2, 2, 16, 16},
                                {3, 4, 2, 17}, {2, 13, 1, 24}, {2, 3, 40, 5}, {2, 3, 2, 33}};
   double worst = 0;
   for (const auto& [T_, N, I, H] : shapes)
@@ -263,7 +269,8 @@ void check_flat(const std::string& where) {
                        T(0.1 / (1 - 0.9)), T(1 / std::sqrt(1 - 0.999)), false});
     double error = 0;
     for (std::size_t i = 0; i < std::size_t(n); ++i)
-      error = std::max(error, std::abs(double(data[i]) - (double(start[i]) - 0.1 * std::copysign(1.0, double(grad[i])))));
+      error =
+          std::max(error, std::abs(double(data[i]) - (double(start[i]) - 0.1 * std::copysign(1.0, double(grad[i])))));
     check(error < 1e-5, where + " adam: error " + std::to_string(error));
 
     double norm = 0, loss = 0, largest = 0;

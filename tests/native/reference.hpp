@@ -2,6 +2,7 @@
 // with dual numbers exact gradients, so that no backward pass is written a second time.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -125,17 +126,28 @@ Outputs<S> forward(const Case& s, const Arguments<S>& a) {
   return out;
 }
 
-// Gradients of sum(dy y) + sum(dh_n h_n) + sum(dc_n c_n).
-inline Arguments<double> gradients(const Case& s, const Arguments<double>& a, const Outputs<double>& d) {
-  Arguments<Dual> lifted;
+// Gradients of sum(dy y) + sum(dh_n h_n) + sum(dc_n c_n). Every `stride`-th element of the arguments, counted
+// through all of them from `offset`, is computed; NaN marks the others.
+inline Arguments<double> gradients(const Case& s, const Arguments<double>& a, const Outputs<double>& d,
+                                   std::size_t stride, std::size_t offset) {
   const auto lift = [](const std::vector<double>& v) { return std::vector<Dual>(v.begin(), v.end()); };
-  lifted = {lift(a.x),         lift(a.h0),      lift(a.c0),     lift(a.weight_ih),
-            lift(a.weight_hh), lift(a.bias_ih), lift(a.bias_hh)};
+  Arguments<Dual> lifted{lift(a.x),         lift(a.h0),      lift(a.c0),     lift(a.weight_ih),
+                         lift(a.weight_hh), lift(a.bias_ih), lift(a.bias_hh)};
+  Arguments<double> g = a;
   std::vector<Dual*> elements;
-  lifted.each([&](auto& v) {
-    for (Dual& e : v) elements.push_back(&e);
+  std::vector<double*> slots;
+  std::size_t number = 0;
+  g.each([&](auto& v) {
+    for (double& e : v) {
+      e = std::nan("");
+      if (number++ % stride == offset) slots.push_back(&e);
+    }
   });
-  std::vector<double> flat;
+  number = 0;
+  lifted.each([&](auto& v) {
+    for (Dual& e : v)
+      if (number++ % stride == offset) elements.push_back(&e);
+  });
   for (std::size_t first = 0; first < elements.size(); first += Dual::directions) {
     const std::size_t count = std::min(elements.size() - first, std::size_t(Dual::directions));
     for (std::size_t i = 0; i < count; ++i) elements[first + i]->slope[i] = 1;
@@ -149,15 +161,9 @@ inline Arguments<double> gradients(const Case& s, const Arguments<double>& a, co
       add(out.y, d.y);
       add(out.h_n, d.h_n);
       add(out.c_n, d.c_n);
-      flat.push_back(sum);
+      *slots[first + i] = sum;
     }
   }
-  Arguments<double> g = a;
-  auto next = flat.begin();
-  g.each([&](auto& v) {
-    std::copy(next, next + std::ptrdiff_t(v.size()), v.begin());
-    next += std::ptrdiff_t(v.size());
-  });
   return g;
 }
 
