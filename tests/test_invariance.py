@@ -179,6 +179,26 @@ print(codes)
     assert (result.returncode, result.stdout.strip()) == (0, str([0] * 20)), result.stderr
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space through /proc and RLIMIT_AS")
+def test_threads_that_cannot_start_are_done_without(run_python):
+    script = """
+import resource
+runtime.set_num_threads(1)
+expected = compute()
+runtime.set_num_threads(64)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (32 << 20),) * 2)
+try:
+    for _ in range(64):
+        threading.Thread(target=time.sleep, args=(1,)).start()
+    print("no limit")
+except RuntimeError:
+    print(compute() == expected)
+"""
+    result = run_python(COMPUTE + script)
+    assert (result.returncode, result.stdout.strip()) == (0, "True"), result.stderr
+
+
 def test_the_interpreter_ends_while_helpers_sleep_or_compute(run_python):
     script = """
 runtime.set_num_threads(3)

@@ -1,5 +1,7 @@
 #include "blocks.hpp"
 
+#include <pthread.h>
+
 #include <mutex>
 #include <new>
 #include <vector>
@@ -54,6 +56,10 @@ class Blocks {
     shrink_to(kept_bytes);
   }
 
+  // A child of fork has no other threads: a lock that one of them held at that moment would never open again.
+  void before_fork() { mutex_.lock(); }
+  void after_fork() { mutex_.unlock(); }
+
  private:
   // Oldest first.
   void shrink_to(std::size_t limit) noexcept {
@@ -76,9 +82,14 @@ Blocks& blocks() {
   return instance;
 }
 
+void before_fork() { blocks().before_fork(); }
+void after_fork() { blocks().after_fork(); }
+
 }  // namespace
 
 void* take_block(std::size_t bytes) {
+  static const int registered = pthread_atfork(before_fork, after_fork, after_fork);
+  (void)registered;
   if (bytes > std::size_t(-1) - alignment - page) throw std::bad_alloc();
   const std::size_t size = (bytes + alignment + page - 1) / page * page;
   return reinterpret_cast<char*>(blocks().take(size)) + alignment;

@@ -13,6 +13,7 @@
 #include <mutex>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <thread>
 
 namespace fusedrnn {
@@ -96,8 +97,12 @@ class Pool {
   std::mutex caller;  // one caller at a time; others run inline
 
  private:
+  // Without memory or leave for more threads, those that are there share the work.
   void grow(int helpers) {
-    for (; helpers_ < helpers; ++helpers_) std::thread([this, index = helpers_] { help(index); }).detach();
+    try {
+      for (; helpers_ < helpers; ++helpers_) std::thread([this, index = helpers_] { help(index); }).detach();
+    } catch (const std::system_error&) {
+    }
   }
 
   void help(int index) {
