@@ -91,7 +91,9 @@ def main() -> int:
             parser.error(f"{name} is not installed: pip install {DISTRIBUTIONS[name]}, or leave it out of --peers")
     if arguments.rounds < 1:
         parser.error(f"--rounds: expected at least 1, got {arguments.rounds}")
-    threads = [int(k) for k in arguments.threads.split(",")]
+    threads = [int(k) if k.isdecimal() else 0 for k in arguments.threads.split(",")]
+    if not all(1 <= k <= 256 for k in threads):
+        parser.error(f"--threads: expected numbers from 1 to 256, got {arguments.threads!r}")
 
     chosen = [WORKLOADS[name] for name in arguments.workloads or WORKLOADS]
     print(machine(peers), flush=True)

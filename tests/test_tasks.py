@@ -105,6 +105,11 @@ def test_held_out_sums_never_occur_in_training(monkeypatch):
             assert not pairs & {column.tobytes() for column in np.ascontiguousarray(bits.transpose(1, 0, 2))}
 
 
+def test_a_class_without_examples_has_no_errors():
+    counts = np.array([[0, 0, 0], [1, 3, 0], [0, 0, 2]])
+    assert plots.wrong_share(counts).tolist() == [0, 0.25, 0]
+
+
 def test_adding_problem_marks_two():
     x, total = adding_problem.sequences(np.random.default_rng(0), 500)
     assert x.shape == (100, 500, 2)

@@ -57,6 +57,14 @@ def draw_loss(path: Path, history: Sequence[Mapping[str, Any]], title: str) -> N
     save_figure(figure, path)
 
 
+def wrong_share(counts: Array) -> Array:
+    """For each true class the fraction that was predicted as another, of counts [true, predicted]; 0 where there are
+    no examples of a class."""
+    totals = counts.sum(axis=1)
+    share: Array = (totals - counts.diagonal()) / np.maximum(totals, 1)
+    return share
+
+
 def draw_confusion(path: Path, truth: Array, predicted: Array, classes: int, title: str, name: str) -> None:
     """How often each true class (row) was predicted as each class (column), and the error of each class.
 
@@ -76,8 +84,7 @@ def draw_confusion(path: Path, truth: Array, predicted: Array, classes: int, tit
         left.text(column, row, text, ha="center", va="center", fontsize=size, color=shade, weight=weight)
     left.set(xlabel=f"predicted {name}", ylabel=f"true {name}", xticks=range(classes), yticks=range(classes))
     left.set_title(title)
-    totals = np.maximum(counts.sum(axis=1), 1)
-    right.bar(range(classes), 100 * (1 - counts.diagonal() / totals), color=_WRONG)
+    right.bar(range(classes), 100 * wrong_share(counts), color=_WRONG)
     right.set(xlabel=f"true {name}", ylabel="wrong, %", xticks=range(classes), title=f"errors by true {name}")
     save_figure(figure, path)
 
