@@ -15,7 +15,7 @@ void set_num_threads(int n);
 constexpr double parallel_flops = 2e6;
 
 // Calls task(i) for i in [0, tasks), in any order and on any thread. Runs inline when the work is small, when
-// the pool is busy with another caller, within a task, and in a child of fork.
+// the pool is busy with another caller, and within a task. A child of fork starts a pool of its own.
 void parallel_for(int64_t tasks, double flops, const std::function<void(int64_t)>& task);
 
 // Splits rows into slices for parallel_for and calls f(first, last). How rows are cut never changes a result.
