@@ -18,6 +18,7 @@ from benchmarks.peers import PEERS, errors, true_gradients
 from benchmarks.workloads import Workload
 
 TURN = 0.1  # seconds that one turn should last
+PAUSE = 0.05  # before each turn: by then the thread pools of the one before have stopped spinning on its cores
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ def _serve(connection: Connection, peer: str, workload: Workload, threads: int) 
         connection.send(error)
         return
     while (steps := connection.recv()) > 0:
+        time.sleep(PAUSE)
+        model.step()
         start = time.perf_counter()
         for _ in range(steps):
             model.step()
