@@ -18,6 +18,7 @@ from benchmarks import peers, workloads
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.usefixtures("threads")  # a peer sets their number
 @pytest.mark.parametrize("name", list(workloads.WORKLOADS))
 def test_trajectories_agree(name):
     """100 updates in float64: losses, and so everything before them, stay together."""
