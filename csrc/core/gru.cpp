@@ -81,7 +81,17 @@ void gru_forward(const GruForward<T>& p) {
         step.y = after ? y : reset_h + a * H;
         step.y_stride = H;
         kernel(step);
-        if (!after) k.gru_candidate({b - a, H, {step.y, H, packed_hn, H}, keep, step.gates, stride, h_prev, H, y, H});
+        if (!after)
+          k.gru_candidate({.rows = b - a,
+                           .units = H,
+                           .reset_h = {step.y, H, packed_hn, H},
+                           .keep = keep,
+                           .gates = step.gates,
+                           .gates_stride = stride,
+                           .h_prev = h_prev,
+                           .h_prev_stride = H,
+                           .y = y,
+                           .y_stride = H});
       }
     });
   }
@@ -147,19 +157,19 @@ void gru_backward(const GruBackward<T>& p) {
         step.dgates_stride = G;
         (after ? k.gru_backward : k.gru_before_backward)(step);
         if (!after)
-          k.gru_reset_backward({b - a,
-                                H,
-                                {step.dgates, G, packed_hn, H},
-                                step.gates,
-                                G,
-                                h_prev,
-                                H,
-                                step.carry,
-                                H,
-                                step.dgates + H,
-                                G,
-                                reset_h + ((t - from) * N + a) * H,
-                                H});
+          k.gru_reset_backward({.rows = b - a,
+                                .units = H,
+                                .dn = {step.dgates, G, packed_hn, H},
+                                .gates = step.gates,
+                                .gates_stride = G,
+                                .h_prev = h_prev,
+                                .h_prev_stride = H,
+                                .carry = step.carry,
+                                .carry_stride = H,
+                                .dr = step.dgates + H,
+                                .dr_stride = G,
+                                .reset_h = reset_h + ((t - from) * N + a) * H,
+                                .reset_h_stride = H});
       }
     });
     const int64_t rows = (last - first) * N;

@@ -26,24 +26,29 @@ void rnn_forward(const RnnForward<T>& p) {
     const int64_t last = std::min(T_, first + block), from = order.time_from(first, last);
     if (separate)  // the partial sums wait in y
       parallel_rows((last - first) * N, 2.0 * double((last - first) * N) * double(I * H), [&](int64_t a, int64_t b) {
-        k.rnn_forward({b - a,
-                       H,
-                       {p.x + (from * N + a) * I, I, packed_ih, I},
-                       {},
-                       bias,
-                       false,
-                       p.relu,
-                       p.y + (from * N + a) * H,
-                       H});
+        k.rnn_forward({.rows = b - a,
+                       .units = H,
+                       .x = {p.x + (from * N + a) * I, I, packed_ih, I},
+                       .h = {},
+                       .bias = bias,
+                       .finish = false,
+                       .relu = p.relu,
+                       .y = p.y + (from * N + a) * H,
+                       .y_stride = H});
       });
     parallel_rows(N, 2.0 * double((last - first) * N) * double((separate ? H : I + H) * H), [&](int64_t a, int64_t b) {
       for (int64_t s = first; s < last; ++s) {
         const int64_t t = order.time(s);
-        Operand<T> x{};
-        if (!separate) x = {p.x + (t * N + a) * I, I, packed_ih, I};
-        const T* h = (s == 0 ? h0 : p.y + order.time(s - 1) * N * H) + a * H;
-        k.rnn_forward(
-            {b - a, H, x, {h, H, packed_hh, H}, separate ? nullptr : bias, true, p.relu, p.y + (t * N + a) * H, H});
+        const T* const h_prev = (s == 0 ? h0 : p.y + order.time(s - 1) * N * H) + a * H;
+        k.rnn_forward({.rows = b - a,
+                       .units = H,
+                       .x = separate ? Operand<T>{} : Operand<T>{p.x + (t * N + a) * I, I, packed_ih, I},
+                       .h = {h_prev, H, packed_hh, H},
+                       .bias = separate ? nullptr : bias,
+                       .finish = true,
+                       .relu = p.relu,
+                       .y = p.y + (t * N + a) * H,
+                       .y_stride = H});
       }
     });
   }
@@ -74,17 +79,17 @@ void rnn_backward(const RnnBackward<T>& p) {
       for (int64_t s = last - 1; s >= first; --s) {
         const int64_t t = order.time(s);
         const T* following = s + 1 < last ? dz + (order.time(s + 1) - from) * N * H : next;
-        k.rnn_backward({b - a,
-                        H,
-                        {following + a * H, H, packed_hh, s == T_ - 1 ? 0 : H},
-                        p.dy ? p.dy + (t * N + a) * H : nullptr,
-                        H,
-                        s == T_ - 1 && p.dh_n ? p.dh_n + a * H : nullptr,
-                        p.y + (t * N + a) * H,
-                        H,
-                        p.relu,
-                        dz + ((t - from) * N + a) * H,
-                        H});
+        k.rnn_backward({.rows = b - a,
+                        .units = H,
+                        .dz_next = {following + a * H, H, packed_hh, s == T_ - 1 ? 0 : H},
+                        .dy = p.dy ? p.dy + (t * N + a) * H : nullptr,
+                        .dy_stride = H,
+                        .dh_n = s == T_ - 1 && p.dh_n ? p.dh_n + a * H : nullptr,
+                        .y = p.y + (t * N + a) * H,
+                        .y_stride = H,
+                        .relu = p.relu,
+                        .dz = dz + ((t - from) * N + a) * H,
+                        .dz_stride = H});
       }
     });
     std::vector<OuterProduct<T>> outers{{(last - first) * N, p.x + from * N * I, I, dz, H, H, sums_ih, bias_sums}};
