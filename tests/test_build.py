@@ -81,7 +81,7 @@ def test_config_is_complete():
     assert set(config["isas_available"]) <= set(config["isas_built"])
     assert config["isas_built"][0] == "baseline"
     assert config["threads"] >= 1
-    assert re.match(r"(gcc|clang) \d", config["compiler"])
+    assert re.fullmatch(r"(gcc|clang) \d+\.\d+\.\d+", config["compiler"])
 
 
 def test_importing_needs_numpy_alone():

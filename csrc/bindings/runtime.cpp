@@ -6,10 +6,13 @@ namespace fusedrnn::bindings {
 namespace {
 
 std::string compiler() {
+  const auto version = [](int major, int minor, int patch) {
+    return std::to_string(major) + '.' + std::to_string(minor) + '.' + std::to_string(patch);
+  };
 #if defined(__clang__)
-  return "clang " __clang_version__;
+  return "clang " + version(__clang_major__, __clang_minor__, __clang_patchlevel__);
 #else
-  return "gcc " __VERSION__;
+  return "gcc " + version(__GNUC__, __GNUC_MINOR__, __GNUC_PATCHLEVEL__);
 #endif
 }
 

@@ -21,7 +21,7 @@ void gru_biases(T* dst, const T* ih, const T* hh, int64_t units, bool reset_afte
 
 template <class T>
 void gru_forward(const GruForward<T>& p) {
-  const auto [T_, N, I, H] = p.shape;
+  const int64_t T_ = p.shape.steps, N = p.shape.batch, I = p.shape.inputs, H = p.shape.hidden;
   const KernelTable<T>& k = kernels<T>();
   const int lanes = k.lanes;
   const int64_t wide = padded(H, lanes);
@@ -100,7 +100,7 @@ void gru_forward(const GruForward<T>& p) {
 
 template <class T>
 void gru_backward(const GruBackward<T>& p) {
-  const auto [T_, N, I, H] = p.shape;
+  const int64_t T_ = p.shape.steps, N = p.shape.batch, I = p.shape.inputs, H = p.shape.hidden;
   const KernelTable<T>& k = kernels<T>();
   const int lanes = k.lanes;
   const bool after = p.reset_after;

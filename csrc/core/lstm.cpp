@@ -7,7 +7,7 @@ namespace fusedrnn {
 
 template <class T>
 void lstm_forward(const LstmForward<T>& p) {
-  const auto [T_, N, I, H] = p.shape;
+  const int64_t T_ = p.shape.steps, N = p.shape.batch, I = p.shape.inputs, H = p.shape.hidden;
   const KernelTable<T>& k = kernels<T>();
   const int lanes = k.lanes;
   const int64_t wide = padded(H, lanes);
@@ -79,7 +79,7 @@ void lstm_forward(const LstmForward<T>& p) {
 
 template <class T>
 void lstm_backward(const LstmBackward<T>& p) {
-  const auto [T_, N, I, H] = p.shape;
+  const int64_t T_ = p.shape.steps, N = p.shape.batch, I = p.shape.inputs, H = p.shape.hidden;
   const KernelTable<T>& k = kernels<T>();
   const int lanes = k.lanes;
   const int64_t G = 4 * H;

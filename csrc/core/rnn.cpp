@@ -7,7 +7,7 @@ namespace fusedrnn {
 
 template <class T>
 void rnn_forward(const RnnForward<T>& p) {
-  const auto [T_, N, I, H] = p.shape;
+  const int64_t T_ = p.shape.steps, N = p.shape.batch, I = p.shape.inputs, H = p.shape.hidden;
   const KernelTable<T>& k = kernels<T>();
   const int64_t wide = padded(H, k.lanes);
   Scratch scratch;
@@ -57,7 +57,7 @@ void rnn_forward(const RnnForward<T>& p) {
 
 template <class T>
 void rnn_backward(const RnnBackward<T>& p) {
-  const auto [T_, N, I, H] = p.shape;
+  const int64_t T_ = p.shape.steps, N = p.shape.batch, I = p.shape.inputs, H = p.shape.hidden;
   const KernelTable<T>& k = kernels<T>();
   Scratch scratch;
   T* const packed_hh = scratch.take<T>(padded(H, k.lanes) * H);
