@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -66,6 +67,32 @@ def test_train_ends_with_the_figure(tmp_path):
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert set(figures["metrics"]) == {"accuracy", "exact_64", "exact_256"}
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
+def test_a_terminal_shows_a_bar_with_the_last_metrics(tmp_path):
+    ours, theirs = os.openpty()
+    command = [
+        sys.executable,
+        "-m",
+        "fusedrnn.cli",
+        "train",
+        "addition",
+        "--steps",
+        "3",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    with subprocess.Popen(command, env={**ENVIRONMENT, "TERM": "xterm"}, stdout=subprocess.DEVNULL, stderr=theirs):
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # how a terminal whose other end was closed reads on Linux
+            while part := os.read(ours, 4096):
+                shown += part
+    os.close(ours)
+    last = shown.decode().rsplit("3/3", 1)[-1]
+    accuracy = json.loads((tmp_path / "run" / "figures.json").read_text())["metrics"]["accuracy"]
+    assert f"accuracy {accuracy:.4g}" in last
 
 
 def test_json_to_a_pipe(tmp_path):

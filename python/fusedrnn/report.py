@@ -78,18 +78,19 @@ class Display:
 
     def update(self, step: int, loss: float) -> None:
         """Move the bar to `step` and show the last batch's `loss` beside the last metrics."""
-        if self._bar is None or self._task is None:
-            return
-        now = time.perf_counter()
-        if now - self._drawn >= _REDRAW_SECONDS or step == self.total:
-            self._drawn = now
-            text = f"loss {loss:.4g}  {self._metrics}"
-            self._bar.update(self._task, completed=step, description=text)
+        if time.perf_counter() - self._drawn >= _REDRAW_SECONDS:
+            self._draw(step, loss)
+
+    def _draw(self, step: int, loss: float) -> None:
+        if self._bar is not None and self._task is not None:
+            self._drawn = time.perf_counter()
+            self._bar.update(self._task, completed=step, description=f"loss {loss:.4g}  {self._metrics}")
 
     def record(self, record: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Show the new `metrics` of a `record`; in a log file, as one line."""
         if metrics:
             self._metrics = format_metrics(metrics, self.baseline)
+        self._draw(record["step"], record["loss"])
         due = bool(metrics) or time.perf_counter() - self._logged >= _LOG_SECONDS
         if self.enabled and self._bar is None and due:
             self._logged = time.perf_counter()
