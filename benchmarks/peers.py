@@ -1,7 +1,8 @@
-"""Who is timed: the same training step in fusedrnn, PyTorch and NumPy, from the same weights and batch.
+"""Who is timed: the same work in fusedrnn, PyTorch and NumPy (`graphs.py` has ONNX Runtime and JAX), from the same
+weights and batch.
 
-A peer is built once and then stepped. ``gradients`` are those of the last step, by the names of
-``Workload.weights``.
+A peer is built once for a workload and then run. ``run()`` does the work once and ends when it is done;
+``results()`` gives what it computed: gradients by the names of ``Workload.weights``, or ``y``.
 """
 
 from __future__ import annotations
@@ -15,20 +16,24 @@ from benchmarks.workloads import Array, Workload
 LEARNING_RATE = 1e-3
 
 
+class Unsupported(Exception):
+    """This library has no such cell, dtype or mode."""
+
+
 class Peer(Protocol):
-    """A library's training step."""
+    """A library at work."""
 
-    def step(self) -> float:
-        """Forward, loss, backward, update; the loss."""
+    def run(self) -> Any:
+        """Do the work once."""
 
-    def gradients(self) -> dict[str, Array]:
-        """Of the last step."""
+    def results(self) -> dict[str, Array]:
+        """Of the last run."""
 
 
 class FusedRnn:
     """This library, through its layers."""
 
-    def __init__(self, workload: Workload, threads: int, dtype: str = "float32") -> None:
+    def __init__(self, workload: Workload, threads: int) -> None:
         import fusedrnn
         from fusedrnn import nn, optim
 
@@ -36,37 +41,48 @@ class FusedRnn:
         w = self.workload = workload
         make = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}[w.cell]
         self.model = nn.Module()
-        self.model.rnn = self.rnn = make(w.I, w.H, w.L, dtype=dtype)  # type: ignore[attr-defined]
-        self.model.head = self.head = nn.Linear(w.H, w.C, dtype=dtype)  # type: ignore[attr-defined]
-        self.model.load_state_dict({k: v.astype(dtype) for k, v in w.weights().items()})
+        self.model.rnn = self.rnn = make(w.I, w.H, w.L, dtype=w.dtype)  # type: ignore[attr-defined]
+        self.model.head = self.head = nn.Linear(w.H, w.C, dtype=w.dtype)  # type: ignore[attr-defined]
+        self.model.load_state_dict(w.weights())
         self.loss = nn.CrossEntropyLoss()
         self.optimizer = optim.Adam(self.model, LEARNING_RATE)
-        x, self.target = w.batch()
-        self.x = x.astype(dtype)
+        self.x, self.target = w.batch()
+        self.state: Any = None
+        self.y: Array | None = None
+        self.run = {"train": self._train, "infer": self._infer, "step": self._step}[w.mode]
+        self.model.train(w.mode == "train")
 
-    def step(self) -> float:
+    def _train(self) -> float:
+        w = self.workload
         y, _ = self.rnn(self.x)
-        logits = self.head(y if self.workload.every_step else y[-1])
-        value = self.loss(logits, self.target)
+        value = self.loss(self.head(y if w.every_step else y[-1]), self.target)
         self.optimizer.zero_grad()
         dy = self.head.backward(self.loss.backward())
-        if self.workload.every_step:
-            self.rnn.backward(dy, input_grad=False)
+        if w.every_step:
+            self.rnn.backward(dy, input_grad=w.input_grad)
         else:
-            dlast = np.zeros((self.workload.L, *dy.shape), dy.dtype)
+            dlast = np.zeros((w.L, *dy.shape), dy.dtype)
             dlast[-1] = dy
-            self.rnn.backward(None, (dlast, None) if self.workload.cell == "lstm" else dlast, input_grad=False)
+            self.rnn.backward(None, (dlast, None) if w.cell == "lstm" else dlast, input_grad=w.input_grad)
         self.optimizer.step()
         return value
 
-    def gradients(self) -> dict[str, Array]:
+    def _infer(self) -> None:
+        self.y, _ = self.rnn(self.x)
+
+    def _step(self) -> None:
+        self.y, self.state = self.rnn(self.x, self.state)
+
+    def results(self) -> dict[str, Array]:
+        if self.y is not None:
+            return {"y": self.y}
         return {name: p.grad.copy() for name, p in self.model.named_parameters()}
 
 
 class PyTorch:
     """PyTorch's own layers, eager, on the CPU."""
 
-    def __init__(self, workload: Workload, threads: int, dtype: str = "float32") -> None:
+    def __init__(self, workload: Workload, threads: int) -> None:
         import torch
 
         torch.set_num_threads(threads)
@@ -74,13 +90,16 @@ class PyTorch:
         w = self.workload = workload
         self.model = torch.nn.ModuleDict(
             {"rnn": getattr(torch.nn, w.cell.upper())(w.I, w.H, w.L), "head": torch.nn.Linear(w.H, w.C)}
-        ).to(getattr(torch, dtype))
-        self.model.load_state_dict({k: torch.tensor(v.astype(dtype)) for k, v in w.weights().items()})
+        ).to(getattr(torch, w.dtype))
+        self.model.load_state_dict({k: torch.tensor(v) for k, v in w.weights().items()})
         self.optimizer = torch.optim.Adam(self.model.parameters(), LEARNING_RATE)
         x, target = w.batch()
-        self.x, self.target = torch.tensor(x.astype(dtype)), torch.tensor(target)
+        self.x, self.target = torch.tensor(x, requires_grad=w.mode == "train" and w.input_grad), torch.tensor(target)
+        self.state: Any = None
+        self.y: Any = None
+        self.run = {"train": self._train, "infer": self._infer, "step": self._step}[w.mode]
 
-    def step(self) -> float:
+    def _train(self) -> float:
         y, _ = self.model["rnn"](self.x)
         logits = self.model["head"](y if self.workload.every_step else y[-1])
         loss = self.torch.nn.functional.cross_entropy(logits.reshape(-1, self.workload.C), self.target.reshape(-1))
@@ -89,37 +108,62 @@ class PyTorch:
         self.optimizer.step()
         return float(loss.item())
 
-    def gradients(self) -> dict[str, Array]:
+    def _infer(self) -> None:
+        with self.torch.inference_mode():
+            self.y, _ = self.model["rnn"](self.x)
+
+    def _step(self) -> None:
+        with self.torch.inference_mode():
+            self.y, self.state = self.model["rnn"](self.x, self.state)
+
+    def results(self) -> dict[str, Array]:
+        if self.y is not None:
+            return {"y": self.y.numpy()}
         return {name: p.grad.numpy().copy() for name, p in self.model.named_parameters()}
 
 
 class NumPy:
     """The reference, whose products run in NumPy's BLAS; in float64 it is the truth that errors are measured from."""
 
-    def __init__(self, workload: Workload, threads: int, dtype: str = "float32") -> None:
-        del threads  # its BLAS takes them from the environment
+    def __init__(self, workload: Workload, threads: int) -> None:
+        del threads  # its BLAS takes them from the affinity mask
         self.workload = workload
-        self.weights = {k: v.astype(dtype) for k, v in workload.weights().items()}
+        self.weights = workload.weights()
         self.moments = {k: (np.zeros_like(v), np.zeros_like(v)) for k, v in self.weights.items()}
-        x, self.target = workload.batch()
-        self.x = x.astype(dtype)
+        self.x, self.target = workload.batch()
         self.steps = 0
-        self._gradients: dict[str, Array] = {}
+        self.states: list[tuple[Array | None, ...]] = [
+            (None, None) if workload.cell == "lstm" else (None,)
+        ] * workload.L
+        self.found: dict[str, Array] = {}
+        self.run = {"train": self._train, "infer": self._infer, "step": self._step}[workload.mode]
 
-    def _layer(self, layer: int) -> list[Array]:
-        return [self.weights[f"rnn.{part}_l{layer}"] for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+    def _forward(self, training: bool) -> tuple[Array, list[tuple[Array, ...]], list[Any]]:
+        from fusedrnn import reference
 
-    def step(self) -> float:
+        forward = getattr(reference, f"{self.workload.cell}_forward")
+        y, states, reserves = self.x, [], []
+        for layer in range(self.workload.L):
+            parts = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            weights = [self.weights[f"rnn.{part}_l{layer}"] for part in parts]
+            y, *state, reserve = forward(y, *self.states[layer], *weights, training=training)
+            states.append(tuple(state))
+            reserves.append(reserve)
+        return y, states, reserves
+
+    def _infer(self) -> None:
+        self.found = {"y": self._forward(False)[0]}
+
+    def _step(self) -> None:
+        y, self.states, _ = self._forward(False)
+        self.found = {"y": y}
+
+    def _train(self) -> float:
         from fusedrnn import reference
 
         w = self.workload
-        forward, backward = getattr(reference, f"{w.cell}_forward"), getattr(reference, f"{w.cell}_backward")
-        states = (None, None) if w.cell == "lstm" else (None,)
-        y, reserves = self.x, []
-        for layer in range(w.L):
-            y, *_, reserve = forward(y, *states, *self._layer(layer))
-            reserves.append(reserve)
-
+        backward = getattr(reference, f"{w.cell}_backward")
+        y, _, reserves = self._forward(True)
         rows = (y if w.every_step else y[-1]).reshape(-1, w.H)
         target = self.target.reshape(-1)
         logits = rows @ self.weights["head.weight"].T + self.weights["head.bias"]
@@ -132,47 +176,35 @@ class NumPy:
 
         gradients = {"head.weight": dlogits.T @ rows, "head.bias": dlogits.sum(0)}
         dy = np.zeros_like(y)
-        (dy if w.every_step else dy[-1])[...] = (dlogits @ self.weights["head.weight"]).reshape(
-            dy.shape if w.every_step else dy.shape[1:]
-        )
+        part = dy if w.every_step else dy[-1]
+        part[...] = (dlogits @ self.weights["head.weight"]).reshape(part.shape)
         for layer in reversed(range(w.L)):
-            result = backward(dy, *states, reserves[layer], input_grad=layer > 0)
-            for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
-                gradients[f"rnn.{part}_l{layer}"] = getattr(result, f"d{part}")
+            result = backward(dy, *self.states[layer], reserves[layer], input_grad=layer > 0 or w.input_grad)
+            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+                gradients[f"rnn.{name}_l{layer}"] = getattr(result, f"d{name}")
             dy = result.dx
-        self._gradients = gradients
+        self.found = gradients
         self._adam()
         return loss
 
     def _adam(self) -> None:
         self.steps += 1
-        for name, gradient in self._gradients.items():
+        for name, gradient in self.found.items():
             m, v = self.moments[name]
             m += 0.1 * (gradient - m)
             v += 0.001 * (gradient * gradient - v)
             corrected = np.sqrt(v / (1 - 0.999**self.steps)) + 1e-8
             self.weights[name] -= LEARNING_RATE / (1 - 0.9**self.steps) * m / corrected
 
-    def gradients(self) -> dict[str, Array]:
-        return self._gradients
+    def results(self) -> dict[str, Array]:
+        return self.found
 
 
-PEERS: dict[str, type[Any]] = {"fusedrnn": FusedRnn, "pytorch": PyTorch, "numpy": NumPy}
-
-
-def errors(workload: Workload, peer: str, truth: dict[str, Array]) -> float:
-    """Largest max |gradient - float64's| / max(1e-3, max |float64's|) over all parameters, after one step."""
-    ours = PEERS[peer](workload, 1)
-    ours.step()
-    found = ours.gradients()
+def errors(workload: Workload, peer: Peer, truth: dict[str, Array]) -> float:
+    """Largest max |result - float64's| / max(1e-3, max |float64's|) over all results of a fresh peer's first run."""
+    peer.run()
+    found = peer.results()
     return max(
         float(np.max(np.abs(found[name] - wanted)) / max(1e-3, float(np.max(np.abs(wanted)))))
         for name, wanted in truth.items()
     )
-
-
-def true_gradients(workload: Workload) -> dict[str, Array]:
-    """Of the first step, by the NumPy reference in float64."""
-    reference = NumPy(workload, 1, "float64")
-    reference.step()
-    return reference.gradients()

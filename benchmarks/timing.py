@@ -1,29 +1,42 @@
 """Fair timing on a noisy machine: every peer in a process of its own, taking turns, one at a time.
 
 Own processes, since two thread pools in one fight for its cores. Turns, since a shared machine drifts: the ratio
-of two neighbouring turns is trusted, an absolute time is not.
+of two neighbouring turns is trusted, an absolute time is not. A process may use as many cores as threads were
+asked for, so that a library that takes its number of threads from there has the same.
 """
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import os
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
-from benchmarks.peers import PEERS, errors, true_gradients
+from benchmarks.graphs import Jax, OnnxRuntime
+from benchmarks.limits import Limits, measure
+from benchmarks.peers import FusedRnn, NumPy, PyTorch, Unsupported, errors
 from benchmarks.workloads import Workload
 
+PEERS: dict[str, type[Any]] = {
+    "fusedrnn": FusedRnn,
+    "pytorch": PyTorch,
+    "onnxruntime": OnnxRuntime,
+    "jax": Jax,
+    "numpy": NumPy,
+}
 TURN = 0.1  # seconds that one turn should last
 PAUSE = 0.05  # before each turn: by then the thread pools of the one before have stopped spinning on its cores
 
 
 @dataclass(frozen=True)
 class Result:
-    """Of one peer on one workload: seconds a step and how many times ours, medians over the turns; and its error."""
+    """Of one peer on one workload: seconds a run and how many times ours, medians over the turns; the share of the
+    machine's limit that it reaches; and its error."""
 
     workload: Workload
     peer: str
@@ -32,41 +45,77 @@ class Result:
     ratio: float
     ratio_low: float
     ratio_high: float
+    of_limit: float
     error: float
 
 
-def _serve(connection: Connection, peer: str, workload: Workload, threads: int) -> None:
-    """Child process: build the peer, then time as many steps as asked, each time it is asked."""
+@contextlib.contextmanager
+def _confined(threads: int) -> Iterator[None]:
+    """So many cores for this process, and so for a child started meanwhile from its first import on."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(before)[:threads])
     try:
-        model: Any = PEERS[peer](workload, threads)
-        model.step()
-        connection.send(None)
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _serve(connection: Connection, peer: str, workload: Workload, threads: int) -> None:
+    """Child process: build the peer, tell its error, then time as many runs as asked, each time it is asked."""
+    try:
+        model = PEERS[peer](workload, threads)
+        truth = NumPy(replace(workload, dtype="float64"), 1)
+        truth.run()
+        connection.send(errors(workload, model, truth.results()))
     except Exception as error:
         connection.send(error)
         return
-    while (steps := connection.recv()) > 0:
+    while (runs := connection.recv()) > 0:
         time.sleep(PAUSE)
-        model.step()
+        model.run()
         start = time.perf_counter()
-        for _ in range(steps):
-            model.step()
-        connection.send((time.perf_counter() - start) / steps)
+        for _ in range(runs):
+            model.run()
+        connection.send((time.perf_counter() - start) / runs)
+
+
+def _serve_limits(connection: Connection, threads: int, dtypes: list[str]) -> None:
+    connection.send(measure(threads, dtypes))
+
+
+def _child(threads: int, target: Callable[..., None], *arguments: Any) -> tuple[Connection, Any]:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=target, args=(theirs, *arguments), daemon=True)
+    with _confined(threads):
+        process.start()
+    theirs.close()
+    return ours, process
+
+
+def limits(threads: int, dtypes: list[str]) -> Limits:
+    """Of this machine, in a process of its own."""
+    connection, process = _child(threads, _serve_limits, threads, dtypes)
+    found: Limits = connection.recv()
+    process.join()
+    return found
 
 
 class _Timed:
     def __init__(self, peer: str, workload: Workload, threads: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, peer, workload, threads), daemon=True)
-        self.process.start()
-        failure = self.connection.recv()
-        if failure is not None:
-            raise failure
-        for steps in (1, 3):  # warm up, then guess how many fill a turn
-            self.steps = max(1, int(TURN / self.turn(steps)))
+        self.connection, self.process = _child(threads, _serve, peer, workload, threads)
+        self.error = self.connection.recv()
+        if isinstance(self.error, Exception):
+            raise self.error
+        self.runs = max(1, int(TURN / self.turn(1)))
+        if self.runs > 1:  # now that it is warm
+            self.runs = max(1, int(TURN / self.turn(self.runs)))
 
-    def turn(self, steps: int | None = None) -> float:
-        self.connection.send(steps or self.steps)
+    def turn(self, runs: int | None = None) -> float:
+        self.connection.send(runs or self.runs)
         seconds: float = self.connection.recv()
         return seconds
 
@@ -76,24 +125,30 @@ class _Timed:
 
 
 def compare(
-    workload: Workload, peers: list[str], threads: int, rounds: int, progress: Callable[[], None] = lambda: None
+    workload: Workload, peers: list[str], limit: Limits, rounds: int, progress: Callable[[], None] = lambda: None
 ) -> list[Result]:
-    """Time ours and every peer in turn, ``rounds`` times each; call ``progress`` after every round."""
-    truth = true_gradients(workload)
-    names = ["fusedrnn", *peers]
-    timed = [_Timed(name, workload, threads) for name in names]
-    turns: list[list[float]] = [[] for _ in names]
+    """Time ours and every peer that can do the work in turn, ``rounds`` times each; call ``progress`` after each round.
+
+    Raises what a peer raises, but for Unsupported, which leaves it out.
+    """
+    timed: dict[str, _Timed] = {}
+    for name in ["fusedrnn", *peers]:
+        try:
+            timed[name] = _Timed(name, workload, limit.threads)
+        except Unsupported:
+            continue
+    turns: dict[str, list[float]] = {name: [] for name in timed}
     for _ in range(rounds):
-        for own, one in zip(turns, timed, strict=True):
-            own.append(one.turn())
+        for name, one in timed.items():
+            turns[name].append(one.turn())
         progress()
-    for one in timed:
-        one.close()
     results = []
-    for name, own in zip(names, turns, strict=True):
-        ratios = [theirs / ours for theirs, ours in zip(own, turns[0], strict=True)]
+    for name, own in turns.items():
+        timed[name].close()
+        ratios = [theirs / ours for theirs, ours in zip(own, turns["fusedrnn"], strict=True)]
         quarters = statistics.quantiles(ratios, n=4) if rounds > 1 else [ratios[0]] * 3
-        error = errors(workload, name, truth)
+        seconds = statistics.median(own)
+        share, error = limit.seconds(workload) / seconds, timed[name].error
         median = statistics.median(ratios)
-        results.append(Result(workload, name, threads, statistics.median(own), median, quarters[0], quarters[2], error))
+        results.append(Result(workload, name, limit.threads, seconds, median, quarters[0], quarters[2], share, error))
     return results

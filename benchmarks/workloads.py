@@ -1,12 +1,13 @@
-"""What is timed: one training step (forward, loss, backward, Adam) of a recurrent classifier, in float32.
+"""What is timed: named shapes, each as a training step, an inference or one step of a stream, for every cell and dtype.
 
-Shapes: T steps, N rows of the batch, I inputs, H hidden units, L layers, C classes. The loss is softmax
-cross-entropy over the last step, or over every step where ``every_step`` says so.
+Shapes: T steps, N rows of the batch, I inputs, H hidden units, L layers, C classes. ``train`` is forward, softmax
+cross-entropy over the last step (over every step where ``every_step`` says so), backward and Adam. ``infer`` is the
+recurrent stack alone, all of y. ``step`` is one time step with the state kept from call to call.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,20 +15,28 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
+CELLS = {"lstm": 4, "gru": 3, "rnn": 1}  # rows of a weight matrix for each hidden unit
+MODES = ("train", "infer", "step")
+DTYPES = ("float32", "float64")
+
 
 @dataclass(frozen=True)
 class Workload:
-    """One network and batch. ``cell`` is rnn, lstm or gru."""
+    """One network, batch, mode and dtype."""
 
     name: str
-    cell: str
     T: int
     N: int
     I: int  # noqa: E741 - the shape letters of the whole library
     H: int
-    L: int
-    C: int
+    L: int = 1
+    C: int = 2
     every_step: bool = False
+    input_grad: bool = False  # whether x is learned, as an embedding is, or data
+    modes: tuple[str, ...] = ("train", "infer")
+    cell: str = "lstm"
+    mode: str = "train"
+    dtype: str = "float32"
 
     @property
     def shape(self) -> str:
@@ -37,21 +46,37 @@ class Workload:
     @property
     def gates(self) -> int:
         """Rows of a weight matrix for each hidden unit."""
-        return {"rnn": 1, "lstm": 4, "gru": 3}[self.cell]
+        return CELLS[self.cell]
+
+    @property
+    def bytes_per_element(self) -> int:
+        """Of the dtype."""
+        return int(np.dtype(self.dtype).itemsize)
+
+    @property
+    def weight_elements(self) -> int:
+        """Of the recurrent stack's matrices."""
+        return sum(self.gates * self.H * ((self.I if layer == 0 else self.H) + self.H) for layer in range(self.L))
 
     @property
     def flops(self) -> int:
-        """Of the matrix products in one step: forward, and twice that backward (none for the input's gradient)."""
-        rows = self.T * self.N
-        total = 0
-        for layer in range(self.L):
-            inputs = self.I if layer == 0 else self.H
-            product = 2 * rows * self.gates * self.H
-            total += product * (inputs + self.H) * 3 - (product * inputs if layer == 0 else 0)
-        return total + 3 * 2 * (rows if self.every_step else self.N) * self.H * self.C
+        """Of the matrix products: forward, and in training twice that backward (less what x does not need)."""
+        forward = 2 * self.T * self.N * self.weight_elements
+        if self.mode != "train":
+            return forward
+        dx = 0 if self.input_grad else 2 * self.T * self.N * self.gates * self.H * self.I
+        head = 3 * 2 * (self.T * self.N if self.every_step else self.N) * self.H * self.C
+        return 3 * forward - dx + head
+
+    @property
+    def activations(self) -> int:
+        """exp-like functions that a forward pass evaluates; backward has tanh(c) once more in an LSTM."""
+        per_unit = {"lstm": 5, "gru": 3, "rnn": 1}[self.cell]
+        again = 1 if self.cell == "lstm" and self.mode == "train" else 0
+        return self.T * self.N * self.H * self.L * (per_unit + again)
 
     def weights(self, seed: int = 0) -> dict[str, Array]:
-        """Initial values by PyTorch's names, layers under ``rnn.``, the output layer under ``head.``; float32."""
+        """Initial values by PyTorch's names, layers under ``rnn.``, the output layer under ``head.``."""
         rng = np.random.default_rng(seed)
         bound = self.H**-0.5
         rows = self.gates * self.H
@@ -61,23 +86,42 @@ class Workload:
             shapes[f"rnn.weight_hh_l{layer}"] = (rows, self.H)
             shapes[f"rnn.bias_ih_l{layer}"] = shapes[f"rnn.bias_hh_l{layer}"] = (rows,)
         shapes["head.weight"], shapes["head.bias"] = (self.C, self.H), (self.C,)
-        return {name: rng.uniform(-bound, bound, shape).astype(np.float32) for name, shape in shapes.items()}
+        # drawn in float32, so that every dtype starts from the same numbers
+        return {
+            name: rng.uniform(-bound, bound, shape).astype(np.float32).astype(self.dtype)
+            for name, shape in shapes.items()
+        }
 
     def batch(self, seed: int = 1) -> tuple[Array, Array]:
-        """x [T, N, I] float32 and targets [N], or [T, N] for every step, int64."""
+        """x [T, N, I] and targets [N], or [T, N] for every step, int64."""
         rng = np.random.default_rng(seed)
-        x = rng.standard_normal((self.T, self.N, self.I)).astype(np.float32)
+        x = rng.standard_normal((self.T, self.N, self.I)).astype(np.float32).astype(self.dtype)
         return x, rng.integers(0, self.C, (self.T, self.N) if self.every_step else self.N)
 
 
-WORKLOADS = {
+SHAPES = {
     w.name: w
     for w in (
-        Workload("count-ones", "lstm", T=16, N=200, I=1, H=24, L=2, C=17),
-        Workload("addition", "lstm", T=10, N=16, I=2, H=20, L=2, C=2, every_step=True),
-        Workload("mnist", "lstm", T=28, N=128, I=28, H=128, L=2, C=10),
-        Workload("mnist-gru", "gru", T=28, N=128, I=28, H=128, L=2, C=10),
-        Workload("mnist-rnn", "rnn", T=28, N=128, I=28, H=128, L=2, C=10),
-        Workload("long", "lstm", T=1000, N=8, I=1, H=64, L=1, C=2),
+        Workload("count-ones", T=16, N=200, I=1, H=24, L=2, C=17),
+        Workload("addition", T=10, N=16, I=2, H=20, L=2, every_step=True),
+        Workload("mnist", T=28, N=128, I=28, H=128, L=2, C=10),
+        Workload("character", T=100, N=64, I=128, H=512, L=2, C=65, every_step=True, input_grad=True),
+        Workload("wide", T=50, N=64, I=1024, H=1024, input_grad=True),
+        Workload("long", T=1000, N=8, I=16, H=64),
+        Workload("single", T=100, N=1, I=64, H=256),
+        Workload("one-step", T=1, N=1, I=64, H=128, modes=("step",)),
+        Workload("small-step", T=1, N=1, I=16, H=64, modes=("step",)),
     )
 }
+
+
+def choose(names: list[str], cells: list[str], modes: list[str], dtypes: list[str]) -> list[Workload]:
+    """All combinations of what was asked for that there are; every shape for no names."""
+    return [
+        replace(SHAPES[name], cell=cell, mode=mode, dtype=dtype)
+        for dtype in dtypes
+        for mode in modes
+        for cell in cells
+        for name in names or SHAPES
+        if mode in SHAPES[name].modes
+    ]

@@ -16,18 +16,33 @@ import pytest
 from benchmarks import peers, workloads
 
 ROOT = Path(__file__).parents[1]
+TRAINING = workloads.choose([], list(workloads.CELLS), ["train"], ["float64"])
 
 
 @pytest.mark.usefixtures("threads")  # a peer sets their number
-@pytest.mark.parametrize("name", list(workloads.WORKLOADS))
-def test_trajectories_agree(name):
+@pytest.mark.parametrize("workload", TRAINING, ids=lambda w: f"{w.name}-{w.cell}")
+def test_trajectories_agree(workload):
     """100 updates in float64: losses, and so everything before them, stay together."""
-    workload = workloads.WORKLOADS[name]
-    small = dataclasses.replace(workload, T=min(workload.T, 7), N=5, H=17)
-    ours, numpy = peers.FusedRnn(small, 1, "float64"), peers.NumPy(small, 1, "float64")
-    losses = np.array([(ours.step(), numpy.step()) for _ in range(100)])
+    small = dataclasses.replace(workload, T=min(workload.T, 7), N=5, I=min(workload.I, 9), H=17)
+    ours, numpy = peers.FusedRnn(small, 1), peers.NumPy(small, 1)
+    losses = np.array([(ours.run(), numpy.run()) for _ in range(100)])
     np.testing.assert_allclose(losses[:, 0], losses[:, 1], rtol=1e-9)
     assert losses[-1, 0] < losses[0, 0]
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("kind", list(workloads.CELLS))
+def test_steps_keep_their_state(kind):
+    """After two steps ours and NumPy's outputs agree, and differ from those after one."""
+    (workload,) = workloads.choose(["small-step"], [kind], ["step"], ["float64"])
+    ours, numpy = peers.FusedRnn(workload, 1), peers.NumPy(workload, 1)
+    seen = []
+    for _ in range(2):
+        ours.run()
+        numpy.run()
+        np.testing.assert_allclose(ours.results()["y"], numpy.results()["y"], rtol=0, atol=1e-12)
+        seen.append(ours.results()["y"].copy())
+    assert np.abs(seen[1] - seen[0]).max() > 1e-3
 
 
 def run(*arguments):
@@ -37,20 +52,22 @@ def run(*arguments):
 
 
 def test_the_table(tmp_path):
-    result = run("addition", "--peers", "numpy", "--rounds", "2", "--json", str(tmp_path / "figures.json"))
+    files = ["--json", str(tmp_path / "figures.json"), "--plot", str(tmp_path / "ratios.png")]
+    result = run("addition", "--peers", "numpy", "--rounds", "2", *files)
     assert result.returncode == 0, result.stderr
+    assert (tmp_path / "ratios.png").read_bytes().startswith(b"\x89PNG")
     rows = [line.split("|") for line in result.stdout.splitlines() if line.startswith("| addition")]
     assert [row[4].strip() for row in rows] == ["fusedrnn", "numpy"]
-    figures = json.loads((tmp_path / "figures.json").read_text())
+    figures = json.loads((tmp_path / "figures.json").read_text())["results"]
     assert [figure["peer"] for figure in figures] == ["fusedrnn", "numpy"]
-    assert all(0 < figure["error"] < 1e-5 and figure["seconds"] > 0 for figure in figures)
+    assert all(0 < figure["error"] < 1e-5 and 0 < figure["of_limit"] < 1 for figure in figures)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nonsense"], "unknown workload 'nonsense'"),
-        (["addition", "--peers", "abacus"], "unknown library 'abacus'"),
+        (["nonsense"], "unknown shape 'nonsense'"),
+        (["addition", "--peers", "abacus"], "--peers: expected some of pytorch, onnxruntime, jax, numpy, got 'abacus'"),
         (["addition", "--rounds", "0", "--peers", "numpy"], "--rounds: expected at least 1, got 0"),
         (["addition", "--threads", "1,0", "--peers", "numpy"], "--threads: expected numbers from 1 to 256, got '1,0'"),
         (["addition", "--threads", "two", "--peers", "numpy"], "--threads: expected numbers from 1 to 256, got 'two'"),
