@@ -53,24 +53,26 @@ class _Recurrent(Module):
         self.dropout = Dropout(dropout, rng=generator)
         bound = 1 / np.sqrt(hidden_size)
         rows = self.gates * hidden_size
-        for layer in range(num_layers):
-            columns = input_size if layer == 0 else hidden_size * self.directions
-            for reverse in range(self.directions):
-                shapes: list[tuple[int, ...]] = [(rows, columns), (rows, hidden_size), (rows,), (rows,)]
-                for name, shape in zip(self._names(layer, reverse), shapes, strict=False):
-                    value = generator.uniform(-bound, bound, shape).astype(self.dtype)
-                    setattr(self, name, Parameter(value))
+        parts = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 4 if bias else 2]
+        # names of the parameters of each layer and direction: L * D rows
+        self._names = [
+            [f"{part}_l{layer}{suffix}" for part in parts]
+            for layer in range(num_layers)
+            for suffix in ("", "_reverse")[: self.directions]
+        ]
+        for index, names in enumerate(self._names):
+            columns = input_size if index < self.directions else hidden_size * self.directions
+            shapes: list[tuple[int, ...]] = [(rows, columns), (rows, hidden_size), (rows,), (rows,)]
+            for name, shape in zip(names, shapes, strict=False):
+                value = generator.uniform(-bound, bound, shape).astype(self.dtype)
+                setattr(self, name, Parameter(value))
 
-    def _names(self, layer: int, reverse: int) -> list[str]:
-        parts = ("weight_ih", "weight_hh", "bias_ih", "bias_hh") if self.bias else ("weight_ih", "weight_hh")
-        return [f"{part}_l{layer}" + "_reverse" * reverse for part in parts]
-
-    def _weights(self, layer: int, reverse: int) -> list[Any]:
-        weights = [getattr(self, name).data for name in self._names(layer, reverse)]
+    def _weights(self, index: int) -> list[Any]:
+        weights = [getattr(self, name).data for name in self._names[index]]
         return weights if self.bias else [*weights, None, None]
 
-    def _gradients(self, layer: int, reverse: int) -> Any:
-        gradients = [getattr(self, name).grad for name in self._names(layer, reverse)]
+    def _gradients(self, index: int) -> Any:
+        gradients = [getattr(self, name).grad for name in self._names[index]]
         return tuple(gradients) if self.bias else (*gradients, None, None)
 
     def _cell_forward(self, x: Array, state: State, weights: list[Any], reverse: bool) -> Any:
@@ -103,6 +105,8 @@ class _Recurrent(Module):
     def _states(self, names: tuple[str, ...], states: State, N: int) -> list[State]:
         """Per layer and direction, its part of every state: [L * D] tuples of [N, H]."""
         rows = self.num_layers * self.directions
+        if all(s is None for s in states):
+            return [tuple(states)] * rows
         arrays = [
             None if s is None else np.ascontiguousarray(self._checked(name, s, (rows, N, self.hidden_size)))
             for name, s in zip(names, states, strict=True)
@@ -120,15 +124,14 @@ class _Recurrent(Module):
                 x = self.dropout(x)
             outputs = []
             for reverse in range(self.directions):
-                y, *last, reserve = self._cell_forward(
-                    x, initial[len(final)], self._weights(layer, reverse), bool(reverse)
-                )
+                index = len(final)
+                y, *last, reserve = self._cell_forward(x, initial[index], self._weights(index), bool(reverse))
                 outputs.append(y)
                 final.append(tuple(last))
                 reserves.append(reserve)
             x = outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=2)
         self._push((x.shape, reserves))
-        return self._as_given(x), tuple(np.stack(part) for part in zip(*final, strict=True))
+        return self._as_given(x), tuple(_stacked(part) for part in zip(*final, strict=True))
 
     def _backward(self, dy: Any, dstates: State, input_grad: bool) -> tuple[Array | None, tuple[Array, ...]]:
         if not self._saved:
@@ -152,7 +155,7 @@ class _Recurrent(Module):
                     dfinal[index],
                     reserves[index],
                     input_grad=input_grad or layer > 0,
-                    accumulate=self._gradients(layer, reverse),
+                    accumulate=self._gradients(index),
                 )
                 parts.append(dx)
                 dinitial.append(tuple(rest[: len(self.state_names)]))
@@ -161,7 +164,7 @@ class _Recurrent(Module):
                 gradient += parts[1]
             if layer > 0:
                 gradient = self.dropout.backward(gradient)
-        dstates0 = tuple(np.stack(part[::-1]) for part in zip(*dinitial, strict=True))
+        dstates0 = tuple(_stacked(part[::-1]) for part in zip(*dinitial, strict=True))
         return (None if gradient is None else self._as_given(gradient)), dstates0
 
     def __repr__(self) -> str:
@@ -297,11 +300,9 @@ class LSTM(_Recurrent):
         if not bias:
             raise ValueError("forget_bias: expected None for a layer without biases")
         forget = slice(hidden_size, 2 * hidden_size)
-        for layer in range(num_layers):
-            for reverse in range(self.directions):
-                _, _, bias_ih, bias_hh = self._names(layer, reverse)
-                getattr(self, bias_ih).data[forget] += forget_bias
-                getattr(self, bias_hh).data[forget] = 0
+        for _, _, bias_ih, bias_hh in self._names:
+            getattr(self, bias_ih).data[forget] += forget_bias
+            getattr(self, bias_hh).data[forget] = 0
 
     def forward(
         self, x: Array, state: tuple[Array | None, Array | None] | None = None
@@ -390,6 +391,16 @@ class GRU(_OneState):
 
     def _cell_backward(self, dy: Array | None, dstate: State, reserve: Any, **options: Any) -> Any:
         return functional.gru_backward(dy, dstate[0], reserve, **options)
+
+
+def _stacked(parts: tuple[Array, ...]) -> Array:
+    """[parts, N, H] of arrays [N, H]; np.stack takes three times as long for such small ones."""
+    if len(parts) == 1:
+        return parts[0][None]
+    stacked = np.empty((len(parts), *parts[0].shape), parts[0].dtype)
+    for i, part in enumerate(parts):
+        stacked[i] = part
+    return stacked
 
 
 def _pair(name: str, state: Any) -> State:
