@@ -34,11 +34,11 @@ void gru_forward(const GruForward<T>& p) {
   T* const packed_hn = after ? nullptr : scratch.take<T>(wide * H);
   T* const biases = scratch.take<T>(G * H);
   T* const packed_bias = scratch.take<T>(G * wide);
-  pack_gates(packed_ih, p.weight_ih, I, H, 0, 3, lanes);
-  pack_gates(packed_hh, p.weight_hh, H, H, 0, after ? 3 : 2, lanes);
+  pack_gates(packed_ih, p.weight_ih, I, H, 3, lanes, false);
+  pack_gates(packed_hh, p.weight_hh, H, H, after ? 3 : 2, lanes, false);
   if (!after) pack_rows(packed_hn, p.weight_hh + 2 * H * H, H, H, lanes);
   gru_biases(biases, p.bias_ih, p.bias_hh, H, after);
-  pack_bias(packed_bias, biases, H, G, lanes);
+  pack_bias(packed_bias, biases, H, G, lanes, false);
   const T* const h0 = p.h0 ? p.h0 : scratch.zeros<T>(N * H);
   T* const reset_h = after ? nullptr : scratch.take<T>(N * H);
 

@@ -16,10 +16,10 @@ void lstm_forward(const LstmForward<T>& p) {
   T* const packed_hh = scratch.take<T>(4 * wide * H);
   T* const biases = scratch.take<T>(4 * H);
   T* const packed_bias = scratch.take<T>(4 * wide);
-  pack_gates(packed_ih, p.weight_ih, I, H, 0, 4, lanes);
-  pack_gates(packed_hh, p.weight_hh, H, H, 0, 4, lanes);
+  pack_gates(packed_ih, p.weight_ih, I, H, 4, lanes, true);
+  pack_gates(packed_hh, p.weight_hh, H, H, 4, lanes, true);
   add_biases(biases, p.bias_ih, p.bias_hh, 4 * H);
-  pack_bias(packed_bias, biases, H, 4, lanes);
+  pack_bias(packed_bias, biases, H, 4, lanes, true);
   const T* const h0 = p.h0 ? p.h0 : scratch.zeros<T>(N * H);
   const T* const c0 = p.c0 ? p.c0 : scratch.zeros<T>(N * H);
 

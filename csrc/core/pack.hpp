@@ -11,17 +11,19 @@ namespace fusedrnn {
 
 inline int64_t padded(int64_t units, int lanes) { return (units + lanes - 1) / lanes * lanes; }
 
-// Gate cells: for each vector of units [k][gates][lanes], from w [G * units, depth] rows gate * units + unit,
-// gates first_gate ... first_gate + gates - 1. dst holds padded(units) * gates * depth elements.
+// Gate cells: for each vector of units [k][gates][lanes], from w [gates * units, depth] rows gate * units + unit.
+// With narrow tails the last panel has only the lanes that its units need, so that its gates share vectors.
+// dst holds padded(units) * gates * depth elements.
 template <class T>
-void pack_gates(T* dst, const T* w, int64_t depth, int64_t units, int first_gate, int gates, int lanes) {
+void pack_gates(T* dst, const T* w, int64_t depth, int64_t units, int gates, int lanes, bool narrow_tail) {
   for (int64_t unit = 0; unit < units; unit += lanes) {
-    const int64_t count = std::min<int64_t>(lanes, units - unit);
+    const int64_t width = narrow_tail ? tail_lanes<T>(units - unit, lanes) : lanes;
+    const int64_t count = std::min<int64_t>(width, units - unit);
     for (int64_t k = 0; k < depth; ++k)
-      for (int g = 0; g < gates; ++g, dst += lanes) {
-        const T* column = w + ((first_gate + g) * units + unit) * depth + k;
+      for (int g = 0; g < gates; ++g, dst += width) {
+        const T* column = w + (g * units + unit) * depth + k;
         for (int64_t l = 0; l < count; ++l) dst[l] = column[l * depth];
-        for (int64_t l = count; l < lanes; ++l) dst[l] = T(0);
+        for (int64_t l = count; l < width; ++l) dst[l] = T(0);
       }
   }
 }
@@ -62,10 +64,8 @@ void add_biases(T* dst, const T* a, const T* b, int64_t n) {
 
 // Start values of the gate cells, [panel][gates][lanes], from gates * units values.
 template <class T>
-void pack_bias(T* dst, const T* bias, int64_t units, int gates, int lanes) {
-  for (int64_t unit = 0; unit < units; unit += lanes)
-    for (int g = 0; g < gates; ++g)
-      for (int64_t l = 0; l < lanes; ++l) *dst++ = unit + l < units ? bias[g * units + unit + l] : T(0);
+void pack_bias(T* dst, const T* bias, int64_t units, int gates, int lanes, bool narrow_tail) {
+  pack_gates(dst, bias, 1, units, gates, lanes, narrow_tail);
 }
 
 }  // namespace fusedrnn

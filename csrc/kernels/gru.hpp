@@ -38,9 +38,10 @@ FUSEDRNN_INLINE GruGradient<V> gru_pointwise_backward(V dh, V z, V n, V h_prev) 
   return {dh * (one - z) * (one - n * n), dh * (h_prev - n) * (z * (one - z)), dh * z};
 }
 
-template <class T>
-struct GruForwardCell : GateCell<T, 4, 3, 2, 3, 3> {
-  using Base = GateCell<T, 4, 3, 2, 3, 3>;
+// x W_in and h W_hn are sums of their own, so the gates of narrow tails would not fill vectors alike for x and h.
+template <class T, int Lanes>
+struct GruForwardCell : GateCell<T, Lanes, 4, 3, 2, 3, 3, false> {
+  using Base = GateCell<T, Lanes, 4, 3, 2, 3, 3, false>;
   using V = typename Base::V;
   const GruForwardStep<T>& step;
 
@@ -49,33 +50,29 @@ struct GruForwardCell : GateCell<T, 4, 3, 2, 3, 3> {
 
   FUSEDRNN_NOINLINE void finish(const V* sums, int rows, int64_t unit, int64_t row) const {
     if (!step.finish) return this->suspend(sums, rows, unit, row);
-    const int n = this->count(unit);
-    for (int r = 0; r < rows; ++r) {
-      const int64_t q = row + r;
-      const V* const z = sums + 4 * r;
-      const V h_prev = load<V>(step.h_prev + q * step.h_prev_stride + unit, n);
+    this->each(sums, rows, unit, row, [&](auto at, const V* z) {
+      const V h_prev = at.read(step.h_prev, step.h_prev_stride);
       const GruState<V> s = gru_pointwise_forward(z[0], z[1], z[2], z[3], h_prev);
-      store(step.y + q * step.y_stride + unit, s.h, n);
+      at.write(step.y, step.y_stride, s.h);
       if (step.keep) {
-        T* gates = step.gates + q * step.gates_stride + unit;
-        store(gates, s.r, n);
-        store(gates + step.units, s.z, n);
-        store(gates + 2 * step.units, s.n, n);
-        store(gates + 3 * step.units, z[3], n);
+        at.write(step.gates, step.gates_stride, s.r);
+        at.write(step.gates + step.units, step.gates_stride, s.z);
+        at.write(step.gates + 2 * step.units, step.gates_stride, s.n);
+        at.write(step.gates + 3 * step.units, step.gates_stride, z[3]);
       }
-    }
+    });
   }
 };
 
 template <class T>
 void gru_forward(const GruForwardStep<T>& step) {
-  walk_gates(GruForwardCell<T>(step), step.rows, step.units);
+  walk_gates<GruForwardCell, T>(step);
 }
 
 // First pass of reset-before: r and z activated, the candidate's input sum left as it is, r * h to y.
-template <class T>
-struct GruResetForwardCell : GateCell<T, 3, 3, 2, 2, 1> {
-  using Base = GateCell<T, 3, 3, 2, 2, 1>;
+template <class T, int Lanes>
+struct GruResetForwardCell : GateCell<T, Lanes, 3, 3, 2, 2, 1, false> {
+  using Base = GateCell<T, Lanes, 3, 3, 2, 2, 1, false>;
   using V = typename Base::V;
   const GruForwardStep<T>& step;
 
@@ -85,133 +82,120 @@ struct GruResetForwardCell : GateCell<T, 3, 3, 2, 2, 1> {
   FUSEDRNN_NOINLINE void finish(const V* sums, int rows, int64_t unit, int64_t row) const {
     this->suspend(sums, rows, unit, row);
     if (!step.finish) return;
-    const int n = this->count(unit);
-    for (int r = 0; r < rows; ++r) {
-      const V reset = sigmoid(sums[3 * r]), h_prev = load<V>(step.h_prev + (row + r) * step.h_prev_stride + unit, n);
-      T* gates = step.gates + (row + r) * step.gates_stride + unit;
-      store(gates, reset, n);
-      store(gates + step.units, sigmoid(sums[3 * r + 1]), n);
-      store(step.y + (row + r) * step.y_stride + unit, reset * h_prev, n);
-    }
+    this->each(sums, rows, unit, row, [&](auto at, const V* z) {
+      const V reset = sigmoid(z[0]), h_prev = at.read(step.h_prev, step.h_prev_stride);
+      at.write(step.gates, step.gates_stride, reset);
+      at.write(step.gates + step.units, step.gates_stride, sigmoid(z[1]));
+      at.write(step.y, step.y_stride, reset * h_prev);
+    });
   }
 };
 
 template <class T>
 void gru_reset_forward(const GruForwardStep<T>& step) {
-  walk_gates(GruResetForwardCell<T>(step), step.rows, step.units);
+  walk_gates<GruResetForwardCell, T>(step);
 }
 
-template <class T, int Vectors>
-struct GruCandidateCell : DenseCell<T, Vectors, 0> {
-  using Base = DenseCell<T, Vectors, 0>;
-  using V = typename Base::V;
+template <class T>
+struct GruCandidateEnds : DenseEnds<T> {
+  using V = typename DenseEnds<T>::V;
   const GruCandidateStep<T>& step;
 
-  explicit GruCandidateCell(const GruCandidateStep<T>& s)
-      : Base{s.reset_h, {}, s.units, s.gates + 2 * s.units, s.gates_stride}, step(s) {}
+  explicit GruCandidateEnds(const GruCandidateStep<T>& s)
+      : DenseEnds<T>{s.reset_h, {}, s.units, s.gates + 2 * s.units, s.gates_stride}, step(s) {}
 
   FUSEDRNN_INLINE bool uniform() const { return false; }
-  FUSEDRNN_INLINE void start(V* sums, int rows, int64_t unit, int64_t row) const {
-    this->resume(sums, rows, unit, row);
+  FUSEDRNN_INLINE void start(V* sums, int vectors, int rows, int64_t unit, int64_t row) const {
+    this->resume(sums, vectors, rows, unit, row);
   }
 
-  FUSEDRNN_NOINLINE void finish(const V* sums, int rows, int64_t unit, int64_t row) const {
-    this->each(rows, unit, row, [&](int i, int64_t u, int64_t r, int count) {
-      T* gates = step.gates + r * step.gates_stride + u;
-      const V n = tanh(sums[i]);
-      const V z = load<V>(gates + step.units, count);
-      const V h_prev = load<V>(step.h_prev + r * step.h_prev_stride + u, count);
-      store(step.y + r * step.y_stride + u, gru_blend(z, n, h_prev), count);
-      if (step.keep) store(gates + 2 * step.units, n, count);
+  FUSEDRNN_NOINLINE void finish(const V* sums, int vectors, int rows, int64_t unit, int64_t row) const {
+    this->each(sums, vectors, rows, unit, row, [&](auto at, V sum) {
+      const V n = tanh(sum), z = at.read(step.gates + step.units, step.gates_stride);
+      const V h_prev = at.read(step.h_prev, step.h_prev_stride);
+      at.write(step.y, step.y_stride, gru_blend(z, n, h_prev));
+      if (step.keep) at.write(step.gates + 2 * step.units, step.gates_stride, n);
     });
   }
 };
 
 template <class T>
 void gru_candidate(const GruCandidateStep<T>& step) {
-  walk_dense<GruCandidateCell, T>(step);
+  walk_dense<GruCandidateEnds, T>(step);
 }
 
 // dh = dy + carry + dgates(t+1) weight_hh; then the gate gradients as far as they are known.
-template <class T, int Vectors, bool ResetAfter>
-struct GruBackwardCell : DenseCell<T, Vectors, 0> {
-  using Base = DenseCell<T, Vectors, 0>;
-  using V = typename Base::V;
+template <class T, bool ResetAfter>
+struct GruBackwardEnds : DenseEnds<T> {
+  using V = typename DenseEnds<T>::V;
   const GruBackwardStep<T>& step;
 
-  explicit GruBackwardCell(const GruBackwardStep<T>& s)
-      : Base{s.dgates_next, {}, s.units, s.dgates, s.dgates_stride}, step(s) {}
+  explicit GruBackwardEnds(const GruBackwardStep<T>& s)
+      : DenseEnds<T>{s.dgates_next, {}, s.units, s.dgates, s.dgates_stride}, step(s) {}
 
   FUSEDRNN_INLINE bool uniform() const { return false; }
-  FUSEDRNN_NOINLINE void start(V* sums, int rows, int64_t unit, int64_t row) const {
-    this->each(rows, unit, row, [&](int i, int64_t u, int64_t r, int n) {
-      sums[i] = load<V>(step.carry + r * step.carry_stride + u, n);
-    });
+  FUSEDRNN_INLINE void start(V* sums, int vectors, int rows, int64_t unit, int64_t row) const {
+    this->fetch(sums, vectors, rows, unit, row, step.carry, step.carry_stride);
   }
 
-  FUSEDRNN_NOINLINE void finish(const V* sums, int rows, int64_t unit, int64_t row) const {
-    this->each(rows, unit, row, [&](int i, int64_t u, int64_t r, int count) {
-      const T* gates = step.gates + r * step.gates_stride + u;
-      const V z = load<V>(gates + step.units, count), n = load<V>(gates + 2 * step.units, count);
-      const V h_prev = load<V>(step.h_prev + r * step.h_prev_stride + u, count);
-      const V dh = add_dy(sums[i], step.dy, step.dy_stride, u, r, count);
-      const GruGradient<V> d = gru_pointwise_backward(dh, z, n, h_prev);
-      T* dgates = step.dgates + r * step.dgates_stride + u;
+  FUSEDRNN_NOINLINE void finish(const V* sums, int vectors, int rows, int64_t unit, int64_t row) const {
+    this->each(sums, vectors, rows, unit, row, [&](auto at, V sum) {
+      const int64_t H = step.units;
+      const V z = at.read(step.gates + H, step.gates_stride), n = at.read(step.gates + 2 * H, step.gates_stride);
+      const V dh = add_dy(sum, step.dy, step.dy_stride, at);
+      const GruGradient<V> d = gru_pointwise_backward(dh, z, n, at.read(step.h_prev, step.h_prev_stride));
       if constexpr (ResetAfter) {
-        const V reset = load<V>(gates, count), n_h = load<V>(gates + 3 * step.units, count);
-        store(dgates + step.units, d.dn * n_h * (reset * (splat<V>(1) - reset)), count);
-        store(dgates + 3 * step.units, d.dn * reset, count);
+        const V reset = at.read(step.gates, step.gates_stride);
+        const V n_h = at.read(step.gates + 3 * H, step.gates_stride);
+        at.write(step.dgates + H, step.dgates_stride, d.dn * n_h * (reset * (splat<V>(1) - reset)));
+        at.write(step.dgates + 3 * H, step.dgates_stride, d.dn * reset);
       }
-      store(dgates, d.dn, count);
-      store(dgates + 2 * step.units, d.dz, count);
-      store(step.carry + r * step.carry_stride + u, d.carry, count);
+      at.write(step.dgates, step.dgates_stride, d.dn);
+      at.write(step.dgates + 2 * H, step.dgates_stride, d.dz);
+      at.write(step.carry, step.carry_stride, d.carry);
     });
   }
 };
 
-template <class T, int Vectors>
-using GruAfterBackwardCell = GruBackwardCell<T, Vectors, true>;
-template <class T, int Vectors>
-using GruBeforeBackwardCell = GruBackwardCell<T, Vectors, false>;
+template <class T>
+using GruAfterBackwardEnds = GruBackwardEnds<T, true>;
+template <class T>
+using GruBeforeBackwardEnds = GruBackwardEnds<T, false>;
 
 template <class T>
 void gru_backward(const GruBackwardStep<T>& step) {
-  walk_dense<GruAfterBackwardCell, T>(step);
+  walk_dense<GruAfterBackwardEnds, T>(step);
 }
 
 template <class T>
 void gru_before_backward(const GruBackwardStep<T>& step) {
-  walk_dense<GruBeforeBackwardCell, T>(step);
+  walk_dense<GruBeforeBackwardEnds, T>(step);
 }
 
-template <class T, int Vectors>
-struct GruResetBackwardCell : DenseCell<T, Vectors, 0> {
-  using Base = DenseCell<T, Vectors, 0>;
-  using V = typename Base::V;
+template <class T>
+struct GruResetBackwardEnds : DenseEnds<T> {
+  using V = typename DenseEnds<T>::V;
   const GruResetBackwardStep<T>& step;
 
-  explicit GruResetBackwardCell(const GruResetBackwardStep<T>& s)
-      : Base{s.dn, {}, s.units, s.dr, s.dr_stride}, step(s) {}
+  explicit GruResetBackwardEnds(const GruResetBackwardStep<T>& s)
+      : DenseEnds<T>{s.dn, {}, s.units, s.dr, s.dr_stride}, step(s) {}
 
   FUSEDRNN_INLINE bool uniform() const { return true; }
-  FUSEDRNN_INLINE void start(V*, int, int64_t, int64_t) const {}
+  FUSEDRNN_INLINE void start(V*, int, int, int64_t, int64_t) const {}
 
-  FUSEDRNN_NOINLINE void finish(const V* sums, int rows, int64_t unit, int64_t row) const {
-    this->each(rows, unit, row, [&](int i, int64_t u, int64_t r, int n) {
-      const V d_reset_h = sums[i];
-      const V reset = load<V>(step.gates + r * step.gates_stride + u, n);
-      const V h_prev = load<V>(step.h_prev + r * step.h_prev_stride + u, n);
-      T* carry = step.carry + r * step.carry_stride + u;
-      store(step.dr + r * step.dr_stride + u, d_reset_h * h_prev * (reset * (splat<V>(1) - reset)), n);
-      store(step.reset_h + r * step.reset_h_stride + u, reset * h_prev, n);
-      store(carry, fma(d_reset_h, reset, load<V>(carry, n)), n);
+  FUSEDRNN_NOINLINE void finish(const V* sums, int vectors, int rows, int64_t unit, int64_t row) const {
+    this->each(sums, vectors, rows, unit, row, [&](auto at, V d_reset_h) {
+      const V reset = at.read(step.gates, step.gates_stride), h_prev = at.read(step.h_prev, step.h_prev_stride);
+      at.write(step.dr, step.dr_stride, d_reset_h * h_prev * (reset * (splat<V>(1) - reset)));
+      at.write(step.reset_h, step.reset_h_stride, reset * h_prev);
+      at.write(step.carry, step.carry_stride, fma(d_reset_h, reset, at.read(step.carry, step.carry_stride)));
     });
   }
 };
 
 template <class T>
 void gru_reset_backward(const GruResetBackwardStep<T>& step) {
-  walk_dense<GruResetBackwardCell, T>(step);
+  walk_dense<GruResetBackwardEnds, T>(step);
 }
 
 }  // namespace

@@ -35,9 +35,9 @@ FUSEDRNN_INLINE LstmGradient<V> lstm_pointwise_backward(V dh, V dc, V i, V f, V 
           dc * f};
 }
 
-template <class T>
-struct LstmForwardCell : GateCell<T, 4, 4, 3, 4, 3> {
-  using Base = GateCell<T, 4, 4, 3, 4, 3>;
+template <class T, int Lanes>
+struct LstmForwardCell : GateCell<T, Lanes, 4, 4, 3, 4, 3, true> {
+  using Base = GateCell<T, Lanes, 4, 4, 3, 4, 3, true>;
   using V = typename Base::V;
   const LstmForwardStep<T>& step;
 
@@ -46,67 +46,60 @@ struct LstmForwardCell : GateCell<T, 4, 4, 3, 4, 3> {
 
   FUSEDRNN_NOINLINE void finish(const V* sums, int rows, int64_t unit, int64_t row) const {
     if (!step.finish) return this->suspend(sums, rows, unit, row);
-    const int n = this->count(unit);
-    for (int r = 0; r < rows; ++r) {
-      const int64_t q = row + r;
-      const V* const z = sums + 4 * r;
-      const V c_prev = load<V>(step.c_prev + q * step.c_prev_stride + unit, n);
+    this->each(sums, rows, unit, row, [&](auto at, const V* z) {
+      const V c_prev = at.read(step.c_prev, step.c_prev_stride);
       const LstmState<V> s = lstm_pointwise_forward(z[0], z[1], z[2], z[3], c_prev);
-      store(step.c + q * step.c_stride + unit, s.c, n);
-      store(step.y + q * step.y_stride + unit, s.h, n);
+      at.write(step.c, step.c_stride, s.c);
+      at.write(step.y, step.y_stride, s.h);
       if (step.keep) {
-        T* gates = step.gates + q * step.gates_stride + unit;
-        store(gates, s.i, n);
-        store(gates + step.units, s.f, n);
-        store(gates + 2 * step.units, s.g, n);
-        store(gates + 3 * step.units, s.o, n);
+        at.write(step.gates, step.gates_stride, s.i);
+        at.write(step.gates + step.units, step.gates_stride, s.f);
+        at.write(step.gates + 2 * step.units, step.gates_stride, s.g);
+        at.write(step.gates + 3 * step.units, step.gates_stride, s.o);
       }
-    }
+    });
   }
 };
 
 template <class T>
 void lstm_forward(const LstmForwardStep<T>& step) {
-  walk_gates(LstmForwardCell<T>(step), step.rows, step.units);
+  walk_gates<LstmForwardCell, T>(step);
 }
 
 // dh = dy + dgates(t+1) weight_hh, then the gate gradients of this step. Partial sums rest in dgates' first slot.
-template <class T, int Vectors>
-struct LstmBackwardCell : DenseCell<T, Vectors, 0> {
-  using Base = DenseCell<T, Vectors, 0>;
-  using V = typename Base::V;
+template <class T>
+struct LstmBackwardEnds : DenseEnds<T> {
+  using V = typename DenseEnds<T>::V;
   const LstmBackwardStep<T>& step;
 
-  explicit LstmBackwardCell(const LstmBackwardStep<T>& s)
-      : Base{s.dgates_next, {}, s.units, s.dgates, s.dgates_stride}, step(s) {}
+  explicit LstmBackwardEnds(const LstmBackwardStep<T>& s)
+      : DenseEnds<T>{s.dgates_next, {}, s.units, s.dgates, s.dgates_stride}, step(s) {}
 
   FUSEDRNN_INLINE bool uniform() const { return !step.dh_n; }
-  FUSEDRNN_NOINLINE void start(V* sums, int rows, int64_t unit, int64_t row) const {
-    this->start_from(step.dh_n, sums, rows, unit, row);
+  FUSEDRNN_INLINE void start(V* sums, int vectors, int rows, int64_t unit, int64_t row) const {
+    this->fetch(sums, vectors, rows, unit, row, step.dh_n, step.units);
   }
 
-  FUSEDRNN_NOINLINE void finish(const V* sums, int rows, int64_t unit, int64_t row) const {
-    this->each(rows, unit, row, [&](int i, int64_t u, int64_t r, int n) {
-      const T* gates = step.gates + r * step.gates_stride + u;
-      T* dc = step.dc + r * step.dc_stride + u;
-      const V dh = add_dy(sums[i], step.dy, step.dy_stride, u, r, n);
+  FUSEDRNN_NOINLINE void finish(const V* sums, int vectors, int rows, int64_t unit, int64_t row) const {
+    this->each(sums, vectors, rows, unit, row, [&](auto at, V sum) {
+      const int64_t H = step.units, stride = step.gates_stride;
+      const V dh = add_dy(sum, step.dy, step.dy_stride, at);
       const LstmGradient<V> d = lstm_pointwise_backward(
-          dh, load<V>(dc, n), load<V>(gates, n), load<V>(gates + step.units, n), load<V>(gates + 2 * step.units, n),
-          load<V>(gates + 3 * step.units, n), load<V>(step.c + r * step.c_stride + u, n),
-          load<V>(step.c_prev + r * step.c_prev_stride + u, n));
-      T* dgates = step.dgates + r * step.dgates_stride + u;
-      store(dgates, d.zi, n);
-      store(dgates + step.units, d.zf, n);
-      store(dgates + 2 * step.units, d.zg, n);
-      store(dgates + 3 * step.units, d.zo, n);
-      store(dc, d.c_prev, n);
+          dh, at.read(step.dc, step.dc_stride), at.read(step.gates, stride), at.read(step.gates + H, stride),
+          at.read(step.gates + 2 * H, stride), at.read(step.gates + 3 * H, stride), at.read(step.c, step.c_stride),
+          at.read(step.c_prev, step.c_prev_stride));
+      at.write(step.dgates, step.dgates_stride, d.zi);
+      at.write(step.dgates + H, step.dgates_stride, d.zf);
+      at.write(step.dgates + 2 * H, step.dgates_stride, d.zg);
+      at.write(step.dgates + 3 * H, step.dgates_stride, d.zo);
+      at.write(step.dc, step.dc_stride, d.c_prev);
     });
   }
 };
 
 template <class T>
 void lstm_backward(const LstmBackwardStep<T>& step) {
-  walk_dense<LstmBackwardCell, T>(step);
+  walk_dense<LstmBackwardEnds, T>(step);
 }
 
 }  // namespace

@@ -145,15 +145,20 @@ FUSEDRNN_INLINE auto lane_mask(int count) {
 // The edges of arrays: out of line, because there are many of them and each is met once a panel.
 template <class V>
 __attribute__((noinline)) V load_edge(const Scalar<V>* p, int count) {
-#if defined(__AVX2__)
-  const auto mask = lane_mask<V>(count);
 #if defined(__AVX512F__)
+  const auto mask = lane_mask<V>(count);
   if constexpr (sizeof(V) == 64 && sizeof(Scalar<V>) == 4) return (V)_mm512_maskz_loadu_ps(mask, p);
   if constexpr (sizeof(V) == 64 && sizeof(Scalar<V>) == 8) return (V)_mm512_maskz_loadu_pd(mask, p);
-#else
-  if constexpr (sizeof(Scalar<V>) == 4) return (V)_mm256_maskload_ps(p, (__m256i)mask);
-  if constexpr (sizeof(Scalar<V>) == 8) return (V)_mm256_maskload_pd(p, (__m256i)mask);
-#endif
+  if constexpr (sizeof(V) == 32 && sizeof(Scalar<V>) == 4) return (V)_mm256_maskz_loadu_ps(mask, p);
+  if constexpr (sizeof(V) == 32 && sizeof(Scalar<V>) == 8) return (V)_mm256_maskz_loadu_pd(mask, p);
+  if constexpr (sizeof(V) == 16 && sizeof(Scalar<V>) == 4) return (V)_mm_maskz_loadu_ps(mask, p);
+  if constexpr (sizeof(V) == 16 && sizeof(Scalar<V>) == 8) return (V)_mm_maskz_loadu_pd(mask, p);
+#elif defined(__AVX2__)
+  const auto mask = lane_mask<V>(count);
+  if constexpr (sizeof(V) == 32 && sizeof(Scalar<V>) == 4) return (V)_mm256_maskload_ps(p, (__m256i)mask);
+  if constexpr (sizeof(V) == 32 && sizeof(Scalar<V>) == 8) return (V)_mm256_maskload_pd(p, (__m256i)mask);
+  if constexpr (sizeof(V) == 16 && sizeof(Scalar<V>) == 4) return (V)_mm_maskload_ps(p, (__m128i)mask);
+  if constexpr (sizeof(V) == 16 && sizeof(Scalar<V>) == 8) return (V)_mm_maskload_pd(p, (__m128i)mask);
 #else
   V v{};
   for (int l = 0; l < count; ++l) v[l] = p[l];  // at most three lanes: no masked load on this instruction set
@@ -163,15 +168,20 @@ __attribute__((noinline)) V load_edge(const Scalar<V>* p, int count) {
 
 template <class V>
 __attribute__((noinline)) void store_edge(Scalar<V>* p, V v, int count) {
-#if defined(__AVX2__)
-  const auto mask = lane_mask<V>(count);
 #if defined(__AVX512F__)
+  const auto mask = lane_mask<V>(count);
   if constexpr (sizeof(V) == 64 && sizeof(Scalar<V>) == 4) _mm512_mask_storeu_ps(p, mask, (__m512)v);
   if constexpr (sizeof(V) == 64 && sizeof(Scalar<V>) == 8) _mm512_mask_storeu_pd(p, mask, (__m512d)v);
-#else
-  if constexpr (sizeof(Scalar<V>) == 4) _mm256_maskstore_ps(p, (__m256i)mask, (__m256)v);
-  if constexpr (sizeof(Scalar<V>) == 8) _mm256_maskstore_pd(p, (__m256i)mask, (__m256d)v);
-#endif
+  if constexpr (sizeof(V) == 32 && sizeof(Scalar<V>) == 4) _mm256_mask_storeu_ps(p, mask, (__m256)v);
+  if constexpr (sizeof(V) == 32 && sizeof(Scalar<V>) == 8) _mm256_mask_storeu_pd(p, mask, (__m256d)v);
+  if constexpr (sizeof(V) == 16 && sizeof(Scalar<V>) == 4) _mm_mask_storeu_ps(p, mask, (__m128)v);
+  if constexpr (sizeof(V) == 16 && sizeof(Scalar<V>) == 8) _mm_mask_storeu_pd(p, mask, (__m128d)v);
+#elif defined(__AVX2__)
+  const auto mask = lane_mask<V>(count);
+  if constexpr (sizeof(V) == 32 && sizeof(Scalar<V>) == 4) _mm256_maskstore_ps(p, (__m256i)mask, (__m256)v);
+  if constexpr (sizeof(V) == 32 && sizeof(Scalar<V>) == 8) _mm256_maskstore_pd(p, (__m256i)mask, (__m256d)v);
+  if constexpr (sizeof(V) == 16 && sizeof(Scalar<V>) == 4) _mm_maskstore_ps(p, (__m128i)mask, (__m128)v);
+  if constexpr (sizeof(V) == 16 && sizeof(Scalar<V>) == 8) _mm_maskstore_pd(p, (__m128i)mask, (__m128d)v);
 #else
   for (int l = 0; l < count; ++l) p[l] = v[l];
 #endif
@@ -189,6 +199,38 @@ FUSEDRNN_INLINE void store(Scalar<V>* p, V v, int count) {
     store(p, v);
   else
     store_edge(p, v, count);
+}
+
+// Two vectors side by side, and the halves of one.
+template <class V, class Half>
+FUSEDRNN_INLINE V join(Half low, Half high) {
+  static_assert(lanes_of<V> == 2 * lanes_of<Half>);
+  if constexpr (lanes_of<V> == 16)
+    return __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  else if constexpr (lanes_of<V> == 8)
+    return __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7);
+  else
+    return __builtin_shufflevector(low, high, 0, 1, 2, 3);
+}
+
+template <class Half, class V>
+FUSEDRNN_INLINE Half low_half(V v) {
+  if constexpr (lanes_of<V> == 16)
+    return __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7);
+  else if constexpr (lanes_of<V> == 8)
+    return __builtin_shufflevector(v, v, 0, 1, 2, 3);
+  else
+    return __builtin_shufflevector(v, v, 0, 1);
+}
+
+template <class Half, class V>
+FUSEDRNN_INLINE Half high_half(V v) {
+  if constexpr (lanes_of<V> == 16)
+    return __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+  else if constexpr (lanes_of<V> == 8)
+    return __builtin_shufflevector(v, v, 4, 5, 6, 7);
+  else
+    return __builtin_shufflevector(v, v, 2, 3);
 }
 
 // Sum of the lanes, pairwise from the halves: the order is fixed.

@@ -58,7 +58,7 @@ template <class T>
 struct LstmForwardStep {
   int64_t rows, units;
   Operand<T> x, h;
-  const T* bias;  // packed [panel][4][lanes]; null: start from the partial sums in gates
+  const T* bias;  // packed [panel][4][lanes], the last panel narrow; null: start from the partial sums in gates
   bool finish;    // false: leave partial sums in gates
   bool keep;      // write the activated gates
   T* gates;       // [rows, 4 * units]: i, f, g, o; partial sums, then activations
@@ -181,6 +181,15 @@ inline int64_t weight_gradient_scratch(int64_t input_size) { return weight_gradi
 // Vectors per panel of a dense product when so many vectors of units remain: 3, 3, ..., never a lone one
 // after others.
 inline int dense_panel_vectors(int64_t remaining) { return remaining == 4 ? 2 : remaining < 3 ? int(remaining) : 3; }
+
+// Lanes that the last units of an array need, when so many of them remain: a vector's, a half or a quarter of them,
+// though no fewer than 16 bytes hold.
+template <class T>
+int tail_lanes(int64_t remaining, int lanes) {
+  constexpr int fewest = 16 / int(sizeof(T));
+  while (lanes > fewest && 2 * remaining <= lanes) lanes /= 2;
+  return lanes;
+}
 }  // namespace
 
 // Fused passes over flat buffers of n elements (kernels/optim.hpp, kernels/losses.hpp).

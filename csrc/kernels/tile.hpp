@@ -131,69 +131,215 @@ void panel(const Cell& cell, int64_t unit, int64_t rows) {
   } while (from < depth);
 }
 
-// Gate cells: one panel is one vector of units with all its gates side by side.
-template <class Cell>
-FUSEDRNN_INLINE void walk_gates(const Cell& cell, int64_t rows, int64_t units) {
-  for (int64_t unit = 0; unit < units; unit += lanes_of<typename Cell::V>) panel(cell, unit, rows);
+// Where one vector's elements lie in arrays [rows, units]: in `rows` consecutive rows, `count` units of each. Most
+// vectors are a single row's. At the end of the units, where a vector would be half empty or more, it holds the tails
+// of several rows, Lanes lanes for each, so that the epilogue's work is not wasted.
+template <class V, int Lanes>
+struct Place {
+  using T = Scalar<V>;
+  using Piece = Vector<T, Lanes>;
+  static constexpr int pieces = lanes_of<V> / Lanes;
+
+  int64_t row, unit;
+  int rows, count;
+
+  FUSEDRNN_INLINE static V join_pieces(const Piece* q) {
+    if constexpr (pieces == 1)
+      return q[0];
+    else if constexpr (pieces == 2)
+      return join<V>(q[0], q[1]);
+    else {
+      using Half = Vector<T, lanes_of<V> / 2>;
+      return join<V>(join<Half>(q[0], q[1]), join<Half>(q[2], q[3]));
+    }
+  }
+
+  FUSEDRNN_INLINE V read(const T* p, int64_t stride) const {
+    p += row * stride + unit;
+    if constexpr (pieces == 1) return load<V>(p, count);
+    Piece q[pieces];
+#pragma GCC unroll 4
+    for (int i = 0; i < pieces; ++i) q[i] = i < rows ? load<Piece>(p + i * stride, count) : Piece{};
+    return join_pieces(q);
+  }
+
+  FUSEDRNN_INLINE void write(T* p, int64_t stride, V v) const {
+    p += row * stride + unit;
+    if constexpr (pieces == 1) {
+      store(p, v, count);
+    } else {
+      Piece q[pieces];
+      if constexpr (pieces == 2) {
+        q[0] = low_half<Piece>(v);
+        q[1] = high_half<Piece>(v);
+      } else {
+        using Half = Vector<T, lanes_of<V> / 2>;
+        const Half low = low_half<Half>(v), high = high_half<Half>(v);
+        q[0] = low_half<Piece>(low);
+        q[1] = high_half<Piece>(low);
+        q[2] = low_half<Piece>(high);
+        q[3] = high_half<Piece>(high);
+      }
+#pragma GCC unroll 4
+      for (int i = 0; i < pieces; ++i)
+        if (i < rows) store(p + i * stride, q[i], count);
+    }
+  }
+
+  // A vector of sums, which lie in memory with `stride` elements from row to row of the tile.
+  FUSEDRNN_INLINE V sums(const T* p, int64_t stride) const {
+    if constexpr (pieces == 1) return load<V>(p);
+    Piece q[pieces];
+#pragma GCC unroll 4
+    for (int i = 0; i < pieces; ++i) q[i] = load<Piece>(p + (i < rows ? i : 0) * stride);
+    return join_pieces(q);
+  }
+};
+
+// Calls f(place, sums) for `rows` rows of the units from `unit` on, of which `count` are left; sums are G vectors,
+// which lie `between` elements apart in rows of `stride` elements.
+template <class V, int Lanes, int G, class F>
+FUSEDRNN_INLINE void for_places(const V* sums, int64_t stride, int64_t between, int rows, int count, int64_t unit,
+                                int64_t row, F f) {
+  using At = Place<V, Lanes>;
+  for (int r = 0; r < rows; r += At::pieces) {
+    const At at{row + r, unit, int(min(At::pieces, rows - r)), count};
+    V z[G];
+    for (int g = 0; g < G; ++g)
+      z[g] = at.sums(reinterpret_cast<const Scalar<V>*>(sums) + r * stride + g * between, stride);
+    f(at, z);
+  }
 }
 
-// Dense cells, Cell<P>: a panel is P vectors of consecutive units.
+// The same with as many rows to a vector as fit.
+template <class V, int G, class F>
+FUSEDRNN_INLINE void for_dense_places(const V* sums, int64_t stride, int64_t between, int rows, int count, int64_t unit,
+                                      int64_t row, F f) {
+  constexpr int W = lanes_of<V>;
+  constexpr int fewest = 16 / int(sizeof(Scalar<V>));
+  const int lanes = tail_lanes<Scalar<V>>(count, W);
+  if constexpr (W / 4 >= fewest)
+    if (lanes == W / 4) return for_places<V, W / 4, G>(sums, stride, between, rows, count, unit, row, f);
+  if constexpr (W / 2 >= fewest)
+    if (lanes == W / 2) return for_places<V, W / 2, G>(sums, stride, between, rows, count, unit, row, f);
+  for_places<V, W, G>(sums, stride, between, rows, count, unit, row, f);
+}
+
+// Gate cells: a panel is one vector of units with all its gates side by side. Cell<Lanes> with fewer lanes than a
+// vector's has several gates in one vector: the last units of a cell whose weights are packed with narrow tails.
 template <template <class, int> class Cell, class T, class Step>
+FUSEDRNN_INLINE void walk_gates(const Step& step) {
+  constexpr int W = full_lanes<T>;
+  constexpr int fewest = 16 / int(sizeof(T));
+  int64_t unit = 0;
+  for (; step.units - unit >= W; unit += W) panel(Cell<T, W>(step), unit, step.rows);
+  if (unit == step.units) return;
+  const int lanes = Cell<T, W>::narrow_tail ? tail_lanes<T>(step.units - unit, W) : W;
+  if constexpr (Cell<T, W>::narrow_tail && W / 4 >= fewest)
+    if (lanes == W / 4) return panel(Cell<T, W / 4>(step), unit, step.rows);
+  if constexpr (Cell<T, W>::narrow_tail && W / 2 >= fewest)
+    if (lanes == W / 2) return panel(Cell<T, W / 2>(step), unit, step.rows);
+  panel(Cell<T, W>(step), unit, step.rows);
+}
+
+// What the gate cells share: the gates of Lanes units, kept in rows of `gates` between blocks. x has XGates of the
+// Gates sums, the last of them being XLastGate, and h likewise; where tails are narrow each has all.
+template <class T, int Lanes, int Gates, int XGates, int XLastGate, int HGates, int HLastGate, bool NarrowTail>
+struct GateCell {
+  using V = Vector<T, full_lanes<T>>;
+  static constexpr int W = full_lanes<T>;
+  static constexpr bool narrow_tail = NarrowTail;
+  static_assert(Lanes == W || (NarrowTail && XGates == Gates && HGates == Gates));
+  static constexpr int P = Gates * Lanes / W, X = XGates * Lanes / W, HX = HGates * Lanes / W;
+  static constexpr int XLast = Lanes == W ? XLastGate : P - 1, HLast = Lanes == W ? HLastGate : P - 1;
+  static constexpr int64_t x_units(int64_t unit) { return unit * XGates; }
+  static constexpr int64_t h_units(int64_t unit) { return unit * HGates; }
+
+  Operand<T> x, h;
+  int64_t units;
+  const T* bias;  // packed [panel][Gates][Lanes]; null: start from what is in gates
+  T* gates;       // [rows, Gates * units]
+  int64_t gates_stride;
+
+  FUSEDRNN_INLINE int count(int64_t unit) const { return int(min(Lanes, units - unit)); }
+  FUSEDRNN_INLINE bool uniform() const { return bias; }
+  FUSEDRNN_INLINE V initial(int64_t unit, int p) const { return load<V>(bias + unit * Gates + p * W); }
+  FUSEDRNN_INLINE void start(V* sums, int rows, int64_t unit, int64_t row) const { resume(sums, rows, unit, row); }
+
+  FUSEDRNN_NOINLINE void resume(V* sums, int rows, int64_t unit, int64_t row) const {
+    using Piece = Vector<T, Lanes>;
+    T* to = reinterpret_cast<T*>(sums);
+    const int n = count(unit);
+    for (int r = 0; r < rows; ++r)
+      for (int g = 0; g < Gates; ++g, to += Lanes)
+        store(to, load<Piece>(gates + (row + r) * gates_stride + g * units + unit, n));
+  }
+
+  FUSEDRNN_NOINLINE void suspend(const V* sums, int rows, int64_t unit, int64_t row) const {
+    using Piece = Vector<T, Lanes>;
+    const T* from = reinterpret_cast<const T*>(sums);
+    const int n = count(unit);
+    for (int r = 0; r < rows; ++r)
+      for (int g = 0; g < Gates; ++g, from += Lanes)
+        store(gates + (row + r) * gates_stride + g * units + unit, load<Piece>(from), n);
+  }
+
+  // f(place, the gates' sums) for every vector of a tile.
+  template <class F>
+  FUSEDRNN_INLINE void each(const V* sums, int rows, int64_t unit, int64_t row, F f) const {
+    if constexpr (NarrowTail)
+      for_places<V, Lanes, Gates>(sums, Gates * Lanes, Lanes, rows, count(unit), unit, row, f);
+    else
+      for_dense_places<V, Gates>(sums, Gates * W, W, rows, count(unit), unit, row, f);
+  }
+};
+
+// Dense cells: a panel is 1 to 3 vectors of consecutive units. What differs from cell to cell is its Ends, where sums
+// start and what becomes of them; it is the same text for any number of vectors.
+template <class Ends, int Vectors>
+struct DenseCell {
+  using V = typename Ends::V;
+  static constexpr int P = Vectors, X = P, XLast = P - 1, HX = Ends::recurrent ? P : 0, HLast = P - 1;
+  static constexpr int64_t x_units(int64_t unit) { return unit; }
+  static constexpr int64_t h_units(int64_t unit) { return unit; }
+
+  const Ends& ends;
+  const Operand<Scalar<V>>&x = ends.x, &h = ends.h;
+
+  FUSEDRNN_INLINE bool uniform() const { return ends.uniform(); }
+  FUSEDRNN_INLINE V initial(int64_t unit, int p) const { return ends.initial(unit, p); }
+  FUSEDRNN_INLINE void start(V* s, int rows, int64_t unit, int64_t row) const { ends.start(s, P, rows, unit, row); }
+  FUSEDRNN_INLINE void resume(V* s, int rows, int64_t unit, int64_t row) const { ends.resume(s, P, rows, unit, row); }
+  FUSEDRNN_INLINE void suspend(const V* s, int rows, int64_t unit, int64_t row) const {
+    ends.suspend(s, P, rows, unit, row);
+  }
+  FUSEDRNN_INLINE void finish(const V* s, int rows, int64_t unit, int64_t row) const {
+    ends.finish(s, P, rows, unit, row);
+  }
+};
+
+template <template <class> class Ends, class T, class Step>
 FUSEDRNN_INLINE void walk_dense(const Step& step) {
   constexpr int W = full_lanes<T>;
+  const Ends<T> ends(step);
   for (int64_t unit = 0; unit < step.units;) {
     const int vectors = dense_panel_vectors((step.units - unit + W - 1) / W);
     if (vectors == 3)
-      panel(Cell<T, 3>(step), unit, step.rows);
+      panel(DenseCell<Ends<T>, 3>{ends}, unit, step.rows);
     else if (vectors == 2)
-      panel(Cell<T, 2>(step), unit, step.rows);
+      panel(DenseCell<Ends<T>, 2>{ends}, unit, step.rows);
     else
-      panel(Cell<T, 1>(step), unit, step.rows);
+      panel(DenseCell<Ends<T>, 1>{ends}, unit, step.rows);
     unit += vectors * W;
   }
 }
 
-// What the gate cells share: P gates of one vector of units, kept in rows of `gates` between blocks.
-template <class T, int Gates, int XVectors, int XLastGate, int HVectors, int HLastGate>
-struct GateCell {
+// What the ends of dense cells share; partial sums rest in `partial`. sums is [rows, vectors].
+template <class T>
+struct DenseEnds {
   using V = Vector<T, full_lanes<T>>;
-  static constexpr int P = Gates, X = XVectors, XLast = XLastGate, HX = HVectors, HLast = HLastGate;
   static constexpr int W = full_lanes<T>;
-  static constexpr int64_t x_units(int64_t unit) { return unit * X; }
-  static constexpr int64_t h_units(int64_t unit) { return unit * HX; }
-
-  Operand<T> x, h;
-  int64_t units;
-  const T* bias;  // packed [panel][P][W]; null: start from what is in gates
-  T* gates;       // [rows, P * units]
-  int64_t gates_stride;
-
-  FUSEDRNN_INLINE int count(int64_t unit) const { return int(min(W, units - unit)); }
-  FUSEDRNN_INLINE bool uniform() const { return bias; }
-  FUSEDRNN_INLINE V initial(int64_t unit, int p) const { return load<V>(bias + unit * P + p * W); }
-  FUSEDRNN_INLINE void start(V* sums, int rows, int64_t unit, int64_t row) const { resume(sums, rows, unit, row); }
-
-  FUSEDRNN_NOINLINE void resume(V* sums, int rows, int64_t unit, int64_t row) const {
-    const int n = count(unit);
-    for (int r = 0; r < rows; ++r)
-      for (int p = 0; p < P; ++p) sums[r * P + p] = load<V>(gates + (row + r) * gates_stride + p * units + unit, n);
-  }
-
-  FUSEDRNN_NOINLINE void suspend(const V* sums, int rows, int64_t unit, int64_t row) const {
-    const int n = count(unit);
-    for (int r = 0; r < rows; ++r)
-      for (int p = 0; p < P; ++p) store(gates + (row + r) * gates_stride + p * units + unit, sums[r * P + p], n);
-  }
-};
-
-// What the dense cells share: P vectors of consecutive units; partial sums rest in `partial`.
-template <class T, int Vectors, int HVectors>
-struct DenseCell {
-  using V = Vector<T, full_lanes<T>>;
-  static constexpr int P = Vectors, X = P, XLast = P - 1, HX = HVectors, HLast = P - 1;
-  static constexpr int W = full_lanes<T>;
-  static constexpr int64_t x_units(int64_t unit) { return unit; }
-  static constexpr int64_t h_units(int64_t unit) { return unit; }
+  static constexpr bool recurrent = false;
 
   Operand<T> x, h;
   int64_t units;
@@ -203,33 +349,38 @@ struct DenseCell {
   FUSEDRNN_INLINE int count(int64_t unit) const { return int(min(W, units - unit)); }
   FUSEDRNN_INLINE V initial(int64_t, int) const { return V{}; }
 
-  // f(i, unit, row, valid lanes) for the i-th vector of a tile.
+  // Sums from an array [rows, units].
+  FUSEDRNN_NOINLINE void fetch(V* sums, int vectors, int rows, int64_t unit, int64_t row, const T* from,
+                               int64_t stride) const {
+    for (int r = 0; r < rows; ++r)
+      for (int p = 0; p < vectors; ++p)
+        sums[r * vectors + p] = load<V>(from + (row + r) * stride + unit + p * W, count(unit + p * W));
+  }
+
+  FUSEDRNN_INLINE void resume(V* sums, int vectors, int rows, int64_t unit, int64_t row) const {
+    fetch(sums, vectors, rows, unit, row, partial, partial_stride);
+  }
+
+  FUSEDRNN_NOINLINE void suspend(const V* sums, int vectors, int rows, int64_t unit, int64_t row) const {
+    for (int r = 0; r < rows; ++r)
+      for (int p = 0; p < vectors; ++p)
+        store(partial + (row + r) * partial_stride + unit + p * W, sums[r * vectors + p], count(unit + p * W));
+  }
+
+  // f(place, sum) for every vector of a tile.
   template <class F>
-  FUSEDRNN_INLINE void each(int rows, int64_t unit, int64_t row, F f) const {
-    for (int i = 0; i < rows * P; ++i) f(i, unit + i % P * W, row + i / P, count(unit + i % P * W));
-  }
-
-  FUSEDRNN_NOINLINE void resume(V* sums, int rows, int64_t unit, int64_t row) const {
-    each(rows, unit, row,
-         [&](int i, int64_t u, int64_t r, int n) { sums[i] = load<V>(partial + r * partial_stride + u, n); });
-  }
-
-  FUSEDRNN_NOINLINE void suspend(const V* sums, int rows, int64_t unit, int64_t row) const {
-    each(rows, unit, row,
-         [&](int i, int64_t u, int64_t r, int n) { store(partial + r * partial_stride + u, sums[i], n); });
-  }
-
-  // Where a sum starts from a state's gradient [rows, units] at the last step, and from zero at the others.
-  FUSEDRNN_INLINE void start_from(const T* gradient, V* sums, int rows, int64_t unit, int64_t row) const {
-    each(rows, unit, row, [&](int i, int64_t u, int64_t r, int n) { sums[i] = load<V>(gradient + r * units + u, n); });
+  FUSEDRNN_INLINE void each(const V* sums, int vectors, int rows, int64_t unit, int64_t row, F f) const {
+    for (int p = 0; p < vectors; ++p, unit += W)
+      for_dense_places<V, 1>(sums + p, vectors * W, 0, rows, count(unit), unit, row,
+                             [&](auto at, const V* sum) { f(at, sum[0]); });
   }
 };
 
 // Backward: a tile sums what comes from the future (dh_n, or the following step's product), and adds dy last, so
 // that a sequence in pieces, each handing its dh0 to the one before, gives the same bits as the whole.
-template <class V>
-FUSEDRNN_INLINE V add_dy(V dh, const Scalar<V>* dy, int64_t dy_stride, int64_t unit, int64_t row, int count) {
-  return dy ? load<V>(dy + row * dy_stride + unit, count) + dh : dh;
+template <class V, class At>
+FUSEDRNN_INLINE V add_dy(V dh, const Scalar<V>* dy, int64_t dy_stride, At at) {
+  return dy ? at.read(dy, dy_stride) + dh : dh;
 }
 
 }  // namespace
