@@ -188,7 +188,6 @@ struct Place {
 
   // A vector of sums, which lie in memory with `stride` elements from row to row of the tile.
   FUSEDRNN_INLINE V sums(const T* p, int64_t stride) const {
-    if constexpr (pieces == 1) return load<V>(p);
     Piece q[pieces];
 #pragma GCC unroll 4
     for (int i = 0; i < pieces; ++i) q[i] = load<Piece>(p + (i < rows ? i : 0) * stride);
@@ -196,32 +195,34 @@ struct Place {
   }
 };
 
-// Calls f(place, sums) for `rows` rows of the units from `unit` on, of which `count` are left; sums are G vectors,
-// which lie `between` elements apart in rows of `stride` elements.
+// Calls f(place, sums) for `rows` rows of the units from `unit` on, of which `count` are left. The G sums lie side by
+// side, `between` elements from one to the next, in rows of `stride` elements.
 template <class V, int Lanes, int G, class F>
 FUSEDRNN_INLINE void for_places(const V* sums, int64_t stride, int64_t between, int rows, int count, int64_t unit,
                                 int64_t row, F f) {
   using At = Place<V, Lanes>;
-  for (int r = 0; r < rows; r += At::pieces) {
-    const At at{row + r, unit, int(min(At::pieces, rows - r)), count};
-    V z[G];
-    for (int g = 0; g < G; ++g)
-      z[g] = at.sums(reinterpret_cast<const Scalar<V>*>(sums) + r * stride + g * between, stride);
-    f(at, z);
+  if constexpr (At::pieces == 1) {
+    for (int r = 0; r < rows; ++r) f(At{row + r, unit, 1, count}, sums + r * stride / lanes_of<V>);
+  } else {
+    for (int r = 0; r < rows; r += At::pieces) {
+      const At at{row + r, unit, int(min(At::pieces, rows - r)), count};
+      V z[G];
+      for (int g = 0; g < G; ++g)
+        z[g] = at.sums(reinterpret_cast<const Scalar<V>*>(sums) + r * stride + g * between, stride);
+      f(at, z);
+    }
   }
 }
 
-// The same with as many rows to a vector as fit.
+// The same with as many rows to a vector as fit, where less than a vector's units are left.
 template <class V, int G, class F>
-FUSEDRNN_INLINE void for_dense_places(const V* sums, int64_t stride, int64_t between, int rows, int count, int64_t unit,
-                                      int64_t row, F f) {
-  constexpr int W = lanes_of<V>;
-  constexpr int fewest = 16 / int(sizeof(Scalar<V>));
-  const int lanes = tail_lanes<Scalar<V>>(count, W);
+FUSEDRNN_INLINE void for_all_places(const V* sums, int64_t stride, int64_t between, int rows, int count, int64_t unit,
+                                    int64_t row, F f) {
+  constexpr int W = lanes_of<V>, fewest = 16 / int(sizeof(Scalar<V>));
   if constexpr (W / 4 >= fewest)
-    if (lanes == W / 4) return for_places<V, W / 4, G>(sums, stride, between, rows, count, unit, row, f);
+    if (4 * count <= W) return for_places<V, W / 4, G>(sums, stride, between, rows, count, unit, row, f);
   if constexpr (W / 2 >= fewest)
-    if (lanes == W / 2) return for_places<V, W / 2, G>(sums, stride, between, rows, count, unit, row, f);
+    if (2 * count <= W) return for_places<V, W / 2, G>(sums, stride, between, rows, count, unit, row, f);
   for_places<V, W, G>(sums, stride, between, rows, count, unit, row, f);
 }
 
@@ -231,15 +232,15 @@ template <template <class, int> class Cell, class T, class Step>
 FUSEDRNN_INLINE void walk_gates(const Step& step) {
   constexpr int W = full_lanes<T>;
   constexpr int fewest = 16 / int(sizeof(T));
-  int64_t unit = 0;
-  for (; step.units - unit >= W; unit += W) panel(Cell<T, W>(step), unit, step.rows);
-  if (unit == step.units) return;
-  const int lanes = Cell<T, W>::narrow_tail ? tail_lanes<T>(step.units - unit, W) : W;
+  const Cell<T, W> cell(step);
+  const int64_t rest = step.units % W;
+  const int lanes = cell.narrow_tail && rest > 0 ? tail_lanes<T>(rest, W) : W;
+  const int64_t whole = lanes == W ? step.units : step.units - rest;
+  for (int64_t unit = 0; unit < whole; unit += W) panel(cell, unit, step.rows);
   if constexpr (Cell<T, W>::narrow_tail && W / 4 >= fewest)
-    if (lanes == W / 4) return panel(Cell<T, W / 4>(step), unit, step.rows);
+    if (lanes == W / 4) panel(Cell<T, W / 4>(step), whole, step.rows);
   if constexpr (Cell<T, W>::narrow_tail && W / 2 >= fewest)
-    if (lanes == W / 2) return panel(Cell<T, W / 2>(step), unit, step.rows);
-  panel(Cell<T, W>(step), unit, step.rows);
+    if (lanes == W / 2) panel(Cell<T, W / 2>(step), whole, step.rows);
 }
 
 // What the gate cells share: the gates of Lanes units, kept in rows of `gates` between blocks. x has XGates of the
@@ -268,20 +269,22 @@ struct GateCell {
 
   FUSEDRNN_NOINLINE void resume(V* sums, int rows, int64_t unit, int64_t row) const {
     using Piece = Vector<T, Lanes>;
-    T* to = reinterpret_cast<T*>(sums);
     const int n = count(unit);
-    for (int r = 0; r < rows; ++r)
-      for (int g = 0; g < Gates; ++g, to += Lanes)
-        store(to, load<Piece>(gates + (row + r) * gates_stride + g * units + unit, n));
+    const T* from = gates + row * gates_stride + unit;
+    for (int r = 0; r < rows; ++r, from += gates_stride)
+#pragma GCC unroll 4
+      for (int g = 0; g < Gates; ++g)
+        store(reinterpret_cast<T*>(sums) + (r * Gates + g) * Lanes, load<Piece>(from + g * units, n));
   }
 
   FUSEDRNN_NOINLINE void suspend(const V* sums, int rows, int64_t unit, int64_t row) const {
     using Piece = Vector<T, Lanes>;
-    const T* from = reinterpret_cast<const T*>(sums);
     const int n = count(unit);
-    for (int r = 0; r < rows; ++r)
-      for (int g = 0; g < Gates; ++g, from += Lanes)
-        store(gates + (row + r) * gates_stride + g * units + unit, load<Piece>(from), n);
+    T* to = gates + row * gates_stride + unit;
+    for (int r = 0; r < rows; ++r, to += gates_stride)
+#pragma GCC unroll 4
+      for (int g = 0; g < Gates; ++g)
+        store(to + g * units, load<Piece>(reinterpret_cast<const T*>(sums) + (r * Gates + g) * Lanes), n);
   }
 
   // f(place, the gates' sums) for every vector of a tile.
@@ -290,7 +293,7 @@ struct GateCell {
     if constexpr (NarrowTail)
       for_places<V, Lanes, Gates>(sums, Gates * Lanes, Lanes, rows, count(unit), unit, row, f);
     else
-      for_dense_places<V, Gates>(sums, Gates * W, W, rows, count(unit), unit, row, f);
+      for_all_places<V, Gates>(sums, Gates * W, W, rows, count(unit), unit, row, f);
   }
 };
 
@@ -371,8 +374,8 @@ struct DenseEnds {
   template <class F>
   FUSEDRNN_INLINE void each(const V* sums, int vectors, int rows, int64_t unit, int64_t row, F f) const {
     for (int p = 0; p < vectors; ++p, unit += W)
-      for_dense_places<V, 1>(sums + p, vectors * W, 0, rows, count(unit), unit, row,
-                             [&](auto at, const V* sum) { f(at, sum[0]); });
+      for_all_places<V, 1>(sums + p, vectors * W, 0, rows, count(unit), unit, row,
+                           [&](auto at, const V* sum) { f(at, sum[0]); });
   }
 };
 
