@@ -47,10 +47,12 @@ class FusedRnn:
         self.loss = nn.CrossEntropyLoss()
         self.optimizer = optim.Adam(self.model, LEARNING_RATE)
         self.x, self.target = w.batch()
-        self.state: Any = None
         self.y: Array | None = None
-        self.run = {"train": self._train, "infer": self._infer, "step": self._step}[w.mode]
         self.model.train(w.mode == "train")
+        self.run = {"train": self._train, "infer": self._infer, "step": self._step}[w.mode]
+        if w.mode == "step":
+            self.advance = self.rnn.stream(w.N).step
+            self.x = self.x[0]
 
     def _train(self) -> float:
         w = self.workload
@@ -71,11 +73,11 @@ class FusedRnn:
         self.y, _ = self.rnn(self.x)
 
     def _step(self) -> None:
-        self.y, self.state = self.rnn(self.x, self.state)
+        self.y = self.advance(self.x)
 
     def results(self) -> dict[str, Array]:
         if self.y is not None:
-            return {"y": self.y}
+            return {"y": self.y.reshape(self.workload.T, self.workload.N, -1)}
         return {name: p.grad.copy() for name, p in self.model.named_parameters()}
 
 

@@ -2,6 +2,7 @@
 #include "gemm.hpp"
 #include "pack.hpp"
 #include "sequence.hpp"
+#include "stepper.hpp"
 
 namespace fusedrnn {
 namespace {
@@ -17,28 +18,60 @@ void gru_biases(T* dst, const T* ih, const T* hh, int64_t units, bool reset_afte
   copy_or_zero(dst + 3 * units, hh ? hh + 2 * units : nullptr, units);
 }
 
+template <class T>
+struct PackedGru {
+  bool after;
+  T *ih, *hh, *hn, *bias;  // hn with reset before alone, where hh has r and z
+
+  template <class Owner>
+  PackedGru(Owner& memory, int64_t I, int64_t H, bool reset_after, const T* weight_ih, const T* weight_hh,
+            const T* bias_ih, const T* bias_hh, int lanes)
+      : after(reset_after), hn(nullptr) {
+    const int64_t wide = padded(H, lanes);
+    const int kept = after ? 4 : 3;  // sums per unit
+    ih = memory.template take<T>(3 * wide * I);
+    hh = memory.template take<T>((after ? 3 : 2) * wide * H);
+    bias = memory.template take<T>(kept * wide);
+    T* const biases = memory.template take<T>(kept * H);
+    pack_gates(ih, weight_ih, I, H, 3, lanes, false);
+    pack_gates(hh, weight_hh, H, H, after ? 3 : 2, lanes, false);
+    if (!after) pack_rows(hn = memory.template take<T>(wide * H), weight_hh + 2 * H * H, H, H, lanes);
+    gru_biases(biases, bias_ih, bias_hh, H, after);
+    pack_bias(bias, biases, H, kept, lanes, false);
+  }
+};
+
+// One step of some rows. With reset before, the first pass leaves r * h in reset_h [rows, H] and the second makes y.
+template <class T>
+void gru_step(const KernelTable<T>& k, const PackedGru<T>& packed, GruForwardStep<T> step, T* reset_h) {
+  if (packed.after) return k.gru_forward(step);
+  const int64_t H = step.units;
+  T* const y = step.y;
+  step.y = reset_h;
+  k.gru_reset_forward(step);
+  if (step.finish)
+    k.gru_candidate({.rows = step.rows,
+                     .units = H,
+                     .reset_h = {reset_h, H, packed.hn, H},
+                     .keep = step.keep,
+                     .gates = step.gates,
+                     .gates_stride = step.gates_stride,
+                     .h_prev = step.h_prev,
+                     .h_prev_stride = step.h_prev_stride,
+                     .y = y,
+                     .y_stride = H});
+}
+
 }  // namespace
 
 template <class T>
 void gru_forward(const GruForward<T>& p) {
   const int64_t T_ = p.shape.steps, N = p.shape.batch, I = p.shape.inputs, H = p.shape.hidden;
   const KernelTable<T>& k = kernels<T>();
-  const int lanes = k.lanes;
-  const int64_t wide = padded(H, lanes);
   const bool after = p.reset_after;
   const int G = after ? 4 : 3;  // values kept per unit
-  const auto kernel = after ? k.gru_forward : k.gru_reset_forward;
   Scratch scratch;
-  T* const packed_ih = scratch.take<T>(3 * wide * I);
-  T* const packed_hh = scratch.take<T>((after ? 3 : 2) * wide * H);
-  T* const packed_hn = after ? nullptr : scratch.take<T>(wide * H);
-  T* const biases = scratch.take<T>(G * H);
-  T* const packed_bias = scratch.take<T>(G * wide);
-  pack_gates(packed_ih, p.weight_ih, I, H, 3, lanes, false);
-  pack_gates(packed_hh, p.weight_hh, H, H, after ? 3 : 2, lanes, false);
-  if (!after) pack_rows(packed_hn, p.weight_hh + 2 * H * H, H, H, lanes);
-  gru_biases(biases, p.bias_ih, p.bias_hh, H, after);
-  pack_bias(packed_bias, biases, H, G, lanes, false);
+  const PackedGru<T> packed(scratch, I, H, after, p.weight_ih, p.weight_hh, p.bias_ih, p.bias_hh, k.lanes);
   const T* const h0 = p.h0 ? p.h0 : scratch.zeros<T>(N * H);
   T* const reset_h = after ? nullptr : scratch.take<T>(N * H);
 
@@ -55,43 +88,31 @@ void gru_forward(const GruForward<T>& p) {
         GruForwardStep<T> step{};
         step.rows = b - a;
         step.units = H;
-        step.x = {p.x + (from * N + a) * I, I, packed_ih, I};
-        step.bias = packed_bias;
+        step.x = {p.x + (from * N + a) * I, I, packed.ih, I};
+        step.bias = packed.bias;
         step.gates = gates_at(from) + a * stride;
         step.gates_stride = stride;
-        kernel(step);
+        gru_step(k, packed, step, reset_h);
       });
     parallel_rows(N, 6.0 * double((last - first) * N) * double((separate ? H : I + H) * H), [&](int64_t a, int64_t b) {
       for (int64_t s = first; s < last; ++s) {
         const int64_t t = order.time(s);
         const T* const h_prev = (s == 0 ? h0 : p.y + order.time(s - 1) * N * H) + a * H;
-        T* const y = p.y + (t * N + a) * H;
         GruForwardStep<T> step{};
         step.rows = b - a;
         step.units = H;
-        if (!separate) step.x = {p.x + (t * N + a) * I, I, packed_ih, I};
-        step.h = {h_prev, H, packed_hh, H};
-        step.bias = separate ? nullptr : packed_bias;
+        if (!separate) step.x = {p.x + (t * N + a) * I, I, packed.ih, I};
+        step.h = {h_prev, H, packed.hh, H};
+        step.bias = separate ? nullptr : packed.bias;
         step.finish = true;
         step.keep = keep;
         step.gates = gates_at(t) + a * stride;
         step.gates_stride = stride;
         step.h_prev = h_prev;
         step.h_prev_stride = H;
-        step.y = after ? y : reset_h + a * H;
+        step.y = p.y + (t * N + a) * H;
         step.y_stride = H;
-        kernel(step);
-        if (!after)
-          k.gru_candidate({.rows = b - a,
-                           .units = H,
-                           .reset_h = {step.y, H, packed_hn, H},
-                           .keep = keep,
-                           .gates = step.gates,
-                           .gates_stride = stride,
-                           .h_prev = h_prev,
-                           .h_prev_stride = H,
-                           .y = y,
-                           .y_stride = H});
+        gru_step(k, packed, step, after ? nullptr : reset_h + a * H);
       }
     });
   }
@@ -199,6 +220,51 @@ void gru_backward(const GruBackward<T>& p) {
   }
 }
 
+template <class T>
+class GruStepper final : public Stepper<T> {
+ public:
+  GruStepper(int64_t N, int64_t I, int64_t H, bool reset_after, const T* weight_ih, const T* weight_hh,
+             const T* bias_ih, const T* bias_hh)
+      : Stepper<T>(N, I, H),
+        kernels_(kernels<T>()),
+        packed_(this->memory_, I, H, reset_after, weight_ih, weight_hh, bias_ih, bias_hh, kernels_.lanes),
+        gates_(this->memory_.template take<T>(N * 4 * H)),
+        reset_h_(this->memory_.template take<T>(N * H)) {}
+
+ private:
+  void advance(const T* x, const T* h_prev, T* h) override {
+    const int64_t I = this->inputs, H = this->hidden;
+    GruForwardStep<T> step{};
+    step.rows = this->batch;
+    step.units = H;
+    step.x = {x, I, packed_.ih, I};
+    step.h = {h_prev, H, packed_.hh, H};
+    step.bias = packed_.bias;
+    step.finish = true;
+    step.gates = gates_;
+    step.gates_stride = 4 * H;
+    step.h_prev = h_prev;
+    step.h_prev_stride = H;
+    step.y = h;
+    step.y_stride = H;
+    gru_step(kernels_, packed_, step, reset_h_);
+  }
+
+  const KernelTable<T>& kernels_;
+  PackedGru<T> packed_;
+  T *gates_, *reset_h_;
+};
+
+template <class T>
+std::unique_ptr<Stepper<T>> gru_stepper(int64_t N, int64_t I, int64_t H, bool reset_after, const T* weight_ih,
+                                        const T* weight_hh, const T* bias_ih, const T* bias_hh) {
+  return std::make_unique<GruStepper<T>>(N, I, H, reset_after, weight_ih, weight_hh, bias_ih, bias_hh);
+}
+
+template std::unique_ptr<Stepper<float>> gru_stepper(int64_t, int64_t, int64_t, bool, const float*, const float*,
+                                                     const float*, const float*);
+template std::unique_ptr<Stepper<double>> gru_stepper(int64_t, int64_t, int64_t, bool, const double*, const double*,
+                                                      const double*, const double*);
 template void gru_forward(const GruForward<float>&);
 template void gru_forward(const GruForward<double>&);
 template void gru_backward(const GruBackward<float>&);

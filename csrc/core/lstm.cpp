@@ -2,24 +2,38 @@
 #include "gemm.hpp"
 #include "pack.hpp"
 #include "sequence.hpp"
+#include "stepper.hpp"
 
 namespace fusedrnn {
+namespace {
+
+template <class T>
+struct PackedLstm {
+  T *ih, *hh, *bias;
+
+  template <class Owner>
+  PackedLstm(Owner& memory, int64_t I, int64_t H, const T* weight_ih, const T* weight_hh, const T* bias_ih,
+             const T* bias_hh, int lanes) {
+    const int64_t wide = padded(H, lanes);
+    ih = memory.template take<T>(4 * wide * I);
+    hh = memory.template take<T>(4 * wide * H);
+    bias = memory.template take<T>(4 * wide);
+    T* const biases = memory.template take<T>(4 * H);
+    pack_gates(ih, weight_ih, I, H, 4, lanes, true);
+    pack_gates(hh, weight_hh, H, H, 4, lanes, true);
+    add_biases(biases, bias_ih, bias_hh, 4 * H);
+    pack_bias(bias, biases, H, 4, lanes, true);
+  }
+};
+
+}  // namespace
 
 template <class T>
 void lstm_forward(const LstmForward<T>& p) {
   const int64_t T_ = p.shape.steps, N = p.shape.batch, I = p.shape.inputs, H = p.shape.hidden;
   const KernelTable<T>& k = kernels<T>();
-  const int lanes = k.lanes;
-  const int64_t wide = padded(H, lanes);
   Scratch scratch;
-  T* const packed_ih = scratch.take<T>(4 * wide * I);
-  T* const packed_hh = scratch.take<T>(4 * wide * H);
-  T* const biases = scratch.take<T>(4 * H);
-  T* const packed_bias = scratch.take<T>(4 * wide);
-  pack_gates(packed_ih, p.weight_ih, I, H, 4, lanes, true);
-  pack_gates(packed_hh, p.weight_hh, H, H, 4, lanes, true);
-  add_biases(biases, p.bias_ih, p.bias_hh, 4 * H);
-  pack_bias(packed_bias, biases, H, 4, lanes, true);
+  const PackedLstm<T> packed(scratch, I, H, p.weight_ih, p.weight_hh, p.bias_ih, p.bias_hh, k.lanes);
   const T* const h0 = p.h0 ? p.h0 : scratch.zeros<T>(N * H);
   const T* const c0 = p.c0 ? p.c0 : scratch.zeros<T>(N * H);
 
@@ -40,8 +54,8 @@ void lstm_forward(const LstmForward<T>& p) {
         LstmForwardStep<T> step{};
         step.rows = b - a;
         step.units = H;
-        step.x = {p.x + (from * N + a) * I, I, packed_ih, I};
-        step.bias = packed_bias;
+        step.x = {p.x + (from * N + a) * I, I, packed.ih, I};
+        step.bias = packed.bias;
         step.gates = gates_at(from) + a * gates_stride;
         step.gates_stride = gates_stride;
         k.lstm_forward(step);
@@ -52,9 +66,9 @@ void lstm_forward(const LstmForward<T>& p) {
         LstmForwardStep<T> step{};
         step.rows = b - a;
         step.units = H;
-        if (!separate) step.x = {p.x + (t * N + a) * I, I, packed_ih, I};
-        step.h = {(s == 0 ? h0 : p.y + before * N * H) + a * H, H, packed_hh, H};
-        step.bias = separate ? nullptr : packed_bias;
+        if (!separate) step.x = {p.x + (t * N + a) * I, I, packed.ih, I};
+        step.h = {(s == 0 ? h0 : p.y + before * N * H) + a * H, H, packed.hh, H};
+        step.bias = separate ? nullptr : packed.bias;
         step.finish = true;
         step.keep = keep;
         step.gates = gates_at(t) + a * gates_stride;
@@ -142,6 +156,54 @@ void lstm_backward(const LstmBackward<T>& p) {
   add(p.dbias_hh, bias_sums, G);
 }
 
+template <class T>
+class LstmStepper final : public Stepper<T> {
+ public:
+  LstmStepper(int64_t N, int64_t I, int64_t H, const T* weight_ih, const T* weight_hh, const T* bias_ih,
+              const T* bias_hh)
+      : Stepper<T>(N, I, H),
+        kernels_(kernels<T>()),
+        packed_(this->memory_, I, H, weight_ih, weight_hh, bias_ih, bias_hh, kernels_.lanes),
+        gates_(this->memory_.template take<T>(N * 4 * H)),
+        c_(this->memory_.template zeros<T>(N * H)) {}
+
+  T* c() override { return c_; }
+
+ private:
+  void advance(const T* x, const T* h_prev, T* h) override {
+    const int64_t I = this->inputs, H = this->hidden;
+    LstmForwardStep<T> step{};
+    step.rows = this->batch;
+    step.units = H;
+    step.x = {x, I, packed_.ih, I};
+    step.h = {h_prev, H, packed_.hh, H};
+    step.bias = packed_.bias;
+    step.finish = true;
+    step.gates = gates_;
+    step.gates_stride = 4 * H;
+    step.c = c_;
+    step.c_prev = c_;
+    step.c_stride = step.c_prev_stride = H;
+    step.y = h;
+    step.y_stride = H;
+    kernels_.lstm_forward(step);
+  }
+
+  const KernelTable<T>& kernels_;
+  PackedLstm<T> packed_;
+  T *gates_, *c_;
+};
+
+template <class T>
+std::unique_ptr<Stepper<T>> lstm_stepper(int64_t N, int64_t I, int64_t H, const T* weight_ih, const T* weight_hh,
+                                         const T* bias_ih, const T* bias_hh) {
+  return std::make_unique<LstmStepper<T>>(N, I, H, weight_ih, weight_hh, bias_ih, bias_hh);
+}
+
+template std::unique_ptr<Stepper<float>> lstm_stepper(int64_t, int64_t, int64_t, const float*, const float*,
+                                                      const float*, const float*);
+template std::unique_ptr<Stepper<double>> lstm_stepper(int64_t, int64_t, int64_t, const double*, const double*,
+                                                       const double*, const double*);
 template void lstm_forward(const LstmForward<float>&);
 template void lstm_forward(const LstmForward<double>&);
 template void lstm_backward(const LstmBackward<float>&);

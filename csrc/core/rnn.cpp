@@ -2,21 +2,36 @@
 #include "gemm.hpp"
 #include "pack.hpp"
 #include "sequence.hpp"
+#include "stepper.hpp"
 
 namespace fusedrnn {
+namespace {
+
+template <class T>
+struct PackedRnn {
+  T *ih, *hh, *bias;
+
+  template <class Owner>
+  PackedRnn(Owner& memory, int64_t I, int64_t H, const T* weight_ih, const T* weight_hh, const T* bias_ih,
+            const T* bias_hh, int lanes) {
+    const int64_t wide = padded(H, lanes);
+    ih = memory.template take<T>(wide * I);
+    hh = memory.template take<T>(wide * H);
+    bias = memory.template take<T>(H);
+    pack_rows(ih, weight_ih, I, H, lanes);
+    pack_rows(hh, weight_hh, H, H, lanes);
+    add_biases(bias, bias_ih, bias_hh, H);
+  }
+};
+
+}  // namespace
 
 template <class T>
 void rnn_forward(const RnnForward<T>& p) {
   const int64_t T_ = p.shape.steps, N = p.shape.batch, I = p.shape.inputs, H = p.shape.hidden;
   const KernelTable<T>& k = kernels<T>();
-  const int64_t wide = padded(H, k.lanes);
   Scratch scratch;
-  T* const packed_ih = scratch.take<T>(wide * I);
-  T* const packed_hh = scratch.take<T>(wide * H);
-  T* const bias = scratch.take<T>(H);
-  pack_rows(packed_ih, p.weight_ih, I, H, k.lanes);
-  pack_rows(packed_hh, p.weight_hh, H, H, k.lanes);
-  add_biases(bias, p.bias_ih, p.bias_hh, H);
+  const PackedRnn<T> packed(scratch, I, H, p.weight_ih, p.weight_hh, p.bias_ih, p.bias_hh, k.lanes);
   const T* const h0 = p.h0 ? p.h0 : scratch.zeros<T>(N * H);
 
   const bool separate = input_product_first(p.shape);
@@ -28,9 +43,9 @@ void rnn_forward(const RnnForward<T>& p) {
       parallel_rows((last - first) * N, 2.0 * double((last - first) * N) * double(I * H), [&](int64_t a, int64_t b) {
         k.rnn_forward({.rows = b - a,
                        .units = H,
-                       .x = {p.x + (from * N + a) * I, I, packed_ih, I},
+                       .x = {p.x + (from * N + a) * I, I, packed.ih, I},
                        .h = {},
-                       .bias = bias,
+                       .bias = packed.bias,
                        .finish = false,
                        .relu = p.relu,
                        .y = p.y + (from * N + a) * H,
@@ -42,9 +57,9 @@ void rnn_forward(const RnnForward<T>& p) {
         const T* const h_prev = (s == 0 ? h0 : p.y + order.time(s - 1) * N * H) + a * H;
         k.rnn_forward({.rows = b - a,
                        .units = H,
-                       .x = separate ? Operand<T>{} : Operand<T>{p.x + (t * N + a) * I, I, packed_ih, I},
-                       .h = {h_prev, H, packed_hh, H},
-                       .bias = separate ? nullptr : bias,
+                       .x = separate ? Operand<T>{} : Operand<T>{p.x + (t * N + a) * I, I, packed.ih, I},
+                       .h = {h_prev, H, packed.hh, H},
+                       .bias = separate ? nullptr : packed.bias,
                        .finish = true,
                        .relu = p.relu,
                        .y = p.y + (t * N + a) * H,
@@ -109,6 +124,45 @@ void rnn_backward(const RnnBackward<T>& p) {
   add(p.dbias_hh, bias_sums, H);
 }
 
+template <class T>
+class RnnStepper final : public Stepper<T> {
+ public:
+  RnnStepper(int64_t N, int64_t I, int64_t H, bool relu, const T* weight_ih, const T* weight_hh, const T* bias_ih,
+             const T* bias_hh)
+      : Stepper<T>(N, I, H),
+        kernels_(kernels<T>()),
+        packed_(this->memory_, I, H, weight_ih, weight_hh, bias_ih, bias_hh, kernels_.lanes),
+        relu_(relu) {}
+
+ private:
+  void advance(const T* x, const T* h_prev, T* h) override {
+    const int64_t I = this->inputs, H = this->hidden;
+    kernels_.rnn_forward({.rows = this->batch,
+                          .units = H,
+                          .x = {x, I, packed_.ih, I},
+                          .h = {h_prev, H, packed_.hh, H},
+                          .bias = packed_.bias,
+                          .finish = true,
+                          .relu = relu_,
+                          .y = h,
+                          .y_stride = H});
+  }
+
+  const KernelTable<T>& kernels_;
+  PackedRnn<T> packed_;
+  bool relu_;
+};
+
+template <class T>
+std::unique_ptr<Stepper<T>> rnn_stepper(int64_t N, int64_t I, int64_t H, bool relu, const T* weight_ih,
+                                        const T* weight_hh, const T* bias_ih, const T* bias_hh) {
+  return std::make_unique<RnnStepper<T>>(N, I, H, relu, weight_ih, weight_hh, bias_ih, bias_hh);
+}
+
+template std::unique_ptr<Stepper<float>> rnn_stepper(int64_t, int64_t, int64_t, bool, const float*, const float*,
+                                                     const float*, const float*);
+template std::unique_ptr<Stepper<double>> rnn_stepper(int64_t, int64_t, int64_t, bool, const double*, const double*,
+                                                      const double*, const double*);
 template void rnn_forward(const RnnForward<float>&);
 template void rnn_forward(const RnnForward<double>&);
 template void rnn_backward(const RnnBackward<float>&);

@@ -9,17 +9,14 @@
 
 namespace fusedrnn {
 
-class Scratch {
+// `count` elements, 64-byte aligned, of an owner of memory: Scratch below, or Memory.
+template <class Owner>
+class Takes {
  public:
-  Scratch() : arena_(arena()), mark_(arena_.mark()) {}
-  ~Scratch() { arena_.release(mark_); }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-
-  // `count` elements, 64-byte aligned, not initialised.
+  // Not initialised.
   template <class T>
   T* take(int64_t count) {
-    return static_cast<T*>(arena_.take(std::size_t(count) * sizeof(T)));
+    return static_cast<T*>(static_cast<Owner*>(this)->take_bytes(std::size_t(count) * sizeof(T)));
   }
 
   template <class T>
@@ -28,6 +25,16 @@ class Scratch {
     for (int64_t i = 0; i < count; ++i) p[i] = T(0);
     return p;
   }
+};
+
+class Scratch : public Takes<Scratch> {
+ public:
+  Scratch() : arena_(arena()), mark_(arena_.mark()) {}
+  ~Scratch() { arena_.release(mark_); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+
+  void* take_bytes(std::size_t bytes) { return arena_.take(bytes); }
 
  private:
   static constexpr std::size_t alignment = 64, kept_bytes = std::size_t(256) << 20;
@@ -93,6 +100,26 @@ class Scratch {
 
   Arena& arena_;
   Mark mark_;
+};
+
+// Memory that lives as long as this object: packed weights and state of a stepper.
+class Memory : public Takes<Memory> {
+ public:
+  Memory() = default;
+  ~Memory() {
+    for (void* p : blocks_) ::operator delete(p, std::align_val_t(64));
+  }
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+
+  void* take_bytes(std::size_t bytes) {
+    blocks_.reserve(blocks_.size() + 1);
+    blocks_.push_back(::operator new(bytes, std::align_val_t(64)));
+    return blocks_.back();
+  }
+
+ private:
+  std::vector<void*> blocks_;
 };
 
 }  // namespace fusedrnn

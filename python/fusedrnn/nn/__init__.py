@@ -8,6 +8,7 @@ from fusedrnn.nn.losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
 from fusedrnn.nn.module import Module, Sequential
 from fusedrnn.nn.parameters import FlatParameters, Parameter
 from fusedrnn.nn.recurrent import GRU, LSTM, RNN
+from fusedrnn.nn.stream import Stream
 
 __all__ = [
     "GRU",
@@ -26,4 +27,5 @@ __all__ = [
     "Parameter",
     "RNNCell",
     "Sequential",
+    "Stream",
 ]

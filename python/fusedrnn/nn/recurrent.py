@@ -16,6 +16,7 @@ from fusedrnn.gradients import Array
 from fusedrnn.nn.linear import Dropout
 from fusedrnn.nn.module import Module, as_generator
 from fusedrnn.nn.parameters import Parameter
+from fusedrnn.nn.stream import Stream
 
 State: TypeAlias = Any  # tuple of h (and c) of one layer and direction, each [N, H] or None
 
@@ -24,6 +25,7 @@ class _Recurrent(Module):
     """What the three layers share. A cell's own calls are ``_cell_forward`` and ``_cell_backward``."""
 
     gates: int
+    cell: str
     state_names: tuple[str, ...] = ("h0",)
     gradient_names: tuple[str, ...] = ("dh_n",)
 
@@ -74,6 +76,23 @@ class _Recurrent(Module):
     def _gradients(self, index: int) -> Any:
         gradients = [getattr(self, name).grad for name in self._names[index]]
         return tuple(gradients) if self.bias else (*gradients, None, None)
+
+    def stream(self, batch: int = 1) -> Stream:
+        """A copy for real-time use that takes one time step a call, weights packed once: see ``Stream``.
+
+        Args:
+            batch: N, the rows of each step.
+
+        Raises:
+            ValueError: a batch below 1, or a bidirectional layer, whose other half would need the future.
+        """
+        if self.bidirectional:
+            raise ValueError("stream: expected a layer of one direction; a bidirectional one needs the whole sequence")
+        weights = [self._weights(index) for index in range(self.num_layers)]
+        return Stream(self.cell, self._stream_option(), batch, self.dtype, weights)
+
+    def _stream_option(self) -> str:
+        return ""
 
     def _cell_forward(self, x: Array, state: State, weights: list[Any], reverse: bool) -> Any:
         """(y, *final state, reserve) of one layer in one direction."""
@@ -229,6 +248,7 @@ class RNN(_OneState):
     """
 
     gates = 1
+    cell = "rnn"
 
     def __init__(
         self,
@@ -252,6 +272,9 @@ class RNN(_OneState):
         )  # fmt: skip
         self.nonlinearity = nonlinearity
 
+    def _stream_option(self) -> str:
+        return self.nonlinearity
+
     def _cell_forward(self, x: Array, state: State, weights: list[Any], reverse: bool) -> Any:
         return functional.rnn_forward(
             x, *state, *weights,
@@ -274,6 +297,7 @@ class LSTM(_Recurrent):
     """
 
     gates = 4
+    cell = "lstm"
     state_names = ("h0", "c0")
     gradient_names = ("dh_n", "dc_n")
 
@@ -362,6 +386,7 @@ class GRU(_OneState):
     """
 
     gates = 3
+    cell = "gru"
 
     def __init__(
         self,
@@ -382,6 +407,9 @@ class GRU(_OneState):
             bidirectional=bidirectional, dtype=dtype, rng=rng,
         )  # fmt: skip
         self.reset_after = reset_after
+
+    def _stream_option(self) -> str:
+        return "reset_after" if self.reset_after else "reset_before"
 
     def _cell_forward(self, x: Array, state: State, weights: list[Any], reverse: bool) -> Any:
         return functional.gru_forward(

@@ -1,0 +1,101 @@
+#include <memory>
+#include <vector>
+
+#include "../core/stepper.hpp"
+#include "arrays.hpp"
+
+namespace fusedrnn::bindings {
+namespace {
+
+// A stack of layers, one time step a call. Not for two threads at once; the lock of the interpreter is held, for a step
+// takes microseconds.
+template <class T>
+class Stream {
+ public:
+  // layers: a list of (weight_ih, weight_hh, bias_ih, bias_hh); option: of the cell, "relu" or "reset_before".
+  Stream(const std::string& cell, const std::string& option, int64_t batch, const py::list& layers) {
+    const int64_t gates = cell == "rnn" ? 1 : cell == "gru" ? 3 : 4;
+    if (batch < 1) throw py::value_error("batch: expected at least 1, got " + std::to_string(batch));
+    if (layers.empty()) throw py::value_error("layers: expected at least one");
+    for (const py::handle& item : layers) {
+      const auto parts = item.cast<py::sequence>();
+      if (parts.size() != 4) throw py::value_error("layers: expected (weight_ih, weight_hh, bias_ih, bias_hh) of each");
+      const py::object weights[] = {parts[0], parts[1], parts[2], parts[3]};
+      const int64_t H = hidden_size<T>(weights[0], weights[1], gates);
+      const int64_t I = as_array(weights[0], "weight_ih").shape(1);
+      require_addressable({batch, H, 8, 8});
+      const T* const weight_ih = input<T>(weights[0], "weight_ih", "the layer", {gates * H, I});
+      const T* const weight_hh = input<T>(weights[1], "weight_hh", "the layer", {gates * H, H});
+      const T* const bias_ih = optional_input<T>(weights[2], "bias_ih", "the layer", {gates * H});
+      const T* const bias_hh = optional_input<T>(weights[3], "bias_hh", "the layer", {gates * H});
+      if (cell == "rnn")
+        layers_.push_back(rnn_stepper(batch, I, H, option == "relu", weight_ih, weight_hh, bias_ih, bias_hh));
+      else if (cell == "gru")
+        layers_.push_back(gru_stepper(batch, I, H, option != "reset_before", weight_ih, weight_hh, bias_ih, bias_hh));
+      else
+        layers_.push_back(lstm_stepper(batch, I, H, weight_ih, weight_hh, bias_ih, bias_hh));
+    }
+  }
+
+  // [N, H] from x [N, I], or [H] from [I] where N is 1.
+  py::array_t<T> step(const py::object& object) {
+    const int64_t N = layers_[0]->batch, I = layers_[0]->inputs, H = layers_.back()->hidden;
+    const py::array x = checked<T>(object, "x", "the weights");
+    const bool flat = x.ndim() == 1 && N == 1;
+    if (flat ? x.shape(0) != I : x.ndim() != 2 || x.shape(0) != N || x.shape(1) != I) require_shape(x, "x", {N, I});
+    require_contiguous(x, "x");
+    const T* input = static_cast<const T*>(x.data());
+    for (const auto& layer : layers_) input = layer->step(input);
+    py::array_t<T> y = flat ? py::array_t<T>(H) : py::array_t<T>({N, H});
+    std::copy_n(input, N * H, y.mutable_data());
+    return y;
+  }
+
+  // h and c [L, N, H]; c is None for a cell without.
+  py::tuple state() {
+    return py::make_tuple(gathered([](auto& layer) { return layer.h(); }),
+                          layers_[0]->c() ? py::object(gathered([](auto& layer) { return layer.c(); })) : py::none());
+  }
+
+  void set_state(const py::object& h, const py::object& c) {
+    const std::vector<int64_t> shape{int64_t(layers_.size()), layers_[0]->batch, layers_[0]->hidden};
+    const T* const new_h = input<T>(h, "h", "the weights", shape);
+    const T* const new_c = layers_[0]->c() ? input<T>(c, "c", "the weights", shape) : nullptr;
+    const int64_t size = shape[1] * shape[2];
+    for (int64_t l = 0; l < shape[0]; ++l) {
+      std::copy_n(new_h + l * size, size, layers_[std::size_t(l)]->h());
+      if (new_c) std::copy_n(new_c + l * size, size, layers_[std::size_t(l)]->c());
+    }
+  }
+
+ private:
+  template <class F>
+  py::array_t<T> gathered(F part) {
+    const int64_t L = int64_t(layers_.size()), N = layers_[0]->batch, H = layers_[0]->hidden;
+    py::array_t<T> all({L, N, H});
+    for (int64_t l = 0; l < L; ++l) std::copy_n(part(*layers_[std::size_t(l)]), N * H, all.mutable_data() + l * N * H);
+    return all;
+  }
+
+  std::vector<std::unique_ptr<Stepper<T>>> layers_;
+};
+
+template <class T>
+void register_stream_of(py::module_& m, const char* name) {
+  using namespace py::literals;
+  py::class_<Stream<T>>(m, name)
+      .def(py::init<const std::string&, const std::string&, int64_t, const py::list&>(), "cell"_a, "option"_a,
+           "batch"_a, "layers"_a)
+      .def("step", &Stream<T>::step, "x"_a)
+      .def("state", &Stream<T>::state)
+      .def("set_state", &Stream<T>::set_state, "h"_a, "c"_a);
+}
+
+}  // namespace
+
+void register_stream(py::module_& m) {
+  register_stream_of<float>(m, "StreamFloat32");
+  register_stream_of<double>(m, "StreamFloat64");
+}
+
+}  // namespace fusedrnn::bindings
