@@ -74,6 +74,7 @@ void gru_forward(const GruForward<T>& p) {
   const PackedGru<T> packed(scratch, I, H, after, p.weight_ih, p.weight_hh, p.bias_ih, p.bias_hh, k.lanes);
   const T* const h0 = p.h0 ? p.h0 : scratch.zeros<T>(N * H);
   T* const reset_h = after ? nullptr : scratch.take<T>(N * H);
+  const SpreadRows<T> x_rows(scratch, N, I), h_rows(scratch, N, H);
 
   const bool keep = p.reserve != nullptr, separate = input_product_first(p.shape);
   const Steps order(p.shape, p.reverse, G * H);
@@ -101,8 +102,8 @@ void gru_forward(const GruForward<T>& p) {
         GruForwardStep<T> step{};
         step.rows = b - a;
         step.units = H;
-        if (!separate) step.x = {p.x + (t * N + a) * I, I, packed.ih, I};
-        step.h = {h_prev, H, packed.hh, H};
+        if (!separate) step.x = x_rows.operand(p.x + (t * N + a) * I, a, b - a, packed.ih);
+        step.h = h_rows.operand(h_prev, a, b - a, packed.hh);
         step.bias = separate ? nullptr : packed.bias;
         step.finish = true;
         step.keep = keep;
@@ -126,6 +127,7 @@ void gru_backward(const GruBackward<T>& p) {
   const int lanes = k.lanes;
   const bool after = p.reset_after;
   const int64_t G = (after ? 4 : 3) * H;  // of a reserve row and of a dgates row
+  const int64_t S = spread<T>(G);         // from one dgates row to the next
   const int64_t D = (after ? 3 : 2) * H;  // terms of the recurrent product: dr, dz, (dnh)
   const int64_t HH = H * H, IH = H * I;
   Scratch scratch;
@@ -143,9 +145,9 @@ void gru_backward(const GruBackward<T>& p) {
   }
   const T* const h0 = p.h0 ? p.h0 : scratch.zeros<T>(N * H);
 
-  const Steps order(p.shape, p.reverse, G);
-  T* const dgates = scratch.take<T>(order.block() * N * G);                     // a block's times, ascending
-  T* const next = scratch.take<T>(N * G);                                       // dgates of the step after the block
+  const Steps order(p.shape, p.reverse, S);
+  T* const dgates = scratch.take<T>(order.block() * N * S);                     // a block's times, ascending
+  T* const next = scratch.take<T>(N * S);                                       // dgates of the step after the block
   T* const reset_h = after ? nullptr : scratch.take<T>(order.block() * N * H);  // r * h_prev
   T* const sums_ih = scratch.zeros<T>(I * 3 * H);
   T* const sums_hh = scratch.zeros<T>(H * D);
@@ -160,12 +162,12 @@ void gru_backward(const GruBackward<T>& p) {
     parallel_rows(N, 6.0 * double((last - first) * N) * double(HH), [&](int64_t a, int64_t b) {
       for (int64_t s = last - 1; s >= first; --s) {
         const int64_t t = order.time(s);
-        const T* const following = s + 1 < last ? dgates + (order.time(s + 1) - from) * N * G : next;
+        const T* const following = s + 1 < last ? dgates + (order.time(s + 1) - from) * N * S : next;
         const T* const h_prev = (s == 0 ? h0 : p.y + order.time(s - 1) * N * H) + a * H;
         GruBackwardStep<T> step{};
         step.rows = b - a;
         step.units = H;
-        step.dgates_next = {following + a * G + H, G, packed_hh, s == T_ - 1 ? 0 : D};
+        step.dgates_next = {following + a * S + H, S, packed_hh, s == T_ - 1 ? 0 : D};
         step.dy = p.dy ? p.dy + (t * N + a) * H : nullptr;
         step.dy_stride = H;
         step.gates = p.reserve + (t * N + a) * G;
@@ -174,13 +176,13 @@ void gru_backward(const GruBackward<T>& p) {
         step.h_prev_stride = H;
         step.carry = carry + a * H;
         step.carry_stride = H;
-        step.dgates = dgates + ((t - from) * N + a) * G;
-        step.dgates_stride = G;
+        step.dgates = dgates + ((t - from) * N + a) * S;
+        step.dgates_stride = S;
         (after ? k.gru_backward : k.gru_before_backward)(step);
         if (!after)
           k.gru_reset_backward({.rows = b - a,
                                 .units = H,
-                                .dn = {step.dgates, G, packed_hn, H},
+                                .dn = {step.dgates, S, packed_hn, H},
                                 .gates = step.gates,
                                 .gates_stride = G,
                                 .h_prev = h_prev,
@@ -188,24 +190,24 @@ void gru_backward(const GruBackward<T>& p) {
                                 .carry = step.carry,
                                 .carry_stride = H,
                                 .dr = step.dgates + H,
-                                .dr_stride = G,
+                                .dr_stride = S,
                                 .reset_h = reset_h + ((t - from) * N + a) * H,
                                 .reset_h_stride = H});
       }
     });
     const int64_t rows = (last - first) * N;
-    std::vector<OuterProduct<T>> outers{{rows, p.x + from * N * I, I, dgates, G, 3 * H, sums_ih, bias_ih}};
+    std::vector<OuterProduct<T>> outers{{rows, p.x + from * N * I, I, dgates, S, 3 * H, sums_ih, bias_ih}};
     for_previous_states(
-        p.shape, p.reverse, first, last, from, h0, p.y, dgates, G,
-        [&](int64_t n, const T* h, const T* d) { outers.push_back({n, h, H, d + H, G, D, sums_hh, bias_hh}); });
-    if (!after) outers.push_back({rows, reset_h, H, dgates, G, H, sums_hn, nullptr});
-    const AffineStep<T> dx{rows, I, {dgates, G, packed_ih, 3 * H}, nullptr, false, p.dx ? p.dx + from * N * I : nullptr,
+        p.shape, p.reverse, first, last, from, h0, p.y, dgates, S,
+        [&](int64_t n, const T* h, const T* d) { outers.push_back({n, h, H, d + H, S, D, sums_hh, bias_hh}); });
+    if (!after) outers.push_back({rows, reset_h, H, dgates, S, H, sums_hn, nullptr});
+    const AffineStep<T> dx{rows, I, {dgates, S, packed_ih, 3 * H}, nullptr, false, p.dx ? p.dx + from * N * I : nullptr,
                            I};
     gradient_products(outers, p.dx ? &dx : nullptr);
-    copy(next, dgates + (order.time(first) - from) * N * G, N * G);
+    copy(next, dgates + (order.time(first) - from) * N * S, N * S);
     last = first;
   }
-  k.affine({N, H, {next + H, G, packed_hh, D}, nullptr, true, p.dh0, H});
+  k.affine({N, H, {next + H, S, packed_hh, D}, nullptr, true, p.dh0, H});
   add_transposed(p.dweight_ih, sums_ih, 3 * H, H, 2 * H, I);
   add_transposed(p.dweight_ih + 2 * IH, sums_ih, 3 * H, 0, H, I);
   add_transposed(p.dweight_hh, sums_hh, D, 0, D, H);

@@ -36,6 +36,7 @@ void lstm_forward(const LstmForward<T>& p) {
   const PackedLstm<T> packed(scratch, I, H, p.weight_ih, p.weight_hh, p.bias_ih, p.bias_hh, k.lanes);
   const T* const h0 = p.h0 ? p.h0 : scratch.zeros<T>(N * H);
   const T* const c0 = p.c0 ? p.c0 : scratch.zeros<T>(N * H);
+  const SpreadRows<T> x_rows(scratch, N, I), h_rows(scratch, N, H);
 
   const bool keep = p.reserve != nullptr, separate = input_product_first(p.shape);
   const Steps order(p.shape, p.reverse, 4 * H);
@@ -66,8 +67,8 @@ void lstm_forward(const LstmForward<T>& p) {
         LstmForwardStep<T> step{};
         step.rows = b - a;
         step.units = H;
-        if (!separate) step.x = {p.x + (t * N + a) * I, I, packed.ih, I};
-        step.h = {(s == 0 ? h0 : p.y + before * N * H) + a * H, H, packed.hh, H};
+        if (!separate) step.x = x_rows.operand(p.x + (t * N + a) * I, a, b - a, packed.ih);
+        step.h = h_rows.operand((s == 0 ? h0 : p.y + before * N * H) + a * H, a, b - a, packed.hh);
         step.bias = separate ? nullptr : packed.bias;
         step.finish = true;
         step.keep = keep;
@@ -96,7 +97,7 @@ void lstm_backward(const LstmBackward<T>& p) {
   const int64_t T_ = p.shape.steps, N = p.shape.batch, I = p.shape.inputs, H = p.shape.hidden;
   const KernelTable<T>& k = kernels<T>();
   const int lanes = k.lanes;
-  const int64_t G = 4 * H;
+  const int64_t G = 4 * H, D = spread<T>(G);  // elements of a row of dgates, and from row to row
   Scratch scratch;
   T* const packed_hh = scratch.take<T>(padded(H, lanes) * G);
   pack_columns(packed_hh, p.weight_hh, G, H, lanes);
@@ -105,9 +106,9 @@ void lstm_backward(const LstmBackward<T>& p) {
   const T* const h0 = p.h0 ? p.h0 : scratch.zeros<T>(N * H);
   const T* const c0 = p.c0 ? p.c0 : scratch.zeros<T>(N * H);
 
-  const Steps order(p.shape, p.reverse, G);
-  T* const dgates = scratch.take<T>(order.block() * N * G);  // a block's times, ascending
-  T* const next = scratch.take<T>(N * G);                    // dgates of the step after the block
+  const Steps order(p.shape, p.reverse, D);
+  T* const dgates = scratch.take<T>(order.block() * N * D);  // a block's times, ascending
+  T* const next = scratch.take<T>(N * D);                    // dgates of the step after the block
   T* const sums_ih = scratch.zeros<T>(I * G);
   T* const sums_hh = scratch.zeros<T>(H * G);
   T* const bias_sums = scratch.zeros<T>(G);
@@ -118,11 +119,11 @@ void lstm_backward(const LstmBackward<T>& p) {
     parallel_rows(N, 8.0 * double((last - first) * N) * double(H * H), [&](int64_t a, int64_t b) {
       for (int64_t s = last - 1; s >= first; --s) {
         const int64_t t = order.time(s);
-        const T* following = s + 1 < last ? dgates + (order.time(s + 1) - from) * N * G : next;
+        const T* following = s + 1 < last ? dgates + (order.time(s + 1) - from) * N * D : next;
         LstmBackwardStep<T> step{};
         step.rows = b - a;
         step.units = H;
-        step.dgates_next = {following + a * G, G, packed_hh, s == T_ - 1 ? 0 : G};
+        step.dgates_next = {following + a * D, D, packed_hh, s == T_ - 1 ? 0 : G};
         step.dy = p.dy ? p.dy + (t * N + a) * H : nullptr;
         step.dy_stride = H;
         step.dh_n = s == T_ - 1 && p.dh_n ? p.dh_n + a * H : nullptr;
@@ -134,22 +135,22 @@ void lstm_backward(const LstmBackward<T>& p) {
         step.c_prev_stride = s == 0 ? H : 5 * H;
         step.dc = p.dc0 + a * H;
         step.dc_stride = H;
-        step.dgates = dgates + ((t - from) * N + a) * G;
-        step.dgates_stride = G;
+        step.dgates = dgates + ((t - from) * N + a) * D;
+        step.dgates_stride = D;
         k.lstm_backward(step);
       }
     });
-    std::vector<OuterProduct<T>> outers{{(last - first) * N, p.x + from * N * I, I, dgates, G, G, sums_ih, bias_sums}};
+    std::vector<OuterProduct<T>> outers{{(last - first) * N, p.x + from * N * I, I, dgates, D, G, sums_ih, bias_sums}};
     for_previous_states(
-        p.shape, p.reverse, first, last, from, h0, p.y, dgates, G,
-        [&](int64_t rows, const T* h, const T* d) { outers.push_back({rows, h, H, d, G, G, sums_hh, nullptr}); });
+        p.shape, p.reverse, first, last, from, h0, p.y, dgates, D,
+        [&](int64_t rows, const T* h, const T* d) { outers.push_back({rows, h, H, d, D, G, sums_hh, nullptr}); });
     const AffineStep<T> dx{
-        (last - first) * N, I, {dgates, G, packed_ih, G}, nullptr, false, p.dx ? p.dx + from * N * I : nullptr, I};
+        (last - first) * N, I, {dgates, D, packed_ih, G}, nullptr, false, p.dx ? p.dx + from * N * I : nullptr, I};
     gradient_products(outers, p.dx ? &dx : nullptr);
-    copy(next, dgates + (order.time(first) - from) * N * G, N * G);
+    copy(next, dgates + (order.time(first) - from) * N * D, N * D);
     last = first;
   }
-  k.affine({N, H, {next, G, packed_hh, G}, nullptr, false, p.dh0, H});
+  k.affine({N, H, {next, D, packed_hh, G}, nullptr, false, p.dh0, H});
   add_transposed(p.dweight_ih, sums_ih, G, 0, G, I);
   add_transposed(p.dweight_hh, sums_hh, G, 0, G, H);
   add(p.dbias_ih, bias_sums, G);

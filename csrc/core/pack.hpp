@@ -11,6 +11,21 @@ namespace fusedrnn {
 
 inline int64_t padded(int64_t units, int lanes) { return (units + lanes - 1) / lanes * lanes; }
 
+// dst[k * dst_stride + l] = w[l * unit_stride + k * k_stride], zero for l from count to width. In blocks of k, since a
+// walk across rows that lie a power of two apart would find one set of the cache again and again.
+template <class T>
+void pack_panel(T* dst, int64_t dst_stride, const T* w, int64_t unit_stride, int64_t k_stride, int64_t depth,
+                int64_t count, int64_t width) {
+  constexpr int64_t block = 16;
+  for (int64_t k0 = 0; k0 < depth; k0 += block) {
+    const int64_t k1 = std::min(depth, k0 + block);
+    for (int64_t l = 0; l < count; ++l)
+      for (int64_t k = k0; k < k1; ++k) dst[k * dst_stride + l] = w[l * unit_stride + k * k_stride];
+    for (int64_t k = k0; k < k1; ++k)
+      for (int64_t l = count; l < width; ++l) dst[k * dst_stride + l] = T(0);
+  }
+}
+
 // Gate cells: for each vector of units [k][gates][lanes], from w [gates * units, depth] rows gate * units + unit.
 // With narrow tails the last panel has only the lanes that its units need, so that its gates share vectors.
 // dst holds padded(units) * gates * depth elements.
@@ -19,12 +34,9 @@ void pack_gates(T* dst, const T* w, int64_t depth, int64_t units, int gates, int
   for (int64_t unit = 0; unit < units; unit += lanes) {
     const int64_t width = narrow_tail ? tail_lanes<T>(units - unit, lanes) : lanes;
     const int64_t count = std::min<int64_t>(width, units - unit);
-    for (int64_t k = 0; k < depth; ++k)
-      for (int g = 0; g < gates; ++g, dst += width) {
-        const T* column = w + (g * units + unit) * depth + k;
-        for (int64_t l = 0; l < count; ++l) dst[l] = column[l * depth];
-        for (int64_t l = count; l < width; ++l) dst[l] = T(0);
-      }
+    for (int g = 0; g < gates; ++g)
+      pack_panel(dst + g * width, gates * width, w + (g * units + unit) * depth, depth, 1, depth, count, width);
+    dst += depth * gates * width;
   }
 }
 
@@ -35,11 +47,8 @@ void pack_dense(T* dst, const T* w, int64_t unit_stride, int64_t k_stride, int64
   for (int64_t unit = 0; unit < units;) {
     const int64_t width = int64_t(dense_panel_vectors((units - unit + lanes - 1) / lanes)) * lanes;
     const int64_t count = std::min(width, units - unit);
-    for (int64_t k = 0; k < depth; ++k, dst += width) {
-      const T* column = w + unit * unit_stride + k * k_stride;
-      for (int64_t l = 0; l < count; ++l) dst[l] = column[l * unit_stride];
-      for (int64_t l = count; l < width; ++l) dst[l] = T(0);
-    }
+    pack_panel(dst, width, w + unit * unit_stride, unit_stride, k_stride, depth, count, width);
+    dst += depth * width;
     unit += width;
   }
 }

@@ -34,6 +34,7 @@ void rnn_forward(const RnnForward<T>& p) {
   const PackedRnn<T> packed(scratch, I, H, p.weight_ih, p.weight_hh, p.bias_ih, p.bias_hh, k.lanes);
   const T* const h0 = p.h0 ? p.h0 : scratch.zeros<T>(N * H);
 
+  const SpreadRows<T> x_rows(scratch, N, I), h_rows(scratch, N, H);
   const bool separate = input_product_first(p.shape);
   const Steps order(p.shape, p.reverse, H);
   const int64_t block = separate ? order.block() : T_;
@@ -57,8 +58,8 @@ void rnn_forward(const RnnForward<T>& p) {
         const T* const h_prev = (s == 0 ? h0 : p.y + order.time(s - 1) * N * H) + a * H;
         k.rnn_forward({.rows = b - a,
                        .units = H,
-                       .x = separate ? Operand<T>{} : Operand<T>{p.x + (t * N + a) * I, I, packed.ih, I},
-                       .h = {h_prev, H, packed.hh, H},
+                       .x = separate ? Operand<T>{} : x_rows.operand(p.x + (t * N + a) * I, a, b - a, packed.ih),
+                       .h = h_rows.operand(h_prev, a, b - a, packed.hh),
                        .bias = separate ? nullptr : packed.bias,
                        .finish = true,
                        .relu = p.relu,
