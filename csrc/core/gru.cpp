@@ -79,11 +79,15 @@ void gru_forward(const GruForward<T>& p) {
   const bool keep = p.reserve != nullptr, separate = input_product_first(p.shape);
   const Steps order(p.shape, p.reverse, G * H);
   const int64_t block = separate ? order.block() : T_, stride = G * H;
-  T* const gates = keep ? p.reserve : scratch.take<T>((separate ? block : 1) * N * stride);
+  // Sums rest by themselves, of a step or of a block's input product; with reset before they become the gates.
+  const int64_t sums_stride = after ? spread<T>(stride) : stride;
+  T* const sums = !after && keep ? p.reserve : scratch.take<T>((separate ? block : 1) * N * sums_stride);
 
   for (int64_t first = 0; first < T_; first += block) {
     const int64_t last = std::min(T_, first + block), from = order.time_from(first, last);
-    const auto gates_at = [&](int64_t t) { return gates + (keep ? t : separate ? t - from : 0) * N * stride; };
+    const auto sums_at = [&](int64_t t) {
+      return sums + (!after && keep ? t : separate ? t - from : 0) * N * sums_stride;
+    };
     if (separate)
       parallel_rows((last - first) * N, 6.0 * double((last - first) * N) * double(I * H), [&](int64_t a, int64_t b) {
         GruForwardStep<T> step{};
@@ -91,8 +95,8 @@ void gru_forward(const GruForward<T>& p) {
         step.units = H;
         step.x = {p.x + (from * N + a) * I, I, packed.ih, I};
         step.bias = packed.bias;
-        step.gates = gates_at(from) + a * stride;
-        step.gates_stride = stride;
+        step.partial = step.gates = sums_at(from) + a * sums_stride;
+        step.partial_stride = step.gates_stride = sums_stride;
         gru_step(k, packed, step, reset_h);
       });
     parallel_rows(N, 6.0 * double((last - first) * N) * double((separate ? H : I + H) * H), [&](int64_t a, int64_t b) {
@@ -107,7 +111,9 @@ void gru_forward(const GruForward<T>& p) {
         step.bias = separate ? nullptr : packed.bias;
         step.finish = true;
         step.keep = keep;
-        step.gates = gates_at(t) + a * stride;
+        step.partial = sums_at(t) + a * sums_stride;
+        step.partial_stride = sums_stride;
+        step.gates = keep ? p.reserve + (t * N + a) * stride : step.partial;
         step.gates_stride = stride;
         step.h_prev = h_prev;
         step.h_prev_stride = H;
@@ -243,8 +249,8 @@ class GruStepper final : public Stepper<T> {
     step.h = {h_prev, H, packed_.hh, H};
     step.bias = packed_.bias;
     step.finish = true;
-    step.gates = gates_;
-    step.gates_stride = 4 * H;
+    step.partial = step.gates = gates_;
+    step.partial_stride = step.gates_stride = 4 * H;
     step.h_prev = h_prev;
     step.h_prev_stride = H;
     step.y = h;

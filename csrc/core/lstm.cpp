@@ -41,15 +41,15 @@ void lstm_forward(const LstmForward<T>& p) {
   const bool keep = p.reserve != nullptr, separate = input_product_first(p.shape);
   const Steps order(p.shape, p.reverse, 4 * H);
   const int64_t block = separate ? order.block() : T_;
-  // Training writes gates and c to the reserve; inference has one step of gates (a block's, where the input
-  // product comes first) and keeps c in c_n.
-  const int64_t gates_stride = keep ? 5 * H : 4 * H;
-  T* const gates = keep ? p.reserve : scratch.take<T>((separate ? block : 1) * N * 4 * H);
-  if (!keep) copy(p.c_n, c0, N * H);
+  const int64_t sums_stride = spread<T>(4 * H);
+  T* const sums =
+      scratch.take<T>((separate ? block : 1) * N * sums_stride);  // of a step, or of a block's input product
+  if (!keep) copy(p.c_n, c0, N * H);  // training writes gates and c to the reserve, inference keeps c in c_n
 
   for (int64_t first = 0; first < T_; first += block) {
     const int64_t last = std::min(T_, first + block), from = order.time_from(first, last);
-    const auto gates_at = [&](int64_t t) { return gates + (keep ? t : separate ? t - from : 0) * N * gates_stride; };
+    const auto sums_at = [&](int64_t t) { return sums + (separate ? t - from : 0) * N * sums_stride; };
+    const auto reserve_at = [&](int64_t t, int64_t a) { return p.reserve + (t * N + a) * 5 * H; };
     if (separate)
       parallel_rows((last - first) * N, 8.0 * double((last - first) * N) * double(I * H), [&](int64_t a, int64_t b) {
         LstmForwardStep<T> step{};
@@ -57,8 +57,8 @@ void lstm_forward(const LstmForward<T>& p) {
         step.units = H;
         step.x = {p.x + (from * N + a) * I, I, packed.ih, I};
         step.bias = packed.bias;
-        step.gates = gates_at(from) + a * gates_stride;
-        step.gates_stride = gates_stride;
+        step.partial = sums_at(from) + a * sums_stride;
+        step.partial_stride = sums_stride;
         k.lstm_forward(step);
       });
     parallel_rows(N, 8.0 * double((last - first) * N) * double((separate ? H : I + H) * H), [&](int64_t a, int64_t b) {
@@ -72,13 +72,13 @@ void lstm_forward(const LstmForward<T>& p) {
         step.bias = separate ? nullptr : packed.bias;
         step.finish = true;
         step.keep = keep;
-        step.gates = gates_at(t) + a * gates_stride;
-        step.gates_stride = gates_stride;
+        step.partial = sums_at(t) + a * sums_stride;
+        step.partial_stride = sums_stride;
+        step.gates = keep ? reserve_at(t, a) : nullptr;
+        step.gates_stride = 5 * H;
         step.c = keep ? step.gates + 4 * H : p.c_n + a * H;
-        step.c_stride = keep ? gates_stride : H;
-        step.c_prev = s == 0 ? (keep ? c0 : p.c_n) + a * H
-                      : keep ? gates_at(before) + a * gates_stride + 4 * H
-                             : step.c;
+        step.c_stride = keep ? 5 * H : H;
+        step.c_prev = s == 0 ? (keep ? c0 : p.c_n) + a * H : keep ? reserve_at(before, a) + 4 * H : step.c;
         step.c_prev_stride = s == 0 ? H : step.c_stride;
         step.y = p.y + (t * N + a) * H;
         step.y_stride = H;
@@ -165,7 +165,7 @@ class LstmStepper final : public Stepper<T> {
       : Stepper<T>(N, I, H),
         kernels_(kernels<T>()),
         packed_(this->memory_, I, H, weight_ih, weight_hh, bias_ih, bias_hh, kernels_.lanes),
-        gates_(this->memory_.template take<T>(N * 4 * H)),
+        sums_(this->memory_.template take<T>(N * 4 * H)),
         c_(this->memory_.template zeros<T>(N * H)) {}
 
   T* c() override { return c_; }
@@ -180,8 +180,8 @@ class LstmStepper final : public Stepper<T> {
     step.h = {h_prev, H, packed_.hh, H};
     step.bias = packed_.bias;
     step.finish = true;
-    step.gates = gates_;
-    step.gates_stride = 4 * H;
+    step.partial = sums_;
+    step.partial_stride = 4 * H;
     step.c = c_;
     step.c_prev = c_;
     step.c_stride = step.c_prev_stride = H;
@@ -192,7 +192,7 @@ class LstmStepper final : public Stepper<T> {
 
   const KernelTable<T>& kernels_;
   PackedLstm<T> packed_;
-  T *gates_, *c_;
+  T *sums_, *c_;
 };
 
 template <class T>

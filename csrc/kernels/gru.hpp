@@ -46,7 +46,7 @@ struct GruForwardCell : GateCell<T, Lanes, 4, 3, 2, 3, 3, false> {
   const GruForwardStep<T>& step;
 
   explicit GruForwardCell(const GruForwardStep<T>& s)
-      : Base{s.x, s.h, s.units, s.bias, s.gates, s.gates_stride}, step(s) {}
+      : Base{s.x, s.h, s.units, s.bias, s.partial, s.partial_stride}, step(s) {}
 
   FUSEDRNN_NOINLINE void finish(const V* sums, int rows, int64_t unit, int64_t row) const {
     if (!step.finish) return this->suspend(sums, rows, unit, row);
@@ -77,7 +77,7 @@ struct GruResetForwardCell : GateCell<T, Lanes, 3, 3, 2, 2, 1, false> {
   const GruForwardStep<T>& step;
 
   explicit GruResetForwardCell(const GruForwardStep<T>& s)
-      : Base{s.x, s.h, s.units, s.bias, s.gates, s.gates_stride}, step(s) {}
+      : Base{s.x, s.h, s.units, s.bias, s.partial, s.partial_stride}, step(s) {}
 
   FUSEDRNN_NOINLINE void finish(const V* sums, int rows, int64_t unit, int64_t row) const {
     this->suspend(sums, rows, unit, row);

@@ -42,7 +42,7 @@ struct LstmForwardCell : GateCell<T, Lanes, 4, 4, 3, 4, 3, true> {
   const LstmForwardStep<T>& step;
 
   explicit LstmForwardCell(const LstmForwardStep<T>& s)
-      : Base{s.x, s.h, s.units, s.bias, s.gates, s.gates_stride}, step(s) {}
+      : Base{s.x, s.h, s.units, s.bias, s.partial, s.partial_stride}, step(s) {}
 
   FUSEDRNN_NOINLINE void finish(const V* sums, int rows, int64_t unit, int64_t row) const {
     if (!step.finish) return this->suspend(sums, rows, unit, row);

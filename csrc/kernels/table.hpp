@@ -58,10 +58,12 @@ template <class T>
 struct LstmForwardStep {
   int64_t rows, units;
   Operand<T> x, h;
-  const T* bias;  // packed [panel][4][lanes], the last panel narrow; null: start from the partial sums in gates
-  bool finish;    // false: leave partial sums in gates
+  const T* bias;  // packed [panel][4][lanes], the last panel narrow; null: start from the partial sums
+  bool finish;    // false: leave partial sums
   bool keep;      // write the activated gates
-  T* gates;       // [rows, 4 * units]: i, f, g, o; partial sums, then activations
+  T* partial;     // [rows, 4 * units]: partial sums
+  int64_t partial_stride;
+  T* gates;  // [rows, 4 * units]: activated i, f, g, o; unused without keep
   int64_t gates_stride;
   const T* c_prev;  // [rows, units]; may be c itself
   int64_t c_prev_stride;
@@ -95,9 +97,11 @@ template <class T>
 struct GruForwardStep {
   int64_t rows, units;
   Operand<T> x, h;
-  const T* bias;  // packed [panel][4 or 3][lanes]; null: start from the partial sums in gates
+  const T* bias;  // packed [panel][4 or 3][lanes]; null: start from the partial sums
   bool finish;
   bool keep;
+  T* partial;  // [rows, 4 or 3 * units]; with reset before the same as gates
+  int64_t partial_stride;
   T* gates;
   int64_t gates_stride;
   const T* h_prev;  // [rows, units]

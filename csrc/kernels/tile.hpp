@@ -243,7 +243,7 @@ FUSEDRNN_INLINE void walk_gates(const Step& step) {
     if (lanes == W / 2) panel(Cell<T, W / 2>(step), whole, step.rows);
 }
 
-// What the gate cells share: the gates of Lanes units, kept in rows of `gates` between blocks. x has XGates of the
+// What the gate cells share: the gates of Lanes units, kept in rows of `partial` between blocks. x has XGates of the
 // Gates sums, the last of them being XLastGate, and h likewise; where tails are narrow each has all.
 template <class T, int Lanes, int Gates, int XGates, int XLastGate, int HGates, int HLastGate, bool NarrowTail>
 struct GateCell {
@@ -258,9 +258,9 @@ struct GateCell {
 
   Operand<T> x, h;
   int64_t units;
-  const T* bias;  // packed [panel][Gates][Lanes]; null: start from what is in gates
-  T* gates;       // [rows, Gates * units]
-  int64_t gates_stride;
+  const T* bias;  // packed [panel][Gates][Lanes]; null: start from the partial sums
+  T* partial;     // [rows, Gates * units]
+  int64_t partial_stride;
 
   FUSEDRNN_INLINE int count(int64_t unit) const { return int(min(Lanes, units - unit)); }
   FUSEDRNN_INLINE bool uniform() const { return bias; }
@@ -270,8 +270,8 @@ struct GateCell {
   FUSEDRNN_NOINLINE void resume(V* sums, int rows, int64_t unit, int64_t row) const {
     using Piece = Vector<T, Lanes>;
     const int n = count(unit);
-    const T* from = gates + row * gates_stride + unit;
-    for (int r = 0; r < rows; ++r, from += gates_stride)
+    const T* from = partial + row * partial_stride + unit;
+    for (int r = 0; r < rows; ++r, from += partial_stride)
 #pragma GCC unroll 4
       for (int g = 0; g < Gates; ++g)
         store(reinterpret_cast<T*>(sums) + (r * Gates + g) * Lanes, load<Piece>(from + g * units, n));
@@ -280,8 +280,8 @@ struct GateCell {
   FUSEDRNN_NOINLINE void suspend(const V* sums, int rows, int64_t unit, int64_t row) const {
     using Piece = Vector<T, Lanes>;
     const int n = count(unit);
-    T* to = gates + row * gates_stride + unit;
-    for (int r = 0; r < rows; ++r, to += gates_stride)
+    T* to = partial + row * partial_stride + unit;
+    for (int r = 0; r < rows; ++r, to += partial_stride)
 #pragma GCC unroll 4
       for (int g = 0; g < Gates; ++g)
         store(to + g * units, load<Piece>(reinterpret_cast<const T*>(sums) + (r * Gates + g) * Lanes), n);
