@@ -18,6 +18,8 @@ void gru_biases(T* dst, const T* ih, const T* hh, int64_t units, bool reset_afte
   copy_or_zero(dst + 3 * units, hh ? hh + 2 * units : nullptr, units);
 }
 
+}  // namespace
+
 template <class T>
 struct PackedGru {
   bool after;
@@ -61,8 +63,6 @@ void gru_step(const KernelTable<T>& k, const PackedGru<T>& packed, GruForwardSte
                      .y = y,
                      .y_stride = H});
 }
-
-}  // namespace
 
 template <class T>
 void gru_forward(const GruForward<T>& p) {

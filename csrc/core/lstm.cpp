@@ -5,7 +5,6 @@
 #include "stepper.hpp"
 
 namespace fusedrnn {
-namespace {
 
 template <class T>
 struct PackedLstm {
@@ -25,8 +24,6 @@ struct PackedLstm {
     pack_bias(bias, biases, H, 4, lanes, true);
   }
 };
-
-}  // namespace
 
 template <class T>
 void lstm_forward(const LstmForward<T>& p) {

@@ -5,7 +5,6 @@
 #include "stepper.hpp"
 
 namespace fusedrnn {
-namespace {
 
 template <class T>
 struct PackedRnn {
@@ -23,8 +22,6 @@ struct PackedRnn {
     add_biases(bias, bias_ih, bias_hh, H);
   }
 };
-
-}  // namespace
 
 template <class T>
 void rnn_forward(const RnnForward<T>& p) {
