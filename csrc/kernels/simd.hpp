@@ -201,7 +201,7 @@ FUSEDRNN_INLINE void store(Scalar<V>* p, V v, int count) {
     store_edge(p, v, count);
 }
 
-// Two vectors side by side, and the halves of one.
+// Two vectors side by side.
 template <class V, class Half>
 FUSEDRNN_INLINE V join(Half low, Half high) {
   static_assert(lanes_of<V> == 2 * lanes_of<Half>);
@@ -213,24 +213,16 @@ FUSEDRNN_INLINE V join(Half low, Half high) {
     return __builtin_shufflevector(low, high, 0, 1, 2, 3);
 }
 
-template <class Half, class V>
-FUSEDRNN_INLINE Half low_half(V v) {
-  if constexpr (lanes_of<V> == 16)
-    return __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7);
-  else if constexpr (lanes_of<V> == 8)
-    return __builtin_shufflevector(v, v, 0, 1, 2, 3);
+// The lanes of v from First on, as many as a Part has.
+template <class Part, int First, class V>
+FUSEDRNN_INLINE Part part_of(V v) {
+  if constexpr (lanes_of<Part> == 8)
+    return __builtin_shufflevector(v, v, First, First + 1, First + 2, First + 3, First + 4, First + 5, First + 6,
+                                   First + 7);
+  else if constexpr (lanes_of<Part> == 4)
+    return __builtin_shufflevector(v, v, First, First + 1, First + 2, First + 3);
   else
-    return __builtin_shufflevector(v, v, 0, 1);
-}
-
-template <class Half, class V>
-FUSEDRNN_INLINE Half high_half(V v) {
-  if constexpr (lanes_of<V> == 16)
-    return __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
-  else if constexpr (lanes_of<V> == 8)
-    return __builtin_shufflevector(v, v, 4, 5, 6, 7);
-  else
-    return __builtin_shufflevector(v, v, 2, 3);
+    return __builtin_shufflevector(v, v, First, First + 1);
 }
 
 // Sum of the lanes, pairwise from the halves: the order is fixed.

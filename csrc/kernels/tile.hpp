@@ -144,9 +144,7 @@ struct Place {
   int rows, count;
 
   FUSEDRNN_INLINE static V join_pieces(const Piece* q) {
-    if constexpr (pieces == 1)
-      return q[0];
-    else if constexpr (pieces == 2)
+    if constexpr (pieces == 2)
       return join<V>(q[0], q[1]);
     else {
       using Half = Vector<T, lanes_of<V> / 2>;
@@ -156,11 +154,14 @@ struct Place {
 
   FUSEDRNN_INLINE V read(const T* p, int64_t stride) const {
     p += row * stride + unit;
-    if constexpr (pieces == 1) return load<V>(p, count);
-    Piece q[pieces];
+    if constexpr (pieces == 1) {
+      return load<V>(p, count);
+    } else {
+      Piece q[pieces];
 #pragma GCC unroll 4
-    for (int i = 0; i < pieces; ++i) q[i] = i < rows ? load<Piece>(p + i * stride, count) : Piece{};
-    return join_pieces(q);
+      for (int i = 0; i < pieces; ++i) q[i] = i < rows ? load<Piece>(p + i * stride, count) : Piece{};
+      return join_pieces(q);
+    }
   }
 
   FUSEDRNN_INLINE void write(T* p, int64_t stride, V v) const {
@@ -169,16 +170,11 @@ struct Place {
       store(p, v, count);
     } else {
       Piece q[pieces];
-      if constexpr (pieces == 2) {
-        q[0] = low_half<Piece>(v);
-        q[1] = high_half<Piece>(v);
-      } else {
-        using Half = Vector<T, lanes_of<V> / 2>;
-        const Half low = low_half<Half>(v), high = high_half<Half>(v);
-        q[0] = low_half<Piece>(low);
-        q[1] = high_half<Piece>(low);
-        q[2] = low_half<Piece>(high);
-        q[3] = high_half<Piece>(high);
+      q[0] = part_of<Piece, 0>(v);
+      q[1] = part_of<Piece, Lanes>(v);
+      if constexpr (pieces == 4) {
+        q[2] = part_of<Piece, 2 * Lanes>(v);
+        q[3] = part_of<Piece, 3 * Lanes>(v);
       }
 #pragma GCC unroll 4
       for (int i = 0; i < pieces; ++i)
