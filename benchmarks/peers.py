@@ -202,10 +202,8 @@ class NumPy:
         return self.found
 
 
-def errors(workload: Workload, peer: Peer, truth: dict[str, Array]) -> float:
-    """Largest max |result - float64's| / max(1e-3, max |float64's|) over all results of a fresh peer's first run."""
-    peer.run()
-    found = peer.results()
+def deviation(found: dict[str, Array], truth: dict[str, Array]) -> float:
+    """Largest max |found - truth| / max(1e-3, max |truth|) over all results."""
     return max(
         float(np.max(np.abs(found[name] - wanted)) / max(1e-3, float(np.max(np.abs(wanted)))))
         for name, wanted in truth.items()

@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks.graphs import Jax, OnnxRuntime
 from benchmarks.limits import Limits, measure
-from benchmarks.peers import FusedRnn, NumPy, PyTorch, Unsupported, errors
+from benchmarks.peers import FusedRnn, NumPy, PyTorch, Unsupported, deviation
 from benchmarks.workloads import Workload
 
 PEERS: dict[str, type[Any]] = {
@@ -64,12 +64,11 @@ def _confined(threads: int) -> Iterator[None]:
 
 
 def _serve(connection: Connection, peer: str, workload: Workload, threads: int) -> None:
-    """Child process: build the peer, tell its error, then time as many runs as asked, each time it is asked."""
+    """Child process: build the peer, hand over its first results, then time as many runs as asked, whenever asked."""
     try:
         model = PEERS[peer](workload, threads)
-        truth = NumPy(replace(workload, dtype="float64"), 1)
-        truth.run()
-        connection.send(errors(workload, model, truth.results()))
+        model.run()
+        connection.send(model.results())
     except Exception as error:
         connection.send(error)
         return
@@ -107,9 +106,9 @@ def limits(threads: int, dtypes: list[str]) -> Limits:
 class _Timed:
     def __init__(self, peer: str, workload: Workload, threads: int) -> None:
         self.connection, self.process = _child(threads, _serve, peer, workload, threads)
-        self.error = self.connection.recv()
-        if isinstance(self.error, Exception):
-            raise self.error
+        self.results = self.connection.recv()
+        if isinstance(self.results, Exception):
+            raise self.results
         self.runs = max(1, int(TURN / self.turn(1)))
         if self.runs > 1:  # now that it is warm
             self.runs = max(1, int(TURN / self.turn(self.runs)))
@@ -131,6 +130,8 @@ def compare(
 
     Raises what a peer raises, but for Unsupported, which leaves it out.
     """
+    truth = NumPy(replace(workload, dtype="float64"), 1)
+    truth.run()
     timed: dict[str, _Timed] = {}
     for name in ["fusedrnn", *peers]:
         try:
@@ -148,7 +149,7 @@ def compare(
         ratios = [theirs / ours for theirs, ours in zip(own, turns["fusedrnn"], strict=True)]
         quarters = statistics.quantiles(ratios, n=4) if rounds > 1 else [ratios[0]] * 3
         seconds = statistics.median(own)
-        share, error = limit.seconds(workload) / seconds, timed[name].error
+        share, error = limit.seconds(workload) / seconds, deviation(timed[name].results, truth.results())
         median = statistics.median(ratios)
         results.append(Result(workload, name, limit.threads, seconds, median, quarters[0], quarters[2], share, error))
     return results

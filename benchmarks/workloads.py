@@ -68,13 +68,6 @@ class Workload:
         head = 3 * 2 * (self.T * self.N if self.every_step else self.N) * self.H * self.C
         return 3 * forward - dx + head
 
-    @property
-    def activations(self) -> int:
-        """exp-like functions that a forward pass evaluates; backward has tanh(c) once more in an LSTM."""
-        per_unit = {"lstm": 5, "gru": 3, "rnn": 1}[self.cell]
-        again = 1 if self.cell == "lstm" and self.mode == "train" else 0
-        return self.T * self.N * self.H * self.L * (per_unit + again)
-
     def weights(self, seed: int = 0) -> dict[str, Array]:
         """Initial values by PyTorch's names, layers under ``rnn.``, the output layer under ``head.``."""
         rng = np.random.default_rng(seed)
