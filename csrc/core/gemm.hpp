@@ -1,15 +1,18 @@
 // The products of backward that do not depend on time: gradients of weights, and dx, for a block of steps.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "dispatch.hpp"
+#include "pack.hpp"
 #include "parallel.hpp"
 #include "scratch.hpp"
 
 namespace fusedrnn {
 
-// sums[k, g] += sum over rows of inputs[row, k] * dgates[row, g]: the transposed gradient of one weight.
+// sums[k, g] += sum over rows of inputs[row, k] * dgates[row, g]: the transposed gradient of one weight, in the panels
+// of a dense product over the columns g.
 template <class T>
 struct OuterProduct {
   int64_t rows;
@@ -17,52 +20,104 @@ struct OuterProduct {
   int64_t input_size;
   const T* dgates;  // [rows, columns] of rows with the given stride
   int64_t dgates_stride, columns;
-  T* sums;       // [input_size, columns]
+  T* sums;       // [padded(columns) * input_size], the panel of column g at g * input_size
   T* bias_sums;  // [columns] or null
 };
 
-// All of a block's products at once. Threads share the columns of the weights' gradients, and the rows of dx:
-// each element is one thread's, its terms in fixed order, so the bits do not depend on the number of threads.
+// Inputs whose rows lie further apart than this are packed first: they would evict each other from the cache.
+constexpr int64_t distant_bytes = 512;
+
+// All of a block's products at once. Threads share the panels of the weights' gradients, and the rows of dx: each
+// element is one thread's, its terms in fixed order, so the bits do not depend on the number of threads.
 template <class T>
 void gradient_products(const std::vector<OuterProduct<T>>& outers, const AffineStep<T>* dx) {
   const KernelTable<T>& k = kernels<T>();
   double flops = dx ? 2.0 * double(dx->rows) * double(dx->units) * double(dx->x.depth) : 0;
   for (const OuterProduct<T>& o : outers) flops += 2.0 * double(o.rows) * double(o.input_size) * double(o.columns);
-  const int64_t parts = flops < parallel_flops ? 1 : num_threads();
-  const int64_t dx_parts = dx ? parts : 0;
-  const int64_t granule = 6 * k.lanes;
 
-  parallel_for(parts + dx_parts, flops, [&](int64_t part) {
-    if (part >= parts) {
-      const int64_t first = dx->rows * (part - parts) / dx_parts, last = dx->rows * (part - parts + 1) / dx_parts;
+  Scratch scratch;
+  std::vector<const T*> packed;  // inputs of each outer product, or null: as they lie
+  for (const OuterProduct<T>& o : outers) {
+    packed.push_back(nullptr);
+    if (o.input_size * int64_t(sizeof(T)) <= distant_bytes) continue;
+    T* const to = scratch.take<T>(o.rows * o.input_size);
+    const int64_t chunks = (o.rows + weight_gradient_chunk - 1) / weight_gradient_chunk;
+    parallel_for(chunks, flops_per_element_moved * double(o.rows * o.input_size), [&](int64_t chunk) {
+      const int64_t first = chunk * weight_gradient_chunk, rows = std::min(weight_gradient_chunk, o.rows - first);
+      k.pack_inputs(rows, o.input_size, o.inputs + first * o.input_size, o.input_size, to + first * o.input_size);
+    });
+    packed.back() = to;
+  }
+
+  struct Task {
+    std::size_t first_outer, last_outer;  // of the same sums, one after another; none: dx
+    int64_t first, last;                  // columns, or rows of dx
+    int vectors;
+  };
+  std::vector<Task> tasks;
+  for (std::size_t o = 0, next; o < outers.size(); o = next) {
+    for (next = o + 1; next < outers.size() && outers[next].sums == outers[o].sums;) ++next;
+    const int64_t columns = outers[o].columns, vectors = padded(columns, k.lanes) / k.lanes;
+    for (int64_t i = 0; i < dense_panels(vectors); ++i) {
+      const int64_t first = dense_panel_first(vectors, i), last = dense_panel_first(vectors, i + 1);
+      tasks.push_back({o, next, first * k.lanes, std::min(columns, last * k.lanes), int(last - first)});
+    }
+  }
+  if (dx) {
+    // Slices in which rows still share weights from the cache, several to a thread so that all end together.
+    const int64_t slices = flops < parallel_flops ? 1 : std::clamp<int64_t>(dx->rows / 48, 1, 4 * num_threads());
+    for (int64_t i = 0; i < slices; ++i)
+      tasks.push_back({0, 0, dx->rows * i / slices, dx->rows * (i + 1) / slices, 0});
+  }
+
+  parallel_for(int64_t(tasks.size()), flops, [&](int64_t i) {
+    const Task& task = tasks[std::size_t(i)];
+    if (task.first_outer == task.last_outer) {
       AffineStep<T> step = *dx;
-      step.rows = last - first;
-      step.x.rows += first * step.x.stride;
-      step.out += first * step.out_stride;
+      step.rows = task.last - task.first;
+      step.x.rows += task.first * step.x.stride;
+      step.out += task.first * step.out_stride;
       return k.affine(step);
     }
-    for (const OuterProduct<T>& o : outers) {
-      if (o.rows == 0) continue;
-      const int64_t granules = (o.columns + granule - 1) / granule;
-      const int64_t first = std::min(o.columns, granules * part / parts * granule);
-      const int64_t last = std::min(o.columns, granules * (part + 1) / parts * granule);
-      if (first == last) continue;
-      Scratch scratch;
-      k.weight_gradient({o.rows, o.inputs, o.input_size, o.input_size, o.dgates, o.dgates_stride, first, last, o.sums,
-                         o.columns, o.bias_sums, scratch.take<T>(weight_gradient_scratch(o.input_size))});
+    Scratch own;
+    T* const strip = own.take<T>(weight_gradient_scratch);
+    for (std::size_t index = task.first_outer; index < task.last_outer; ++index) {
+      const OuterProduct<T>& o = outers[index];
+      k.weight_gradient({.rows = o.rows,
+                         .inputs = packed[index] ? packed[index] : o.inputs,
+                         .input_stride = o.input_size,
+                         .input_size = o.input_size,
+                         .packed = packed[index] != nullptr,
+                         .dgates = o.dgates + task.first,
+                         .dgates_stride = o.dgates_stride,
+                         .columns = task.last - task.first,
+                         .vectors = task.vectors,
+                         .out = o.sums + task.first * o.input_size,
+                         .bias_out = o.bias_sums ? o.bias_sums + task.first : nullptr,
+                         .scratch = strip});
     }
   });
 }
 
-// dweight[g, k] += sums[k, first + g] for g < count: dweight [count, input_size], sums [input_size, columns].
+// Zeroed sums of an outer product.
+template <class T>
+T* outer_sums(Scratch& scratch, int64_t input_size, int64_t columns) {
+  return scratch.zeros<T>(padded(columns, kernels<T>().lanes) * input_size);
+}
+
+// dweight[g, k] += sums[k, first + g] for g < count: dweight [count, input_size], sums of `columns` columns.
 template <class T>
 void add_transposed(T* dweight, const T* sums, int64_t columns, int64_t first, int64_t count, int64_t input_size) {
-  constexpr int64_t tile = 16;
-  for (int64_t g0 = 0; g0 < count; g0 += tile)
-    for (int64_t k0 = 0; k0 < input_size; k0 += tile)
-      for (int64_t g = g0; g < std::min(count, g0 + tile); ++g)
-        for (int64_t k = k0; k < std::min(input_size, k0 + tile); ++k)
-          dweight[g * input_size + k] += sums[k * columns + first + g];
+  constexpr int64_t block = 16;
+  const int lanes = kernels<T>().lanes;
+  for_panels(columns, lanes, double(count * input_size), [&](int64_t column, int64_t width, int64_t) {
+    const int64_t from = std::max(column, first), to = std::min(column + width, first + count);
+    for (int64_t g0 = from; g0 < to; g0 += block)
+      for (int64_t k0 = 0; k0 < input_size; k0 += block)
+        for (int64_t g = g0; g < std::min(to, g0 + block); ++g)
+          for (int64_t k = k0; k < std::min(input_size, k0 + block); ++k)
+            dweight[(g - first) * input_size + k] += sums[column * input_size + k * width + g - column];
+  });
 }
 
 template <class T>

@@ -155,9 +155,9 @@ void gru_backward(const GruBackward<T>& p) {
   T* const dgates = scratch.take<T>(order.block() * N * S);                     // a block's times, ascending
   T* const next = scratch.take<T>(N * S);                                       // dgates of the step after the block
   T* const reset_h = after ? nullptr : scratch.take<T>(order.block() * N * H);  // r * h_prev
-  T* const sums_ih = scratch.zeros<T>(I * 3 * H);
-  T* const sums_hh = scratch.zeros<T>(H * D);
-  T* const sums_hn = after ? nullptr : scratch.zeros<T>(HH);
+  T* const sums_ih = outer_sums<T>(scratch, I, 3 * H);
+  T* const sums_hh = outer_sums<T>(scratch, H, D);
+  T* const sums_hn = after ? nullptr : outer_sums<T>(scratch, H, H);
   T* const bias_ih = scratch.zeros<T>(3 * H);
   T* const bias_hh = scratch.zeros<T>(D);
   T* const carry = p.dh0;  // what passes by the weights from step to step

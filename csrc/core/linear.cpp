@@ -20,7 +20,7 @@ void linear_backward(int64_t rows, int64_t inputs, int64_t outputs, const T* dy,
                      T* dweight, T* dbias) {
   const KernelTable<T>& k = kernels<T>();
   Scratch scratch;
-  T* const sums = scratch.zeros<T>(inputs * outputs);
+  T* const sums = outer_sums<T>(scratch, inputs, outputs);
   T* const bias_sums = scratch.zeros<T>(outputs);
   T* packed = nullptr;
   if (dx) pack_columns(packed = scratch.take<T>(padded(inputs, k.lanes) * outputs), weight, outputs, inputs, k.lanes);

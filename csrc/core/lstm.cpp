@@ -106,8 +106,8 @@ void lstm_backward(const LstmBackward<T>& p) {
   const Steps order(p.shape, p.reverse, D);
   T* const dgates = scratch.take<T>(order.block() * N * D);  // a block's times, ascending
   T* const next = scratch.take<T>(N * D);                    // dgates of the step after the block
-  T* const sums_ih = scratch.zeros<T>(I * G);
-  T* const sums_hh = scratch.zeros<T>(H * G);
+  T* const sums_ih = outer_sums<T>(scratch, I, G);
+  T* const sums_hh = outer_sums<T>(scratch, H, G);
   T* const bias_sums = scratch.zeros<T>(G);
   copy_or_zero(p.dc0, p.dc_n, N * H);  // dc of the running step lives here
 

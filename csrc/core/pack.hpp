@@ -6,10 +6,25 @@
 #include <cstdint>
 
 #include "../kernels/table.hpp"
+#include "parallel.hpp"
 
 namespace fusedrnn {
 
 inline int64_t padded(int64_t units, int lanes) { return (units + lanes - 1) / lanes * lanes; }
+
+// Moving this many elements, to or from panels, is worth a second thread; as flops for parallel_for.
+constexpr double flops_per_element_moved = 16;
+
+// f(first unit, width, units of it that exist) for each panel of a dense product over `units` units; on several threads
+// where that many elements in all are moved.
+template <class F>
+void for_panels(int64_t units, int lanes, double elements, F f) {
+  const int64_t n = padded(units, lanes) / lanes;
+  parallel_for(dense_panels(n), flops_per_element_moved * elements, [&](int64_t i) {
+    const int64_t first = dense_panel_first(n, i) * lanes, width = dense_panel_first(n, i + 1) * lanes - first;
+    f(first, width, std::min(width, units - first));
+  });
+}
 
 // dst[k * dst_stride + l] = w[l * unit_stride + k * k_stride], zero for l from count to width. In blocks of k, since a
 // walk across rows that lie a power of two apart would find one set of the cache again and again.
@@ -31,26 +46,24 @@ void pack_panel(T* dst, int64_t dst_stride, const T* w, int64_t unit_stride, int
 // dst holds padded(units) * gates * depth elements.
 template <class T>
 void pack_gates(T* dst, const T* w, int64_t depth, int64_t units, int gates, int lanes, bool narrow_tail) {
-  for (int64_t unit = 0; unit < units; unit += lanes) {
+  const double elements = double(units * gates) * double(depth);
+  parallel_for(padded(units, lanes) / lanes, flops_per_element_moved * elements, [&](int64_t panel) {
+    const int64_t unit = panel * lanes;
     const int64_t width = narrow_tail ? tail_lanes<T>(units - unit, lanes) : lanes;
     const int64_t count = std::min<int64_t>(width, units - unit);
+    T* const to = dst + unit * depth * gates;
     for (int g = 0; g < gates; ++g)
-      pack_panel(dst + g * width, gates * width, w + (g * units + unit) * depth, depth, 1, depth, count, width);
-    dst += depth * gates * width;
-  }
+      pack_panel(to + g * width, gates * width, w + (g * units + unit) * depth, depth, 1, depth, count, width);
+  });
 }
 
 // Dense cells: for each panel of consecutive units [k][width]; element (unit, k) of the weights is
-// w[unit * unit_stride + k * k_stride]. dst holds padded(units) * depth elements.
+// w[unit * unit_stride + k * k_stride]. dst holds padded(units) * depth elements, the panel of `unit` at unit * depth.
 template <class T>
 void pack_dense(T* dst, const T* w, int64_t unit_stride, int64_t k_stride, int64_t depth, int64_t units, int lanes) {
-  for (int64_t unit = 0; unit < units;) {
-    const int64_t width = int64_t(dense_panel_vectors((units - unit + lanes - 1) / lanes)) * lanes;
-    const int64_t count = std::min(width, units - unit);
-    pack_panel(dst, width, w + unit * unit_stride, unit_stride, k_stride, depth, count, width);
-    dst += depth * width;
-    unit += width;
-  }
+  for_panels(units, lanes, double(units * depth), [&](int64_t unit, int64_t width, int64_t count) {
+    pack_panel(dst + unit * depth, width, w + unit * unit_stride, unit_stride, k_stride, depth, count, width);
+  });
 }
 
 // y = x w': w [units, depth].

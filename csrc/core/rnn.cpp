@@ -82,8 +82,8 @@ void rnn_backward(const RnnBackward<T>& p) {
   const Steps order(p.shape, p.reverse, H);
   T* const dz = scratch.take<T>(order.block() * N * H);  // a block's times, ascending
   T* const next = scratch.take<T>(N * H);                // dz of the step after the block
-  T* const sums_ih = scratch.zeros<T>(I * H);
-  T* const sums_hh = scratch.zeros<T>(H * H);
+  T* const sums_ih = outer_sums<T>(scratch, I, H);
+  T* const sums_hh = outer_sums<T>(scratch, H, H);
   T* const bias_sums = scratch.zeros<T>(H);
 
   for (int64_t last = T_; last > 0;) {

@@ -11,8 +11,9 @@
 
 namespace fusedrnn {
 
-// Elements of gates or of their gradients that a block of steps may hold: about a megabyte or two.
-constexpr int64_t block_elements = int64_t(1) << 18;
+// Elements of gates or of their gradients that a block of steps may hold: about a megabyte or two; more where the block
+// would otherwise have fewer rows than this, since the gradients of wide weights pass through memory once a block.
+constexpr int64_t block_elements = int64_t(1) << 18, block_rows = 512;
 
 // A gate product with few rows cannot reuse its weights from the cache, so the input's share of all steps of a
 // block is computed first. With more rows one loop over [x, h] is as fast and touches less memory.
@@ -27,8 +28,8 @@ class Steps {
   Steps(const Shape& shape, bool reverse, int64_t elements_per_row)
       : steps_(shape.steps),
         reverse_(reverse),
-        block_(std::clamp<int64_t>(block_elements / std::max<int64_t>(1, shape.batch * elements_per_row), 1,
-                                   shape.steps)) {}
+        block_(std::clamp<int64_t>(std::max(block_elements / elements_per_row, block_rows) /
+                                       std::max<int64_t>(1, shape.batch), 1, shape.steps)) {}
 
   // The time at which step s runs.
   int64_t time(int64_t s) const { return reverse_ ? steps_ - 1 - s : s; }

@@ -102,6 +102,16 @@ FUSEDRNN_INLINE void store(Scalar<V>* p, V v) {
   __builtin_memcpy(p, &v, sizeof v);
 }
 
+// Hints: this cache line will be read (written) soon.
+template <class T>
+FUSEDRNN_INLINE void prefetch(const T* p) {
+  __builtin_prefetch(p, 0);
+}
+template <class T>
+FUSEDRNN_INLINE void prefetch_for_write(T* p) {
+  __builtin_prefetch(p, 1);
+}
+
 // a * b + c, rounded once where the hardware can (everywhere but on the x86-64 baseline).
 template <class V>
 FUSEDRNN_INLINE V fma(V a, V b, V c) {

@@ -41,6 +41,7 @@ const KernelTable<Real> FUSEDRNN_JOIN(table_, FUSEDRNN_REAL) = {
     gru_backward<Real>,
     gru_before_backward<Real>,
     gru_reset_backward<Real>,
+    pack_inputs<Real>,
     weight_gradient<Real>,
     sgd<Real>,
     adagrad<Real>,

@@ -159,20 +159,20 @@ struct GruResetBackwardStep {
   int64_t reset_h_stride;
 };
 
-// out[k, g] += sum over rows of inputs[row, k] * dgates[row, g], for g in [first, last); the transpose of a
+// out[k, g] += sum over rows of inputs[row, k] * dgates[row, g] for one panel of columns g; the transpose of a
 // weight's gradient, because the gates of one row fill vectors and the inputs are broadcast.
 template <class T>
 struct WeightGradient {
   int64_t rows;
-  const T* inputs;  // [rows, input_size]
+  const T* inputs;  // [rows, input_size], or as pack_inputs left them
   int64_t input_stride, input_size;
-  const T* dgates;  // [rows, ...]
-  int64_t dgates_stride;
-  int64_t first, last;
-  T* out;  // [input_size, out_stride]
-  int64_t out_stride;
-  T* bias_out;  // [last] or null: += sum over rows of dgates
-  T* scratch;   // weight_gradient_scratch(input_size) elements
+  bool packed;
+  const T* dgates;  // [rows, columns]
+  int64_t dgates_stride, columns;
+  int vectors;  // of the panel that the columns fill
+  T* out;       // [input_size][vectors][lanes]
+  T* bias_out;  // [columns] or null: += sum over rows of dgates
+  T* scratch;   // weight_gradient_scratch elements
 };
 
 // Rows whose products are summed in registers before they are added to memory. Fixed, so that a gradient's
@@ -180,11 +180,15 @@ struct WeightGradient {
 constexpr int64_t weight_gradient_chunk = 128;
 
 namespace {
-inline int64_t weight_gradient_scratch(int64_t input_size) { return weight_gradient_chunk * (input_size + 64); }
+constexpr int64_t weight_gradient_scratch = weight_gradient_chunk * 3 * 16;  // a chunk of a panel of dgates
 
-// Vectors per panel of a dense product when so many vectors of units remain: 3, 3, ..., never a lone one
-// after others.
-inline int dense_panel_vectors(int64_t remaining) { return remaining == 4 ? 2 : remaining < 3 ? int(remaining) : 3; }
+// Dense products cut n vectors of units into panels of 3, the last one or two of 2, never a lone one after others:
+// how many panels, and the first vector of the i-th (of the last plus one: n).
+inline int64_t dense_panels(int64_t n) { return (n + 2) / 3; }
+inline int64_t dense_panel_first(int64_t n, int64_t i) {
+  const int64_t last = dense_panels(n) - 1;
+  return i > last ? n : i == last && i > 0 && n % 3 == 1 ? n - 2 : 3 * i;
+}
 
 // Lanes that the last units of an array need, when so many of them remain: a vector's, a half or a quarter of them,
 // though no fewer than 16 bytes hold.
@@ -255,6 +259,8 @@ struct KernelTable {
   void (*gru_backward)(const GruBackwardStep<T>&);      // reset after
   void (*gru_before_backward)(const GruBackwardStep<T>&);
   void (*gru_reset_backward)(const GruResetBackwardStep<T>&);
+  // Some rows [rows, size] as weight_gradient reads them, in rows * size elements; a chunk's at most.
+  void (*pack_inputs)(int64_t rows, int64_t size, const T* inputs, int64_t stride, T* packed);
   void (*weight_gradient)(const WeightGradient<T>&);
 
   void (*sgd)(const SgdStep<T>&);

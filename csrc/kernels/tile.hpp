@@ -321,15 +321,15 @@ template <template <class> class Ends, class T, class Step>
 FUSEDRNN_INLINE void walk_dense(const Step& step) {
   constexpr int W = full_lanes<T>;
   const Ends<T> ends(step);
-  for (int64_t unit = 0; unit < step.units;) {
-    const int vectors = dense_panel_vectors((step.units - unit + W - 1) / W);
+  const int64_t all = (step.units + W - 1) / W;
+  for (int64_t i = 0; i < dense_panels(all); ++i) {
+    const int64_t first = dense_panel_first(all, i), vectors = dense_panel_first(all, i + 1) - first, unit = first * W;
     if (vectors == 3)
       panel(DenseCell<Ends<T>, 3>{ends}, unit, step.rows);
     else if (vectors == 2)
       panel(DenseCell<Ends<T>, 2>{ends}, unit, step.rows);
     else
       panel(DenseCell<Ends<T>, 1>{ends}, unit, step.rows);
-    unit += vectors * W;
   }
 }
 
