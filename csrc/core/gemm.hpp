@@ -66,8 +66,7 @@ void gradient_products(const std::vector<OuterProduct<T>>& outers, const AffineS
   if (dx) {
     // Slices in which rows still share weights from the cache, several to a thread so that all end together.
     const int64_t slices = flops < parallel_flops ? 1 : std::clamp<int64_t>(dx->rows / 48, 1, 4 * num_threads());
-    for (int64_t i = 0; i < slices; ++i)
-      tasks.push_back({0, 0, dx->rows * i / slices, dx->rows * (i + 1) / slices, 0});
+    for (int64_t i = 0; i < slices; ++i) tasks.push_back({0, 0, dx->rows * i / slices, dx->rows * (i + 1) / slices, 0});
   }
 
   parallel_for(int64_t(tasks.size()), flops, [&](int64_t i) {

@@ -43,25 +43,26 @@ struct PackedGru {
   }
 };
 
-// One step of some rows. With reset before, the first pass leaves r * h in reset_h [rows, H] and the second makes y.
+// One step of some rows. With reset before there are two phases: the first leaves r * h in reset_h [rows, H], and from
+// all of its units the second makes y.
 template <class T>
-void gru_step(const KernelTable<T>& k, const PackedGru<T>& packed, GruForwardStep<T> step, T* reset_h) {
+void gru_step(const KernelTable<T>& k, const PackedGru<T>& packed, GruForwardStep<T> step, T* reset_h, int64_t phase) {
   if (packed.after) return k.gru_forward(step);
   const int64_t H = step.units;
   T* const y = step.y;
   step.y = reset_h;
-  k.gru_reset_forward(step);
-  if (step.finish)
-    k.gru_candidate({.rows = step.rows,
-                     .units = H,
-                     .reset_h = {reset_h, H, packed.hn, H},
-                     .keep = step.keep,
-                     .gates = step.gates,
-                     .gates_stride = step.gates_stride,
-                     .h_prev = step.h_prev,
-                     .h_prev_stride = step.h_prev_stride,
-                     .y = y,
-                     .y_stride = H});
+  if (phase == 0) return k.gru_reset_forward(step);
+  k.gru_candidate({.rows = step.rows,
+                   .units = H,
+                   .part = step.part,
+                   .reset_h = {reset_h, H, packed.hn, H},
+                   .keep = step.keep,
+                   .gates = step.gates,
+                   .gates_stride = step.gates_stride,
+                   .h_prev = step.h_prev,
+                   .h_prev_stride = step.h_prev_stride,
+                   .y = y,
+                   .y_stride = H});
 }
 
 template <class T>
@@ -70,13 +71,15 @@ void gru_forward(const GruForward<T>& p) {
   const KernelTable<T>& k = kernels<T>();
   const bool after = p.reset_after;
   const int G = after ? 4 : 3;  // values kept per unit
+  const int64_t phases = after ? 1 : 2;
   Scratch scratch;
   const PackedGru<T> packed(scratch, I, H, after, p.weight_ih, p.weight_hh, p.bias_ih, p.bias_hh, k.lanes);
   const T* const h0 = p.h0 ? p.h0 : scratch.zeros<T>(N * H);
   T* const reset_h = after ? nullptr : scratch.take<T>(N * H);
-  const SpreadRows<T> x_rows(scratch, N, I), h_rows(scratch, N, H);
 
   const bool keep = p.reserve != nullptr, separate = input_product_first(p.shape);
+  const Sharing sharing(p.shape, 3, separate ? H : I + H, sizeof(T));
+  const SpreadRows<T> x_rows(scratch, N, I, !sharing.by_units()), h_rows(scratch, N, H, !sharing.by_units());
   const Steps order(p.shape, p.reverse, G * H);
   const int64_t block = separate ? order.block() : T_, stride = G * H;
   // Sums rest by themselves, of a step or of a block's input product; with reset before they become the gates.
@@ -97,30 +100,30 @@ void gru_forward(const GruForward<T>& p) {
         step.bias = packed.bias;
         step.partial = step.gates = sums_at(from) + a * sums_stride;
         step.partial_stride = step.gates_stride = sums_stride;
-        gru_step(k, packed, step, reset_h);
+        gru_step(k, packed, step, reset_h, 0);
       });
-    parallel_rows(N, 6.0 * double((last - first) * N) * double((separate ? H : I + H) * H), [&](int64_t a, int64_t b) {
-      for (int64_t s = first; s < last; ++s) {
-        const int64_t t = order.time(s);
-        const T* const h_prev = (s == 0 ? h0 : p.y + order.time(s - 1) * N * H) + a * H;
-        GruForwardStep<T> step{};
-        step.rows = b - a;
-        step.units = H;
-        if (!separate) step.x = x_rows.operand(p.x + (t * N + a) * I, a, b - a, packed.ih);
-        step.h = h_rows.operand(h_prev, a, b - a, packed.hh);
-        step.bias = separate ? nullptr : packed.bias;
-        step.finish = true;
-        step.keep = keep;
-        step.partial = sums_at(t) + a * sums_stride;
-        step.partial_stride = sums_stride;
-        step.gates = keep ? p.reserve + (t * N + a) * stride : step.partial;
-        step.gates_stride = stride;
-        step.h_prev = h_prev;
-        step.h_prev_stride = H;
-        step.y = p.y + (t * N + a) * H;
-        step.y_stride = H;
-        gru_step(k, packed, step, after ? nullptr : reset_h + a * H);
-      }
+    const double flops = 6.0 * double((last - first) * N) * double((separate ? H : I + H) * H);
+    sharing.walk_phases(first, last, phases, flops, [&](int64_t s, int64_t phase, int64_t a, int64_t b, Part part) {
+      const int64_t t = order.time(s);
+      const T* const h_prev = (s == 0 ? h0 : p.y + order.time(s - 1) * N * H) + a * H;
+      GruForwardStep<T> step{};
+      step.rows = b - a;
+      step.units = H;
+      step.part = part;
+      if (!separate) step.x = x_rows.operand(p.x + (t * N + a) * I, a, b - a, packed.ih);
+      step.h = h_rows.operand(h_prev, a, b - a, packed.hh);
+      step.bias = separate ? nullptr : packed.bias;
+      step.finish = true;
+      step.keep = keep;
+      step.partial = sums_at(t) + a * sums_stride;
+      step.partial_stride = sums_stride;
+      step.gates = keep ? p.reserve + (t * N + a) * stride : step.partial;
+      step.gates_stride = stride;
+      step.h_prev = h_prev;
+      step.h_prev_stride = H;
+      step.y = p.y + (t * N + a) * H;
+      step.y_stride = H;
+      gru_step(k, packed, step, after ? nullptr : reset_h + a * H, phase);
     });
   }
   copy(p.h_n, p.y + order.time(T_ - 1) * N * H, N * H);
@@ -134,6 +137,7 @@ void gru_backward(const GruBackward<T>& p) {
   const bool after = p.reset_after;
   const int64_t G = (after ? 4 : 3) * H;  // of a reserve row and of a dgates row
   const int64_t S = spread<T>(G);         // from one dgates row to the next
+  const int64_t phases = after ? 1 : 2;
   const int64_t D = (after ? 3 : 2) * H;  // terms of the recurrent product: dr, dz, (dnh)
   const int64_t HH = H * H, IH = H * I;
   Scratch scratch;
@@ -152,6 +156,7 @@ void gru_backward(const GruBackward<T>& p) {
   const T* const h0 = p.h0 ? p.h0 : scratch.zeros<T>(N * H);
 
   const Steps order(p.shape, p.reverse, S);
+  const Sharing sharing(p.shape, 3, H, sizeof(T));
   T* const dgates = scratch.take<T>(order.block() * N * S);                     // a block's times, ascending
   T* const next = scratch.take<T>(N * S);                                       // dgates of the step after the block
   T* const reset_h = after ? nullptr : scratch.take<T>(order.block() * N * H);  // r * h_prev
@@ -165,41 +170,43 @@ void gru_backward(const GruBackward<T>& p) {
 
   for (int64_t last = T_; last > 0;) {
     const int64_t first = std::max<int64_t>(0, last - order.block()), from = order.time_from(first, last);
-    parallel_rows(N, 6.0 * double((last - first) * N) * double(HH), [&](int64_t a, int64_t b) {
-      for (int64_t s = last - 1; s >= first; --s) {
-        const int64_t t = order.time(s);
-        const T* const following = s + 1 < last ? dgates + (order.time(s + 1) - from) * N * S : next;
-        const T* const h_prev = (s == 0 ? h0 : p.y + order.time(s - 1) * N * H) + a * H;
-        GruBackwardStep<T> step{};
-        step.rows = b - a;
-        step.units = H;
-        step.dgates_next = {following + a * S + H, S, packed_hh, s == T_ - 1 ? 0 : D};
-        step.dy = p.dy ? p.dy + (t * N + a) * H : nullptr;
-        step.dy_stride = H;
-        step.gates = p.reserve + (t * N + a) * G;
-        step.gates_stride = G;
-        step.h_prev = h_prev;
-        step.h_prev_stride = H;
-        step.carry = carry + a * H;
-        step.carry_stride = H;
-        step.dgates = dgates + ((t - from) * N + a) * S;
-        step.dgates_stride = S;
+    const double flops = 6.0 * double((last - first) * N) * double(HH);
+    sharing.walk_phases(first, last, phases, flops, [&](int64_t index, int64_t phase, int64_t a, int64_t b, Part part) {
+      const int64_t s = last - 1 - (index - first), t = order.time(s);
+      const T* const following = s + 1 < last ? dgates + (order.time(s + 1) - from) * N * S : next;
+      const T* const h_prev = (s == 0 ? h0 : p.y + order.time(s - 1) * N * H) + a * H;
+      GruBackwardStep<T> step{};
+      step.rows = b - a;
+      step.units = H;
+      step.part = part;
+      step.dgates_next = {following + a * S + H, S, packed_hh, s == T_ - 1 ? 0 : D};
+      step.dy = p.dy ? p.dy + (t * N + a) * H : nullptr;
+      step.dy_stride = H;
+      step.gates = p.reserve + (t * N + a) * G;
+      step.gates_stride = G;
+      step.h_prev = h_prev;
+      step.h_prev_stride = H;
+      step.carry = carry + a * H;
+      step.carry_stride = H;
+      step.dgates = dgates + ((t - from) * N + a) * S;
+      step.dgates_stride = S;
+      if (phase == 0)
         (after ? k.gru_backward : k.gru_before_backward)(step);
-        if (!after)
-          k.gru_reset_backward({.rows = b - a,
-                                .units = H,
-                                .dn = {step.dgates, S, packed_hn, H},
-                                .gates = step.gates,
-                                .gates_stride = G,
-                                .h_prev = h_prev,
-                                .h_prev_stride = H,
-                                .carry = step.carry,
-                                .carry_stride = H,
-                                .dr = step.dgates + H,
-                                .dr_stride = S,
-                                .reset_h = reset_h + ((t - from) * N + a) * H,
-                                .reset_h_stride = H});
-      }
+      else
+        k.gru_reset_backward({.rows = b - a,
+                              .units = H,
+                              .part = part,
+                              .dn = {step.dgates, S, packed_hn, H},
+                              .gates = step.gates,
+                              .gates_stride = G,
+                              .h_prev = h_prev,
+                              .h_prev_stride = H,
+                              .carry = step.carry,
+                              .carry_stride = H,
+                              .dr = step.dgates + H,
+                              .dr_stride = S,
+                              .reset_h = reset_h + ((t - from) * N + a) * H,
+                              .reset_h_stride = H});
     });
     const int64_t rows = (last - first) * N;
     std::vector<OuterProduct<T>> outers{{rows, p.x + from * N * I, I, dgates, S, 3 * H, sums_ih, bias_ih}};
@@ -207,13 +214,13 @@ void gru_backward(const GruBackward<T>& p) {
         p.shape, p.reverse, first, last, from, h0, p.y, dgates, S,
         [&](int64_t n, const T* h, const T* d) { outers.push_back({n, h, H, d + H, S, D, sums_hh, bias_hh}); });
     if (!after) outers.push_back({rows, reset_h, H, dgates, S, H, sums_hn, nullptr});
-    const AffineStep<T> dx{rows, I, {dgates, S, packed_ih, 3 * H}, nullptr, false, p.dx ? p.dx + from * N * I : nullptr,
-                           I};
+    const AffineStep<T> dx{
+        rows, I, {}, {dgates, S, packed_ih, 3 * H}, nullptr, false, p.dx ? p.dx + from * N * I : nullptr, I};
     gradient_products(outers, p.dx ? &dx : nullptr);
     copy(next, dgates + (order.time(first) - from) * N * S, N * S);
     last = first;
   }
-  k.affine({N, H, {next + H, S, packed_hh, D}, nullptr, true, p.dh0, H});
+  k.affine({N, H, {}, {next + H, S, packed_hh, D}, nullptr, true, p.dh0, H});
   add_transposed(p.dweight_ih, sums_ih, 3 * H, H, 2 * H, I);
   add_transposed(p.dweight_ih + 2 * IH, sums_ih, 3 * H, 0, H, I);
   add_transposed(p.dweight_hh, sums_hh, D, 0, D, H);
@@ -255,7 +262,8 @@ class GruStepper final : public Stepper<T> {
     step.h_prev_stride = H;
     step.y = h;
     step.y_stride = H;
-    gru_step(kernels_, packed_, step, reset_h_);
+    for (int64_t phase = 0; phase < (packed_.after ? 1 : 2); ++phase)
+      gru_step(kernels_, packed_, step, reset_h_, phase);
   }
 
   const KernelTable<T>& kernels_;

@@ -11,7 +11,7 @@ void linear_forward(int64_t rows, int64_t inputs, int64_t outputs, const T* x, c
   T* const packed = scratch.take<T>(padded(outputs, k.lanes) * inputs);
   pack_rows(packed, weight, inputs, outputs, k.lanes);
   parallel_rows(rows, 2.0 * double(rows) * double(inputs * outputs), [&](int64_t a, int64_t b) {
-    k.affine({b - a, outputs, {x + a * inputs, inputs, packed, inputs}, bias, false, y + a * outputs, outputs});
+    k.affine({b - a, outputs, {}, {x + a * inputs, inputs, packed, inputs}, bias, false, y + a * outputs, outputs});
   });
 }
 
@@ -24,7 +24,7 @@ void linear_backward(int64_t rows, int64_t inputs, int64_t outputs, const T* dy,
   T* const bias_sums = scratch.zeros<T>(outputs);
   T* packed = nullptr;
   if (dx) pack_columns(packed = scratch.take<T>(padded(inputs, k.lanes) * outputs), weight, outputs, inputs, k.lanes);
-  const AffineStep<T> input_gradient{rows, inputs, {dy, outputs, packed, outputs}, nullptr, false, dx, inputs};
+  const AffineStep<T> input_gradient{rows, inputs, {}, {dy, outputs, packed, outputs}, nullptr, false, dx, inputs};
   gradient_products<T>({{rows, x, inputs, dy, outputs, outputs, sums, bias_sums}}, dx ? &input_gradient : nullptr);
   add_transposed(dweight, sums, outputs, 0, outputs, inputs);
   add(dbias, bias_sums, outputs);

@@ -33,9 +33,10 @@ void lstm_forward(const LstmForward<T>& p) {
   const PackedLstm<T> packed(scratch, I, H, p.weight_ih, p.weight_hh, p.bias_ih, p.bias_hh, k.lanes);
   const T* const h0 = p.h0 ? p.h0 : scratch.zeros<T>(N * H);
   const T* const c0 = p.c0 ? p.c0 : scratch.zeros<T>(N * H);
-  const SpreadRows<T> x_rows(scratch, N, I), h_rows(scratch, N, H);
 
   const bool keep = p.reserve != nullptr, separate = input_product_first(p.shape);
+  const Sharing sharing(p.shape, 4, separate ? H : I + H, sizeof(T));
+  const SpreadRows<T> x_rows(scratch, N, I, !sharing.by_units()), h_rows(scratch, N, H, !sharing.by_units());
   const Steps order(p.shape, p.reverse, 4 * H);
   const int64_t block = separate ? order.block() : T_;
   const int64_t sums_stride = spread<T>(4 * H);
@@ -58,29 +59,29 @@ void lstm_forward(const LstmForward<T>& p) {
         step.partial_stride = sums_stride;
         k.lstm_forward(step);
       });
-    parallel_rows(N, 8.0 * double((last - first) * N) * double((separate ? H : I + H) * H), [&](int64_t a, int64_t b) {
-      for (int64_t s = first; s < last; ++s) {
-        const int64_t t = order.time(s), before = order.time(s - 1);
-        LstmForwardStep<T> step{};
-        step.rows = b - a;
-        step.units = H;
-        if (!separate) step.x = x_rows.operand(p.x + (t * N + a) * I, a, b - a, packed.ih);
-        step.h = h_rows.operand((s == 0 ? h0 : p.y + before * N * H) + a * H, a, b - a, packed.hh);
-        step.bias = separate ? nullptr : packed.bias;
-        step.finish = true;
-        step.keep = keep;
-        step.partial = sums_at(t) + a * sums_stride;
-        step.partial_stride = sums_stride;
-        step.gates = keep ? reserve_at(t, a) : nullptr;
-        step.gates_stride = 5 * H;
-        step.c = keep ? step.gates + 4 * H : p.c_n + a * H;
-        step.c_stride = keep ? 5 * H : H;
-        step.c_prev = s == 0 ? (keep ? c0 : p.c_n) + a * H : keep ? reserve_at(before, a) + 4 * H : step.c;
-        step.c_prev_stride = s == 0 ? H : step.c_stride;
-        step.y = p.y + (t * N + a) * H;
-        step.y_stride = H;
-        k.lstm_forward(step);
-      }
+    const double flops = 8.0 * double((last - first) * N) * double((separate ? H : I + H) * H);
+    sharing.walk(first, last, flops, [&](int64_t s, int64_t a, int64_t b, Part part) {
+      const int64_t t = order.time(s), before = order.time(s - 1);
+      LstmForwardStep<T> step{};
+      step.rows = b - a;
+      step.units = H;
+      step.part = part;
+      if (!separate) step.x = x_rows.operand(p.x + (t * N + a) * I, a, b - a, packed.ih);
+      step.h = h_rows.operand((s == 0 ? h0 : p.y + before * N * H) + a * H, a, b - a, packed.hh);
+      step.bias = separate ? nullptr : packed.bias;
+      step.finish = true;
+      step.keep = keep;
+      step.partial = sums_at(t) + a * sums_stride;
+      step.partial_stride = sums_stride;
+      step.gates = keep ? reserve_at(t, a) : nullptr;
+      step.gates_stride = 5 * H;
+      step.c = keep ? step.gates + 4 * H : p.c_n + a * H;
+      step.c_stride = keep ? 5 * H : H;
+      step.c_prev = s == 0 ? (keep ? c0 : p.c_n) + a * H : keep ? reserve_at(before, a) + 4 * H : step.c;
+      step.c_prev_stride = s == 0 ? H : step.c_stride;
+      step.y = p.y + (t * N + a) * H;
+      step.y_stride = H;
+      k.lstm_forward(step);
     });
   }
   const int64_t end = order.time(T_ - 1);
@@ -104,6 +105,7 @@ void lstm_backward(const LstmBackward<T>& p) {
   const T* const c0 = p.c0 ? p.c0 : scratch.zeros<T>(N * H);
 
   const Steps order(p.shape, p.reverse, D);
+  const Sharing sharing(p.shape, 4, H, sizeof(T));
   T* const dgates = scratch.take<T>(order.block() * N * D);  // a block's times, ascending
   T* const next = scratch.take<T>(N * D);                    // dgates of the step after the block
   T* const sums_ih = outer_sums<T>(scratch, I, G);
@@ -113,41 +115,41 @@ void lstm_backward(const LstmBackward<T>& p) {
 
   for (int64_t last = T_; last > 0;) {
     const int64_t first = std::max<int64_t>(0, last - order.block()), from = order.time_from(first, last);
-    parallel_rows(N, 8.0 * double((last - first) * N) * double(H * H), [&](int64_t a, int64_t b) {
-      for (int64_t s = last - 1; s >= first; --s) {
-        const int64_t t = order.time(s);
-        const T* following = s + 1 < last ? dgates + (order.time(s + 1) - from) * N * D : next;
-        LstmBackwardStep<T> step{};
-        step.rows = b - a;
-        step.units = H;
-        step.dgates_next = {following + a * D, D, packed_hh, s == T_ - 1 ? 0 : G};
-        step.dy = p.dy ? p.dy + (t * N + a) * H : nullptr;
-        step.dy_stride = H;
-        step.dh_n = s == T_ - 1 && p.dh_n ? p.dh_n + a * H : nullptr;
-        step.gates = p.reserve + (t * N + a) * 5 * H;
-        step.gates_stride = 5 * H;
-        step.c = step.gates + 4 * H;
-        step.c_stride = 5 * H;
-        step.c_prev = s == 0 ? c0 + a * H : p.reserve + (order.time(s - 1) * N + a) * 5 * H + 4 * H;
-        step.c_prev_stride = s == 0 ? H : 5 * H;
-        step.dc = p.dc0 + a * H;
-        step.dc_stride = H;
-        step.dgates = dgates + ((t - from) * N + a) * D;
-        step.dgates_stride = D;
-        k.lstm_backward(step);
-      }
+    const double flops = 8.0 * double((last - first) * N) * double(H * H);
+    sharing.walk(first, last, flops, [&](int64_t index, int64_t a, int64_t b, Part part) {
+      const int64_t s = last - 1 - (index - first), t = order.time(s);
+      const T* following = s + 1 < last ? dgates + (order.time(s + 1) - from) * N * D : next;
+      LstmBackwardStep<T> step{};
+      step.rows = b - a;
+      step.units = H;
+      step.part = part;
+      step.dgates_next = {following + a * D, D, packed_hh, s == T_ - 1 ? 0 : G};
+      step.dy = p.dy ? p.dy + (t * N + a) * H : nullptr;
+      step.dy_stride = H;
+      step.dh_n = s == T_ - 1 && p.dh_n ? p.dh_n + a * H : nullptr;
+      step.gates = p.reserve + (t * N + a) * 5 * H;
+      step.gates_stride = 5 * H;
+      step.c = step.gates + 4 * H;
+      step.c_stride = 5 * H;
+      step.c_prev = s == 0 ? c0 + a * H : p.reserve + (order.time(s - 1) * N + a) * 5 * H + 4 * H;
+      step.c_prev_stride = s == 0 ? H : 5 * H;
+      step.dc = p.dc0 + a * H;
+      step.dc_stride = H;
+      step.dgates = dgates + ((t - from) * N + a) * D;
+      step.dgates_stride = D;
+      k.lstm_backward(step);
     });
     std::vector<OuterProduct<T>> outers{{(last - first) * N, p.x + from * N * I, I, dgates, D, G, sums_ih, bias_sums}};
     for_previous_states(
         p.shape, p.reverse, first, last, from, h0, p.y, dgates, D,
         [&](int64_t rows, const T* h, const T* d) { outers.push_back({rows, h, H, d, D, G, sums_hh, nullptr}); });
     const AffineStep<T> dx{
-        (last - first) * N, I, {dgates, D, packed_ih, G}, nullptr, false, p.dx ? p.dx + from * N * I : nullptr, I};
+        (last - first) * N, I, {}, {dgates, D, packed_ih, G}, nullptr, false, p.dx ? p.dx + from * N * I : nullptr, I};
     gradient_products(outers, p.dx ? &dx : nullptr);
     copy(next, dgates + (order.time(first) - from) * N * D, N * D);
     last = first;
   }
-  k.affine({N, H, {next, D, packed_hh, G}, nullptr, false, p.dh0, H});
+  k.affine({N, H, {}, {next, D, packed_hh, G}, nullptr, false, p.dh0, H});
   add_transposed(p.dweight_ih, sums_ih, G, 0, G, I);
   add_transposed(p.dweight_hh, sums_hh, G, 0, G, H);
   add(p.dbias_ih, bias_sums, G);

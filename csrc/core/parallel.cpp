@@ -20,7 +20,7 @@ namespace fusedrnn {
 namespace {
 
 constexpr auto spin_time = std::chrono::microseconds(150);
-constexpr int most_threads = 256;
+constexpr int most_threads = 256, spins_before_yield = 2000;
 
 int default_threads() {
   if (const char* text = std::getenv("FUSEDRNN_NUM_THREADS")) {
@@ -172,6 +172,39 @@ void parallel_for(int64_t tasks, double flops, const std::function<void(int64_t)
     if (const std::unique_lock lock(p.caller, std::try_to_lock); lock) return p.run(tasks, threads, task);
   }
   for (int64_t i = 0; i < tasks; ++i) task(i);
+}
+
+void parallel_steps(int64_t steps, int64_t parts, double flops, const std::function<void(int64_t, int64_t)>& task) {
+  // Whoever first moves a part from step s to s + 1 computes it there.
+  struct alignas(64) Progress {
+    std::atomic<int64_t> step{0};
+  };
+  const auto claimed = std::make_unique<Progress[]>(std::size_t(parts));
+  alignas(64) std::atomic<int64_t> done{0};
+  alignas(64) std::atomic<bool> failed{false};
+  parallel_for(parts, flops, [&](int64_t self) {
+    for (int64_t step = 0; step < steps && done.load(std::memory_order_relaxed) < steps * parts; ++step) {
+      for (int64_t i = 0; i < parts; ++i) {
+        const int64_t part = (self + i) % parts;
+        int64_t before = step;
+        if (!claimed[std::size_t(part)].step.compare_exchange_strong(before, step + 1)) continue;
+        try {
+          if (!failed.load(std::memory_order_relaxed)) task(step, part);
+        } catch (...) {
+          failed.store(true);
+          done.fetch_add(1, std::memory_order_release);
+          throw;
+        }
+        done.fetch_add(1, std::memory_order_release);
+      }
+      // On a busy machine the thread that has the last part may be waiting for this very core.
+      for (int spins = 0; done.load(std::memory_order_acquire) < (step + 1) * parts; ++spins)
+        if (spins < spins_before_yield)
+          pause();
+        else
+          sched_yield();
+    }
+  });
 }
 
 void parallel_rows(int64_t rows, double flops, const std::function<void(int64_t, int64_t)>& f) {

@@ -21,4 +21,9 @@ void parallel_for(int64_t tasks, double flops, const std::function<void(int64_t)
 // Splits rows into slices for parallel_for and calls f(first, last). How rows are cut never changes a result.
 void parallel_rows(int64_t rows, double flops, const std::function<void(int64_t, int64_t)>& f);
 
+// Calls task(step, part) for every part of every step, each step only when the one before is complete. Part i is
+// thread i's at every step, so that what it reads stays in that core's cache; a thread that comes late, or not at all,
+// finds its part done by the others. For work whose rows are too few to share.
+void parallel_steps(int64_t steps, int64_t parts, double flops, const std::function<void(int64_t, int64_t)>& task);
+
 }  // namespace fusedrnn

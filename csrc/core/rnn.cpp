@@ -30,9 +30,9 @@ void rnn_forward(const RnnForward<T>& p) {
   Scratch scratch;
   const PackedRnn<T> packed(scratch, I, H, p.weight_ih, p.weight_hh, p.bias_ih, p.bias_hh, k.lanes);
   const T* const h0 = p.h0 ? p.h0 : scratch.zeros<T>(N * H);
-
-  const SpreadRows<T> x_rows(scratch, N, I), h_rows(scratch, N, H);
   const bool separate = input_product_first(p.shape);
+  const Sharing sharing(p.shape, 1, separate ? H : I + H, sizeof(T));
+  const SpreadRows<T> x_rows(scratch, N, I, !sharing.by_units()), h_rows(scratch, N, H, !sharing.by_units());
   const Steps order(p.shape, p.reverse, H);
   const int64_t block = separate ? order.block() : T_;
   for (int64_t first = 0; first < T_; first += block) {
@@ -41,6 +41,7 @@ void rnn_forward(const RnnForward<T>& p) {
       parallel_rows((last - first) * N, 2.0 * double((last - first) * N) * double(I * H), [&](int64_t a, int64_t b) {
         k.rnn_forward({.rows = b - a,
                        .units = H,
+                       .part = {},
                        .x = {p.x + (from * N + a) * I, I, packed.ih, I},
                        .h = {},
                        .bias = packed.bias,
@@ -49,20 +50,20 @@ void rnn_forward(const RnnForward<T>& p) {
                        .y = p.y + (from * N + a) * H,
                        .y_stride = H});
       });
-    parallel_rows(N, 2.0 * double((last - first) * N) * double((separate ? H : I + H) * H), [&](int64_t a, int64_t b) {
-      for (int64_t s = first; s < last; ++s) {
-        const int64_t t = order.time(s);
-        const T* const h_prev = (s == 0 ? h0 : p.y + order.time(s - 1) * N * H) + a * H;
-        k.rnn_forward({.rows = b - a,
-                       .units = H,
-                       .x = separate ? Operand<T>{} : x_rows.operand(p.x + (t * N + a) * I, a, b - a, packed.ih),
-                       .h = h_rows.operand(h_prev, a, b - a, packed.hh),
-                       .bias = separate ? nullptr : packed.bias,
-                       .finish = true,
-                       .relu = p.relu,
-                       .y = p.y + (t * N + a) * H,
-                       .y_stride = H});
-      }
+    const double flops = 2.0 * double((last - first) * N) * double((separate ? H : I + H) * H);
+    sharing.walk(first, last, flops, [&](int64_t s, int64_t a, int64_t b, Part part) {
+      const int64_t t = order.time(s);
+      const T* const h_prev = (s == 0 ? h0 : p.y + order.time(s - 1) * N * H) + a * H;
+      k.rnn_forward({.rows = b - a,
+                     .units = H,
+                     .part = part,
+                     .x = separate ? Operand<T>{} : x_rows.operand(p.x + (t * N + a) * I, a, b - a, packed.ih),
+                     .h = h_rows.operand(h_prev, a, b - a, packed.hh),
+                     .bias = separate ? nullptr : packed.bias,
+                     .finish = true,
+                     .relu = p.relu,
+                     .y = p.y + (t * N + a) * H,
+                     .y_stride = H});
     });
   }
   copy(p.h_n, p.y + order.time(T_ - 1) * N * H, N * H);
@@ -80,6 +81,7 @@ void rnn_backward(const RnnBackward<T>& p) {
   const T* const h0 = p.h0 ? p.h0 : scratch.zeros<T>(N * H);
 
   const Steps order(p.shape, p.reverse, H);
+  const Sharing sharing(p.shape, 1, H, sizeof(T));
   T* const dz = scratch.take<T>(order.block() * N * H);  // a block's times, ascending
   T* const next = scratch.take<T>(N * H);                // dz of the step after the block
   T* const sums_ih = outer_sums<T>(scratch, I, H);
@@ -88,34 +90,34 @@ void rnn_backward(const RnnBackward<T>& p) {
 
   for (int64_t last = T_; last > 0;) {
     const int64_t first = std::max<int64_t>(0, last - order.block()), from = order.time_from(first, last);
-    parallel_rows(N, 2.0 * double((last - first) * N) * double(H * H), [&](int64_t a, int64_t b) {
-      for (int64_t s = last - 1; s >= first; --s) {
-        const int64_t t = order.time(s);
-        const T* following = s + 1 < last ? dz + (order.time(s + 1) - from) * N * H : next;
-        k.rnn_backward({.rows = b - a,
-                        .units = H,
-                        .dz_next = {following + a * H, H, packed_hh, s == T_ - 1 ? 0 : H},
-                        .dy = p.dy ? p.dy + (t * N + a) * H : nullptr,
-                        .dy_stride = H,
-                        .dh_n = s == T_ - 1 && p.dh_n ? p.dh_n + a * H : nullptr,
-                        .y = p.y + (t * N + a) * H,
-                        .y_stride = H,
-                        .relu = p.relu,
-                        .dz = dz + ((t - from) * N + a) * H,
-                        .dz_stride = H});
-      }
+    const double flops = 2.0 * double((last - first) * N) * double(H * H);
+    sharing.walk(first, last, flops, [&](int64_t index, int64_t a, int64_t b, Part part) {
+      const int64_t s = last - 1 - (index - first), t = order.time(s);
+      const T* following = s + 1 < last ? dz + (order.time(s + 1) - from) * N * H : next;
+      k.rnn_backward({.rows = b - a,
+                      .units = H,
+                      .part = part,
+                      .dz_next = {following + a * H, H, packed_hh, s == T_ - 1 ? 0 : H},
+                      .dy = p.dy ? p.dy + (t * N + a) * H : nullptr,
+                      .dy_stride = H,
+                      .dh_n = s == T_ - 1 && p.dh_n ? p.dh_n + a * H : nullptr,
+                      .y = p.y + (t * N + a) * H,
+                      .y_stride = H,
+                      .relu = p.relu,
+                      .dz = dz + ((t - from) * N + a) * H,
+                      .dz_stride = H});
     });
     std::vector<OuterProduct<T>> outers{{(last - first) * N, p.x + from * N * I, I, dz, H, H, sums_ih, bias_sums}};
     for_previous_states(
         p.shape, p.reverse, first, last, from, h0, p.y, dz, H,
         [&](int64_t rows, const T* h, const T* d) { outers.push_back({rows, h, H, d, H, H, sums_hh, nullptr}); });
     const AffineStep<T> dx{
-        (last - first) * N, I, {dz, H, packed_ih, H}, nullptr, false, p.dx ? p.dx + from * N * I : nullptr, I};
+        (last - first) * N, I, {}, {dz, H, packed_ih, H}, nullptr, false, p.dx ? p.dx + from * N * I : nullptr, I};
     gradient_products(outers, p.dx ? &dx : nullptr);
     copy(next, dz + (order.time(first) - from) * N * H, N * H);
     last = first;
   }
-  k.affine({N, H, {next, H, packed_hh, H}, nullptr, false, p.dh0, H});
+  k.affine({N, H, {}, {next, H, packed_hh, H}, nullptr, false, p.dh0, H});
   add_transposed(p.dweight_ih, sums_ih, H, 0, H, I);
   add_transposed(p.dweight_hh, sums_hh, H, 0, H, H);
   add(p.dbias_ih, bias_sums, H);
@@ -137,6 +139,7 @@ class RnnStepper final : public Stepper<T> {
     const int64_t I = this->inputs, H = this->hidden;
     kernels_.rnn_forward({.rows = this->batch,
                           .units = H,
+                          .part = {},
                           .x = {x, I, packed_.ih, I},
                           .h = {h_prev, H, packed_.hh, H},
                           .bias = packed_.bias,

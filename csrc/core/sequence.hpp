@@ -7,6 +7,7 @@
 
 #include "../kernels/table.hpp"
 #include "cells.hpp"
+#include "parallel.hpp"
 #include "scratch.hpp"
 
 namespace fusedrnn {
@@ -28,8 +29,9 @@ class Steps {
   Steps(const Shape& shape, bool reverse, int64_t elements_per_row)
       : steps_(shape.steps),
         reverse_(reverse),
-        block_(std::clamp<int64_t>(std::max(block_elements / elements_per_row, block_rows) /
-                                       std::max<int64_t>(1, shape.batch), 1, shape.steps)) {}
+        block_(std::clamp<int64_t>(
+            std::max(block_elements / elements_per_row, block_rows) / std::max<int64_t>(1, shape.batch), 1,
+            shape.steps)) {}
 
   // The time at which step s runs.
   int64_t time(int64_t s) const { return reverse_ ? steps_ - 1 - s : s; }
@@ -41,6 +43,46 @@ class Steps {
   int64_t steps_;
   bool reverse_;
   int64_t block_;
+};
+
+// How threads share a recurrence. Rows do not depend on each other: where there are enough, every thread takes its rows
+// through all steps and never waits. Few rows would make each thread read all weights for little work, and wide weights
+// do not fit one core's cache: there threads share the units, keep their weights, and meet after every step.
+class Sharing {
+ public:
+  // gates: products of a unit with each of the depth inputs of a step.
+  Sharing(const Shape& shape, int64_t gates, int64_t depth, std::size_t element) : batch_(shape.batch) {
+    const int64_t threads = num_threads(), weights = gates * shape.hidden * depth;
+    if (threads == 1 || shape.steps == 1 || 2 * weights * shape.batch < step_flops) return;
+    const bool few = shape.batch<few_rows * threads, wide = weights * int64_t(element)> cached_bytes;
+    if (few || wide) parts_ = std::min(threads, (shape.hidden + fewest_units - 1) / fewest_units);
+  }
+
+  bool by_units() const { return parts_ > 1; }
+
+  // f(step, first row, last row, part) for steps [first, last), in this order.
+  template <class F>
+  void walk(int64_t first, int64_t last, double flops, F f) const {
+    walk_phases(first, last, 1, flops, [&](int64_t s, int64_t, int64_t a, int64_t b, Part part) { f(s, a, b, part); });
+  }
+
+  // f(step, phase, first row, last row, part), for a cell whose phases each need all units of the one before.
+  template <class F>
+  void walk_phases(int64_t first, int64_t last, int64_t phases, double flops, F f) const {
+    if (by_units())
+      return parallel_steps((last - first) * phases, parts_, flops, [&](int64_t i, int64_t part) {
+        f(first + i / phases, i % phases, int64_t(0), batch_, Part{part, parts_});
+      });
+    parallel_rows(batch_, flops, [&](int64_t a, int64_t b) {
+      for (int64_t i = 0; i < (last - first) * phases; ++i) f(first + i / phases, i % phases, a, b, Part{});
+    });
+  }
+
+ private:
+  // Flops of a step that are worth a meeting; rows a thread that share what it reads; weights that fit an L2 cache.
+  static constexpr int64_t step_flops = 200'000, few_rows = 4, cached_bytes = 3 << 19, fewest_units = 32;
+
+  int64_t batch_, parts_ = 1;
 };
 
 template <class T>
@@ -60,10 +102,10 @@ int64_t spread(int64_t elements) {
 template <class T>
 class SpreadRows {
  public:
-  SpreadRows(Scratch& scratch, int64_t rows, int64_t depth)
+  SpreadRows(Scratch& scratch, int64_t rows, int64_t depth, bool wanted)
       : depth_(depth),
         stride_(spread<T>(depth)),
-        buffer_(stride_ == depth || rows < fewest ? nullptr : scratch.take<T>(rows * stride_)) {}
+        buffer_(stride_ == depth || rows < fewest || !wanted ? nullptr : scratch.take<T>(rows * stride_)) {}
 
   // Of `count` rows [count, depth], the first of which is the given one of the batch.
   Operand<T> operand(const T* rows, int64_t first, int64_t count, const T* panels) const {

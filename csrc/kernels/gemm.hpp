@@ -78,16 +78,15 @@ void panel_gradient(const WeightGradient<T>& g) {
       for (int64_t r = 0; r < rows; ++r)
 #pragma GCC unroll 4
         for (int p = 0; p < P; ++p)
-          store(g.scratch + (r * P + p) * W,
-                load<V>(b + r * g.dgates_stride + p * W, int(min(W, g.columns - p * W))));
+          store(g.scratch + (r * P + p) * W, load<V>(b + r * g.dgates_stride + p * W, int(min(W, g.columns - p * W))));
       b = g.scratch;
     }
     const int64_t b_stride = copied ? P * W : g.dgates_stride;
     if (g.packed)
       outer_groups<outer_inputs, P>(rows, g.inputs + row * g.input_size, 0, 0, g.input_size, b, b_stride, g.out);
     else
-      outer_groups<outer_inputs, P>(rows, g.inputs + row * g.input_stride, g.input_stride, 0, g.input_size, b,
-                                    b_stride, g.out);
+      outer_groups<outer_inputs, P>(rows, g.inputs + row * g.input_stride, g.input_stride, 0, g.input_size, b, b_stride,
+                                    g.out);
     if (!g.bias_out) continue;
     for (int p = 0; p < P; ++p) {
       const int n = int(min(W, g.columns - p * W));

@@ -18,10 +18,19 @@ struct Operand {
   int64_t depth = 0;          // the sum runs over this many terms, ascending
 };
 
+// Which of a step's panels of units to compute: all, or one of several even shares.
+struct Part {
+  int64_t index = 0, count = 1;
+
+  int64_t first(int64_t panels) const { return panels * index / count; }
+  int64_t last(int64_t panels) const { return panels * (index + 1) / count; }
+};
+
 // out[n, units] = (bias | out) + x W. The input of linear layers, dx, dh0.
 template <class T>
 struct AffineStep {
   int64_t rows, units;
+  Part part;
   Operand<T> x;
   const T* bias;    // [units] or null
   bool accumulate;  // start from what is in out
@@ -32,6 +41,7 @@ struct AffineStep {
 template <class T>
 struct RnnForwardStep {
   int64_t rows, units;
+  Part part;
   Operand<T> x, h;
   const T* bias;  // [units]; null: start from the partial sums in y
   bool finish;    // false: leave partial sums in y
@@ -43,6 +53,7 @@ struct RnnForwardStep {
 template <class T>
 struct RnnBackwardStep {
   int64_t rows, units;
+  Part part;
   Operand<T> dz_next;  // dz of the following step, times weight_hh; depth 0 at the last step
   const T* dy;         // [rows, units] or null
   int64_t dy_stride;
@@ -57,6 +68,7 @@ struct RnnBackwardStep {
 template <class T>
 struct LstmForwardStep {
   int64_t rows, units;
+  Part part;
   Operand<T> x, h;
   const T* bias;  // packed [panel][4][lanes], the last panel narrow; null: start from the partial sums
   bool finish;    // false: leave partial sums
@@ -76,6 +88,7 @@ struct LstmForwardStep {
 template <class T>
 struct LstmBackwardStep {
   int64_t rows, units;
+  Part part;
   Operand<T> dgates_next;  // depth 4 * units, or 0 at the last step
   const T* dy;
   int64_t dy_stride;
@@ -96,6 +109,7 @@ struct LstmBackwardStep {
 template <class T>
 struct GruForwardStep {
   int64_t rows, units;
+  Part part;
   Operand<T> x, h;
   const T* bias;  // packed [panel][4 or 3][lanes]; null: start from the partial sums
   bool finish;
@@ -114,6 +128,7 @@ struct GruForwardStep {
 template <class T>
 struct GruCandidateStep {
   int64_t rows, units;
+  Part part;
   Operand<T> reset_h;  // r * h
   bool keep;
   T* gates;  // [rows, 3 * units]
@@ -129,6 +144,7 @@ struct GruCandidateStep {
 template <class T>
 struct GruBackwardStep {
   int64_t rows, units;
+  Part part;
   Operand<T> dgates_next;
   const T* dy;
   int64_t dy_stride;
@@ -146,6 +162,7 @@ struct GruBackwardStep {
 template <class T>
 struct GruResetBackwardStep {
   int64_t rows, units;
+  Part part;
   Operand<T> dn;
   const T* gates;
   int64_t gates_stride;

@@ -232,7 +232,9 @@ FUSEDRNN_INLINE void walk_gates(const Step& step) {
   const int64_t rest = step.units % W;
   const int lanes = cell.narrow_tail && rest > 0 ? tail_lanes<T>(rest, W) : W;
   const int64_t whole = lanes == W ? step.units : step.units - rest;
-  for (int64_t unit = 0; unit < whole; unit += W) panel(cell, unit, step.rows);
+  const int64_t panels = (step.units + W - 1) / W, last = step.part.last(panels) * W;
+  for (int64_t unit = step.part.first(panels) * W; unit < min(last, whole); unit += W) panel(cell, unit, step.rows);
+  if (last <= whole) return;
   if constexpr (Cell<T, W>::narrow_tail && W / 4 >= fewest)
     if (lanes == W / 4) panel(Cell<T, W / 4>(step), whole, step.rows);
   if constexpr (Cell<T, W>::narrow_tail && W / 2 >= fewest)
@@ -322,7 +324,8 @@ FUSEDRNN_INLINE void walk_dense(const Step& step) {
   constexpr int W = full_lanes<T>;
   const Ends<T> ends(step);
   const int64_t all = (step.units + W - 1) / W;
-  for (int64_t i = 0; i < dense_panels(all); ++i) {
+  const int64_t panels = dense_panels(all);
+  for (int64_t i = step.part.first(panels); i < step.part.last(panels); ++i) {
     const int64_t first = dense_panel_first(all, i), vectors = dense_panel_first(all, i + 1) - first, unit = first * W;
     if (vectors == 3)
       panel(DenseCell<Ends<T>, 3>{ends}, unit, step.rows);
