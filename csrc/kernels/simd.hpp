@@ -102,10 +102,10 @@ FUSEDRNN_INLINE void store(Scalar<V>* p, V v) {
   __builtin_memcpy(p, &v, sizeof v);
 }
 
-// Hints: this cache line will be read (written) soon.
+// Hints: this cache line will be read (or written) soon.
 template <class T>
 FUSEDRNN_INLINE void prefetch(const T* p) {
-  __builtin_prefetch(p, 0);
+  __builtin_prefetch(p, 0, 2);  // to the L2 cache
 }
 template <class T>
 FUSEDRNN_INLINE void prefetch_for_write(T* p) {

@@ -18,13 +18,18 @@ constexpr int tile_rows(int vectors) {
   return vectors == 4 ? 3 : vectors == 1 ? 8 : 4;
 }
 
-// Packed weights of one panel that should stay in the L1 cache while the rows pass by.
-constexpr int64_t panel_bytes = 16384;
+// Packed weights of one panel that should stay in the nearest caches while the rows pass by.
+constexpr int64_t panel_bytes = 65536;
 
-// acc[r][index(p)] += a[r, k] * w[k][p] for k < depth, where the last of the X vectors goes to acc[r][Last].
+// acc[r][index(p)] += a[r, k] * w[k][p] for k < depth, where the last of the X vectors goes to acc[r][Last]. The
+// weights that follow are read soon: the groups of rows fetch them in turn, one line for each k.
 template <int X, int Last, class V, int R, int P>
-FUSEDRNN_INLINE void accumulate(V (&acc)[R][P], const Scalar<V>* a, int64_t stride, const Scalar<V>* w, int64_t depth) {
+FUSEDRNN_INLINE void accumulate(V (&acc)[R][P], const Scalar<V>* a, int64_t stride, const Scalar<V>* w, int64_t depth,
+                                int64_t group) {
+  constexpr int64_t line = 64 / int64_t(sizeof(Scalar<V>));
+  const Scalar<V>* const ahead = w + depth * (X * lanes_of<V> + group * line);
   for (int64_t k = 0; k < depth; ++k) {
+    if constexpr (R >= 4) prefetch(ahead + k * line);
     V b[R];
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) b[r] = splat<V>(a[r * stride + k]);
@@ -80,12 +85,12 @@ FUSEDRNN_INLINE void tile(const Cell& cell, const PanelRange& range, int64_t row
   accumulate<Cell::X, Cell::XLast>(
       acc, cell.x.rows + row * cell.x.stride + range.x_from, cell.x.stride,
       cell.x.panels + (cell.x.depth * Cell::x_units(range.unit)) + range.x_from * Cell::X * W,
-      range.x_to - range.x_from);
+      range.x_to - range.x_from, row / tile_rows(P));
   if constexpr (Cell::HX > 0)
     accumulate<Cell::HX, Cell::HLast>(
         acc, cell.h.rows + row * cell.h.stride + range.h_from, cell.h.stride,
         cell.h.panels + (cell.h.depth * Cell::h_units(range.unit)) + range.h_from * Cell::HX * W,
-        range.h_to - range.h_from);
+        range.h_to - range.h_from, row / tile_rows(P));
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
