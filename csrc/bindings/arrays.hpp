@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "../core/blocks.hpp"
+#include "../core/subnormals.hpp"
 
 namespace fusedrnn::bindings {
 
@@ -53,13 +54,15 @@ inline void require_contiguous(const py::array& a, const char* name) {
     throw py::value_error(std::string(name) + ": expected an aligned array; use numpy.require(..., requirements='A')");
 }
 
-// Runs f while other Python threads may run. Not py::gil_scoped_release: at exit Python ends daemon threads by
-// unwinding them where they ask for the lock, and from a destructor that would end the whole process.
+// Runs f on the engine's terms: subnormal numbers count as zero, and other Python threads may run. Not
+// py::gil_scoped_release: at exit Python ends daemon threads by unwinding them where they ask for the lock, and from a
+// destructor that would end the whole process.
 template <class F>
 void without_gil(F f) {
   PyThreadState* const state = PyEval_SaveThread();
   std::exception_ptr error;
   try {
+    const FlushSubnormals flush;
     f();
   } catch (...) {
     error = std::current_exception();

@@ -1,8 +1,14 @@
+#include <algorithm>
+#include <vector>
+
 #include "../core/dispatch.hpp"
+#include "../core/parallel.hpp"
 #include "arrays.hpp"
 
 namespace fusedrnn::bindings {
 namespace {
+
+constexpr double flops_per_activation = 32;
 
 py::tuple softmax_cross_entropy(const py::object& logits, const py::object& targets) {
   return dispatch_dtype(logits, "logits", [&](auto scalar) -> py::tuple {
@@ -25,7 +31,17 @@ py::tuple softmax_cross_entropy(const py::object& logits, const py::object& targ
     const auto* xp = static_cast<const T*>(x.data());
     T* dp = d.mutable_data();
     double loss = 0;
-    without_gil([&] { loss = kernels<T>().softmax_cross_entropy(R, C, xp, classes, dp); });
+    // Pieces of whole rows.
+    const int64_t rows = std::max<int64_t>(1, flat_piece / C);
+    std::vector<double> losses(std::size_t((R + rows - 1) / rows));
+    without_gil([&] {
+      parallel_for(int64_t(losses.size()), flops_per_activation * double(R * C), [&](int64_t i) {
+        const int64_t row = i * rows, at = row * C;
+        losses[std::size_t(i)] =
+            kernels<T>().softmax_cross_entropy(std::min(rows, R - row), C, xp + at, classes + row, dp + at);
+      });
+    });
+    for (const double part : losses) loss += part;
     return py::make_tuple(loss, d);
   });
 }
@@ -43,7 +59,10 @@ py::tuple elementwise(const py::object& prediction, const py::object& target, co
     T* dp = d.mutable_data();
     const int64_t n = d.size();
     double loss = 0;
-    without_gil([&] { loss = kernel(n, p, t, dp); });
+    without_gil([&] {
+      loss = parallel_sum(n, flops_per_activation,
+                          [&](int64_t i, int64_t count) { return kernel(count, p + i, t + i, dp + i); });
+    });
     return py::make_tuple(loss, d);
   });
 }

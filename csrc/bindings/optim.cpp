@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "../core/dispatch.hpp"
+#include "../core/parallel.hpp"
 #include "arrays.hpp"
 
 namespace fusedrnn::bindings {
@@ -16,13 +17,27 @@ void with_flat(const py::object& data, const char* name, F f) {
   });
 }
 
+// Calls f(first, count) for pieces of n elements, on several threads where they are many.
+template <class F>
+void in_pieces(int64_t n, F f) {
+  without_gil([&] { parallel_flat(n, flops_per_element_moved, f); });
+}
+
+template <class T>
+T* offset(T* p, int64_t i) {
+  return p ? p + i : nullptr;
+}
+
 void sgd_step(const py::object& data, const py::object& grad, const py::object& momentum_buffer, double lr,
               double momentum, double weight_decay, bool nesterov) {
   with_flat(data, "data", [&](auto scalar, int64_t n) {
     using T = decltype(scalar);
-    kernels<T>().sgd({n, output<T>(data, "data", "data", {n}), input<T>(grad, "grad", "data", {n}),
-                      optional_output<T>(momentum_buffer, "momentum_buffer", "data", {n}), T(lr), T(momentum),
-                      T(weight_decay), nesterov});
+    T* const p = output<T>(data, "data", "data", {n});
+    const T* const g = input<T>(grad, "grad", "data", {n});
+    T* const buffer = optional_output<T>(momentum_buffer, "momentum_buffer", "data", {n});
+    in_pieces(n, [&](int64_t i, int64_t count) {
+      kernels<T>().sgd({count, p + i, g + i, offset(buffer, i), T(lr), T(momentum), T(weight_decay), nesterov});
+    });
   });
 }
 
@@ -30,8 +45,12 @@ void adagrad_step(const py::object& data, const py::object& grad, const py::obje
                   double weight_decay, bool eps_inside) {
   with_flat(data, "data", [&](auto scalar, int64_t n) {
     using T = decltype(scalar);
-    kernels<T>().adagrad({n, output<T>(data, "data", "data", {n}), input<T>(grad, "grad", "data", {n}),
-                          output<T>(sum, "sum", "data", {n}), T(lr), T(eps), T(weight_decay), eps_inside});
+    T* const p = output<T>(data, "data", "data", {n});
+    const T* const g = input<T>(grad, "grad", "data", {n});
+    T* const squares = output<T>(sum, "sum", "data", {n});
+    in_pieces(n, [&](int64_t i, int64_t count) {
+      kernels<T>().adagrad({count, p + i, g + i, squares + i, T(lr), T(eps), T(weight_decay), eps_inside});
+    });
   });
 }
 
@@ -40,11 +59,15 @@ void rmsprop_step(const py::object& data, const py::object& grad, const py::obje
                   double momentum, double weight_decay, bool eps_inside) {
   with_flat(data, "data", [&](auto scalar, int64_t n) {
     using T = decltype(scalar);
-    kernels<T>().rmsprop({n, output<T>(data, "data", "data", {n}), input<T>(grad, "grad", "data", {n}),
-                          output<T>(square_avg, "square_avg", "data", {n}),
-                          optional_output<T>(grad_avg, "grad_avg", "data", {n}),
-                          optional_output<T>(momentum_buffer, "momentum_buffer", "data", {n}), T(lr), T(alpha), T(eps),
-                          T(momentum), T(weight_decay), eps_inside});
+    T* const p = output<T>(data, "data", "data", {n});
+    const T* const g = input<T>(grad, "grad", "data", {n});
+    T* const squares = output<T>(square_avg, "square_avg", "data", {n});
+    T* const means = optional_output<T>(grad_avg, "grad_avg", "data", {n});
+    T* const buffer = optional_output<T>(momentum_buffer, "momentum_buffer", "data", {n});
+    in_pieces(n, [&](int64_t i, int64_t count) {
+      kernels<T>().rmsprop({count, p + i, g + i, squares + i, offset(means, i), offset(buffer, i), T(lr), T(alpha),
+                            T(eps), T(momentum), T(weight_decay), eps_inside});
+    });
   });
 }
 
@@ -54,24 +77,30 @@ void adam_step(const py::object& data, const py::object& grad, const py::object&
   with_flat(data, "data", [&](auto scalar, int64_t n) {
     using T = decltype(scalar);
     const double correction1 = 1 - std::pow(beta1, double(step)), correction2 = 1 - std::pow(beta2, double(step));
-    kernels<T>().adam({n, output<T>(data, "data", "data", {n}), input<T>(grad, "grad", "data", {n}),
-                       output<T>(exp_avg, "exp_avg", "data", {n}), output<T>(exp_avg_sq, "exp_avg_sq", "data", {n}),
-                       T(beta1), T(beta2), T(eps), T(weight_decay), T(lr), T(lr / correction1),
-                       T(1 / std::sqrt(correction2)), decoupled});
+    T* const p = output<T>(data, "data", "data", {n});
+    const T* const g = input<T>(grad, "grad", "data", {n});
+    T* const means = output<T>(exp_avg, "exp_avg", "data", {n});
+    T* const squares = output<T>(exp_avg_sq, "exp_avg_sq", "data", {n});
+    in_pieces(n, [&](int64_t i, int64_t count) {
+      kernels<T>().adam({count, p + i, g + i, means + i, squares + i, T(beta1), T(beta2), T(eps), T(weight_decay),
+                         T(lr), T(lr / correction1), T(1 / std::sqrt(correction2)), decoupled});
+    });
   });
 }
 
 void clip_value(const py::object& grad, double limit) {
   with_flat(grad, "grad", [&](auto scalar, int64_t n) {
     using T = decltype(scalar);
-    kernels<T>().clip_value(n, output<T>(grad, "grad", "grad", {n}), T(limit));
+    T* const g = output<T>(grad, "grad", "grad", {n});
+    in_pieces(n, [&](int64_t i, int64_t count) { kernels<T>().clip_value(count, g + i, T(limit)); });
   });
 }
 
 void scale(const py::object& grad, double factor) {
   with_flat(grad, "grad", [&](auto scalar, int64_t n) {
     using T = decltype(scalar);
-    kernels<T>().scale(n, output<T>(grad, "grad", "grad", {n}), T(factor));
+    T* const g = output<T>(grad, "grad", "grad", {n});
+    in_pieces(n, [&](int64_t i, int64_t count) { kernels<T>().scale(count, g + i, T(factor)); });
   });
 }
 
@@ -79,7 +108,11 @@ double squared_norm(const py::object& grad) {
   double result = 0;
   with_flat(grad, "grad", [&](auto scalar, int64_t n) {
     using T = decltype(scalar);
-    result = kernels<T>().squared_norm(n, input<T>(grad, "grad", "grad", {n}));
+    const T* const g = input<T>(grad, "grad", "grad", {n});
+    without_gil([&] {
+      result = parallel_sum(n, flops_per_element_moved,
+                            [&](int64_t i, int64_t count) { return kernels<T>().squared_norm(count, g + i); });
+    });
   });
   return result;
 }

@@ -44,6 +44,7 @@ class Stream {
     const bool flat = x.ndim() == 1 && N == 1;
     if (flat ? x.shape(0) != I : x.ndim() != 2 || x.shape(0) != N || x.shape(1) != I) require_shape(x, "x", {N, I});
     require_contiguous(x, "x");
+    const FlushSubnormals flush;
     const T* input = static_cast<const T*>(x.data());
     for (const auto& layer : layers_) input = layer->step(input);
     py::array_t<T> y = flat ? py::array_t<T>(H) : py::array_t<T>({N, H});

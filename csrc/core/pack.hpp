@@ -12,9 +12,6 @@ namespace fusedrnn {
 
 inline int64_t padded(int64_t units, int lanes) { return (units + lanes - 1) / lanes * lanes; }
 
-// Moving this many elements, to or from panels, is worth a second thread; as flops for parallel_for.
-constexpr double flops_per_element_moved = 16;
-
 // f(first unit, width, units of it that exist) for each panel of a dense product over `units` units; on several threads
 // where that many elements in all are moved.
 template <class F>

@@ -15,6 +15,9 @@
 #include <string>
 #include <system_error>
 #include <thread>
+#include <vector>
+
+#include "subnormals.hpp"
 
 namespace fusedrnn {
 namespace {
@@ -106,6 +109,7 @@ class Pool {
   }
 
   void help(int index) {
+    const FlushSubnormals flush;
     uint64_t seen = 0;
     for (;;) {
       const auto start = std::chrono::steady_clock::now();
@@ -205,6 +209,22 @@ void parallel_steps(int64_t steps, int64_t parts, double flops, const std::funct
           sched_yield();
     }
   });
+}
+
+void parallel_flat(int64_t n, double flops_per_element, const std::function<void(int64_t, int64_t)>& f) {
+  const int64_t pieces = (n + flat_piece - 1) / flat_piece;
+  parallel_for(pieces, flops_per_element * double(n),
+               [&](int64_t i) { f(i * flat_piece, std::min(flat_piece, n - i * flat_piece)); });
+}
+
+double parallel_sum(int64_t n, double flops_per_element, const std::function<double(int64_t, int64_t)>& f) {
+  if (n <= flat_piece) return n > 0 ? f(0, n) : 0;
+  std::vector<double> sums(std::size_t((n + flat_piece - 1) / flat_piece));
+  parallel_flat(n, flops_per_element,
+                [&](int64_t first, int64_t count) { sums[std::size_t(first / flat_piece)] = f(first, count); });
+  double sum = 0;
+  for (const double s : sums) sum += s;
+  return sum;
 }
 
 void parallel_rows(int64_t rows, double flops, const std::function<void(int64_t, int64_t)>& f) {

@@ -21,6 +21,13 @@ void parallel_for(int64_t tasks, double flops, const std::function<void(int64_t)
 // Splits rows into slices for parallel_for and calls f(first, last). How rows are cut never changes a result.
 void parallel_rows(int64_t rows, double flops, const std::function<void(int64_t, int64_t)>& f);
 
+// Calls f(first, count) for pieces of n elements, flat_piece each and at the end the rest; parallel_sum adds what f
+// gives, in order. What an element costs, in flops: a pass over memory keeps more than one thread busy.
+constexpr int64_t flat_piece = 1 << 15;
+constexpr double flops_per_element_moved = 16;
+void parallel_flat(int64_t n, double flops_per_element, const std::function<void(int64_t, int64_t)>& f);
+double parallel_sum(int64_t n, double flops_per_element, const std::function<double(int64_t, int64_t)>& f);
+
 // Calls task(step, part) for every part of every step, each step only when the one before is complete. Part i is
 // thread i's at every step, so that what it reads stays in that core's cache; a thread that comes late, or not at all,
 // finds its part done by the others. For work whose rows are too few to share.

@@ -16,7 +16,17 @@ double softmax_cross_entropy(int64_t rows, int64_t classes, const T* logits, con
     const T* x = logits + row * classes;
     T* d = dlogits + row * classes;
     T highest = x[0];
-    for (int64_t c = 1; c < classes; ++c) highest = x[c] > highest ? x[c] : highest;
+    if (classes < lanes_of<V>) {
+      for (int64_t c = 1; c < classes; ++c) highest = x[c] > highest ? x[c] : highest;
+    } else {
+      // The last vector overlaps the one before. A NaN is passed over, and comes back as the exponential of itself.
+      V most = load<V>(x);
+      for (int64_t c = lanes_of<V>; c < classes; c += lanes_of<V>) {
+        const V v = load<V>(x + min(c, classes - lanes_of<V>));
+        most = v > most ? v : most;
+      }
+      for (int l = 0; l < lanes_of<V>; ++l) highest = most[l] > highest ? most[l] : highest;
+    }
     V sums{};
     for_vectors<T>(classes, [&](int64_t c, int n) {
       const V e = exp(load<V>(x + c, n) - splat<V>(highest));
@@ -33,39 +43,56 @@ double softmax_cross_entropy(int64_t rows, int64_t classes, const T* logits, con
   return loss;
 }
 
+// A sum in double, a chain for each lane.
 template <class V>
-FUSEDRNN_INLINE double sum_as_double(V v, int count) {
-  double sum = 0;
-  for (int l = 0; l < count; ++l) sum += double(v[l]);
-  return sum;
-}
+struct DoubleSum {
+  using D = Vector<double, full_lanes<double>>;
+  D low{}, high{};
+
+  FUSEDRNN_INLINE void add(V v) {
+    if constexpr (lanes_of<V> == lanes_of<D>) {
+      low += v;
+    } else {
+      using Half = Vector<Scalar<V>, lanes_of<D>>;
+      low += __builtin_convertvector((part_of<Half, 0>(v)), D);
+      high += __builtin_convertvector((part_of<Half, lanes_of<D>>(v)), D);
+    }
+  }
+  FUSEDRNN_INLINE void add(V v, int count) {
+    if (count == lanes_of<V>) return add(v);
+    V kept{};
+    for (int l = 0; l < count; ++l) kept[l] = v[l];
+    add(kept);
+  }
+  FUSEDRNN_INLINE double value() const { return sum_lanes(low + high); }
+};
 
 // softplus(x) - x t, whose derivative is sigmoid(x) - t.
 template <class T>
 double binary_cross_entropy(int64_t count, const T* logits, const T* targets, T* dlogits) {
   using V = Full<T>;
-  double loss = 0;
+  DoubleSum<V> loss;
   for_vectors<T>(count, [&](int64_t i, int n) {
     const V x = load<V>(logits + i, n), t = load<V>(targets + i, n);
     store(dlogits + i, sigmoid(x) - t, n);
     // max(x, 0) - x t first: both are large and cancel when the prediction is right.
     const V margin = (x < V{} ? V{} : x) - x * t;
     const V minus_magnitude = x < V{} ? x : -x;
-    loss += sum_as_double(margin + log1p_unit(exp(minus_magnitude)), n);
+    loss.add(margin + log1p_unit(exp(minus_magnitude)), n);
   });
-  return loss;
+  return loss.value();
 }
 
 template <class T>
 double squared_error(int64_t count, const T* prediction, const T* target, T* dprediction) {
   using V = Full<T>;
-  double loss = 0;
+  DoubleSum<V> loss;
   for_vectors<T>(count, [&](int64_t i, int n) {
     const V e = load<V>(prediction + i, n) - load<V>(target + i, n);
     store(dprediction + i, e + e, n);
-    loss += sum_as_double(e * e, n);
+    loss.add(e * e, n);
   });
-  return loss;
+  return loss.value();
 }
 
 }  // namespace

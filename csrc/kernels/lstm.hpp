@@ -44,6 +44,16 @@ struct LstmForwardCell : GateCell<T, Lanes, 4, 4, 3, 4, 3, true> {
   explicit LstmForwardCell(const LstmForwardStep<T>& s)
       : Base{s.x, s.h, s.units, s.bias, s.partial, s.partial_stride}, step(s) {}
 
+  FUSEDRNN_INLINE void expect(int rows, int64_t unit, int64_t row) const {
+    if (!step.keep) return;
+    for (int r = 0; r < rows; ++r) {
+      T* const gates = step.gates + (row + r) * step.gates_stride + unit;
+#pragma GCC unroll 4
+      for (int g = 0; g < 4; ++g) prefetch_for_write(gates + g * step.units);
+      prefetch_for_write(step.c + (row + r) * step.c_stride + unit);
+    }
+  }
+
   FUSEDRNN_NOINLINE void finish(const V* sums, int rows, int64_t unit, int64_t row) const {
     if (!step.finish) return this->suspend(sums, rows, unit, row);
     this->each(sums, rows, unit, row, [&](auto at, const V* z) {
@@ -74,6 +84,18 @@ struct LstmBackwardEnds : DenseEnds<T> {
 
   explicit LstmBackwardEnds(const LstmBackwardStep<T>& s)
       : DenseEnds<T>{s.dgates_next, {}, s.units, s.dgates, s.dgates_stride}, step(s) {}
+
+  FUSEDRNN_INLINE void expect(int vectors, int rows, int64_t unit, int64_t row) const {
+    for (int r = 0; r < rows; ++r) {
+      const T* const gates = step.gates + (row + r) * step.gates_stride + unit;
+      const T* const c_prev = step.c_prev + (row + r) * step.c_prev_stride + unit;
+      for (int p = 0; p < vectors; ++p) {
+#pragma GCC unroll 4
+        for (int g = 0; g < 4; ++g) prefetch(gates + g * step.units + p * this->W);
+        prefetch(c_prev + p * this->W);
+      }
+    }
+  }
 
   FUSEDRNN_INLINE bool uniform() const { return !step.dh_n; }
   FUSEDRNN_INLINE void start(V* sums, int vectors, int rows, int64_t unit, int64_t row) const {

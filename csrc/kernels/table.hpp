@@ -21,10 +21,12 @@ struct Operand {
 // Which of a step's panels of units to compute: all, or one of several even shares.
 struct Part {
   int64_t index = 0, count = 1;
-
-  int64_t first(int64_t panels) const { return panels * index / count; }
-  int64_t last(int64_t panels) const { return panels * (index + 1) / count; }
 };
+
+namespace {  // as all code here: without a symbol that two instruction sets could share
+inline int64_t first_panel(Part p, int64_t panels) { return panels * p.index / p.count; }
+inline int64_t last_panel(Part p, int64_t panels) { return panels * (p.index + 1) / p.count; }
+}  // namespace
 
 // out[n, units] = (bias | out) + x W. The input of linear layers, dx, dh0.
 template <class T>

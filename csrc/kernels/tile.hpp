@@ -56,6 +56,7 @@ struct PanelRange {
 //   uniform(), initial(unit, p)            whether all rows start from the same vectors, bias or zeros; these
 //   start / resume(sums, rows, unit, row)  otherwise: gradients from above / partial sums of the block before
 //   suspend(sums, rows, unit, row)         partial sums for the next block
+//   expect(rows, unit, row)                fetches what the epilogue will read and write, while the product runs
 //   finish(sums, rows, unit, row)          the epilogue
 // sums is [rows, P] vectors in memory: those four stand outside of the tiles, once for all of their sizes, since
 // their texts are long and beside the product they cost little.
@@ -63,6 +64,10 @@ template <int R, class Cell>
 FUSEDRNN_INLINE void tile(const Cell& cell, const PanelRange& range, int64_t row) {
   using V = typename Cell::V;
   constexpr int W = lanes_of<V>, P = Cell::P;
+  // A short product would not hide it, and a small network's data is near anyway.
+  constexpr int64_t long_product = 128;
+  if (range.last && range.x_to - range.x_from + range.h_to - range.h_from >= long_product)
+    cell.expect(R, range.unit, row);
   V acc[R][P];
   V sums[R * P];
   if (range.first && cell.uniform()) {
@@ -237,8 +242,9 @@ FUSEDRNN_INLINE void walk_gates(const Step& step) {
   const int64_t rest = step.units % W;
   const int lanes = cell.narrow_tail && rest > 0 ? tail_lanes<T>(rest, W) : W;
   const int64_t whole = lanes == W ? step.units : step.units - rest;
-  const int64_t panels = (step.units + W - 1) / W, last = step.part.last(panels) * W;
-  for (int64_t unit = step.part.first(panels) * W; unit < min(last, whole); unit += W) panel(cell, unit, step.rows);
+  const int64_t panels = (step.units + W - 1) / W, last = last_panel(step.part, panels) * W;
+  for (int64_t unit = first_panel(step.part, panels) * W; unit < min(last, whole); unit += W)
+    panel(cell, unit, step.rows);
   if (last <= whole) return;
   if constexpr (Cell<T, W>::narrow_tail && W / 4 >= fewest)
     if (lanes == W / 4) panel(Cell<T, W / 4>(step), whole, step.rows);
@@ -290,6 +296,8 @@ struct GateCell {
         store(to + g * units, load<Piece>(reinterpret_cast<const T*>(sums) + (r * Gates + g) * Lanes), n);
   }
 
+  FUSEDRNN_INLINE void expect(int, int64_t, int64_t) const {}
+
   // f(place, the gates' sums) for every vector of a tile.
   template <class F>
   FUSEDRNN_INLINE void each(const V* sums, int rows, int64_t unit, int64_t row, F f) const {
@@ -316,6 +324,7 @@ struct DenseCell {
   FUSEDRNN_INLINE V initial(int64_t unit, int p) const { return ends.initial(unit, p); }
   FUSEDRNN_INLINE void start(V* s, int rows, int64_t unit, int64_t row) const { ends.start(s, P, rows, unit, row); }
   FUSEDRNN_INLINE void resume(V* s, int rows, int64_t unit, int64_t row) const { ends.resume(s, P, rows, unit, row); }
+  FUSEDRNN_INLINE void expect(int rows, int64_t unit, int64_t row) const { ends.expect(P, rows, unit, row); }
   FUSEDRNN_INLINE void suspend(const V* s, int rows, int64_t unit, int64_t row) const {
     ends.suspend(s, P, rows, unit, row);
   }
@@ -330,7 +339,7 @@ FUSEDRNN_INLINE void walk_dense(const Step& step) {
   const Ends<T> ends(step);
   const int64_t all = (step.units + W - 1) / W;
   const int64_t panels = dense_panels(all);
-  for (int64_t i = step.part.first(panels); i < step.part.last(panels); ++i) {
+  for (int64_t i = first_panel(step.part, panels); i < last_panel(step.part, panels); ++i) {
     const int64_t first = dense_panel_first(all, i), vectors = dense_panel_first(all, i + 1) - first, unit = first * W;
     if (vectors == 3)
       panel(DenseCell<Ends<T>, 3>{ends}, unit, step.rows);
@@ -355,6 +364,7 @@ struct DenseEnds {
 
   FUSEDRNN_INLINE int count(int64_t unit) const { return int(min(W, units - unit)); }
   FUSEDRNN_INLINE V initial(int64_t, int) const { return V{}; }
+  FUSEDRNN_INLINE void expect(int, int, int64_t, int64_t) const {}
 
   // Sums from an array [rows, units].
   FUSEDRNN_NOINLINE void fetch(V* sums, int vectors, int rows, int64_t unit, int64_t row, const T* from,
