@@ -8,6 +8,13 @@ from collections.abc import Sequence
 
 EXPERIMENTS = {
     "shapes": "named shapes against other libraries; what runs where no experiment is named",
+    "grid": "shapes drawn from a seed",
+    "scaling": "time along T, N, H and threads",
+    "isas": "one workload on every instruction set",
+    "memory": "peak memory of a call beside its formula",
+    "runs": "whole training runs of the lecture's tasks",
+    "contention": "two processes, or two libraries in one, on the same cores",
+    "passes": "optimizers and losses against memory bandwidth",
 }
 
 
