@@ -131,6 +131,11 @@ class Parser(argparse.ArgumentParser):
             help="for each library (default: %(default)s)",
         )
 
+    def add_size(self, name: str, default: int, what: str, most: int = 100_000) -> None:
+        """``--name``, a size of a shape or a count."""
+        text = f"{what} (default: %(default)s)"
+        self.add_argument(f"--{name}", type=number(1, most), default=default, metavar="N", help=text)
+
     def add_rounds(self, default: int) -> None:
         """``--rounds``."""
         self.add_argument(

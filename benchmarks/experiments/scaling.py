@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.limits import Limits
-from benchmarks.options import Parser, Progress, cores, number
+from benchmarks.options import Parser, Progress, cores, number, one_of
 from benchmarks.peers import Unsupported, deviation
 from benchmarks.report import COLOURS, machine, markdown, write_json
 from benchmarks.timing import PEERS, Worker, limits, take_turns, truth
@@ -30,6 +30,8 @@ LADDERS: dict[str, tuple[int, ...]] = {
 }
 UNITS = {"T": (1e6, "us a step"), "N": (1e6, "us a row"), "H": (1e12, "ps a flop"), "threads": (1e3, "ms x threads")}
 THREADS = replace(BASE, T=50, N=320, H=128)  # enough work to share
+
+LOSSES = ("last", "every")
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,9 @@ class Figures:
     error: float
 
 
-def points(axes: Sequence[str], libraries: Sequence[str], threads: int, most: int, cell: str, mode: str) -> list[Point]:
-    """All of these axes; ``threads`` for each but the axis of threads, which goes from 1 to ``most``."""
+def points(axes: Sequence[str], libraries: Sequence[str], threads: int, most: int, **changes: Any) -> list[Point]:
+    """All of these axes; ``threads`` for each but the axis of threads, which goes from 1 to ``most``. ``changes`` are
+    made to every workload."""
     found = []
     for axis, library in itertools.product(axes, libraries):
         for at in range(1, most + 1) if axis == "threads" else LADDERS[axis]:
@@ -71,7 +74,7 @@ def points(axes: Sequence[str], libraries: Sequence[str], threads: int, most: in
                 workload = THREADS
             else:
                 workload = replace(BASE, **{axis: at})
-            workload = replace(workload, cell=cell, mode=mode)
+            workload = replace(workload, **changes)
             found.append(Point(axis, at, library, at if axis == "threads" else threads, workload))
     return found
 
@@ -164,6 +167,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_some("axes", axes, ",".join(axes))
     parser.add_one("cell", CELLS, "lstm")
     parser.add_one("mode", ("infer", "train"), "train")
+    parser.add_argument(
+        "--loss", type=one_of(LOSSES), default="last", metavar="STEP",
+        help="last or every step; from the last alone, gradients fade over long T, down to subnormal numbers "
+        "(default: %(default)s)",
+    )  # fmt: skip
     parser.add_peers("")
     parser.add_threads()
     parser.add_argument(
@@ -177,7 +185,8 @@ def main(arguments: Sequence[str]) -> int:
     about = machine(given.peers)
     print(about, flush=True)
     libraries = ["fusedrnn", *given.peers]
-    places = points(given.axes, libraries, given.threads, given.most_threads, given.cell, given.mode)
+    changes = {"cell": given.cell, "mode": given.mode, "every_step": given.loss == "every"}
+    places = points(given.axes, libraries, given.threads, given.most_threads, **changes)
     bounds = {count: limits(count, ["float32"]) for count in dict.fromkeys(p.threads for p in places)}
     for bound in bounds.values():
         print(bound, flush=True)
