@@ -6,6 +6,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from benchmarks.timing import Failed
+
 EXPERIMENTS = {
     "shapes": "named shapes against other libraries; what runs where no experiment is named",
     "grid": "shapes drawn from a seed",
@@ -22,10 +24,14 @@ def main(arguments: Sequence[str]) -> int:
     """Run one experiment."""
     name = arguments[0] if arguments and arguments[0] in EXPERIMENTS else None
     experiment = importlib.import_module(f"benchmarks.experiments.{name or 'shapes'}")
-    if name:
-        return int(experiment.main(arguments[1:]))
-    others = "; ".join(f"{word}: {what}" for word, what in EXPERIMENTS.items())
-    return int(experiment.main(arguments, f"Other experiments, by the first word, each with a --help: {others}."))
+    try:
+        if name:
+            return int(experiment.main(arguments[1:]))
+        others = "; ".join(f"{word}: {what}" for word, what in EXPERIMENTS.items())
+        return int(experiment.main(arguments, f"Experiments by the first word, each with its own --help: {others}."))
+    except Failed as error:
+        print(f"python -m benchmarks: {error}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

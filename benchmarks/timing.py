@@ -33,6 +33,11 @@ PEERS: dict[str, type[Any]] = {
 TURN = 0.1  # seconds that one turn should last
 PAUSE = 0.05  # before each turn: by then the thread pools of the one before have stopped spinning on its cores
 
+
+class Failed(RuntimeError):
+    """A library failed in its process; the message says which, at what and why."""
+
+
 Key = TypeVar("Key", bound=Hashable)
 
 
@@ -91,7 +96,7 @@ def _serve(connection: Connection, factory: Callable[[Any, int], Any], threads: 
         except Unsupported as error:
             answer = error
         except Exception as error:  # of any library, whose own classes may not travel between processes
-            answer = RuntimeError(f"{factory.__name__}, {work}: {type(error).__name__}: {error}")
+            answer = Failed(f"{factory.__name__}, {work}: {type(error).__name__}: {error}")
         connection.send(answer)
 
 
@@ -130,7 +135,7 @@ def in_child(
     try:
         return connection.recv()
     except EOFError:
-        raise RuntimeError(f"the process of {target.__name__} ended without an answer") from None
+        raise Failed(f"the process of {target.__name__} ended without an answer") from None
     finally:
         process.join()
 
@@ -154,7 +159,7 @@ class Worker:
         self.connection, self.process = _child(threads, environment or {}, _serve, factory, threads)
 
     def build(self, work: Any) -> dict[str, Array]:
-        """Make the model and run it once: its results. Raises Unsupported, and RuntimeError for what else failed."""
+        """Make the model and run it once: its results. Raises Unsupported, and Failed for what else failed."""
         self._send("build", work)
         results: dict[str, Array] = self._receive()
         return results
@@ -192,7 +197,7 @@ class Worker:
         try:
             answer = self.connection.recv()
         except EOFError:
-            raise RuntimeError(f"{self.name}: its process ended") from None
+            raise Failed(f"{self.name}: its process ended") from None
         if isinstance(answer, Exception):
             raise answer
         return answer

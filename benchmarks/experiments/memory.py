@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.options import Parser, Progress
-from benchmarks.peers import deviation
+from benchmarks.peers import deviation, hold_weights
 from benchmarks.report import bars, machine, markdown, write_json
 from benchmarks.timing import PEERS, in_child, truth
 from benchmarks.workloads import CELLS, Array, Workload
@@ -51,8 +51,7 @@ def _resident(field: str) -> int:
 def grown(library: str, w: Workload, threads: int) -> tuple[int, dict[str, Array]]:
     """Bytes that this process grows by at the peak of one run, and the run's results."""
     model = PEERS[library](w, threads)
-    for group in getattr(model.optimizer, "param_groups", [vars(model.optimizer)]):
-        group["lr"] = 0.0  # the real run starts from the same weights then, and its results can be judged
+    hold_weights(model)
     x, target = model.x, model.target
     model.x, model.target = x[:1, :1], target[:1, :1] if w.every_step else target[:1]
     model.run()

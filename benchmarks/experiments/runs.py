@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from benchmarks.options import Parser, Progress, number, some_of
 from benchmarks.report import bars, machine, markdown, write_json
@@ -103,6 +104,8 @@ def main(arguments: Sequence[str]) -> int:
     for name in given.tasks:
         if name not in EPOCHS:
             parser.error(f"unknown task {name!r}; expected one of {', '.join(tasks)}")
+    if given.data not in (None, "full", "small", "fashion") and not Path(given.data).is_dir():
+        parser.error(f"--data: expected a folder, or one of full, small, fashion, got {given.data!r}")
 
     about = machine(given.peers)
     print(about, flush=True)
