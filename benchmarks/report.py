@@ -15,8 +15,21 @@ from typing import Any
 import fusedrnn
 from benchmarks.timing import Result
 
-DISTRIBUTIONS = {"pytorch": "torch", "onnxruntime": "onnxruntime", "jax": "jax", "numpy": "numpy"}
-COLOURS = {"fusedrnn": "#2a7f62", "pytorch": "#c8372d", "onnxruntime": "#2b5c9e", "jax": "#b8860b", "numpy": "#777777"}
+DISTRIBUTIONS = {
+    "pytorch": "torch",
+    "pytorch-compiled": "torch",
+    "onnxruntime": "onnxruntime",
+    "jax": "jax",
+    "numpy": "numpy",
+}
+COLOURS = {
+    "fusedrnn": "#2a7f62",
+    "pytorch": "#c8372d",
+    "pytorch-compiled": "#e08a5b",
+    "onnxruntime": "#2b5c9e",
+    "jax": "#b8860b",
+    "numpy": "#777777",
+}
 
 
 def _processor() -> str:

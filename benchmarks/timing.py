@@ -8,16 +8,19 @@ asked for, so that a library that takes its number of threads from there has the
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import multiprocessing
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
+from benchmarks.compiled import CompiledPyTorch
 from benchmarks.graphs import Jax, OnnxRuntime
 from benchmarks.limits import Limits, measure
 from benchmarks.peers import FusedRnn, NumPy, PyTorch, Unsupported, deviation
@@ -26,6 +29,7 @@ from benchmarks.workloads import Array, Workload
 PEERS: dict[str, type[Any]] = {
     "fusedrnn": FusedRnn,
     "pytorch": PyTorch,
+    "pytorch-compiled": CompiledPyTorch,
     "onnxruntime": OnnxRuntime,
     "jax": Jax,
     "numpy": NumPy,
@@ -85,9 +89,10 @@ def _serve(connection: Connection, factory: Callable[[Any, int], Any], threads: 
         answer: Any = None
         try:
             if action == "build":
-                models[work] = factory(work, threads)
-                models[work].run()
-                answer = models[work].results()
+                model = factory(work, threads)
+                model.run()
+                answer = model.results()
+                models[work] = model
             elif action == "drop":
                 del models[work]
                 gc.collect()
@@ -254,6 +259,11 @@ def truth(workload: Workload) -> dict[str, Array]:
     return model.results()
 
 
+@functools.cache
+def _say_once(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 def compare(
     workload: Workload,
     libraries: Mapping[str, Worker],
@@ -268,8 +278,10 @@ def compare(
     """
     found: dict[str, dict[str, Array]] = {}
     for name, worker in libraries.items():
-        with contextlib.suppress(Unsupported):
+        try:
             found[name] = worker.build(workload)
+        except Unsupported as error:
+            _say_once(f"{name} is left out: {error}")
     turns = take_turns({name: (libraries[name], workload) for name in found}, rounds, progress)
     wanted = truth(workload)
     results = []
