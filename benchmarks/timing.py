@@ -260,7 +260,7 @@ def truth(workload: Workload) -> dict[str, Array]:
 
 
 @functools.cache
-def _say_once(line: str) -> None:
+def say_once(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
@@ -281,7 +281,7 @@ def compare(
         try:
             found[name] = worker.build(workload)
         except Unsupported as error:
-            _say_once(f"{name} is left out: {error}")
+            say_once(f"{name} is left out: {error}")
     turns = take_turns({name: (libraries[name], workload) for name in found}, rounds, progress)
     wanted = truth(workload)
     results = []
