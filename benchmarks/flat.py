@@ -60,7 +60,9 @@ class FusedRnnPass:
         self.found: dict[str, Array] = {}
         self.name = work.name
         if work.name in LOSSES:
-            loss = {"mse": nn.MSELoss, "bce": nn.BCEWithLogitsLoss, "cross-entropy": nn.CrossEntropyLoss}[work.name]()
+            loss: Any = {"mse": nn.MSELoss, "bce": nn.BCEWithLogitsLoss, "cross-entropy": nn.CrossEntropyLoss}[
+                work.name
+            ]()
             self._work: Any = lambda: (loss(arrays["prediction"], arrays["target"]), loss.backward())[1]
             return
         self.flat = flat = FlatParameters([Parameter(arrays["p"])])
@@ -77,9 +79,9 @@ class FusedRnnPass:
     def run(self) -> None:
         result = self._work()
         if not self.found:
-            written = self.flat.grad if self.name == "clip" else self.flat.data
-            kept = result if self.name in (*LOSSES, "norm") else written
-            self.found = {"result": np.array(kept)}
+            if self.name not in (*LOSSES, "norm"):
+                result = self.flat.grad if self.name == "clip" else self.flat.data
+            self.found = {"result": np.array(result)}
 
     def results(self) -> dict[str, Array]:
         return self.found
@@ -96,7 +98,7 @@ class PyTorchPass:
         self.found: dict[str, Array] = {}
         self.name = work.name
         if work.name in LOSSES:
-            functions = {
+            functions: dict[str, Any] = {
                 "mse": torch.nn.functional.mse_loss,
                 "bce": torch.nn.functional.binary_cross_entropy_with_logits,
                 "cross-entropy": torch.nn.functional.cross_entropy,
@@ -129,9 +131,9 @@ class PyTorchPass:
     def run(self) -> None:
         result = self._work()
         if not self.found:
-            written = self.tensor.grad if self.name in (*LOSSES, "clip") else self.tensor.detach()
-            kept = result if self.name == "norm" else written
-            self.found = {"result": kept.numpy().copy()}
+            if self.name != "norm":
+                result = self.tensor.grad if self.name in (*LOSSES, "clip") else self.tensor.detach()
+            self.found = {"result": result.numpy().copy()}
 
     def results(self) -> dict[str, Array]:
         return self.found
@@ -152,7 +154,7 @@ def truth(work: Pass) -> dict[str, Array]:
         return {"result": 2 * (x - arrays["target"]) / x.size}
     p, g = (arrays[name].astype(np.float64) for name in ("p", "g"))
     if work.name == "norm":
-        return {"result": np.linalg.norm(g)}
+        return {"result": np.asarray(np.linalg.norm(g))}
     if work.name == "clip":
         return {"result": g.clip(-CLIP, CLIP)}
     # a first step: Adam's corrected means are g and g^2, momentum's is g

@@ -129,7 +129,7 @@ def memory_bandwidth(threads: int) -> tuple[float, int]:
     edges = [k * count // threads for k in range(threads + 1)]
     parts = [(a[low:high], b[low:high]) for low, high in itertools.pairwise(edges)]
     with ThreadPoolExecutor(threads) as pool:
-        works = [lambda part=part: np.add(part[0], part[1], out=part[0]) for part in parts]  # type: ignore[misc]
+        works = [lambda part=part: np.add(part[0], part[1], out=part[0]) for part in parts]
         return 3 * a.nbytes / best(_together(pool, works)), 2 * a.nbytes
 
 

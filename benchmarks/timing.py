@@ -221,6 +221,22 @@ def workers(names: Sequence[str], threads: int) -> Iterator[dict[str, Worker]]:
             worker.close()
 
 
+@functools.cache
+def _say_once(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def build(places: Mapping[Key, tuple[Worker, Any]]) -> dict[Key, dict[str, Array]]:
+    """First results of every place whose library can do the work; what cannot is said on standard error, once."""
+    found = {}
+    for key, (worker, work) in places.items():
+        try:
+            found[key] = worker.build(work)
+        except Unsupported as reason:
+            _say_once(f"{worker.name} is left out: {reason}")
+    return found
+
+
 def take_turns(
     places: Mapping[Key, tuple[Worker, Any]],
     rounds: int,
@@ -259,11 +275,6 @@ def truth(workload: Workload) -> dict[str, Array]:
     return model.results()
 
 
-@functools.cache
-def say_once(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 def compare(
     workload: Workload,
     libraries: Mapping[str, Worker],
@@ -276,13 +287,9 @@ def compare(
 
     Ratios are to ``base``, one of them. Raises what a library raises, but for Unsupported, which leaves it out.
     """
-    found: dict[str, dict[str, Array]] = {}
-    for name, worker in libraries.items():
-        try:
-            found[name] = worker.build(workload)
-        except Unsupported as error:
-            say_once(f"{name} is left out: {error}")
-    turns = take_turns({name: (libraries[name], workload) for name in found}, rounds, progress)
+    places = {name: (worker, workload) for name, worker in libraries.items()}
+    found = build(places)
+    turns = take_turns({name: places[name] for name in found}, rounds, progress)
     wanted = truth(workload)
     results = []
     for name, own in turns.items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ def drawn(count: int, seed: int, cells: Sequence[str] = GRID_CELLS) -> list[Work
     rng = np.random.default_rng(seed)
     found: list[Workload] = []
     while len(found) < count:
-        sizes = {
+        sizes: dict[str, Any] = {
             name: round(math.exp(rng.uniform(math.log(low), math.log(high)))) for name, (low, high) in RANGES.items()
         }
         name = f"grid-{len(found) + 1}"

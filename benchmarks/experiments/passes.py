@@ -15,9 +15,8 @@ from benchmarks import flat
 from benchmarks.flat import ARRAYS, PASSES, Pass
 from benchmarks.limits import Limits
 from benchmarks.options import Parser, Progress, number, some_of
-from benchmarks.peers import Unsupported
 from benchmarks.report import bars, machine, markdown, write_json
-from benchmarks.timing import Worker, limits, ratio, say_once, take_turns
+from benchmarks.timing import Worker, build, limits, ratio, take_turns
 
 
 @dataclass(frozen=True)
@@ -37,20 +36,16 @@ class Figures:
 
 def measure(work: Pass, started: dict[str, Worker], bound: Limits, rounds: int, progress: Progress) -> list[Figures]:
     """In turn."""
-    found = {}
-    for name, worker in started.items():
-        try:
-            found[name] = worker.build(work)["result"]
-        except Unsupported as error:
-            say_once(f"{name} is left out: {error}")
-    turns = take_turns({name: (started[name], work) for name in found}, rounds, progress)
+    places = {name: (worker, work) for name, worker in started.items()}
+    found = build(places)
+    turns = take_turns({name: places[name] for name in found}, rounds, progress)
     wanted = flat.truth(work)["result"]
     figures = []
     for name, own in turns.items():
         started[name].drop(work)
         seconds = statistics.median(own)
         bandwidth = work.least_bytes / seconds
-        error = float(np.max(np.abs(found[name] - wanted)) / np.max(np.abs(wanted)))
+        error = float(np.max(np.abs(found[name]["result"] - wanted)) / np.max(np.abs(wanted)))
         median = ratio(own, turns["fusedrnn"])[0]
         share = bandwidth / bound.memory_bandwidth
         figures.append(Figures(work, name, bound.threads, seconds, median, bandwidth, share, error))

@@ -7,7 +7,6 @@ leave the caches, and from there on memory bandwidth is the limit.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import statistics
 from collections.abc import Mapping, Sequence
@@ -17,9 +16,9 @@ from typing import Any
 
 from benchmarks.limits import Limits
 from benchmarks.options import Parser, Progress, cores, number, one_of
-from benchmarks.peers import Unsupported, deviation
+from benchmarks.peers import deviation
 from benchmarks.report import COLOURS, machine, markdown, write_json
-from benchmarks.timing import PEERS, Worker, limits, take_turns, truth
+from benchmarks.timing import PEERS, Worker, build, limits, take_turns, truth
 from benchmarks.workloads import CELLS, Workload
 
 BASE = Workload("scaling", T=20, N=64, I=64, H=64, C=10)
@@ -70,11 +69,8 @@ def points(axes: Sequence[str], libraries: Sequence[str], threads: int, most: in
     found = []
     for axis, library in itertools.product(axes, libraries):
         for at in range(1, most + 1) if axis == "threads" else LADDERS[axis]:
-            if axis == "threads":
-                workload = THREADS
-            else:
-                workload = replace(BASE, **{axis: at})
-            workload = replace(workload, **changes)
+            here: dict[str, Any] = changes if axis == "threads" else {**changes, axis: at}
+            workload = replace(THREADS if axis == "threads" else BASE, **here)
             found.append(Point(axis, at, library, at if axis == "threads" else threads, workload))
     return found
 
@@ -100,15 +96,13 @@ def deviations(turns: Mapping[Point, Sequence[float]]) -> dict[Point, float]:
 def measure(places: Sequence[Point], bounds: Mapping[int, Limits], rounds: int, progress: Progress) -> list[Figures]:
     """A process for each library and number of threads, which keeps the models of all its points."""
     workers: dict[tuple[str, int], Worker] = {}
-    found: dict[Point, dict[str, Any]] = {}
     try:
         for p in places:
-            key = (p.library, p.threads)
-            if key not in workers:
-                workers[key] = Worker(PEERS[p.library], p.threads)
-            with contextlib.suppress(Unsupported):
-                found[p] = workers[key].build(p.workload)
-        turns = take_turns({p: (workers[p.library, p.threads], p.workload) for p in found}, rounds, progress)
+            if (p.library, p.threads) not in workers:
+                workers[p.library, p.threads] = Worker(PEERS[p.library], p.threads)
+        located = {p: (workers[p.library, p.threads], p.workload) for p in places}
+        found = build(located)
+        turns = take_turns({p: located[p] for p in found}, rounds, progress)
     finally:
         for worker in workers.values():
             worker.close()
