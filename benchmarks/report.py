@@ -148,7 +148,8 @@ def bars(path: Path, groups: Sequence[str], series: Mapping[str, Mapping[str, fl
     axis.set(xscale="log", xlabel=label, yticks=range(len(groups)), yticklabels=groups)
     axis.invert_yaxis()
     axis.grid(alpha=0.3, axis="x")
-    axis.legend()
+    if series:
+        axis.legend()
     figure.savefig(path, dpi=110)
 
 

@@ -83,7 +83,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_threads()
     parser.add_rounds(9)
-    parser.add_files("the ratios")
+    parser.add_files("the shares")
     given = parser.parse_args(arguments)
     for name in given.passes:
         if name not in ARRAYS:
@@ -110,6 +110,7 @@ def main(arguments: Sequence[str]) -> int:
     if given.json:
         write_json(given.json, about, limits=bound, results=figures)
     if given.plot:
-        series = {name: {f.work.name: f.ratio for f in figures if f.library == name} for name in given.peers}
-        bars(given.plot, [work.name for work in wanted], series, "times as long as fusedrnn")
+        libraries = ("fusedrnn", *given.peers)
+        series = {name: {f.work.name: f.of_memory for f in figures if f.library == name} for name in libraries}
+        bars(given.plot, [work.name for work in wanted], series, "share of the memory's bandwidth")
     return 0
