@@ -130,22 +130,29 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def bars(path: Path, groups: Sequence[str], series: Mapping[str, Mapping[str, float]], label: str) -> None:
-    """A PNG of horizontal bars around 1, a group of bars for each of ``groups``; ``series[name][group]`` is their
-    length. Needs matplotlib."""
+def bars(
+    path: Path, groups: Sequence[str], series: Mapping[str, Mapping[str, float]], label: str, scale: str = "log"
+) -> None:
+    """A PNG of horizontal bars, a group for each of ``groups``, that reach to ``series[name][group]``: from 1 on a
+    ``scale`` "log", which shows ratios either way alike, or from 0 on a "linear" one. Needs matplotlib."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, ScalarFormatter
 
     figure = Figure(figsize=(8, 1 + 0.22 * len(groups) * (1 + len(series)) / 1.5), layout="constrained")
     axis = figure.subplots()
-    height = 0.8 / max(1, len(series))
+    height, start = 0.8 / max(1, len(series)), 1 if scale == "log" else 0
     for index, (name, lengths) in enumerate(series.items()):
         places = [(groups.index(group), length) for group, length in lengths.items()]
         axis.barh(
             [place + (index - (len(series) - 1) / 2) * height for place, _ in places],
-            [length for _, length in places], height, color=COLOURS.get(name), label=name,
+            [length - start for _, length in places], height, left=start, color=COLOURS.get(name), label=name,
         )  # fmt: skip
     axis.axvline(1, color="black", linewidth=1)
-    axis.set(xscale="log", xlabel=label, yticks=range(len(groups)), yticklabels=groups)
+    axis.set(xscale=scale, xlabel=label, yticks=range(len(groups)), yticklabels=groups)
+    if scale == "log":
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(ScalarFormatter())
+        axis.minorticks_off()
     axis.invert_yaxis()
     axis.grid(alpha=0.3, axis="x")
     if series:

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seed", type=number(0), default=0, help="that they are drawn from (default: %(default)s)")
     parser.add_some("cells", CELLS, ",".join(GRID_CELLS))
     parser.add_some("modes", ("infer", "train"), "infer,train")
-    parser.add_peers()
+    parser.add_peers("pytorch", "onnxruntime", "jax")
     parser.add_threads()
     parser.add_rounds(5)
     parser.add_files("the ratios")

@@ -118,7 +118,7 @@ def main(arguments: Sequence[str]) -> int:
             }
             for library in dict.fromkeys(f.library for f in figures)
         }
-        bars(given.plot, groups, series, "peak over formula")
+        bars(given.plot, groups, series, "peak over formula", "linear")
     return 0
 
 

@@ -112,5 +112,5 @@ def main(arguments: Sequence[str]) -> int:
     if given.plot:
         libraries = ("fusedrnn", *given.peers)
         series = {name: {f.work.name: f.of_memory for f in figures if f.library == name} for name in libraries}
-        bars(given.plot, [work.name for work in wanted], series, "share of the memory's bandwidth")
+        bars(given.plot, [work.name for work in wanted], series, "share of the memory's bandwidth", "linear")
     return 0

@@ -139,11 +139,14 @@ def draw(path: Path, figures: Sequence[Figures]) -> None:
     figure = Figure(figsize=(4 * len(axes), 3.4), layout="constrained")
     for panel, axis in zip(figure.subplots(1, len(axes), squeeze=False)[0], axes, strict=True):
         factor, unit = UNITS[axis]
+        tallest = max(f.unit * factor for f in figures if f.point.axis == axis)
         for library in dict.fromkeys(f.point.library for f in figures):
             line = [f for f in figures if (f.point.axis, f.point.library) == (axis, library)]
             heights = [f.unit * factor for f in line]
             panel.plot([f.point.at for f in line], heights, "o-", color=COLOURS.get(library), label=library)
-        panel.set(xlabel=axis, ylabel=unit, ylim=(0, None), xscale="linear" if axis == "threads" else "log")
+        panel.set(xlabel=axis, ylabel=unit, ylim=(0, 1.1 * tallest), xscale="linear" if axis == "threads" else "log")
+        if axis == "threads":
+            panel.set_xticks(sorted({f.point.at for f in figures if f.point.axis == axis}))
         panel.grid(alpha=0.3)
     figure.axes[0].legend()
     figure.savefig(path, dpi=110)
