@@ -196,7 +196,10 @@ class Worker:
         self.process.join()
 
     def _send(self, *request: Any) -> None:
-        self.connection.send(request)
+        try:
+            self.connection.send(request)
+        except OSError:
+            raise Failed(f"{self.name}: its process ended") from None
 
     def _receive(self) -> Any:
         try:

@@ -181,6 +181,8 @@ def test_a_library_that_fails_is_named_and_goes_on():
         worker.turn(SMALL, 1)
     worker.close()
     assert worker.process.exitcode == 0
+    with pytest.raises(timing.Failed, match="its process ended"):
+        worker.build(SMALL)
 
 
 # every command at its smallest
