@@ -25,6 +25,7 @@ class CompiledPyTorch(PyTorch):
             folder = tempfile.mkdtemp(prefix="inductor-")
             atexit.register(shutil.rmtree, folder, ignore_errors=True)
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+            tempfile.tempdir = folder  # where the compiler puts its precompiled headers, whatever its cache is
         os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no pool of workers beside the measurement
         super().__init__(workload, threads)
         torch = self.torch
