@@ -202,6 +202,13 @@ class NumPy:
         return self.found
 
 
+def hold_weights(model: Any) -> None:
+    """Learning rate 0 for ours or PyTorch's: then every run starts from the same weights, and any can be judged by the
+    truth of the first."""
+    for group in getattr(model.optimizer, "param_groups", [vars(model.optimizer)]):
+        group["lr"] = 0.0
+
+
 def deviation(found: dict[str, Array], truth: dict[str, Array]) -> float:
     """Largest max |found - truth| / max(1e-3, max |truth|) over all results."""
     return max(

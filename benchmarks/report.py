@@ -7,16 +7,29 @@ import json
 import platform
 import statistics
 import subprocess
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import fusedrnn
-from benchmarks.limits import Limits
 from benchmarks.timing import Result
 
-DISTRIBUTIONS = {"pytorch": "torch", "onnxruntime": "onnxruntime", "jax": "jax", "numpy": "numpy"}
-_COLOURS = {"pytorch": "#c8372d", "onnxruntime": "#2b5c9e", "jax": "#b8860b", "numpy": "#777777"}
+DISTRIBUTIONS = {
+    "pytorch": "torch",
+    "pytorch-compiled": "torch",
+    "onnxruntime": "onnxruntime",
+    "jax": "jax",
+    "numpy": "numpy",
+}
+COLOURS = {
+    "fusedrnn": "#2a7f62",
+    "pytorch": "#c8372d",
+    "pytorch-compiled": "#e08a5b",
+    "onnxruntime": "#2b5c9e",
+    "jax": "#b8860b",
+    "numpy": "#777777",
+}
 
 
 def _processor() -> str:
@@ -53,62 +66,108 @@ def title(result: Result) -> str:
     return f"{w.name} {w.cell} {w.mode}" + (" float64" if w.dtype == "float64" else "")
 
 
+def markdown(columns: str, rows: Iterable[Sequence[str]]) -> str:
+    """A table with these columns, as in "name, seconds:": a colon asks for the right edge."""
+    names = [name.strip() for name in columns.split(",")]
+    rules = "|".join("--:" if name.endswith(":") else "---" for name in names)
+    lines = [f"| {' | '.join(name.removesuffix(':') for name in names)} |", f"|{rules}|"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
 def table(results: Sequence[Result]) -> str:
-    """Markdown: a row for each workload, library and number of threads."""
-    lines = [
-        "| workload | shape | threads | library | ms | GFLOP/s | of limit | times ours (quartiles) | error |",
-        "|---|---|--:|---|--:|--:|--:|--:|--:|",
-    ]
+    """A row for each workload, library and number of threads."""
+    return markdown(
+        "workload, shape, threads:, library, ms:, GFLOP/s:, of limit:, times ours (quartiles):, error:",
+        (
+            (
+                title(r), r.workload.shape, str(r.threads), r.peer, f"{r.seconds * 1e3:.3g}",
+                f"{r.workload.flops / r.seconds / 1e9:.3g}", f"{100 * r.of_limit:.0f} %",
+                "1" if r.peer == "fusedrnn" else f"{r.ratio:.2f} ({r.ratio_low:.2f}-{r.ratio_high:.2f})",
+                f"{r.error:.1e}",
+            )
+            for r in results
+        ),
+    )  # fmt: skip
+
+
+def best_peers(results: Sequence[Result]) -> list[Result]:
+    """The fastest of the others on every workload and number of threads."""
+    best: dict[tuple[str, str, int], Result] = {}
     for r in results:
-        ratio = "1" if r.peer == "fusedrnn" else f"{r.ratio:.2f} ({r.ratio_low:.2f}-{r.ratio_high:.2f})"
-        lines.append(
-            f"| {title(r)} | {r.workload.shape} | {r.threads} | {r.peer} | {r.seconds * 1e3:.3g} | "
-            f"{r.workload.flops / r.seconds / 1e9:.3g} | {100 * r.of_limit:.0f} % | {ratio} | {r.error:.1e} |"
-        )
-    return "\n".join(lines)
+        key = (title(r), r.workload.shape, r.threads)
+        if r.peer != "fusedrnn" and (key not in best or r.ratio < best[key].ratio):
+            best[key] = r
+    return list(best.values())
 
 
 def summary(results: Sequence[Result]) -> str:
-    """Geometric means of the best peer's ratio by mode, and where a peer is ahead."""
-    best: dict[tuple[str, int], Result] = {}
-    for r in results:
-        key = (title(r), r.threads)
-        if r.peer != "fusedrnn" and (key not in best or r.ratio < best[key].ratio):
-            best[key] = r
+    """Geometric means of the best peer's ratio by mode, and where a peer is ahead, with the share of the limit that
+    ours reaches there."""
+    best = best_peers(results)
     lines = []
-    for mode in dict.fromkeys(r.workload.mode for r in best.values()):
-        ratios = [r.ratio for r in best.values() if r.workload.mode == mode]
+    for mode in dict.fromkeys(r.workload.mode for r in best):
+        ratios = [r.ratio for r in best if r.workload.mode == mode]
         mean = statistics.geometric_mean(ratios)
         lines.append(f"{mode}: the best of the others takes {mean:.2f} times as long, over {len(ratios)} rows")
-    lines += [f"behind: {title(r)}, {r.threads} threads: {r.peer} {r.ratio:.2f}" for r in best.values() if r.ratio < 1]
+    for r in best:
+        if r.ratio < 1:
+            (ours,) = (o for o in results if (o.workload, o.threads, o.peer) == (r.workload, r.threads, "fusedrnn"))
+            lines.append(
+                f"behind: {title(r)} {r.workload.shape}, {r.threads} threads: {r.peer} {r.ratio:.2f}; "
+                f"ours reaches {100 * ours.of_limit:.0f} % of the limit"
+            )
     return "\n".join(lines)
 
 
-def write_json(path: Path, about: str, limits: Sequence[Limits], results: Sequence[Result]) -> None:
+def write_json(path: Path, about: str, **figures: Any) -> None:
     """Everything that was measured, for machines."""
-    content = {"about": about, "limits": [asdict(x) for x in limits], "results": [asdict(r) for r in results]}
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    path.write_text(json.dumps({"about": about, **figures}, indent=1, default=_plain) + "\n")
 
 
-def draw(path: Path, results: Sequence[Result]) -> None:
-    """Bars: how many times as long as ours each library takes, a group for each workload. Needs matplotlib."""
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    return str(value)
+
+
+def bars(
+    path: Path, groups: Sequence[str], series: Mapping[str, Mapping[str, float]], label: str, scale: str = "log"
+) -> None:
+    """A PNG of horizontal bars, a group for each of ``groups``, that reach to ``series[name][group]``: from 1 on a
+    ``scale`` "log", which shows ratios either way alike, or from 0 on a "linear" one. Needs matplotlib."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, ScalarFormatter
 
-    groups = list(dict.fromkeys((title(r), r.threads) for r in results))
-    peers = [p for p in DISTRIBUTIONS if any(r.peer == p for r in results)]
-    figure = Figure(figsize=(8, 1 + 0.22 * len(groups) * (1 + len(peers)) / 1.5), layout="constrained")
+    figure = Figure(figsize=(8, 1 + 0.22 * len(groups) * (1 + len(series)) / 1.5), layout="constrained")
     axis = figure.subplots()
-    height = 0.8 / max(1, len(peers))
-    for index, peer in enumerate(peers):
-        places = [(groups.index((title(r), r.threads)), r.ratio) for r in results if r.peer == peer]
+    height, start = 0.8 / max(1, len(series)), 1 if scale == "log" else 0
+    for index, (name, lengths) in enumerate(series.items()):
+        places = [(groups.index(group), length) for group, length in lengths.items()]
         axis.barh(
-            [place + (index - (len(peers) - 1) / 2) * height for place, _ in places],
-            [ratio for _, ratio in places], height, color=_COLOURS[peer], label=peer,
+            [place + (index - (len(series) - 1) / 2) * height for place, _ in places],
+            [length - start for _, length in places], height, left=start, color=COLOURS.get(name), label=name,
         )  # fmt: skip
     axis.axvline(1, color="black", linewidth=1)
-    labels = [f"{name}, {threads} thread{'s' * (threads > 1)}" for name, threads in groups]
-    axis.set(xscale="log", xlabel="times as long as fusedrnn", yticks=range(len(groups)), yticklabels=labels)
+    axis.set(xscale=scale, xlabel=label, yticks=range(len(groups)), yticklabels=groups)
+    if scale == "log":
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(ScalarFormatter())
+        axis.minorticks_off()
     axis.invert_yaxis()
     axis.grid(alpha=0.3, axis="x")
-    axis.legend()
+    if series:
+        axis.legend()
     figure.savefig(path, dpi=110)
+
+
+def draw(path: Path, results: Sequence[Result], shapes: bool = False) -> None:
+    """How many times as long as ours each library takes, a group for each workload; named by their shapes if asked."""
+
+    def group(r: Result) -> str:
+        name = f"{r.workload.shape} {r.workload.cell} {r.workload.mode}" if shapes else title(r)
+        return f"{name}, {r.threads} thread{'s' * (r.threads > 1)}"
+
+    groups = list(dict.fromkeys(group(r) for r in results))
+    peers = [p for p in DISTRIBUTIONS if any(r.peer == p for r in results)]
+    series = {peer: {group(r): r.ratio for r in results if r.peer == peer} for peer in peers}
+    bars(path, groups, series, "times as long as fusedrnn")

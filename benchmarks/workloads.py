@@ -59,6 +59,11 @@ class Workload:
         return sum(self.gates * self.H * ((self.I if layer == 0 else self.H) + self.H) for layer in range(self.L))
 
     @property
+    def recurrent_elements(self) -> int:
+        """Of the matrices that each step needs again."""
+        return self.L * self.gates * self.H * self.H
+
+    @property
     def flops(self) -> int:
         """Of the matrix products: forward, and in training twice that backward (less what x does not need)."""
         forward = 2 * self.T * self.N * self.weight_elements

@@ -1,0 +1,1 @@
+"""One experiment a file: ``main(arguments)`` parses its command line, measures and prints."""
