@@ -186,6 +186,6 @@ void register_linear(py::module_& m);
 void register_losses(py::module_& m);
 void register_optim(py::module_& m);
 void register_runtime(py::module_& m);
-void register_stream(py::module_& m);
+void register_frozen(py::module_& m);
 
 }  // namespace fusedrnn::bindings

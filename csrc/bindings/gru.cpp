@@ -6,7 +6,7 @@ namespace {
 
 py::tuple call_gru_forward(const py::object& x, const py::object& h0, const py::object& weight_ih,
                            const py::object& weight_hh, const py::object& bias_ih, const py::object& bias_hh,
-                           bool reset_after, bool reverse, bool training) {
+                           bool reset_after, bool reverse, bool training, bool recompute) {
   return dispatch_dtype(x, "x", [&](auto scalar) -> py::tuple {
     using T = decltype(scalar);
     const auto [steps, N, I, H] = recurrent_sizes<T>(x, weight_ih, weight_hh, 3);
@@ -23,8 +23,8 @@ py::tuple call_gru_forward(const py::object& x, const py::object& h0, const py::
     auto y = empty<T>({steps, N, H}), h_n = empty<T>({N, H});
     py::object reserve = py::none();
     if (training) {
-      auto buffer = empty<T>({steps, N, (reset_after ? 4 : 3) * H});
-      p.reserve = buffer.mutable_data();
+      auto buffer = empty<T>({steps, N, recompute ? 0 : (reset_after ? 4 : 3) * H});
+      if (!recompute) p.reserve = buffer.mutable_data();
       reserve = buffer;
     }
     p.y = y.mutable_data();
@@ -36,7 +36,8 @@ py::tuple call_gru_forward(const py::object& x, const py::object& h0, const py::
 
 py::tuple call_gru_backward(const py::object& dy, const py::object& dh_n, const py::object& x, const py::object& h0,
                             const py::object& y, const py::object& weight_ih, const py::object& weight_hh,
-                            const py::object& reserve, bool reset_after, bool reverse, bool input_grad,
+                            const py::object& bias_ih, const py::object& bias_hh, const py::object& reserve,
+                            bool reset_after, bool reverse, bool recompute, bool input_grad,
                             const py::object& dweight_ih, const py::object& dweight_hh, const py::object& dbias_ih,
                             const py::object& dbias_hh) {
   return dispatch_dtype(x, "x", [&](auto scalar) -> py::tuple {
@@ -53,7 +54,10 @@ py::tuple call_gru_backward(const py::object& dy, const py::object& dh_n, const 
     p.y = input<T>(y, "y", "x", {steps, N, H});
     p.weight_ih = input<T>(weight_ih, "weight_ih", "x", {3 * H, I});
     p.weight_hh = input<T>(weight_hh, "weight_hh", "x", {3 * H, H});
-    p.reserve = input<T>(reserve, "reserve", "x", {steps, N, (reset_after ? 4 : 3) * H});
+    p.recompute = recompute;
+    p.bias_ih = optional_input<T>(bias_ih, "bias_ih", "x", {3 * H});
+    p.bias_hh = optional_input<T>(bias_hh, "bias_hh", "x", {3 * H});
+    p.reserve = input<T>(reserve, "reserve", "x", {steps, N, recompute ? 0 : (reset_after ? 4 : 3) * H});
     p.dweight_ih = output<T>(dweight_ih, "dweight_ih", "x", {3 * H, I});
     p.dweight_hh = output<T>(dweight_hh, "dweight_hh", "x", {3 * H, H});
     p.dbias_ih = optional_output<T>(dbias_ih, "dbias_ih", "x", {3 * H});
@@ -76,10 +80,10 @@ py::tuple call_gru_backward(const py::object& dy, const py::object& dh_n, const 
 void register_gru(py::module_& m) {
   using namespace py::literals;
   m.def("gru_forward", &call_gru_forward, "x"_a, "h0"_a, "weight_ih"_a, "weight_hh"_a, "bias_ih"_a, "bias_hh"_a,
-        "reset_after"_a, "reverse"_a, "training"_a);
+        "reset_after"_a, "reverse"_a, "training"_a, "recompute"_a);
   m.def("gru_backward", &call_gru_backward, "dy"_a, "dh_n"_a, "x"_a, "h0"_a, "y"_a, "weight_ih"_a, "weight_hh"_a,
-        "reserve"_a, "reset_after"_a, "reverse"_a, "input_grad"_a, "dweight_ih"_a, "dweight_hh"_a, "dbias_ih"_a,
-        "dbias_hh"_a);
+        "bias_ih"_a, "bias_hh"_a, "reserve"_a, "reset_after"_a, "reverse"_a, "recompute"_a, "input_grad"_a,
+        "dweight_ih"_a, "dweight_hh"_a, "dbias_ih"_a, "dbias_hh"_a);
 }
 
 }  // namespace fusedrnn::bindings

@@ -10,5 +10,5 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   register_losses(m);
   register_optim(m);
   register_runtime(m);
-  register_stream(m);
+  register_frozen(m);
 }

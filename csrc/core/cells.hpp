@@ -46,7 +46,8 @@ struct LstmForward {
   const T *bias_ih, *bias_hh;      // [4H] or null
   T* y;
   T *h_n, *c_n;  // [N, H]
-  T* reserve;    // [T, N, 5H]: activated i, f, g, o, then c; null: inference
+  T* reserve;    // [T, N, 5H]: activated i, f, g, o, then c; with recompute [T, N, H]: c; null: inference
+  bool recompute;
 };
 
 template <class T>
@@ -57,6 +58,8 @@ struct LstmBackward {
   const T *x, *h0, *c0, *y;
   const T *weight_ih, *weight_hh;
   const T* reserve;
+  bool recompute;  // the gates again, from x, y and c; then the biases are needed
+  const T *bias_ih, *bias_hh;
   T* dx;  // or null
   T *dh0, *dc0;
   T *dweight_ih, *dweight_hh, *dbias_ih, *dbias_hh;
@@ -70,7 +73,7 @@ struct GruForward {
   const T *weight_ih, *weight_hh;  // [3H, I], [3H, H]; gates r, z, n
   const T *bias_ih, *bias_hh;      // [3H] or null
   T *y, *h_n;
-  T* reserve;  // [T, N, 4H]: r, z, n, W_hn h + b_hn; reset before: [T, N, 3H]; null: inference
+  T* reserve;  // [T, N, 4H]: r, z, n, W_hn h + b_hn; reset before: [T, N, 3H]; null: inference, or recompute
 };
 
 template <class T>
@@ -81,6 +84,8 @@ struct GruBackward {
   const T *x, *h0, *y;
   const T *weight_ih, *weight_hh;
   const T* reserve;
+  bool recompute;  // the gates again, from x and y; then the biases are needed
+  const T *bias_ih, *bias_hh;
   T* dx;
   T* dh0;
   T *dweight_ih, *dweight_hh, *dbias_ih, *dbias_hh;

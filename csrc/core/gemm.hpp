@@ -125,19 +125,16 @@ void add(T* to, const T* from, int64_t n) {
   for (int64_t i = 0; i < n; ++i) to[i] += from[i];
 }
 
-// The hidden states that entered the steps [first, last) beside their dgates rows: y shifted by one step, and h0
-// where the sequence starts. `dgates` holds the block's times ascending, `stride` elements a row.
-template <class T, class F>
-void for_previous_states(const Shape& s, bool reverse, int64_t first, int64_t last, int64_t time_from, const T* h0,
-                         const T* y, const T* dgates, int64_t stride, F f) {
-  const int64_t row = s.batch * s.hidden, steps = last - first;
-  const bool starts = first == 0;
-  const int64_t own = steps - (starts ? 1 : 0);  // steps whose previous state is in y
-  if (starts) f(s.batch, h0, dgates + (reverse ? (steps - 1) * s.batch * stride : 0));
-  if (own == 0) return;
-  const int64_t skip = starts && !reverse ? 1 : 0;  // the block's first time has h0
-  const int64_t from = time_from + skip;
-  f(own * s.batch, y + (reverse ? from + 1 : from - 1) * row, dgates + skip * s.batch * stride);
+// The steps [first, last) in runs whose previous states lie side by side: f(steps, first time, time before it), where
+// the time before is that whose state entered the first, so y[time before] on enters the run; -1 for the initial state.
+template <class F>
+void for_previous_states(const Shape& s, bool reverse, int64_t first, int64_t last, F f) {
+  const int64_t starts = first == 0 ? 1 : 0;
+  if (starts) f(1, reverse ? s.steps - 1 : 0, -1);
+  const int64_t rest = last - first - starts;  // steps whose previous state is in y
+  if (rest == 0) return;
+  const int64_t time = reverse ? s.steps - last : first + starts;
+  f(rest, time, reverse ? time + 1 : time - 1);
 }
 
 }  // namespace fusedrnn

@@ -1,8 +1,10 @@
+#include <optional>
+
 #include "cells.hpp"
+#include "frozen.hpp"
 #include "gemm.hpp"
 #include "pack.hpp"
 #include "sequence.hpp"
-#include "stepper.hpp"
 
 namespace fusedrnn {
 namespace {
@@ -66,14 +68,12 @@ void gru_step(const KernelTable<T>& k, const PackedGru<T>& packed, GruForwardSte
 }
 
 template <class T>
-void gru_forward(const GruForward<T>& p) {
+void gru_forward(const GruForward<T>& p, const PackedGru<T>& packed, const KernelTable<T>& k) {
   const int64_t T_ = p.shape.steps, N = p.shape.batch, I = p.shape.inputs, H = p.shape.hidden;
-  const KernelTable<T>& k = kernels<T>();
   const bool after = p.reset_after;
   const int G = after ? 4 : 3;  // values kept per unit
   const int64_t phases = after ? 1 : 2;
   Scratch scratch;
-  const PackedGru<T> packed(scratch, I, H, after, p.weight_ih, p.weight_hh, p.bias_ih, p.bias_hh, k.lanes);
   const T* const h0 = p.h0 ? p.h0 : scratch.zeros<T>(N * H);
   T* const reset_h = after ? nullptr : scratch.take<T>(N * H);
 
@@ -130,6 +130,42 @@ void gru_forward(const GruForward<T>& p) {
 }
 
 template <class T>
+void gru_forward(const GruForward<T>& p) {
+  const KernelTable<T>& k = kernels<T>();
+  Scratch scratch;
+  const PackedGru<T> packed(scratch, p.shape.inputs, p.shape.hidden, p.reset_after, p.weight_ih, p.weight_hh, p.bias_ih,
+                            p.bias_hh, k.lanes);
+  gru_forward(p, packed, k);
+}
+
+// What forward would have kept of some rows of several steps, [rows, 4H or 3H], again. With all the states known they
+// do not depend on each other.
+template <class T>
+void gru_recompute(const KernelTable<T>& k, const PackedGru<T>& packed, int64_t rows, int64_t I, int64_t H, const T* x,
+                   const T* h_prev, T* kept) {
+  const int64_t G = (packed.after ? 4 : 3) * H;
+  parallel_rows(rows, 6.0 * double(rows) * double((I + H) * H), [&](int64_t a, int64_t b) {
+    Scratch scratch;
+    T* const reset_h = packed.after ? nullptr : scratch.take<T>((b - a) * H);
+    GruForwardStep<T> step{};
+    step.rows = b - a;
+    step.units = H;
+    step.x = {x + a * I, I, packed.ih, I};
+    step.h = {h_prev + a * H, H, packed.hh, H};
+    step.bias = packed.bias;
+    step.finish = true;
+    step.keep = true;
+    step.partial = step.gates = kept + a * G;
+    step.partial_stride = step.gates_stride = G;
+    step.h_prev = h_prev + a * H;
+    step.h_prev_stride = H;
+    step.y = scratch.take<T>((b - a) * H);
+    step.y_stride = H;
+    for (int64_t phase = 0; phase < (packed.after ? 1 : 2); ++phase) gru_step(k, packed, step, reset_h, phase);
+  });
+}
+
+template <class T>
 void gru_backward(const GruBackward<T>& p) {
   const int64_t T_ = p.shape.steps, N = p.shape.batch, I = p.shape.inputs, H = p.shape.hidden;
   const KernelTable<T>& k = kernels<T>();
@@ -167,9 +203,17 @@ void gru_backward(const GruBackward<T>& p) {
   T* const bias_hh = scratch.zeros<T>(D);
   T* const carry = p.dh0;  // what passes by the weights from step to step
   copy_or_zero(carry, p.dh_n, N * H);
+  std::optional<PackedGru<T>> forward_weights;
+  if (p.recompute) forward_weights.emplace(scratch, I, H, after, p.weight_ih, p.weight_hh, p.bias_ih, p.bias_hh, lanes);
+  T* const recomputed = p.recompute ? scratch.take<T>(order.block() * N * G) : nullptr;
 
   for (int64_t last = T_; last > 0;) {
     const int64_t first = std::max<int64_t>(0, last - order.block()), from = order.time_from(first, last);
+    if (p.recompute)
+      for_previous_states(p.shape, p.reverse, first, last, [&](int64_t steps, int64_t time, int64_t before) {
+        gru_recompute(k, *forward_weights, steps * N, I, H, p.x + time * N * I, before < 0 ? h0 : p.y + before * N * H,
+                      recomputed + (time - from) * N * G);
+      });
     const double flops = 6.0 * double((last - first) * N) * double(HH);
     sharing.walk_phases(first, last, phases, flops, [&](int64_t index, int64_t phase, int64_t a, int64_t b, Part part) {
       const int64_t s = last - 1 - (index - first), t = order.time(s);
@@ -182,7 +226,7 @@ void gru_backward(const GruBackward<T>& p) {
       step.dgates_next = {following + a * S + H, S, packed_hh, s == T_ - 1 ? 0 : D};
       step.dy = p.dy ? p.dy + (t * N + a) * H : nullptr;
       step.dy_stride = H;
-      step.gates = p.reserve + (t * N + a) * G;
+      step.gates = p.recompute ? recomputed + ((t - from) * N + a) * G : p.reserve + (t * N + a) * G;
       step.gates_stride = G;
       step.h_prev = h_prev;
       step.h_prev_stride = H;
@@ -210,9 +254,10 @@ void gru_backward(const GruBackward<T>& p) {
     });
     const int64_t rows = (last - first) * N;
     std::vector<OuterProduct<T>> outers{{rows, p.x + from * N * I, I, dgates, S, 3 * H, sums_ih, bias_ih}};
-    for_previous_states(
-        p.shape, p.reverse, first, last, from, h0, p.y, dgates, S,
-        [&](int64_t n, const T* h, const T* d) { outers.push_back({n, h, H, d + H, S, D, sums_hh, bias_hh}); });
+    for_previous_states(p.shape, p.reverse, first, last, [&](int64_t steps, int64_t time, int64_t before) {
+      outers.push_back({steps * N, before < 0 ? h0 : p.y + before * N * H, H, dgates + (time - from) * N * S + H, S, D,
+                        sums_hh, bias_hh});
+    });
     if (!after) outers.push_back({rows, reset_h, H, dgates, S, H, sums_hn, nullptr});
     const AffineStep<T> dx{
         rows, I, {}, {dgates, S, packed_ih, 3 * H}, nullptr, false, p.dx ? p.dx + from * N * I : nullptr, I};
@@ -236,15 +281,27 @@ void gru_backward(const GruBackward<T>& p) {
 }
 
 template <class T>
-class GruStepper final : public Stepper<T> {
+class FrozenGru final : public Frozen<T> {
  public:
-  GruStepper(int64_t N, int64_t I, int64_t H, bool reset_after, const T* weight_ih, const T* weight_hh,
-             const T* bias_ih, const T* bias_hh)
-      : Stepper<T>(N, I, H),
+  FrozenGru(int64_t N, int64_t I, int64_t H, bool reset_after, const T* weight_ih, const T* weight_hh, const T* bias_ih,
+            const T* bias_hh)
+      : Frozen<T>(N, I, H),
         kernels_(kernels<T>()),
         packed_(this->memory_, I, H, reset_after, weight_ih, weight_hh, bias_ih, bias_hh, kernels_.lanes),
         gates_(this->memory_.template take<T>(N * 4 * H)),
         reset_h_(this->memory_.template take<T>(N * H)) {}
+
+  void sequence(const Sequence<T>& s) const override {
+    GruForward<T> p{};
+    p.shape = {s.steps, s.batch, this->inputs, this->hidden};
+    p.reset_after = packed_.after;
+    p.reverse = s.reverse;
+    p.x = s.x;
+    p.h0 = s.h0;
+    p.y = s.y;
+    p.h_n = s.h_n;
+    gru_forward(p, packed_, kernels_);
+  }
 
  private:
   void advance(const T* x, const T* h_prev, T* h) override {
@@ -272,15 +329,15 @@ class GruStepper final : public Stepper<T> {
 };
 
 template <class T>
-std::unique_ptr<Stepper<T>> gru_stepper(int64_t N, int64_t I, int64_t H, bool reset_after, const T* weight_ih,
-                                        const T* weight_hh, const T* bias_ih, const T* bias_hh) {
-  return std::make_unique<GruStepper<T>>(N, I, H, reset_after, weight_ih, weight_hh, bias_ih, bias_hh);
+std::unique_ptr<Frozen<T>> frozen_gru(int64_t N, int64_t I, int64_t H, bool reset_after, const T* weight_ih,
+                                      const T* weight_hh, const T* bias_ih, const T* bias_hh) {
+  return std::make_unique<FrozenGru<T>>(N, I, H, reset_after, weight_ih, weight_hh, bias_ih, bias_hh);
 }
 
-template std::unique_ptr<Stepper<float>> gru_stepper(int64_t, int64_t, int64_t, bool, const float*, const float*,
-                                                     const float*, const float*);
-template std::unique_ptr<Stepper<double>> gru_stepper(int64_t, int64_t, int64_t, bool, const double*, const double*,
-                                                      const double*, const double*);
+template std::unique_ptr<Frozen<float>> frozen_gru(int64_t, int64_t, int64_t, bool, const float*, const float*,
+                                                   const float*, const float*);
+template std::unique_ptr<Frozen<double>> frozen_gru(int64_t, int64_t, int64_t, bool, const double*, const double*,
+                                                    const double*, const double*);
 template void gru_forward(const GruForward<float>&);
 template void gru_forward(const GruForward<double>&);
 template void gru_backward(const GruBackward<float>&);

@@ -1,8 +1,10 @@
+#include <optional>
+
 #include "cells.hpp"
+#include "frozen.hpp"
 #include "gemm.hpp"
 #include "pack.hpp"
 #include "sequence.hpp"
-#include "stepper.hpp"
 
 namespace fusedrnn {
 
@@ -26,15 +28,14 @@ struct PackedLstm {
 };
 
 template <class T>
-void lstm_forward(const LstmForward<T>& p) {
+void lstm_forward(const LstmForward<T>& p, const PackedLstm<T>& packed, const KernelTable<T>& k) {
   const int64_t T_ = p.shape.steps, N = p.shape.batch, I = p.shape.inputs, H = p.shape.hidden;
-  const KernelTable<T>& k = kernels<T>();
   Scratch scratch;
-  const PackedLstm<T> packed(scratch, I, H, p.weight_ih, p.weight_hh, p.bias_ih, p.bias_hh, k.lanes);
   const T* const h0 = p.h0 ? p.h0 : scratch.zeros<T>(N * H);
   const T* const c0 = p.c0 ? p.c0 : scratch.zeros<T>(N * H);
 
   const bool keep = p.reserve != nullptr, separate = input_product_first(p.shape);
+  const int64_t R = p.recompute ? H : 5 * H;  // elements of a reserve row, of which c is the last H
   const Sharing sharing(p.shape, 4, separate ? H : I + H, sizeof(T));
   const SpreadRows<T> x_rows(scratch, N, I, !sharing.by_units()), h_rows(scratch, N, H, !sharing.by_units());
   const Steps order(p.shape, p.reverse, 4 * H);
@@ -47,7 +48,7 @@ void lstm_forward(const LstmForward<T>& p) {
   for (int64_t first = 0; first < T_; first += block) {
     const int64_t last = std::min(T_, first + block), from = order.time_from(first, last);
     const auto sums_at = [&](int64_t t) { return sums + (separate ? t - from : 0) * N * sums_stride; };
-    const auto reserve_at = [&](int64_t t, int64_t a) { return p.reserve + (t * N + a) * 5 * H; };
+    const auto reserve_at = [&](int64_t t, int64_t a) { return p.reserve + (t * N + a) * R; };
     if (separate)
       parallel_rows((last - first) * N, 8.0 * double((last - first) * N) * double(I * H), [&](int64_t a, int64_t b) {
         LstmForwardStep<T> step{};
@@ -70,14 +71,14 @@ void lstm_forward(const LstmForward<T>& p) {
       step.h = h_rows.operand((s == 0 ? h0 : p.y + before * N * H) + a * H, a, b - a, packed.hh);
       step.bias = separate ? nullptr : packed.bias;
       step.finish = true;
-      step.keep = keep;
+      step.keep = keep && !p.recompute;
       step.partial = sums_at(t) + a * sums_stride;
       step.partial_stride = sums_stride;
-      step.gates = keep ? reserve_at(t, a) : nullptr;
-      step.gates_stride = 5 * H;
-      step.c = keep ? step.gates + 4 * H : p.c_n + a * H;
-      step.c_stride = keep ? 5 * H : H;
-      step.c_prev = s == 0 ? (keep ? c0 : p.c_n) + a * H : keep ? reserve_at(before, a) + 4 * H : step.c;
+      step.gates = step.keep ? reserve_at(t, a) : nullptr;
+      step.gates_stride = R;
+      step.c = keep ? reserve_at(t, a) + R - H : p.c_n + a * H;
+      step.c_stride = keep ? R : H;
+      step.c_prev = s == 0 ? (keep ? c0 : p.c_n) + a * H : keep ? reserve_at(before, a) + R - H : step.c;
       step.c_prev_stride = s == 0 ? H : step.c_stride;
       step.y = p.y + (t * N + a) * H;
       step.y_stride = H;
@@ -87,7 +88,42 @@ void lstm_forward(const LstmForward<T>& p) {
   const int64_t end = order.time(T_ - 1);
   copy(p.h_n, p.y + end * N * H, N * H);
   if (keep)
-    for (int64_t n = 0; n < N; ++n) copy(p.c_n + n * H, p.reserve + (end * N + n) * 5 * H + 4 * H, H);
+    for (int64_t n = 0; n < N; ++n) copy(p.c_n + n * H, p.reserve + (end * N + n + 1) * R - H, H);
+}
+
+template <class T>
+void lstm_forward(const LstmForward<T>& p) {
+  const KernelTable<T>& k = kernels<T>();
+  Scratch scratch;
+  const PackedLstm<T> packed(scratch, p.shape.inputs, p.shape.hidden, p.weight_ih, p.weight_hh, p.bias_ih, p.bias_hh,
+                             k.lanes);
+  lstm_forward(p, packed, k);
+}
+
+// What forward would have kept of some rows of several steps, [rows, 5H], again; c_prev has rows of H. With all the
+// states known they do not depend on each other.
+template <class T>
+void lstm_recompute(const KernelTable<T>& k, const PackedLstm<T>& packed, int64_t rows, int64_t I, int64_t H,
+                    const T* x, const T* h_prev, const T* c_prev, T* kept) {
+  parallel_rows(rows, 8.0 * double(rows) * double((I + H) * H), [&](int64_t a, int64_t b) {
+    Scratch scratch;
+    LstmForwardStep<T> step{};
+    step.rows = b - a;
+    step.units = H;
+    step.x = {x + a * I, I, packed.ih, I};
+    step.h = {h_prev + a * H, H, packed.hh, H};
+    step.bias = packed.bias;
+    step.finish = true;
+    step.keep = true;
+    step.partial = step.gates = kept + a * 5 * H;
+    step.partial_stride = step.gates_stride = step.c_stride = 5 * H;
+    step.c = step.gates + 4 * H;
+    step.c_prev = c_prev + a * H;
+    step.c_prev_stride = H;
+    step.y = scratch.take<T>((b - a) * H);
+    step.y_stride = H;
+    k.lstm_forward(step);
+  });
 }
 
 template <class T>
@@ -112,9 +148,18 @@ void lstm_backward(const LstmBackward<T>& p) {
   T* const sums_hh = outer_sums<T>(scratch, H, G);
   T* const bias_sums = scratch.zeros<T>(G);
   copy_or_zero(p.dc0, p.dc_n, N * H);  // dc of the running step lives here
+  std::optional<PackedLstm<T>> forward_weights;
+  if (p.recompute) forward_weights.emplace(scratch, I, H, p.weight_ih, p.weight_hh, p.bias_ih, p.bias_hh, lanes);
+  T* const recomputed = p.recompute ? scratch.take<T>(order.block() * N * 5 * H) : nullptr;
 
   for (int64_t last = T_; last > 0;) {
     const int64_t first = std::max<int64_t>(0, last - order.block()), from = order.time_from(first, last);
+    if (p.recompute)
+      for_previous_states(p.shape, p.reverse, first, last, [&](int64_t steps, int64_t time, int64_t before) {
+        const bool starts = before < 0;
+        lstm_recompute(k, *forward_weights, steps * N, I, H, p.x + time * N * I, starts ? h0 : p.y + before * N * H,
+                       starts ? c0 : p.reserve + before * N * H, recomputed + (time - from) * N * 5 * H);
+      });
     const double flops = 8.0 * double((last - first) * N) * double(H * H);
     sharing.walk(first, last, flops, [&](int64_t index, int64_t a, int64_t b, Part part) {
       const int64_t s = last - 1 - (index - first), t = order.time(s);
@@ -127,12 +172,13 @@ void lstm_backward(const LstmBackward<T>& p) {
       step.dy = p.dy ? p.dy + (t * N + a) * H : nullptr;
       step.dy_stride = H;
       step.dh_n = s == T_ - 1 && p.dh_n ? p.dh_n + a * H : nullptr;
-      step.gates = p.reserve + (t * N + a) * 5 * H;
+      step.gates = p.recompute ? recomputed + ((t - from) * N + a) * 5 * H : p.reserve + (t * N + a) * 5 * H;
       step.gates_stride = 5 * H;
       step.c = step.gates + 4 * H;
       step.c_stride = 5 * H;
-      step.c_prev = s == 0 ? c0 + a * H : p.reserve + (order.time(s - 1) * N + a) * 5 * H + 4 * H;
-      step.c_prev_stride = s == 0 ? H : 5 * H;
+      const int64_t R = p.recompute ? H : 5 * H;
+      step.c_prev = s == 0 ? c0 + a * H : p.reserve + (order.time(s - 1) * N + a + 1) * R - H;
+      step.c_prev_stride = s == 0 ? H : R;
       step.dc = p.dc0 + a * H;
       step.dc_stride = H;
       step.dgates = dgates + ((t - from) * N + a) * D;
@@ -140,9 +186,10 @@ void lstm_backward(const LstmBackward<T>& p) {
       k.lstm_backward(step);
     });
     std::vector<OuterProduct<T>> outers{{(last - first) * N, p.x + from * N * I, I, dgates, D, G, sums_ih, bias_sums}};
-    for_previous_states(
-        p.shape, p.reverse, first, last, from, h0, p.y, dgates, D,
-        [&](int64_t rows, const T* h, const T* d) { outers.push_back({rows, h, H, d, D, G, sums_hh, nullptr}); });
+    for_previous_states(p.shape, p.reverse, first, last, [&](int64_t steps, int64_t time, int64_t before) {
+      outers.push_back({steps * N, before < 0 ? h0 : p.y + before * N * H, H, dgates + (time - from) * N * D, D, G,
+                        sums_hh, nullptr});
+    });
     const AffineStep<T> dx{
         (last - first) * N, I, {}, {dgates, D, packed_ih, G}, nullptr, false, p.dx ? p.dx + from * N * I : nullptr, I};
     gradient_products(outers, p.dx ? &dx : nullptr);
@@ -157,17 +204,31 @@ void lstm_backward(const LstmBackward<T>& p) {
 }
 
 template <class T>
-class LstmStepper final : public Stepper<T> {
+class FrozenLstm final : public Frozen<T> {
  public:
-  LstmStepper(int64_t N, int64_t I, int64_t H, const T* weight_ih, const T* weight_hh, const T* bias_ih,
-              const T* bias_hh)
-      : Stepper<T>(N, I, H),
+  FrozenLstm(int64_t N, int64_t I, int64_t H, const T* weight_ih, const T* weight_hh, const T* bias_ih,
+             const T* bias_hh)
+      : Frozen<T>(N, I, H),
         kernels_(kernels<T>()),
         packed_(this->memory_, I, H, weight_ih, weight_hh, bias_ih, bias_hh, kernels_.lanes),
         sums_(this->memory_.template take<T>(N * 4 * H)),
         c_(this->memory_.template zeros<T>(N * H)) {}
 
   T* c() override { return c_; }
+  bool has_c() const override { return true; }
+
+  void sequence(const Sequence<T>& s) const override {
+    LstmForward<T> p{};
+    p.shape = {s.steps, s.batch, this->inputs, this->hidden};
+    p.reverse = s.reverse;
+    p.x = s.x;
+    p.h0 = s.h0;
+    p.c0 = s.c0;
+    p.y = s.y;
+    p.h_n = s.h_n;
+    p.c_n = s.c_n;
+    lstm_forward(p, packed_, kernels_);
+  }
 
  private:
   void advance(const T* x, const T* h_prev, T* h) override {
@@ -195,15 +256,15 @@ class LstmStepper final : public Stepper<T> {
 };
 
 template <class T>
-std::unique_ptr<Stepper<T>> lstm_stepper(int64_t N, int64_t I, int64_t H, const T* weight_ih, const T* weight_hh,
-                                         const T* bias_ih, const T* bias_hh) {
-  return std::make_unique<LstmStepper<T>>(N, I, H, weight_ih, weight_hh, bias_ih, bias_hh);
+std::unique_ptr<Frozen<T>> frozen_lstm(int64_t N, int64_t I, int64_t H, const T* weight_ih, const T* weight_hh,
+                                       const T* bias_ih, const T* bias_hh) {
+  return std::make_unique<FrozenLstm<T>>(N, I, H, weight_ih, weight_hh, bias_ih, bias_hh);
 }
 
-template std::unique_ptr<Stepper<float>> lstm_stepper(int64_t, int64_t, int64_t, const float*, const float*,
-                                                      const float*, const float*);
-template std::unique_ptr<Stepper<double>> lstm_stepper(int64_t, int64_t, int64_t, const double*, const double*,
-                                                       const double*, const double*);
+template std::unique_ptr<Frozen<float>> frozen_lstm(int64_t, int64_t, int64_t, const float*, const float*, const float*,
+                                                    const float*);
+template std::unique_ptr<Frozen<double>> frozen_lstm(int64_t, int64_t, int64_t, const double*, const double*,
+                                                     const double*, const double*);
 template void lstm_forward(const LstmForward<float>&);
 template void lstm_forward(const LstmForward<double>&);
 template void lstm_backward(const LstmBackward<float>&);

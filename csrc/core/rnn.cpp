@@ -1,8 +1,8 @@
 #include "cells.hpp"
+#include "frozen.hpp"
 #include "gemm.hpp"
 #include "pack.hpp"
 #include "sequence.hpp"
-#include "stepper.hpp"
 
 namespace fusedrnn {
 
@@ -24,11 +24,9 @@ struct PackedRnn {
 };
 
 template <class T>
-void rnn_forward(const RnnForward<T>& p) {
+void rnn_forward(const RnnForward<T>& p, const PackedRnn<T>& packed, const KernelTable<T>& k) {
   const int64_t T_ = p.shape.steps, N = p.shape.batch, I = p.shape.inputs, H = p.shape.hidden;
-  const KernelTable<T>& k = kernels<T>();
   Scratch scratch;
-  const PackedRnn<T> packed(scratch, I, H, p.weight_ih, p.weight_hh, p.bias_ih, p.bias_hh, k.lanes);
   const T* const h0 = p.h0 ? p.h0 : scratch.zeros<T>(N * H);
   const bool separate = input_product_first(p.shape);
   const Sharing sharing(p.shape, 1, separate ? H : I + H, sizeof(T));
@@ -70,6 +68,15 @@ void rnn_forward(const RnnForward<T>& p) {
 }
 
 template <class T>
+void rnn_forward(const RnnForward<T>& p) {
+  const KernelTable<T>& k = kernels<T>();
+  Scratch scratch;
+  const PackedRnn<T> packed(scratch, p.shape.inputs, p.shape.hidden, p.weight_ih, p.weight_hh, p.bias_ih, p.bias_hh,
+                            k.lanes);
+  rnn_forward(p, packed, k);
+}
+
+template <class T>
 void rnn_backward(const RnnBackward<T>& p) {
   const int64_t T_ = p.shape.steps, N = p.shape.batch, I = p.shape.inputs, H = p.shape.hidden;
   const KernelTable<T>& k = kernels<T>();
@@ -108,9 +115,10 @@ void rnn_backward(const RnnBackward<T>& p) {
                       .dz_stride = H});
     });
     std::vector<OuterProduct<T>> outers{{(last - first) * N, p.x + from * N * I, I, dz, H, H, sums_ih, bias_sums}};
-    for_previous_states(
-        p.shape, p.reverse, first, last, from, h0, p.y, dz, H,
-        [&](int64_t rows, const T* h, const T* d) { outers.push_back({rows, h, H, d, H, H, sums_hh, nullptr}); });
+    for_previous_states(p.shape, p.reverse, first, last, [&](int64_t steps, int64_t time, int64_t before) {
+      outers.push_back(
+          {steps * N, before < 0 ? h0 : p.y + before * N * H, H, dz + (time - from) * N * H, H, H, sums_hh, nullptr});
+    });
     const AffineStep<T> dx{
         (last - first) * N, I, {}, {dz, H, packed_ih, H}, nullptr, false, p.dx ? p.dx + from * N * I : nullptr, I};
     gradient_products(outers, p.dx ? &dx : nullptr);
@@ -125,14 +133,26 @@ void rnn_backward(const RnnBackward<T>& p) {
 }
 
 template <class T>
-class RnnStepper final : public Stepper<T> {
+class FrozenRnn final : public Frozen<T> {
  public:
-  RnnStepper(int64_t N, int64_t I, int64_t H, bool relu, const T* weight_ih, const T* weight_hh, const T* bias_ih,
-             const T* bias_hh)
-      : Stepper<T>(N, I, H),
+  FrozenRnn(int64_t N, int64_t I, int64_t H, bool relu, const T* weight_ih, const T* weight_hh, const T* bias_ih,
+            const T* bias_hh)
+      : Frozen<T>(N, I, H),
         kernels_(kernels<T>()),
         packed_(this->memory_, I, H, weight_ih, weight_hh, bias_ih, bias_hh, kernels_.lanes),
         relu_(relu) {}
+
+  void sequence(const Sequence<T>& s) const override {
+    RnnForward<T> p{};
+    p.shape = {s.steps, s.batch, this->inputs, this->hidden};
+    p.relu = relu_;
+    p.reverse = s.reverse;
+    p.x = s.x;
+    p.h0 = s.h0;
+    p.y = s.y;
+    p.h_n = s.h_n;
+    rnn_forward(p, packed_, kernels_);
+  }
 
  private:
   void advance(const T* x, const T* h_prev, T* h) override {
@@ -155,15 +175,15 @@ class RnnStepper final : public Stepper<T> {
 };
 
 template <class T>
-std::unique_ptr<Stepper<T>> rnn_stepper(int64_t N, int64_t I, int64_t H, bool relu, const T* weight_ih,
-                                        const T* weight_hh, const T* bias_ih, const T* bias_hh) {
-  return std::make_unique<RnnStepper<T>>(N, I, H, relu, weight_ih, weight_hh, bias_ih, bias_hh);
+std::unique_ptr<Frozen<T>> frozen_rnn(int64_t N, int64_t I, int64_t H, bool relu, const T* weight_ih,
+                                      const T* weight_hh, const T* bias_ih, const T* bias_hh) {
+  return std::make_unique<FrozenRnn<T>>(N, I, H, relu, weight_ih, weight_hh, bias_ih, bias_hh);
 }
 
-template std::unique_ptr<Stepper<float>> rnn_stepper(int64_t, int64_t, int64_t, bool, const float*, const float*,
-                                                     const float*, const float*);
-template std::unique_ptr<Stepper<double>> rnn_stepper(int64_t, int64_t, int64_t, bool, const double*, const double*,
-                                                      const double*, const double*);
+template std::unique_ptr<Frozen<float>> frozen_rnn(int64_t, int64_t, int64_t, bool, const float*, const float*,
+                                                   const float*, const float*);
+template std::unique_ptr<Frozen<double>> frozen_rnn(int64_t, int64_t, int64_t, bool, const double*, const double*,
+                                                    const double*, const double*);
 template void rnn_forward(const RnnForward<float>&);
 template void rnn_forward(const RnnForward<double>&);
 template void rnn_backward(const RnnBackward<float>&);

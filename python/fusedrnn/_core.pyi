@@ -52,6 +52,7 @@ def lstm_forward(
     bias_hh: Array | None,
     reverse: bool,
     training: bool,
+    recompute: bool,
 ) -> tuple[Array, Array, Array, Array | None]: ...
 def lstm_backward(
     dy: Array | None,
@@ -63,8 +64,11 @@ def lstm_backward(
     y: Array,
     weight_ih: Array,
     weight_hh: Array,
+    bias_ih: Array | None,
+    bias_hh: Array | None,
     reserve: Array,
     reverse: bool,
+    recompute: bool,
     input_grad: bool,
     dweight_ih: Array,
     dweight_hh: Array,
@@ -81,6 +85,7 @@ def gru_forward(
     reset_after: bool,
     reverse: bool,
     training: bool,
+    recompute: bool,
 ) -> tuple[Array, Array, Array | None]: ...
 def gru_backward(
     dy: Array | None,
@@ -90,9 +95,12 @@ def gru_backward(
     y: Array,
     weight_ih: Array,
     weight_hh: Array,
+    bias_ih: Array | None,
+    bias_hh: Array | None,
     reserve: Array,
     reset_after: bool,
     reverse: bool,
+    recompute: bool,
     input_grad: bool,
     dweight_ih: Array,
     dweight_hh: Array,
@@ -156,14 +164,20 @@ def num_threads() -> int: ...
 def set_num_threads(n: int) -> None: ...
 def math_sweep(name: str, x: Array) -> Array: ...
 
-class StreamFloat32:
+class FrozenFloat32:
     def __init__(self, cell: str, option: str, batch: int, layers: list[list[Array | None]]) -> None: ...
+    def sequence(
+        self, index: int, x: Array, h0: Array | None, c0: Array | None, reverse: bool
+    ) -> tuple[Array, Array, Array | None]: ...
     def step(self, x: Array) -> Array: ...
     def state(self) -> tuple[Array, Array | None]: ...
     def set_state(self, h: Array, c: Array | None) -> None: ...
 
-class StreamFloat64:
+class FrozenFloat64:
     def __init__(self, cell: str, option: str, batch: int, layers: list[list[Array | None]]) -> None: ...
+    def sequence(
+        self, index: int, x: Array, h0: Array | None, c0: Array | None, reverse: bool
+    ) -> tuple[Array, Array, Array | None]: ...
     def step(self, x: Array) -> Array: ...
     def state(self) -> tuple[Array, Array | None]: ...
     def set_state(self, h: Array, c: Array | None) -> None: ...

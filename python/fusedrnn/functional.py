@@ -36,7 +36,8 @@ class Reserve:
     """What backward needs from a forward call.
 
     ``buffer`` holds activated gates: LSTM [T, N, 5H] (i, f, g, o, c), GRU [T, N, 4H] (r, z, n, W_hn h + b_hn) or,
-    reset before, [T, N, 3H]; RNN [T, N, 0]. Its layout is the same on every instruction set.
+    reset before, [T, N, 3H]; RNN [T, N, 0]. With recompute LSTM [T, N, H] (c) and GRU [T, N, 0]. Its layout is the
+    same on every instruction set.
     """
 
     cell: str
@@ -65,6 +66,8 @@ def _reserve(
 ) -> Reserve | None:
     if buffer is None:
         return None
+    if options.get("recompute"):
+        arrays = {**arrays, "bias_ih": biases[0], "bias_hh": biases[1]}
     digests = _digests(arrays) if os.environ.get("FUSEDRNN_CHECK") == "1" else {}
     return Reserve(cell, buffer, arrays, biases, options, digests)
 
@@ -174,6 +177,7 @@ def lstm_forward(
     *,
     reverse: bool = False,
     training: bool = True,
+    recompute: bool = False,
 ) -> tuple[Array, Array, Array, Reserve | None]:
     """LSTM with forget gate (Hochreiter and Schmidhuber 1997; Gers et al. 2000), gates i, f, g, o.
 
@@ -184,6 +188,8 @@ def lstm_forward(
         x: [T, N, I]. h0, c0: [N, H], or None for zeros.
         weight_ih: [4H, I]. weight_hh: [4H, H]. bias_ih, bias_hh: [4H] or None.
         reverse, training: as ``rnn_forward``.
+        recompute: keep c alone, a fifth of the memory, and let backward compute the gates once more: the same bits,
+            for about a third more time.
 
     Returns:
         y [T, N, H], h_n [N, H], c_n [N, H], reserve.
@@ -191,9 +197,12 @@ def lstm_forward(
     Raises:
         TypeError, ValueError: as ``rnn_forward``.
     """
-    y, h_n, c_n, buffer = _core.lstm_forward(x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, reverse, training)
+    y, h_n, c_n, buffer = _core.lstm_forward(
+        x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, reverse, training, recompute
+    )
     arrays = {"x": x, "h0": h0, "c0": c0, "y": y, "weight_ih": weight_ih, "weight_hh": weight_hh}
-    return y, h_n, c_n, _reserve("lstm", buffer, arrays, (bias_ih, bias_hh), reverse=reverse)
+    reserve = _reserve("lstm", buffer, arrays, (bias_ih, bias_hh), reverse=reverse, recompute=recompute)
+    return y, h_n, c_n, reserve
 
 
 def lstm_backward(
@@ -210,8 +219,8 @@ def lstm_backward(
     a = r.arrays
     parameters = _parameter_gradients(r, accumulate)
     dx, dh0, dc0 = _core.lstm_backward(
-        dy, dh_n, dc_n, a["x"], a["h0"], a["c0"], a["y"], a["weight_ih"], a["weight_hh"], r.buffer,
-        r.options["reverse"], input_grad, *parameters,
+        dy, dh_n, dc_n, a["x"], a["h0"], a["c0"], a["y"], a["weight_ih"], a["weight_hh"], r.biases[0], r.biases[1], r.buffer,
+        r.options["reverse"], r.options["recompute"], input_grad, *parameters,
     )  # fmt: skip
     return LstmGradients(dx, dh0, dc0, *parameters)
 
@@ -227,6 +236,7 @@ def gru_forward(
     reset_after: bool = True,
     reverse: bool = False,
     training: bool = True,
+    recompute: bool = False,
 ) -> tuple[Array, Array, Reserve | None]:
     """GRU (Cho et al. 2014), gates r, z, n: h_t = (1 - z) n + z h_(t-1), r and z sigmoid.
 
@@ -237,6 +247,8 @@ def gru_forward(
         x: [T, N, I]. h0: [N, H], or None for zeros.
         weight_ih: [3H, I]. weight_hh: [3H, H]. bias_ih, bias_hh: [3H] or None.
         reverse, training: as ``rnn_forward``.
+        recompute: keep nothing but y, and let backward compute the gates once more: the same bits, for about a third
+            more time.
 
     Returns:
         y [T, N, H], h_n [N, H], reserve.
@@ -244,9 +256,12 @@ def gru_forward(
     Raises:
         TypeError, ValueError: as ``rnn_forward``.
     """
-    y, h_n, buffer = _core.gru_forward(x, h0, weight_ih, weight_hh, bias_ih, bias_hh, reset_after, reverse, training)
+    y, h_n, buffer = _core.gru_forward(
+        x, h0, weight_ih, weight_hh, bias_ih, bias_hh, reset_after, reverse, training, recompute
+    )
     arrays = {"x": x, "h0": h0, "y": y, "weight_ih": weight_ih, "weight_hh": weight_hh}
-    reserve = _reserve("gru", buffer, arrays, (bias_ih, bias_hh), reset_after=reset_after, reverse=reverse)
+    options = {"reset_after": reset_after, "reverse": reverse, "recompute": recompute}
+    reserve = _reserve("gru", buffer, arrays, (bias_ih, bias_hh), **options)
     return y, h_n, reserve
 
 
@@ -263,7 +278,7 @@ def gru_backward(
     a = r.arrays
     parameters = _parameter_gradients(r, accumulate)
     dx, dh0 = _core.gru_backward(
-        dy, dh_n, a["x"], a["h0"], a["y"], a["weight_ih"], a["weight_hh"], r.buffer,
-        r.options["reset_after"], r.options["reverse"], input_grad, *parameters,
+        dy, dh_n, a["x"], a["h0"], a["y"], a["weight_ih"], a["weight_hh"], r.biases[0], r.biases[1], r.buffer,
+        r.options["reset_after"], r.options["reverse"], r.options["recompute"], input_grad, *parameters,
     )  # fmt: skip
     return GruGradients(dx, dh0, *parameters)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from fusedrnn.nn.cells import GRUCell, LSTMCell, RNNCell
+from fusedrnn.nn.frozen import Frozen, Stream
 from fusedrnn.nn.linear import Dropout, Embedding, Linear
 from fusedrnn.nn.losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
 from fusedrnn.nn.module import Module, Sequential
 from fusedrnn.nn.parameters import FlatParameters, Parameter
 from fusedrnn.nn.recurrent import GRU, LSTM, RNN
-from fusedrnn.nn.stream import Stream
 
 __all__ = [
     "GRU",
@@ -19,6 +19,7 @@ __all__ = [
     "Dropout",
     "Embedding",
     "FlatParameters",
+    "Frozen",
     "GRUCell",
     "LSTMCell",
     "Linear",

@@ -7,16 +7,17 @@ layer by layer, forward before reverse, whatever ``batch_first`` says.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from fusedrnn import functional
+from fusedrnn import _core, functional
 from fusedrnn.gradients import Array
+from fusedrnn.nn.frozen import Frozen, Stream
 from fusedrnn.nn.linear import Dropout
 from fusedrnn.nn.module import Module, as_generator
 from fusedrnn.nn.parameters import Parameter
-from fusedrnn.nn.stream import Stream
 
 State: TypeAlias = Any  # tuple of h (and c) of one layer and direction, each [N, H] or None
 
@@ -88,10 +89,20 @@ class _Recurrent(Module):
         """
         if self.bidirectional:
             raise ValueError("stream: expected a layer of one direction; a bidirectional one needs the whole sequence")
-        weights = [self._weights(index) for index in range(self.num_layers)]
-        return Stream(self.cell, self._stream_option(), batch, self.dtype, weights)
+        if batch < 1:
+            raise ValueError(f"batch: expected at least 1, got {batch}")
+        return Stream(self._packed(batch))
 
-    def _stream_option(self) -> str:
+    def freeze(self) -> Frozen:
+        """A copy for inference over whole sequences, weights packed once: see ``Frozen``."""
+        return Frozen(self, self._packed(0))
+
+    def _packed(self, batch: int) -> Any:
+        """All weights, packed for the instruction set in use: for steps of ``batch`` rows, and for sequences."""
+        make = _core.FrozenFloat32 if self.dtype == np.float32 else _core.FrozenFloat64
+        return make(self.cell, self._cell_option(), batch, [self._weights(i) for i in range(len(self._names))])
+
+    def _cell_option(self) -> str:
         return ""
 
     def _cell_forward(self, x: Array, state: State, weights: list[Any], reverse: bool) -> Any:
@@ -133,6 +144,18 @@ class _Recurrent(Module):
         return [tuple(None if a is None else a[i] for a in arrays) for i in range(rows)]
 
     def _forward(self, x: Any, states: State) -> tuple[Array, tuple[Array, ...]]:
+        def cell(index: int, x: Array, state: State, reverse: bool) -> Any:
+            return self._cell_forward(x, state, self._weights(index), reverse)
+
+        y, last, reserves = self._sequence(x, states, cell, self.dropout)
+        self._push((y.shape, reserves))
+        return self._as_given(y), last
+
+    def _sequence(
+        self, x: Any, states: State, cell: Callable[[int, Array, State, bool], Any], between: Callable[[Array], Array]
+    ) -> tuple[Array, tuple[Array, ...], list[Any]]:
+        """y, time first, the last states and the reserves of the whole stack. ``cell(index, x, state, reverse)`` is one
+        layer in one direction, (y, *last state, reserve); ``between`` applies to what passes from layer to layer."""
         order: tuple[int | str, ...] = ("N", "T") if self.batch_first else ("T", "N")
         x = self._time_major(self._checked("x", x, (*order, self.input_size)))
         initial = self._states(self.state_names, states, x.shape[1])
@@ -140,17 +163,16 @@ class _Recurrent(Module):
         final: list[tuple[Array, ...]] = []
         for layer in range(self.num_layers):
             if layer > 0:
-                x = self.dropout(x)
+                x = between(x)
             outputs = []
             for reverse in range(self.directions):
                 index = len(final)
-                y, *last, reserve = self._cell_forward(x, initial[index], self._weights(index), bool(reverse))
+                y, *last, reserve = cell(index, x, initial[index], bool(reverse))
                 outputs.append(y)
                 final.append(tuple(last))
                 reserves.append(reserve)
             x = outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=2)
-        self._push((x.shape, reserves))
-        return self._as_given(x), tuple(_stacked(part) for part in zip(*final, strict=True))
+        return x, tuple(_stacked(part) for part in zip(*final, strict=True)), reserves
 
     def _backward(self, dy: Any, dstates: State, input_grad: bool) -> tuple[Array | None, tuple[Array, ...]]:
         if not self._saved:
@@ -272,7 +294,7 @@ class RNN(_OneState):
         )  # fmt: skip
         self.nonlinearity = nonlinearity
 
-    def _stream_option(self) -> str:
+    def _cell_option(self) -> str:
         return self.nonlinearity
 
     def _cell_forward(self, x: Array, state: State, weights: list[Any], reverse: bool) -> Any:
@@ -289,6 +311,7 @@ class LSTM(_Recurrent):
     """Long short-term memory with forget gate (Gers et al. 2000), gates i, f, g, o, as ``torch.nn.LSTM``.
 
     Args:
+        recompute: keep less for backward and compute the gates once more there: the same bits, about a third more time.
         forget_bias: if given, added to the forget gate's quarter of every ``bias_ih``, with that of ``bias_hh`` zero,
             so that a layer starts out remembering (Gers et al. 2000; Jozefowicz et al. 2015 advise 1).
         Others: as ``RNN``.
@@ -313,12 +336,14 @@ class LSTM(_Recurrent):
         bidirectional: bool = False,
         dtype: Any = "float32",
         rng: np.random.Generator | int | None = None,
+        recompute: bool = False,
         forget_bias: float | None = None,
     ) -> None:
         super().__init__(
             input_size, hidden_size, num_layers, bias=bias, batch_first=batch_first, dropout=dropout,
             bidirectional=bidirectional, dtype=dtype, rng=rng,
         )  # fmt: skip
+        self.recompute = recompute
         if forget_bias is None:
             return
         if not bias:
@@ -369,7 +394,9 @@ class LSTM(_Recurrent):
         return dx, (dh0, dc0)
 
     def _cell_forward(self, x: Array, state: State, weights: list[Any], reverse: bool) -> Any:
-        return functional.lstm_forward(x, *state, *weights, reverse=reverse, training=self.training)
+        return functional.lstm_forward(
+            x, *state, *weights, reverse=reverse, training=self.training, recompute=self.recompute
+        )
 
     def _cell_backward(self, dy: Array | None, dstate: State, reserve: Any, **options: Any) -> Any:
         return functional.lstm_backward(dy, dstate[0], dstate[1], reserve, **options)
@@ -380,7 +407,7 @@ class GRU(_OneState):
 
     Args:
         reset_after: the reset gate applies after the product with W_hn (PyTorch, cuDNN) rather than before (paper).
-        Others: as ``RNN``.
+        recompute: as ``LSTM``. Others: as ``RNN``.
 
     Parameters: as ``RNN`` with 3H rows.
     """
@@ -401,20 +428,22 @@ class GRU(_OneState):
         bidirectional: bool = False,
         dtype: Any = "float32",
         rng: np.random.Generator | int | None = None,
+        recompute: bool = False,
     ) -> None:
         super().__init__(
             input_size, hidden_size, num_layers, bias=bias, batch_first=batch_first, dropout=dropout,
             bidirectional=bidirectional, dtype=dtype, rng=rng,
         )  # fmt: skip
         self.reset_after = reset_after
+        self.recompute = recompute
 
-    def _stream_option(self) -> str:
+    def _cell_option(self) -> str:
         return "reset_after" if self.reset_after else "reset_before"
 
     def _cell_forward(self, x: Array, state: State, weights: list[Any], reverse: bool) -> Any:
         return functional.gru_forward(
             x, *state, *weights,
-            reset_after=self.reset_after, reverse=reverse, training=self.training,
+            reset_after=self.reset_after, reverse=reverse, training=self.training, recompute=self.recompute,
         )  # fmt: skip
 
     def _cell_backward(self, dy: Array | None, dstate: State, reserve: Any, **options: Any) -> Any:

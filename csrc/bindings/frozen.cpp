@@ -1,21 +1,22 @@
 #include <memory>
 #include <vector>
 
-#include "../core/stepper.hpp"
+#include "../core/frozen.hpp"
 #include "arrays.hpp"
 
 namespace fusedrnn::bindings {
 namespace {
 
-// A stack of layers, one time step a call. Not for two threads at once; the lock of the interpreter is held, for a step
-// takes microseconds.
+// The layers and directions of a stack, with their weights packed once: any of them over a sequence, or all one time
+// step a call. Steps are not for two threads at once; the lock of the interpreter is held, for they take microseconds.
 template <class T>
-class Stream {
+class FrozenStack {
  public:
   // layers: a list of (weight_ih, weight_hh, bias_ih, bias_hh); option: of the cell, "relu" or "reset_before".
-  Stream(const std::string& cell, const std::string& option, int64_t batch, const py::list& layers) {
+  // batch: of steps, 0 for sequences alone.
+  FrozenStack(const std::string& cell, const std::string& option, int64_t batch, const py::list& layers) {
     const int64_t gates = cell == "rnn" ? 1 : cell == "gru" ? 3 : 4;
-    if (batch < 1) throw py::value_error("batch: expected at least 1, got " + std::to_string(batch));
+    if (batch < 0) throw py::value_error("batch: expected at least 0, got " + std::to_string(batch));
     if (layers.empty()) throw py::value_error("layers: expected at least one");
     for (const py::handle& item : layers) {
       const auto parts = item.cast<py::sequence>();
@@ -29,11 +30,11 @@ class Stream {
       const T* const bias_ih = optional_input<T>(weights[2], "bias_ih", "the layer", {gates * H});
       const T* const bias_hh = optional_input<T>(weights[3], "bias_hh", "the layer", {gates * H});
       if (cell == "rnn")
-        layers_.push_back(rnn_stepper(batch, I, H, option == "relu", weight_ih, weight_hh, bias_ih, bias_hh));
+        layers_.push_back(frozen_rnn(batch, I, H, option == "relu", weight_ih, weight_hh, bias_ih, bias_hh));
       else if (cell == "gru")
-        layers_.push_back(gru_stepper(batch, I, H, option != "reset_before", weight_ih, weight_hh, bias_ih, bias_hh));
+        layers_.push_back(frozen_gru(batch, I, H, option != "reset_before", weight_ih, weight_hh, bias_ih, bias_hh));
       else
-        layers_.push_back(lstm_stepper(batch, I, H, weight_ih, weight_hh, bias_ih, bias_hh));
+        layers_.push_back(frozen_lstm(batch, I, H, weight_ih, weight_hh, bias_ih, bias_hh));
     }
   }
 
@@ -52,16 +53,45 @@ class Stream {
     return y;
   }
 
+  // y [T, N, H], h_n [N, H] and c_n of one layer and direction; c_n is None for a cell without.
+  py::tuple sequence(int64_t index, const py::object& x, const py::object& h0, const py::object& c0,
+                     bool reverse) const {
+    const Frozen<T>& layer = *layers_.at(std::size_t(index));
+    const py::array a = checked<T>(x, "x", "the weights");
+    require_ndim(a, "x", 3, "[T, N, I]");
+    Sequence<T> s{};
+    s.steps = a.shape(0);
+    s.batch = a.shape(1);
+    require_at_least_one(s.steps, "x", "a sequence length");
+    require_addressable({s.steps, s.batch, layer.hidden, 8, 8});
+    s.reverse = reverse;
+    s.x = input<T>(x, "x", "the weights", {s.steps, s.batch, layer.inputs});
+    s.h0 = optional_input<T>(h0, "h0", "the weights", {s.batch, layer.hidden});
+    s.c0 = optional_input<T>(c0, "c0", "the weights", {s.batch, layer.hidden});
+    auto y = empty<T>({s.steps, s.batch, layer.hidden}), h_n = empty<T>({s.batch, layer.hidden});
+    s.y = y.mutable_data();
+    s.h_n = h_n.mutable_data();
+    py::object c_n = py::none();
+    if (layer.has_c()) {
+      auto array = empty<T>({s.batch, layer.hidden});
+      s.c_n = array.mutable_data();
+      c_n = array;
+    }
+    without_gil([&] { layer.sequence(s); });
+    return py::make_tuple(y, h_n, c_n);
+  }
+
   // h and c [L, N, H]; c is None for a cell without.
   py::tuple state() {
-    return py::make_tuple(gathered([](auto& layer) { return layer.h(); }),
-                          layers_[0]->c() ? py::object(gathered([](auto& layer) { return layer.c(); })) : py::none());
+    return py::make_tuple(
+        gathered([](auto& layer) { return layer.h(); }),
+        layers_[0]->has_c() ? py::object(gathered([](auto& layer) { return layer.c(); })) : py::none());
   }
 
   void set_state(const py::object& h, const py::object& c) {
     const std::vector<int64_t> shape{int64_t(layers_.size()), layers_[0]->batch, layers_[0]->hidden};
     const T* const new_h = input<T>(h, "h", "the weights", shape);
-    const T* const new_c = layers_[0]->c() ? input<T>(c, "c", "the weights", shape) : nullptr;
+    const T* const new_c = layers_[0]->has_c() ? input<T>(c, "c", "the weights", shape) : nullptr;
     const int64_t size = shape[1] * shape[2];
     for (int64_t l = 0; l < shape[0]; ++l) {
       std::copy_n(new_h + l * size, size, layers_[std::size_t(l)]->h());
@@ -78,25 +108,26 @@ class Stream {
     return all;
   }
 
-  std::vector<std::unique_ptr<Stepper<T>>> layers_;
+  std::vector<std::unique_ptr<Frozen<T>>> layers_;
 };
 
 template <class T>
-void register_stream_of(py::module_& m, const char* name) {
+void register_frozen_of(py::module_& m, const char* name) {
   using namespace py::literals;
-  py::class_<Stream<T>>(m, name)
+  py::class_<FrozenStack<T>>(m, name)
       .def(py::init<const std::string&, const std::string&, int64_t, const py::list&>(), "cell"_a, "option"_a,
            "batch"_a, "layers"_a)
-      .def("step", &Stream<T>::step, "x"_a)
-      .def("state", &Stream<T>::state)
-      .def("set_state", &Stream<T>::set_state, "h"_a, "c"_a);
+      .def("sequence", &FrozenStack<T>::sequence, "index"_a, "x"_a, "h0"_a, "c0"_a, "reverse"_a)
+      .def("step", &FrozenStack<T>::step, "x"_a)
+      .def("state", &FrozenStack<T>::state)
+      .def("set_state", &FrozenStack<T>::set_state, "h"_a, "c"_a);
 }
 
 }  // namespace
 
-void register_stream(py::module_& m) {
-  register_stream_of<float>(m, "StreamFloat32");
-  register_stream_of<double>(m, "StreamFloat64");
+void register_frozen(py::module_& m) {
+  register_frozen_of<float>(m, "FrozenFloat32");
+  register_frozen_of<double>(m, "FrozenFloat64");
 }
 
 }  // namespace fusedrnn::bindings
