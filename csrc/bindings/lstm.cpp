@@ -48,6 +48,7 @@ py::tuple call_lstm_backward(const py::object& dy, const py::object& dh_n, const
     LstmBackward<T> p{};
     p.shape = {steps, N, I, H};
     p.reverse = reverse;
+    p.recompute = recompute;
     p.dy = optional_input<T>(dy, "dy", "x", {steps, N, H});
     p.dh_n = optional_input<T>(dh_n, "dh_n", "x", {N, H});
     p.dc_n = optional_input<T>(dc_n, "dc_n", "x", {N, H});

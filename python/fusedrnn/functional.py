@@ -219,8 +219,8 @@ def lstm_backward(
     a = r.arrays
     parameters = _parameter_gradients(r, accumulate)
     dx, dh0, dc0 = _core.lstm_backward(
-        dy, dh_n, dc_n, a["x"], a["h0"], a["c0"], a["y"], a["weight_ih"], a["weight_hh"], r.biases[0], r.biases[1], r.buffer,
-        r.options["reverse"], r.options["recompute"], input_grad, *parameters,
+        dy, dh_n, dc_n, a["x"], a["h0"], a["c0"], a["y"], a["weight_ih"], a["weight_hh"], r.biases[0], r.biases[1],
+        r.buffer, r.options["reverse"], r.options["recompute"], input_grad, *parameters,
     )  # fmt: skip
     return LstmGradients(dx, dh0, dc0, *parameters)
 
