@@ -107,15 +107,12 @@ T* outer_sums(Scratch& scratch, int64_t input_size, int64_t columns) {
 // dweight[g, k] += sums[k, first + g] for g < count: dweight [count, input_size], sums of `columns` columns.
 template <class T>
 void add_transposed(T* dweight, const T* sums, int64_t columns, int64_t first, int64_t count, int64_t input_size) {
-  constexpr int64_t block = 16;
-  const int lanes = kernels<T>().lanes;
-  for_panels(columns, lanes, double(count * input_size), [&](int64_t column, int64_t width, int64_t) {
+  const KernelTable<T>& k = kernels<T>();
+  for_panels(columns, k.lanes, double(count * input_size), [&](int64_t column, int64_t width, int64_t) {
     const int64_t from = std::max(column, first), to = std::min(column + width, first + count);
-    for (int64_t g0 = from; g0 < to; g0 += block)
-      for (int64_t k0 = 0; k0 < input_size; k0 += block)
-        for (int64_t g = g0; g < std::min(to, g0 + block); ++g)
-          for (int64_t k = k0; k < std::min(input_size, k0 + block); ++k)
-            dweight[(g - first) * input_size + k] += sums[column * input_size + k * width + g - column];
+    if (from < to)
+      k.transpose({input_size, to - from, sums + column * input_size + from - column, width,
+                   dweight + (from - first) * input_size, input_size, input_size, true});
   });
 }
 

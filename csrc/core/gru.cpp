@@ -29,19 +29,19 @@ struct PackedGru {
 
   template <class Owner>
   PackedGru(Owner& memory, int64_t I, int64_t H, bool reset_after, const T* weight_ih, const T* weight_hh,
-            const T* bias_ih, const T* bias_hh, int lanes)
+            const T* bias_ih, const T* bias_hh, const KernelTable<T>& kernels)
       : after(reset_after), hn(nullptr) {
-    const int64_t wide = padded(H, lanes);
+    const int64_t wide = padded(H, kernels.lanes);
     const int kept = after ? 4 : 3;  // sums per unit
     ih = memory.template take<T>(3 * wide * I);
     hh = memory.template take<T>((after ? 3 : 2) * wide * H);
     bias = memory.template take<T>(kept * wide);
     T* const biases = memory.template take<T>(kept * H);
-    pack_gates(ih, weight_ih, I, H, 3, lanes, false);
-    pack_gates(hh, weight_hh, H, H, after ? 3 : 2, lanes, false);
-    if (!after) pack_rows(hn = memory.template take<T>(wide * H), weight_hh + 2 * H * H, H, H, lanes);
+    pack_gates(ih, weight_ih, I, H, 3, kernels, false);
+    pack_gates(hh, weight_hh, H, H, after ? 3 : 2, kernels, false);
+    if (!after) pack_rows(hn = memory.template take<T>(wide * H), weight_hh + 2 * H * H, H, H, kernels);
     gru_biases(biases, bias_ih, bias_hh, H, after);
-    pack_bias(bias, biases, H, kept, lanes, false);
+    pack_bias(bias, biases, H, kept, kernels, false);
   }
 };
 
@@ -134,7 +134,7 @@ void gru_forward(const GruForward<T>& p) {
   const KernelTable<T>& k = kernels<T>();
   Scratch scratch;
   const PackedGru<T> packed(scratch, p.shape.inputs, p.shape.hidden, p.reset_after, p.weight_ih, p.weight_hh, p.bias_ih,
-                            p.bias_hh, k.lanes);
+                            p.bias_hh, k);
   gru_forward(p, packed, k);
 }
 
@@ -204,7 +204,7 @@ void gru_backward(const GruBackward<T>& p) {
   T* const carry = p.dh0;  // what passes by the weights from step to step
   copy_or_zero(carry, p.dh_n, N * H);
   std::optional<PackedGru<T>> forward_weights;
-  if (p.recompute) forward_weights.emplace(scratch, I, H, after, p.weight_ih, p.weight_hh, p.bias_ih, p.bias_hh, lanes);
+  if (p.recompute) forward_weights.emplace(scratch, I, H, after, p.weight_ih, p.weight_hh, p.bias_ih, p.bias_hh, k);
   T* const recomputed = p.recompute ? scratch.take<T>(order.block() * N * G) : nullptr;
 
   for (int64_t last = T_; last > 0;) {
@@ -287,7 +287,7 @@ class FrozenGru final : public Frozen<T> {
             const T* bias_hh)
       : Frozen<T>(N, I, H),
         kernels_(kernels<T>()),
-        packed_(this->memory_, I, H, reset_after, weight_ih, weight_hh, bias_ih, bias_hh, kernels_.lanes),
+        packed_(this->memory_, I, H, reset_after, weight_ih, weight_hh, bias_ih, bias_hh, kernels_),
         gates_(this->memory_.template take<T>(N * 4 * H)),
         reset_h_(this->memory_.template take<T>(N * H)) {}
 

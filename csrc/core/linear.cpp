@@ -9,7 +9,7 @@ void linear_forward(int64_t rows, int64_t inputs, int64_t outputs, const T* x, c
   const KernelTable<T>& k = kernels<T>();
   Scratch scratch;
   T* const packed = scratch.take<T>(padded(outputs, k.lanes) * inputs);
-  pack_rows(packed, weight, inputs, outputs, k.lanes);
+  pack_rows(packed, weight, inputs, outputs, k);
   parallel_rows(rows, 2.0 * double(rows) * double(inputs * outputs), [&](int64_t a, int64_t b) {
     k.affine({b - a, outputs, {}, {x + a * inputs, inputs, packed, inputs}, bias, false, y + a * outputs, outputs});
   });

@@ -14,16 +14,16 @@ struct PackedLstm {
 
   template <class Owner>
   PackedLstm(Owner& memory, int64_t I, int64_t H, const T* weight_ih, const T* weight_hh, const T* bias_ih,
-             const T* bias_hh, int lanes) {
-    const int64_t wide = padded(H, lanes);
+             const T* bias_hh, const KernelTable<T>& kernels) {
+    const int64_t wide = padded(H, kernels.lanes);
     ih = memory.template take<T>(4 * wide * I);
     hh = memory.template take<T>(4 * wide * H);
     bias = memory.template take<T>(4 * wide);
     T* const biases = memory.template take<T>(4 * H);
-    pack_gates(ih, weight_ih, I, H, 4, lanes, true);
-    pack_gates(hh, weight_hh, H, H, 4, lanes, true);
+    pack_gates(ih, weight_ih, I, H, 4, kernels, true);
+    pack_gates(hh, weight_hh, H, H, 4, kernels, true);
     add_biases(biases, bias_ih, bias_hh, 4 * H);
-    pack_bias(bias, biases, H, 4, lanes, true);
+    pack_bias(bias, biases, H, 4, kernels, true);
   }
 };
 
@@ -96,7 +96,7 @@ void lstm_forward(const LstmForward<T>& p) {
   const KernelTable<T>& k = kernels<T>();
   Scratch scratch;
   const PackedLstm<T> packed(scratch, p.shape.inputs, p.shape.hidden, p.weight_ih, p.weight_hh, p.bias_ih, p.bias_hh,
-                             k.lanes);
+                             k);
   lstm_forward(p, packed, k);
 }
 
@@ -149,7 +149,7 @@ void lstm_backward(const LstmBackward<T>& p) {
   T* const bias_sums = scratch.zeros<T>(G);
   copy_or_zero(p.dc0, p.dc_n, N * H);  // dc of the running step lives here
   std::optional<PackedLstm<T>> forward_weights;
-  if (p.recompute) forward_weights.emplace(scratch, I, H, p.weight_ih, p.weight_hh, p.bias_ih, p.bias_hh, lanes);
+  if (p.recompute) forward_weights.emplace(scratch, I, H, p.weight_ih, p.weight_hh, p.bias_ih, p.bias_hh, k);
   T* const recomputed = p.recompute ? scratch.take<T>(order.block() * N * 5 * H) : nullptr;
 
   for (int64_t last = T_; last > 0;) {
@@ -210,7 +210,7 @@ class FrozenLstm final : public Frozen<T> {
              const T* bias_hh)
       : Frozen<T>(N, I, H),
         kernels_(kernels<T>()),
-        packed_(this->memory_, I, H, weight_ih, weight_hh, bias_ih, bias_hh, kernels_.lanes),
+        packed_(this->memory_, I, H, weight_ih, weight_hh, bias_ih, bias_hh, kernels_),
         sums_(this->memory_.template take<T>(N * 4 * H)),
         c_(this->memory_.template zeros<T>(N * H)) {}
 

@@ -23,26 +23,13 @@ void for_panels(int64_t units, int lanes, double elements, F f) {
   });
 }
 
-// dst[k * dst_stride + l] = w[l * unit_stride + k * k_stride], zero for l from count to width. In blocks of k, since a
-// walk across rows that lie a power of two apart would find one set of the cache again and again.
-template <class T>
-void pack_panel(T* dst, int64_t dst_stride, const T* w, int64_t unit_stride, int64_t k_stride, int64_t depth,
-                int64_t count, int64_t width) {
-  constexpr int64_t block = 16;
-  for (int64_t k0 = 0; k0 < depth; k0 += block) {
-    const int64_t k1 = std::min(depth, k0 + block);
-    for (int64_t l = 0; l < count; ++l)
-      for (int64_t k = k0; k < k1; ++k) dst[k * dst_stride + l] = w[l * unit_stride + k * k_stride];
-    for (int64_t k = k0; k < k1; ++k)
-      for (int64_t l = count; l < width; ++l) dst[k * dst_stride + l] = T(0);
-  }
-}
-
 // Gate cells: for each vector of units [k][gates][lanes], from w [gates * units, depth] rows gate * units + unit.
 // With narrow tails the last panel has only the lanes that its units need, so that its gates share vectors.
 // dst holds padded(units) * gates * depth elements.
 template <class T>
-void pack_gates(T* dst, const T* w, int64_t depth, int64_t units, int gates, int lanes, bool narrow_tail) {
+void pack_gates(T* dst, const T* w, int64_t depth, int64_t units, int gates, const KernelTable<T>& kernels,
+                bool narrow_tail) {
+  const int lanes = kernels.lanes;
   const double elements = double(units * gates) * double(depth);
   parallel_for(padded(units, lanes) / lanes, flops_per_element_moved * elements, [&](int64_t panel) {
     const int64_t unit = panel * lanes;
@@ -50,29 +37,28 @@ void pack_gates(T* dst, const T* w, int64_t depth, int64_t units, int gates, int
     const int64_t count = std::min<int64_t>(width, units - unit);
     T* const to = dst + unit * depth * gates;
     for (int g = 0; g < gates; ++g)
-      pack_panel(to + g * width, gates * width, w + (g * units + unit) * depth, depth, 1, depth, count, width);
+      kernels.transpose(
+          {count, depth, w + (g * units + unit) * depth, depth, to + g * width, gates * width, width, false});
   });
 }
 
-// Dense cells: for each panel of consecutive units [k][width]; element (unit, k) of the weights is
-// w[unit * unit_stride + k * k_stride]. dst holds padded(units) * depth elements, the panel of `unit` at unit * depth.
+// Dense cells, for each panel of consecutive units [k][width]; dst holds padded(units) * depth elements, the panel of
+// `unit` at unit * depth. y = x w': w [units, depth].
 template <class T>
-void pack_dense(T* dst, const T* w, int64_t unit_stride, int64_t k_stride, int64_t depth, int64_t units, int lanes) {
-  for_panels(units, lanes, double(units * depth), [&](int64_t unit, int64_t width, int64_t count) {
-    pack_panel(dst + unit * depth, width, w + unit * unit_stride, unit_stride, k_stride, depth, count, width);
+void pack_rows(T* dst, const T* w, int64_t depth, int64_t units, const KernelTable<T>& kernels) {
+  for_panels(units, kernels.lanes, double(units * depth), [&](int64_t unit, int64_t width, int64_t count) {
+    kernels.transpose({count, depth, w + unit * depth, depth, dst + unit * depth, width, width, false});
   });
-}
-
-// y = x w': w [units, depth].
-template <class T>
-void pack_rows(T* dst, const T* w, int64_t depth, int64_t units, int lanes) {
-  pack_dense(dst, w, depth, 1, depth, units, lanes);
 }
 
 // dx = dy w: w [depth, units].
 template <class T>
 void pack_columns(T* dst, const T* w, int64_t depth, int64_t units, int lanes) {
-  pack_dense(dst, w, 1, units, depth, units, lanes);
+  for_panels(units, lanes, double(units * depth), [&](int64_t unit, int64_t width, int64_t count) {
+    T* to = dst + unit * depth;
+    for (int64_t k = 0; k < depth; ++k, to += width)
+      std::fill(std::copy_n(w + k * units + unit, count, to), to + width, T(0));
+  });
 }
 
 // Sum of two optional biases, [n].
@@ -83,8 +69,8 @@ void add_biases(T* dst, const T* a, const T* b, int64_t n) {
 
 // Start values of the gate cells, [panel][gates][lanes], from gates * units values.
 template <class T>
-void pack_bias(T* dst, const T* bias, int64_t units, int gates, int lanes, bool narrow_tail) {
-  pack_gates(dst, bias, 1, units, gates, lanes, narrow_tail);
+void pack_bias(T* dst, const T* bias, int64_t units, int gates, const KernelTable<T>& kernels, bool narrow_tail) {
+  pack_gates(dst, bias, 1, units, gates, kernels, narrow_tail);
 }
 
 }  // namespace fusedrnn

@@ -12,13 +12,13 @@ struct PackedRnn {
 
   template <class Owner>
   PackedRnn(Owner& memory, int64_t I, int64_t H, const T* weight_ih, const T* weight_hh, const T* bias_ih,
-            const T* bias_hh, int lanes) {
-    const int64_t wide = padded(H, lanes);
+            const T* bias_hh, const KernelTable<T>& kernels) {
+    const int64_t wide = padded(H, kernels.lanes);
     ih = memory.template take<T>(wide * I);
     hh = memory.template take<T>(wide * H);
     bias = memory.template take<T>(H);
-    pack_rows(ih, weight_ih, I, H, lanes);
-    pack_rows(hh, weight_hh, H, H, lanes);
+    pack_rows(ih, weight_ih, I, H, kernels);
+    pack_rows(hh, weight_hh, H, H, kernels);
     add_biases(bias, bias_ih, bias_hh, H);
   }
 };
@@ -71,8 +71,7 @@ template <class T>
 void rnn_forward(const RnnForward<T>& p) {
   const KernelTable<T>& k = kernels<T>();
   Scratch scratch;
-  const PackedRnn<T> packed(scratch, p.shape.inputs, p.shape.hidden, p.weight_ih, p.weight_hh, p.bias_ih, p.bias_hh,
-                            k.lanes);
+  const PackedRnn<T> packed(scratch, p.shape.inputs, p.shape.hidden, p.weight_ih, p.weight_hh, p.bias_ih, p.bias_hh, k);
   rnn_forward(p, packed, k);
 }
 
@@ -139,7 +138,7 @@ class FrozenRnn final : public Frozen<T> {
             const T* bias_hh)
       : Frozen<T>(N, I, H),
         kernels_(kernels<T>()),
-        packed_(this->memory_, I, H, weight_ih, weight_hh, bias_ih, bias_hh, kernels_.lanes),
+        packed_(this->memory_, I, H, weight_ih, weight_hh, bias_ih, bias_hh, kernels_),
         relu_(relu) {}
 
   void sequence(const Sequence<T>& s) const override {

@@ -8,6 +8,7 @@
 #include "lstm.hpp"
 #include "optim.hpp"
 #include "rnn.hpp"
+#include "transpose.hpp"
 
 namespace fusedrnn::FUSEDRNN_ISA {
 namespace {
@@ -43,6 +44,7 @@ const KernelTable<Real> FUSEDRNN_JOIN(table_, FUSEDRNN_REAL) = {
     gru_reset_backward<Real>,
     pack_inputs<Real>,
     weight_gradient<Real>,
+    transpose<Real>,
     sgd<Real>,
     adagrad<Real>,
     rmsprop<Real>,

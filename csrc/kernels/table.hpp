@@ -219,6 +219,17 @@ int tail_lanes(int64_t remaining, int lanes) {
 }
 }  // namespace
 
+// to[c, r] = from[r, c], or += with add; zero for r from rows to width.
+template <class T>
+struct Transpose {
+  int64_t rows, columns;
+  const T* from;  // [rows, columns]
+  int64_t from_stride;
+  T* to;  // [columns, width]
+  int64_t to_stride, width;
+  bool add;
+};
+
 // Fused passes over flat buffers of n elements (kernels/optim.hpp, kernels/losses.hpp).
 template <class T>
 struct SgdStep {
@@ -281,6 +292,7 @@ struct KernelTable {
   // Some rows [rows, size] as weight_gradient reads them, in rows * size elements; a chunk's at most.
   void (*pack_inputs)(int64_t rows, int64_t size, const T* inputs, int64_t stride, T* packed);
   void (*weight_gradient)(const WeightGradient<T>&);
+  void (*transpose)(const Transpose<T>&);
 
   void (*sgd)(const SgdStep<T>&);
   void (*adagrad)(const AdagradStep<T>&);
