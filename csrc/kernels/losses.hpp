@@ -8,10 +8,63 @@
 namespace fusedrnn::FUSEDRNN_ISA {
 namespace {
 
+// Adds logarithms up as one of a product, taken when that grows large: a logarithm a row took most of the time.
+struct LogSum {
+  double sum = 0, product = 1;
+
+  FUSEDRNN_INLINE void add(double x) {
+    product *= x;
+    if (product > 1e250) {
+      sum += __builtin_log(product);
+      product = 1;
+    }
+  }
+  FUSEDRNN_INLINE double value() const { return sum + __builtin_log(product); }
+};
+
+// Two to four classes: many rows share a vector of exponentials, in pieces that stay in the L1 cache. Sums in the order
+// in which a vector of its own would be summed.
+template <int Classes, class T>
+double few_classes(int64_t rows, const T* logits, const int64_t* targets, T* dlogits) {
+  using V = Full<T>;
+  constexpr int64_t piece = 256;
+  LogSum logs;
+  double rest = 0;
+  for (int64_t first = 0; first < rows; first += piece) {
+    const int64_t last = min(rows, first + piece);
+    for (int64_t row = first; row < last; ++row) {
+      const T* const x = logits + row * Classes;
+      T highest = x[0];
+#pragma GCC unroll 4
+      for (int c = 1; c < Classes; ++c) highest = x[c] > highest ? x[c] : highest;
+#pragma GCC unroll 4
+      for (int c = 0; c < Classes; ++c) dlogits[row * Classes + c] = x[c] - highest;
+      // The difference first: beside large logits the logarithm would be lost.
+      rest += double(highest) - double(x[targets[row]]);
+    }
+    T* const flat = dlogits + first * Classes;
+    for_vectors<T>((last - first) * Classes, [&](int64_t i, int n) { store(flat + i, exp(load<V>(flat + i, n)), n); });
+    for (int64_t row = first; row < last; ++row) {
+      T* const d = dlogits + row * Classes;
+      const T sum = Classes == 2 ? d[0] + d[1] : (d[0] + d[2]) + (Classes == 3 ? d[1] : d[1] + d[Classes - 1]);
+      logs.add(double(sum));
+      const T scale = T(1) / sum;
+#pragma GCC unroll 4
+      for (int c = 0; c < Classes; ++c) d[c] *= scale;
+      d[targets[row]] -= T(1);
+    }
+  }
+  return rest + logs.value();
+}
+
 template <class T>
 double softmax_cross_entropy(int64_t rows, int64_t classes, const T* logits, const int64_t* targets, T* dlogits) {
   using V = Full<T>;
-  double loss = 0;
+  if (classes == 2) return few_classes<2>(rows, logits, targets, dlogits);
+  if (classes == 3) return few_classes<3>(rows, logits, targets, dlogits);
+  if (classes == 4) return few_classes<4>(rows, logits, targets, dlogits);
+  LogSum logs;
+  double rest = 0;
   for (int64_t row = 0; row < rows; ++row) {
     const T* x = logits + row * classes;
     T* d = dlogits + row * classes;
@@ -36,11 +89,11 @@ double softmax_cross_entropy(int64_t rows, int64_t classes, const T* logits, con
     const T sum = sum_lanes(sums);
     const V scale = splat<V>(T(1) / sum);
     for_vectors<T>(classes, [&](int64_t c, int n) { store(d + c, load<V>(d + c, n) * scale, n); });
-    // The difference first: beside large logits the logarithm would be lost.
-    loss += __builtin_log(double(sum)) + (double(highest) - double(x[targets[row]]));
+    logs.add(double(sum));
+    rest += double(highest) - double(x[targets[row]]);
     d[targets[row]] -= T(1);
   }
-  return loss;
+  return rest + logs.value();
 }
 
 // A sum in double, a chain for each lane.
