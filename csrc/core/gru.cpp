@@ -77,7 +77,7 @@ void gru_forward(const GruForward<T>& p, const PackedGru<T>& packed, const Kerne
   const T* const h0 = p.h0 ? p.h0 : scratch.zeros<T>(N * H);
   T* const reset_h = after ? nullptr : scratch.take<T>(N * H);
 
-  const bool keep = p.reserve != nullptr, separate = input_product_first(p.shape);
+  const bool keep = p.reserve != nullptr, separate = input_product_first<T>(p.shape, 3);
   const Sharing sharing(p.shape, 3, separate ? H : I + H, sizeof(T));
   const SpreadRows<T> x_rows(scratch, N, I, !sharing.by_units()), h_rows(scratch, N, H, !sharing.by_units());
   const Steps order(p.shape, p.reverse, G * H);

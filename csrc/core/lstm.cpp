@@ -34,7 +34,7 @@ void lstm_forward(const LstmForward<T>& p, const PackedLstm<T>& packed, const Ke
   const T* const h0 = p.h0 ? p.h0 : scratch.zeros<T>(N * H);
   const T* const c0 = p.c0 ? p.c0 : scratch.zeros<T>(N * H);
 
-  const bool keep = p.reserve != nullptr, separate = input_product_first(p.shape);
+  const bool keep = p.reserve != nullptr, separate = input_product_first<T>(p.shape, 4);
   const int64_t R = p.recompute ? H : 5 * H;  // elements of a reserve row, of which c is the last H
   const Sharing sharing(p.shape, 4, separate ? H : I + H, sizeof(T));
   const SpreadRows<T> x_rows(scratch, N, I, !sharing.by_units()), h_rows(scratch, N, H, !sharing.by_units());

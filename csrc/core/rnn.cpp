@@ -28,7 +28,7 @@ void rnn_forward(const RnnForward<T>& p, const PackedRnn<T>& packed, const Kerne
   const int64_t T_ = p.shape.steps, N = p.shape.batch, I = p.shape.inputs, H = p.shape.hidden;
   Scratch scratch;
   const T* const h0 = p.h0 ? p.h0 : scratch.zeros<T>(N * H);
-  const bool separate = input_product_first(p.shape);
+  const bool separate = input_product_first<T>(p.shape, 1);
   const Sharing sharing(p.shape, 1, separate ? H : I + H, sizeof(T));
   const SpreadRows<T> x_rows(scratch, N, I, !sharing.by_units()), h_rows(scratch, N, H, !sharing.by_units());
   const Steps order(p.shape, p.reverse, H);

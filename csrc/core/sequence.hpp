@@ -16,12 +16,15 @@ namespace fusedrnn {
 // would otherwise have fewer rows than this, since the gradients of wide weights pass through memory once a block.
 constexpr int64_t block_elements = int64_t(1) << 18, block_rows = 512;
 
-// A gate product with few rows cannot reuse its weights from the cache, so the input's share of all steps of a
-// block is computed first. With more rows one loop over [x, h] is as fast and touches less memory.
-constexpr int64_t separate_input_rows = 16, separate_inputs = 8;
+// A step of few rows reads all weights for little work, and where the input's do not stay in the cache beside the
+// recurrent ones it is better to compute the input's share of all steps of a block first, with all their rows.
+// Otherwise one loop over [x, h] is faster: partial sums need not be written and read again.
+constexpr int64_t separate_rows = 24, separate_bytes = 384 << 10;
 
-inline bool input_product_first(const Shape& s) {
-  return s.batch < separate_input_rows && s.inputs >= separate_inputs && s.steps > 1;
+template <class T>
+bool input_product_first(const Shape& s, int64_t gates) {
+  const int64_t bytes = gates * s.hidden * s.inputs * int64_t(sizeof(T));
+  return s.batch < separate_rows && bytes > separate_bytes && s.steps > 1;
 }
 
 class Steps {
