@@ -18,8 +18,10 @@ constexpr double parallel_flops = 2e6;
 // the pool is busy with another caller, and within a task. A child of fork starts a pool of its own.
 void parallel_for(int64_t tasks, double flops, const std::function<void(int64_t)>& task);
 
-// Splits rows into slices for parallel_for and calls f(first, last). How rows are cut never changes a result.
-void parallel_rows(int64_t rows, double flops, const std::function<void(int64_t, int64_t)>& f);
+// Splits rows into even slices of at most so many for parallel_for and calls f(first, last). How rows are cut never
+// changes a result.
+void parallel_rows(int64_t rows, double flops, const std::function<void(int64_t, int64_t)>& f,
+                   int64_t most = int64_t(1) << 62);
 
 // Calls f(first, count) for pieces of n elements, flat_piece each and at the end the rest; parallel_sum adds what f
 // gives, in order. What an element costs, in flops: a pass over memory keeps more than one thread busy.

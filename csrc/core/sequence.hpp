@@ -54,7 +54,9 @@ class Steps {
 class Sharing {
  public:
   // gates: products of a unit with each of the depth inputs of a step.
-  Sharing(const Shape& shape, int64_t gates, int64_t depth, std::size_t element) : batch_(shape.batch) {
+  Sharing(const Shape& shape, int64_t gates, int64_t depth, std::size_t element)
+      : batch_(shape.batch),
+        slice_(std::max(fewest_rows, slice_bytes / int64_t(element) / (2 * gates * shape.hidden + depth))) {
     const int64_t threads = num_threads(), weights = gates * shape.hidden * depth;
     if (threads == 1 || shape.steps == 1 || 2 * weights * shape.batch < step_flops) return;
     const bool few = shape.batch<few_rows * threads, wide = weights * int64_t(element)> cached_bytes;
@@ -76,16 +78,22 @@ class Sharing {
       return parallel_steps((last - first) * phases, parts_, flops, [&](int64_t i, int64_t part) {
         f(first + i / phases, i % phases, int64_t(0), batch_, Part{part, parts_});
       });
-    parallel_rows(batch_, flops, [&](int64_t a, int64_t b) {
-      for (int64_t i = 0; i < (last - first) * phases; ++i) f(first + i / phases, i % phases, a, b, Part{});
-    });
+    parallel_rows(
+        batch_, flops,
+        [&](int64_t a, int64_t b) {
+          for (int64_t i = 0; i < (last - first) * phases; ++i) f(first + i / phases, i % phases, a, b, Part{});
+        },
+        slice_);
   }
 
  private:
   // Flops of a step that are worth a meeting; rows a thread that share what it reads; weights that fit an L2 cache.
   static constexpr int64_t step_flops = 200'000, few_rows = 4, cached_bytes = 3 << 19, fewest_units = 32;
 
-  int64_t batch_, parts_ = 1;
+  // A slice of rows whose gates and states of a step stay in the L2 cache; rows that still share weights well.
+  static constexpr int64_t slice_bytes = 3 << 18, fewest_rows = 64;
+
+  int64_t batch_, slice_, parts_ = 1;
 };
 
 template <class T>
