@@ -193,8 +193,8 @@ void gru_backward(const GruBackward<T>& p) {
 
   const Steps order(p.shape, p.reverse, S);
   const Sharing sharing(p.shape, 3, H, sizeof(T));
-  T* const dgates = scratch.take<T>(order.block() * N * S);                     // a block's times, ascending
-  T* const next = scratch.take<T>(N * S);                                       // dgates of the step after the block
+  T* dgates = scratch.take<T>(order.block() * N * S);                           // a block's times, ascending
+  T* next = scratch.take<T>(N * S);                                             // dgates of the step after the block
   T* const reset_h = after ? nullptr : scratch.take<T>(order.block() * N * H);  // r * h_prev
   T* const sums_ih = outer_sums<T>(scratch, I, 3 * H);
   T* const sums_hh = outer_sums<T>(scratch, H, D);
@@ -262,7 +262,10 @@ void gru_backward(const GruBackward<T>& p) {
     const AffineStep<T> dx{
         rows, I, {}, {dgates, S, packed_ih, 3 * H}, nullptr, false, p.dx ? p.dx + from * N * I : nullptr, I};
     gradient_products(outers, p.dx ? &dx : nullptr);
-    copy(next, dgates + (order.time(first) - from) * N * S, N * S);
+    if (order.block() == 1)
+      std::swap(next, dgates);
+    else
+      copy(next, dgates + (order.time(first) - from) * N * S, N * S);
     last = first;
   }
   k.affine({N, H, {}, {next + H, S, packed_hh, D}, nullptr, true, p.dh0, H});

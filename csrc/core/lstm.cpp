@@ -142,8 +142,8 @@ void lstm_backward(const LstmBackward<T>& p) {
 
   const Steps order(p.shape, p.reverse, D);
   const Sharing sharing(p.shape, 4, H, sizeof(T));
-  T* const dgates = scratch.take<T>(order.block() * N * D);  // a block's times, ascending
-  T* const next = scratch.take<T>(N * D);                    // dgates of the step after the block
+  T* dgates = scratch.take<T>(order.block() * N * D);  // a block's times, ascending
+  T* next = scratch.take<T>(N * D);                    // dgates of the step after the block
   T* const sums_ih = outer_sums<T>(scratch, I, G);
   T* const sums_hh = outer_sums<T>(scratch, H, G);
   T* const bias_sums = scratch.zeros<T>(G);
@@ -193,7 +193,10 @@ void lstm_backward(const LstmBackward<T>& p) {
     const AffineStep<T> dx{
         (last - first) * N, I, {}, {dgates, D, packed_ih, G}, nullptr, false, p.dx ? p.dx + from * N * I : nullptr, I};
     gradient_products(outers, p.dx ? &dx : nullptr);
-    copy(next, dgates + (order.time(first) - from) * N * D, N * D);
+    if (order.block() == 1)
+      std::swap(next, dgates);
+    else
+      copy(next, dgates + (order.time(first) - from) * N * D, N * D);
     last = first;
   }
   k.affine({N, H, {}, {next, D, packed_hh, G}, nullptr, false, p.dh0, H});

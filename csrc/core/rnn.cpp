@@ -88,8 +88,8 @@ void rnn_backward(const RnnBackward<T>& p) {
 
   const Steps order(p.shape, p.reverse, H);
   const Sharing sharing(p.shape, 1, H, sizeof(T));
-  T* const dz = scratch.take<T>(order.block() * N * H);  // a block's times, ascending
-  T* const next = scratch.take<T>(N * H);                // dz of the step after the block
+  T* dz = scratch.take<T>(order.block() * N * H);  // a block's times, ascending
+  T* next = scratch.take<T>(N * H);                // dz of the step after the block
   T* const sums_ih = outer_sums<T>(scratch, I, H);
   T* const sums_hh = outer_sums<T>(scratch, H, H);
   T* const bias_sums = scratch.zeros<T>(H);
@@ -121,7 +121,10 @@ void rnn_backward(const RnnBackward<T>& p) {
     const AffineStep<T> dx{
         (last - first) * N, I, {}, {dz, H, packed_ih, H}, nullptr, false, p.dx ? p.dx + from * N * I : nullptr, I};
     gradient_products(outers, p.dx ? &dx : nullptr);
-    copy(next, dz + (order.time(first) - from) * N * H, N * H);
+    if (order.block() == 1)
+      std::swap(next, dz);
+    else
+      copy(next, dz + (order.time(first) - from) * N * H, N * H);
     last = first;
   }
   k.affine({N, H, {}, {next, H, packed_hh, H}, nullptr, false, p.dh0, H});
