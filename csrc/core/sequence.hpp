@@ -88,7 +88,7 @@ class Sharing {
 
  private:
   // Flops of a step that are worth a meeting; rows a thread that share what it reads; weights that fit an L2 cache.
-  static constexpr int64_t step_flops = 200'000, few_rows = 4, cached_bytes = 3 << 19, fewest_units = 32;
+  static constexpr int64_t step_flops = 60'000, few_rows = 4, cached_bytes = 3 << 19, fewest_units = 32;
 
   // A slice of rows whose gates and states of a step stay in the L2 cache; rows that still share weights well.
   static constexpr int64_t slice_bytes = 3 << 18, fewest_rows = 64;
