@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from benchmarks.report import DISTRIBUTIONS
+from benchmarks.report import DISTRIBUTIONS, OWN
 
-SLOW = ("pytorch-compiled",)  # compiling takes far longer than the measurement: only where asked for
+# Only where asked for: compiling takes far longer than the measurement, and this library's own variants are no rivals.
+ON_REQUEST = ("pytorch-compiled", *OWN)
 
 
 def installed() -> list[str]:
@@ -104,8 +105,8 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\n")
 
     def add_peers(self, *default: str) -> None:
-        """``--peers``; by default all that are installed, but for slow ones, or ``default`` (one "" means none)."""
-        names = [name for name in installed() if (name in default if default else name not in SLOW)]
+        """``--peers``; by default all that are installed, but for those `ON_REQUEST`, or ``default`` ("": none)."""
+        names = [name for name in installed() if (name in default if default else name not in ON_REQUEST)]
         self.add_argument(
             "--peers", type=_peers, default=names, metavar="LIST",
             help=f"libraries beside ours, of {', '.join(DISTRIBUTIONS)} (default: {','.join(names) or 'none'})",

@@ -7,7 +7,7 @@ A peer is built once for a workload and then run. ``run()`` does the work once a
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -33,6 +33,8 @@ class Peer(Protocol):
 class FusedRnn:
     """This library, through its layers."""
 
+    options: ClassVar[dict[str, Any]] = {}  # of the layer
+
     def __init__(self, workload: Workload, threads: int) -> None:
         import fusedrnn
         from fusedrnn import nn, optim
@@ -41,7 +43,7 @@ class FusedRnn:
         w = self.workload = workload
         make = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}[w.cell]
         self.model = nn.Module()
-        self.model.rnn = self.rnn = make(w.I, w.H, w.L, dtype=w.dtype)  # type: ignore[attr-defined]
+        self.model.rnn = self.rnn = make(w.I, w.H, w.L, dtype=w.dtype, **self.options)  # type: ignore[attr-defined]
         self.model.head = self.head = nn.Linear(w.H, w.C, dtype=w.dtype)  # type: ignore[attr-defined]
         self.model.load_state_dict(w.weights())
         self.loss = nn.CrossEntropyLoss()
@@ -79,6 +81,27 @@ class FusedRnn:
         if self.y is not None:
             return {"y": self.y.reshape(self.workload.T, self.workload.N, -1)}
         return {name: p.grad.copy() for name, p in self.model.named_parameters()}
+
+
+class Frozen(FusedRnn):
+    """This library's inference from weights that were packed before, as ONNX Runtime has them."""
+
+    def __init__(self, workload: Workload, threads: int) -> None:
+        if workload.mode != "infer":
+            raise Unsupported("freeze() is for inference")
+        super().__init__(workload, threads)
+        self.rnn = self.rnn.freeze()
+
+
+class Recompute(FusedRnn):
+    """This library's training with gates that are computed once more instead of kept."""
+
+    options: ClassVar[dict[str, Any]] = {"recompute": True}
+
+    def __init__(self, workload: Workload, threads: int) -> None:
+        if workload.mode != "train" or workload.cell == "rnn":
+            raise Unsupported("recompute is for the training of LSTM and GRU")
+        super().__init__(workload, threads)
 
 
 class PyTorch:

@@ -21,7 +21,10 @@ DISTRIBUTIONS = {
     "onnxruntime": "onnxruntime",
     "jax": "jax",
     "numpy": "numpy",
+    "frozen": "fusedrnn",
+    "recompute": "fusedrnn",
 }
+OWN = ("fusedrnn", "frozen", "recompute")  # this library, as it comes and with an option
 COLOURS = {
     "fusedrnn": "#2a7f62",
     "pytorch": "#c8372d",
@@ -29,6 +32,8 @@ COLOURS = {
     "onnxruntime": "#2b5c9e",
     "jax": "#b8860b",
     "numpy": "#777777",
+    "frozen": "#7fbf9f",
+    "recompute": "#1b4d3e",
 }
 
 
@@ -95,7 +100,7 @@ def best_peers(results: Sequence[Result]) -> list[Result]:
     best: dict[tuple[str, str, int], Result] = {}
     for r in results:
         key = (title(r), r.workload.shape, r.threads)
-        if r.peer != "fusedrnn" and (key not in best or r.ratio < best[key].ratio):
+        if r.peer not in OWN and (key not in best or r.ratio < best[key].ratio):
             best[key] = r
     return list(best.values())
 

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from benchmarks.compiled import CompiledPyTorch
 from benchmarks.graphs import Jax, OnnxRuntime
 from benchmarks.limits import Limits, measure
-from benchmarks.peers import FusedRnn, NumPy, PyTorch, Unsupported, deviation
+from benchmarks.peers import Frozen, FusedRnn, NumPy, PyTorch, Recompute, Unsupported, deviation
 from benchmarks.workloads import Array, Workload
 
 PEERS: dict[str, type[Any]] = {
@@ -33,6 +33,8 @@ PEERS: dict[str, type[Any]] = {
     "onnxruntime": OnnxRuntime,
     "jax": Jax,
     "numpy": NumPy,
+    "frozen": Frozen,
+    "recompute": Recompute,
 }
 TURN = 0.1  # seconds that one turn should last
 PAUSE = 0.05  # before each turn: by then the thread pools of the one before have stopped spinning on its cores

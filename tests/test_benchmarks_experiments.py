@@ -239,7 +239,7 @@ def test_help(name, capsys):
     [
         (
             "shapes addition --peers abacus",
-            "--peers: expected some of pytorch, pytorch-compiled, onnxruntime, jax, numpy",
+            "--peers: expected some of pytorch, pytorch-compiled, onnxruntime, jax, numpy, frozen, recompute",
         ),
         ("addition --peers numpy --rounds 0", "--rounds: expected at least 1, got 0"),
         ("addition --threads 1,0", "--threads: expected numbers from 1 to 256, got '1,0'"),
