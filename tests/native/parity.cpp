@@ -77,37 +77,81 @@ struct Results {
   }
 };
 
+// What all cells are given; a forward struct has y and h_n, a backward one dy and dh_n beside them.
+template <class T, class Call>
+Call call(const Problem<T>& p) {
+  Call c{};
+  c.shape = {p.shape.T, p.shape.N, p.shape.I, p.shape.H};
+  c.reverse = p.shape.reverse;
+  c.x = p.in.x.data();
+  c.h0 = p.in.h0.data();
+  c.weight_ih = p.in.weight_ih.data();
+  c.weight_hh = p.in.weight_hh.data();
+  if constexpr (requires { c.bias_ih; }) {
+    c.bias_ih = p.in.bias_ih.data();
+    c.bias_hh = p.in.bias_hh.data();
+  }
+  if constexpr (requires { c.c0; }) c.c0 = p.in.c0.data();
+  if constexpr (requires { c.relu; }) c.relu = p.shape.cell == Cell::rnn_relu;
+  if constexpr (requires { c.reset_after; }) c.reset_after = p.shape.cell == Cell::gru;
+  return c;
+}
+
+template <class Forward, class T>
+Forward forward_call(const Problem<T>& p, Outputs<T>& out) {
+  Forward f = call<T, Forward>(p);
+  f.y = out.y.data();
+  f.h_n = out.h_n.data();
+  return f;
+}
+
+template <class Backward, class T>
+Backward backward_call(const Problem<T>& p, const Outputs<T>& out, Arguments<T>& grad) {
+  Backward b = call<T, Backward>(p);
+  b.dy = p.d.y.data();
+  b.dh_n = p.d.h_n.data();
+  b.y = out.y.data();
+  b.dx = grad.x.data();
+  b.dh0 = grad.h0.data();
+  b.dweight_ih = grad.weight_ih.data();
+  b.dweight_hh = grad.weight_hh.data();
+  b.dbias_ih = grad.bias_ih.data();
+  b.dbias_hh = grad.bias_hh.data();
+  return b;
+}
+
+// With recompute forward keeps less, and backward makes the rest again; a cell without it takes no notice.
 template <class T>
-Results<T> run(const Problem<T>& p) {
+Results<T> run(const Problem<T>& p, bool recompute = false) {
   const Case& s = p.shape;
-  const Shape shape{s.T, s.N, s.I, s.H};
-  const Arguments<T>& a = p.in;
-  Results<T> r{p.d, a};
+  Results<T> r{p.d, p.in};
   r.grad.each([](auto& v) { std::fill(v.begin(), v.end(), T(0)); });
-  Outputs<T>& o = r.out;
-  Arguments<T>& g = r.grad;
-  std::vector<T> reserve(std::size_t(s.T * s.N * s.H * 5));
+  const auto reserve = [&](int64_t kept) { return std::vector<T>(std::size_t(s.T * s.N * s.H * kept)); };
   if (s.cell == Cell::lstm) {
-    lstm_forward<T>({shape, s.reverse, a.x.data(), a.h0.data(), a.c0.data(), a.weight_ih.data(), a.weight_hh.data(),
-                     a.bias_ih.data(), a.bias_hh.data(), o.y.data(), o.h_n.data(), o.c_n.data(), reserve.data()});
-    lstm_backward<T>({shape, s.reverse, p.d.y.data(), p.d.h_n.data(), p.d.c_n.data(), a.x.data(), a.h0.data(),
-                      a.c0.data(), o.y.data(), a.weight_ih.data(), a.weight_hh.data(), reserve.data(), g.x.data(),
-                      g.h0.data(), g.c0.data(), g.weight_ih.data(), g.weight_hh.data(), g.bias_ih.data(),
-                      g.bias_hh.data()});
-  } else if (s.cell == Cell::gru || s.cell == Cell::gru_reset_before) {
-    const bool after = s.cell == Cell::gru;
-    gru_forward<T>({shape, after, s.reverse, a.x.data(), a.h0.data(), a.weight_ih.data(), a.weight_hh.data(),
-                    a.bias_ih.data(), a.bias_hh.data(), o.y.data(), o.h_n.data(), reserve.data()});
-    gru_backward<T>({shape, after, s.reverse, p.d.y.data(), p.d.h_n.data(), a.x.data(), a.h0.data(), o.y.data(),
-                     a.weight_ih.data(), a.weight_hh.data(), reserve.data(), g.x.data(), g.h0.data(),
-                     g.weight_ih.data(), g.weight_hh.data(), g.bias_ih.data(), g.bias_hh.data()});
+    std::vector<T> kept = reserve(recompute ? 1 : 5);
+    auto f = forward_call<LstmForward<T>>(p, r.out);
+    f.c_n = r.out.c_n.data();
+    f.reserve = kept.data();
+    f.recompute = recompute;
+    lstm_forward(f);
+    auto b = backward_call<LstmBackward<T>>(p, r.out, r.grad);
+    b.dc_n = p.d.c_n.data();
+    b.dc0 = r.grad.c0.data();
+    b.reserve = kept.data();
+    b.recompute = recompute;
+    lstm_backward(b);
+  } else if (s.gates() == 3) {
+    std::vector<T> kept = reserve(s.cell == Cell::gru ? 4 : 3);
+    auto f = forward_call<GruForward<T>>(p, r.out);
+    f.reserve = recompute ? nullptr : kept.data();
+    gru_forward(f);
+    auto b = backward_call<GruBackward<T>>(p, r.out, r.grad);
+    b.reserve = f.reserve;
+    b.recompute = recompute;
+    gru_backward(b);
   } else {
-    const bool relu = s.cell == Cell::rnn_relu;
-    rnn_forward<T>({shape, relu, s.reverse, a.x.data(), a.h0.data(), a.weight_ih.data(), a.weight_hh.data(),
-                    a.bias_ih.data(), a.bias_hh.data(), o.y.data(), o.h_n.data()});
-    rnn_backward<T>({shape, relu, s.reverse, p.d.y.data(), p.d.h_n.data(), a.x.data(), a.h0.data(), o.y.data(),
-                     a.weight_ih.data(), a.weight_hh.data(), g.x.data(), g.h0.data(), g.weight_ih.data(),
-                     g.weight_hh.data(), g.bias_ih.data(), g.bias_hh.data()});
+    rnn_forward(forward_call<RnnForward<T>>(p, r.out));
+    rnn_backward(backward_call<RnnBackward<T>>(p, r.out, r.grad));
   }
   return r;
 }
