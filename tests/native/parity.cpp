@@ -11,7 +11,9 @@
 
 #include "../../csrc/core/cells.hpp"
 #include "../../csrc/core/dispatch.hpp"
+#include "../../csrc/core/frozen.hpp"
 #include "../../csrc/core/parallel.hpp"
+#include "../../csrc/core/sequence.hpp"
 #include "reference.hpp"
 
 using namespace fusedrnn;
@@ -77,37 +79,81 @@ struct Results {
   }
 };
 
+// What all cells are given; a forward struct has y and h_n, a backward one dy and dh_n beside them.
+template <class T, class Call>
+Call call(const Problem<T>& p) {
+  Call c{};
+  c.shape = {p.shape.T, p.shape.N, p.shape.I, p.shape.H};
+  c.reverse = p.shape.reverse;
+  c.x = p.in.x.data();
+  c.h0 = p.in.h0.data();
+  c.weight_ih = p.in.weight_ih.data();
+  c.weight_hh = p.in.weight_hh.data();
+  if constexpr (requires { c.bias_ih; }) {
+    c.bias_ih = p.in.bias_ih.data();
+    c.bias_hh = p.in.bias_hh.data();
+  }
+  if constexpr (requires { c.c0; }) c.c0 = p.in.c0.data();
+  if constexpr (requires { c.relu; }) c.relu = p.shape.cell == Cell::rnn_relu;
+  if constexpr (requires { c.reset_after; }) c.reset_after = p.shape.cell == Cell::gru;
+  return c;
+}
+
+template <class Forward, class T>
+Forward forward_call(const Problem<T>& p, Outputs<T>& out) {
+  Forward f = call<T, Forward>(p);
+  f.y = out.y.data();
+  f.h_n = out.h_n.data();
+  return f;
+}
+
+template <class Backward, class T>
+Backward backward_call(const Problem<T>& p, const Outputs<T>& out, Arguments<T>& grad) {
+  Backward b = call<T, Backward>(p);
+  b.dy = p.d.y.data();
+  b.dh_n = p.d.h_n.data();
+  b.y = out.y.data();
+  b.dx = grad.x.data();
+  b.dh0 = grad.h0.data();
+  b.dweight_ih = grad.weight_ih.data();
+  b.dweight_hh = grad.weight_hh.data();
+  b.dbias_ih = grad.bias_ih.data();
+  b.dbias_hh = grad.bias_hh.data();
+  return b;
+}
+
+// With recompute forward keeps less, and backward makes the rest again; a cell without it takes no notice.
 template <class T>
-Results<T> run(const Problem<T>& p) {
+Results<T> run(const Problem<T>& p, bool recompute = false) {
   const Case& s = p.shape;
-  const Shape shape{s.T, s.N, s.I, s.H};
-  const Arguments<T>& a = p.in;
-  Results<T> r{p.d, a};
+  Results<T> r{p.d, p.in};
   r.grad.each([](auto& v) { std::fill(v.begin(), v.end(), T(0)); });
-  Outputs<T>& o = r.out;
-  Arguments<T>& g = r.grad;
-  std::vector<T> reserve(std::size_t(s.T * s.N * s.H * 5));
+  const auto reserve = [&](int64_t kept) { return std::vector<T>(std::size_t(s.T * s.N * s.H * kept)); };
   if (s.cell == Cell::lstm) {
-    lstm_forward<T>({shape, s.reverse, a.x.data(), a.h0.data(), a.c0.data(), a.weight_ih.data(), a.weight_hh.data(),
-                     a.bias_ih.data(), a.bias_hh.data(), o.y.data(), o.h_n.data(), o.c_n.data(), reserve.data()});
-    lstm_backward<T>({shape, s.reverse, p.d.y.data(), p.d.h_n.data(), p.d.c_n.data(), a.x.data(), a.h0.data(),
-                      a.c0.data(), o.y.data(), a.weight_ih.data(), a.weight_hh.data(), reserve.data(), g.x.data(),
-                      g.h0.data(), g.c0.data(), g.weight_ih.data(), g.weight_hh.data(), g.bias_ih.data(),
-                      g.bias_hh.data()});
-  } else if (s.cell == Cell::gru || s.cell == Cell::gru_reset_before) {
-    const bool after = s.cell == Cell::gru;
-    gru_forward<T>({shape, after, s.reverse, a.x.data(), a.h0.data(), a.weight_ih.data(), a.weight_hh.data(),
-                    a.bias_ih.data(), a.bias_hh.data(), o.y.data(), o.h_n.data(), reserve.data()});
-    gru_backward<T>({shape, after, s.reverse, p.d.y.data(), p.d.h_n.data(), a.x.data(), a.h0.data(), o.y.data(),
-                     a.weight_ih.data(), a.weight_hh.data(), reserve.data(), g.x.data(), g.h0.data(),
-                     g.weight_ih.data(), g.weight_hh.data(), g.bias_ih.data(), g.bias_hh.data()});
+    std::vector<T> kept = reserve(recompute ? 1 : 5);
+    auto f = forward_call<LstmForward<T>>(p, r.out);
+    f.c_n = r.out.c_n.data();
+    f.reserve = kept.data();
+    f.recompute = recompute;
+    lstm_forward(f);
+    auto b = backward_call<LstmBackward<T>>(p, r.out, r.grad);
+    b.dc_n = p.d.c_n.data();
+    b.dc0 = r.grad.c0.data();
+    b.reserve = kept.data();
+    b.recompute = recompute;
+    lstm_backward(b);
+  } else if (s.gates() == 3) {
+    std::vector<T> kept = reserve(s.cell == Cell::gru ? 4 : 3);
+    auto f = forward_call<GruForward<T>>(p, r.out);
+    f.reserve = recompute ? nullptr : kept.data();
+    gru_forward(f);
+    auto b = backward_call<GruBackward<T>>(p, r.out, r.grad);
+    b.reserve = f.reserve;
+    b.recompute = recompute;
+    gru_backward(b);
   } else {
-    const bool relu = s.cell == Cell::rnn_relu;
-    rnn_forward<T>({shape, relu, s.reverse, a.x.data(), a.h0.data(), a.weight_ih.data(), a.weight_hh.data(),
-                    a.bias_ih.data(), a.bias_hh.data(), o.y.data(), o.h_n.data()});
-    rnn_backward<T>({shape, relu, s.reverse, p.d.y.data(), p.d.h_n.data(), a.x.data(), a.h0.data(), o.y.data(),
-                     a.weight_ih.data(), a.weight_hh.data(), g.x.data(), g.h0.data(), g.weight_ih.data(),
-                     g.weight_hh.data(), g.bias_ih.data(), g.bias_hh.data()});
+    rnn_forward(forward_call<RnnForward<T>>(p, r.out));
+    rnn_backward(backward_call<RnnBackward<T>>(p, r.out, r.grad));
   }
   return r;
 }
@@ -152,6 +198,14 @@ bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
 }
 
 template <class T>
+bool same_results(const Results<T>& one, const Results<T>& other) {
+  const auto a = one.all(), b = other.all();
+  bool same = true;
+  for (std::size_t i = 0; i < a.size(); ++i) same &= same_bits(*a[i], *b[i]);
+  return same;
+}
+
+template <class T>
 std::vector<T> row_of(const std::vector<T>& v, int64_t T_, int64_t N, int64_t width, int64_t row) {
   std::vector<T> out;
   for (int64_t t = 0; t < T_; ++t)
@@ -187,7 +241,7 @@ template <class T>
 void check_cells(const std::string& isa) {
   const std::string where = isa + (std::is_same_v<T, float> ? " float32 " : " float64 ");
   const int64_t shapes[][4] = {{1, 1, 1, 1},  {3, 5, 4, 1},   {4, 3, 3, 7},  {2, 7, 5, 15}, {2, 2, 16, 16},
-                               {3, 4, 2, 17}, {2, 13, 1, 24}, {2, 3, 40, 5}, {2, 3, 2, 33}};
+                               {3, 4, 2, 17}, {2, 13, 1, 24}, {2, 3, 40, 5}, {2, 3, 2, 33}, {3, 0, 4, 5}};
   double worst = 0;
   for (const auto& [T_, N, I, H] : shapes)
     for (const Cell cell : {Cell::rnn_tanh, Cell::rnn_relu, Cell::lstm, Cell::gru, Cell::gru_reset_before}) {
@@ -196,28 +250,102 @@ void check_cells(const std::string& isa) {
       const double error = worst_error(p, ours);
       worst = std::max(worst, error);
       check(error <= bound<T>, where + name(p.shape) + ": error " + std::to_string(error));
+      check(same_results(ours, run(p, true)), where + name(p.shape) + ": recompute differs");
       check_rows(where + name(p.shape), p, ours);
     }
   std::printf("%-9s %s  largest error of outputs and gradients %.1e, allowed %.0e\n", isa.c_str(),
               std::is_same_v<T, float> ? "float32" : "float64", worst, bound<T>);
 }
 
+// All that one thread gives, with a full reserve and with gates made again, on any number of threads.
+template <class T>
+void check_threads(const std::string& where, const Problem<T>& p, const std::vector<int>& counts) {
+  set_num_threads(1);
+  const Results<T> one = run(p);
+  check(same_results(one, run(p, true)), where + " " + name(p.shape) + ": recompute differs");
+  for (const int threads : counts) {
+    set_num_threads(threads);
+    const std::string what = where + " " + name(p.shape) + ": " + std::to_string(threads) + " threads";
+    check(same_results(one, run(p)), what + " differ from one");
+    check(same_results(one, run(p, true)), what + " and recompute differ from one thread");
+  }
+  set_num_threads(1);
+}
+
 // Large enough that the pool is used: see parallel_flops.
 template <class T>
-void check_threads(const std::string& where) {
-  for (const Cell cell : {Cell::rnn_tanh, Cell::lstm, Cell::gru, Cell::gru_reset_before}) {
-    const Problem<T> p({cell, 5, 150, 33, 40, false});
-    set_num_threads(1);
-    const Results<T> one = run(p);
-    for (const int threads : {2, 3, 7}) {
-      set_num_threads(threads);
-      const Results<T> many = run(p);
-      const auto a = one.all(), b = many.all();
-      bool same = true;
-      for (std::size_t i = 0; i < a.size(); ++i) same &= same_bits(*a[i], *b[i]);
-      check(same, where + " " + name(p.shape) + ": " + std::to_string(threads) + " threads differ from one");
+void check_threads_share_rows(const std::string& where) {
+  for (const Cell cell : {Cell::rnn_tanh, Cell::lstm, Cell::gru, Cell::gru_reset_before})
+    check_threads(where, Problem<T>({cell, 5, 150, 33, 40, false}), {2, 3, 7});
+}
+
+// Few rows and many units, and weights beyond a core's cache: just above what Sharing asks for and, in backward, above
+// parallel_flops. The last units fill a vector, half or a quarter of one, and less.
+template <class T>
+void check_threads_share_units(const std::string& where) {
+  const auto shared = [&](const Case& c, const std::vector<int>& counts) {
+    set_num_threads(counts.front());
+    const Sharing sharing({c.T, c.N, c.I, c.H}, c.gates(), c.H, sizeof(T));
+    check(sharing.by_units() && 2.0 * double(c.T * c.N * c.gates()) * double(c.H * c.H) >= parallel_flops,
+          where + " " + name(c) + ": threads do not share the units");
+    check_threads(where, Problem<T>(c), counts);
+  };
+  shared({Cell::rnn_tanh, 10, 3, 3, 208, false}, {2, 3, 5});
+  shared({Cell::rnn_relu, 10, 3, 9, 193, true}, {2, 3, 5});
+  shared({Cell::lstm, 7, 1, 9, 196, false}, {2, 3, 5});
+  shared({Cell::lstm, 8, 2, 1, 136, true}, {2, 3, 5});
+  shared({Cell::gru, 8, 2, 9, 150, true}, {2, 3, 5});
+  shared({Cell::gru_reset_before, 8, 2, 1, 161, false}, {2, 3, 5});
+  // Wide weights, with rows that would do for two threads.
+  if (sizeof(T) == 8) shared({Cell::lstm, 2, 8, 3, 226, false}, {2});
+}
+
+template <class T>
+std::unique_ptr<Frozen<T>> freeze(const Problem<T>& p) {
+  const Case& s = p.shape;
+  const Arguments<T>& a = p.in;
+  const T *ih = a.weight_ih.data(), *hh = a.weight_hh.data(), *bias_ih = a.bias_ih.data(), *bias_hh = a.bias_hh.data();
+  if (s.cell == Cell::lstm) return frozen_lstm(s.N, s.I, s.H, ih, hh, bias_ih, bias_hh);
+  if (s.gates() == 3) return frozen_gru(s.N, s.I, s.H, s.cell == Cell::gru, ih, hh, bias_ih, bias_hh);
+  return frozen_rnn(s.N, s.I, s.H, s.cell == Cell::rnn_relu, ih, hh, bias_ih, bias_hh);
+}
+
+// A frozen layer has the call's bits on the instruction set that it was made for: steps one by one, and amid them the
+// whole sequence, which leaves their state alone.
+template <class T>
+void check_frozen(const std::string& where) {
+  const std::string made_for = isa();
+  const int64_t shapes[][4] = {{3, 5, 4, 7}, {1, 1, 1, 1}, {2, 13, 9, 24}, {7, 3, 9, 210}, {2, 0, 3, 5}};
+  for (const auto& [T_, N, I, H] : shapes)
+    for (const Cell cell : {Cell::rnn_tanh, Cell::rnn_relu, Cell::lstm, Cell::gru, Cell::gru_reset_before}) {
+      const bool reverse = N % 2 == 1;
+      const Problem<T> p({cell, T_, N, I, H, reverse});
+      const Outputs<T> called = run(p).out;
+      const std::unique_ptr<Frozen<T>> frozen = freeze(p);
+      std::copy(p.in.h0.begin(), p.in.h0.end(), frozen->h());
+      if (frozen->has_c()) std::copy(p.in.c0.begin(), p.in.c0.end(), frozen->c());
+      set_isa(available_isas().front());
+      bool steps = true;
+      for (int64_t i = 0; i < T_; ++i) {
+        const int64_t t = reverse ? T_ - 1 - i : i;
+        const T* const h = frozen->step(p.in.x.data() + t * N * I);
+        steps &= std::equal(h, h + N * H, called.y.data() + t * N * H);
+        for (const int threads : {1, 3}) {
+          if (i != T_ / 2) continue;
+          set_num_threads(threads);
+          Outputs<T> o{std::vector<T>(called.y.size()), std::vector<T>(called.h_n.size()),
+                       std::vector<T>(called.c_n.size())};
+          frozen->sequence(
+              {T_, N, reverse, p.in.x.data(), p.in.h0.data(), p.in.c0.data(), o.y.data(), o.h_n.data(), o.c_n.data()});
+          check(same_bits(o.y, called.y) && same_bits(o.h_n, called.h_n) && same_bits(o.c_n, called.c_n),
+                where + " " + name(p.shape) + ": a frozen layer's sequence differs");
+        }
+        set_num_threads(1);
+      }
+      if (frozen->has_c()) steps &= std::equal(frozen->c(), frozen->c() + N * H, called.c_n.data());
+      check(steps, where + " " + name(p.shape) + ": a frozen layer's steps differ");
+      set_isa(made_for);
     }
-  }
 }
 
 // Units in the last place between a result and the truth.
@@ -307,8 +435,12 @@ int main() {
     check_math<double>(isa + " float64");
     check_flat<float>(isa + " float32");
     check_flat<double>(isa + " float64");
-    check_threads<float>(isa + " float32");
-    check_threads<double>(isa + " float64");
+    check_threads_share_rows<float>(isa + " float32");
+    check_threads_share_rows<double>(isa + " float64");
+    check_threads_share_units<float>(isa + " float32");
+    check_threads_share_units<double>(isa + " float64");
+    check_frozen<float>(isa + " float32");
+    check_frozen<double>(isa + " float64");
   }
   std::printf("%d checks, %d failures\n", checks, failures);
   return failures ? 1 : 0;
