@@ -9,15 +9,24 @@
 namespace fusedrnn::FUSEDRNN_ISA {
 namespace {
 
+// Rows that are fetched while others are summed, one line of each.
+template <class T>
+struct Ahead {
+  const T* rows;
+  int64_t stride;
+};
+
 // out[m][..] += sum over rows of a[row, m] * b[row, ..] for M inputs and P vectors. out: [M][P][lanes].
 template <int M, int P, class T>
-FUSEDRNN_INLINE void outer_tile(int64_t rows, const T* a, int64_t a_stride, const T* b, int64_t b_stride, T* out) {
+FUSEDRNN_INLINE void outer_tile(int64_t rows, const T* a, int64_t a_stride, const T* b, int64_t b_stride, T* out,
+                                Ahead<T> ahead) {
   using V = Vector<T, full_lanes<T>>;
   constexpr int W = lanes_of<V>;
   V acc[M][P] = {};
 #pragma GCC unroll 32
   for (int i = 0; i < M * P; ++i) prefetch_for_write(out + i * W);  // a large weight's gradient is far away
   for (int64_t row = 0; row < rows; ++row) {
+    prefetch(ahead.rows + row * ahead.stride);
     V v[P];
 #pragma GCC unroll 8
     for (int p = 0; p < P; ++p) v[p] = load<V>(b + row * b_stride + p * W);
@@ -42,11 +51,12 @@ constexpr int outer_inputs = vector_registers == 32 ? 8 : 4;
 // The inputs from k on in groups of M and its halves. inputs: [rows, size] rows of the stride, or packed, stride 0.
 template <int M, int P, class T>
 FUSEDRNN_INLINE void outer_groups(int64_t rows, const T* inputs, int64_t stride, int64_t k, int64_t size, const T* b,
-                                  int64_t b_stride, T* out) {
+                                  int64_t b_stride, T* out, Ahead<T> ahead) {
+  constexpr int W = full_lanes<T>;
   for (; size - k >= M; k += M)
-    outer_tile<M, P>(rows, stride ? inputs + k : inputs + k * rows, stride ? stride : M, b, b_stride,
-                     out + k * P * full_lanes<T>);
-  if constexpr (M > 1) outer_groups<M / 2, P>(rows, inputs, stride, k, size, b, b_stride, out);
+    outer_tile<M, P>(rows, stride ? inputs + k : inputs + k * rows, stride ? stride : M, b, b_stride, out + k * P * W,
+                     k / M < P ? Ahead<T>{ahead.rows + k / M * W, ahead.stride} : Ahead<T>{b, 0});
+  if constexpr (M > 1) outer_groups<M / 2, P>(rows, inputs, stride, k, size, b, b_stride, out, ahead);
 }
 
 // Group by group of 4 (8) inputs and the halves at the end, each group's rows one after another.
@@ -82,11 +92,12 @@ void panel_gradient(const WeightGradient<T>& g) {
       b = g.scratch;
     }
     const int64_t b_stride = copied ? P * W : g.dgates_stride;
+    const Ahead<T> next{g.dgates + (row + rows) * g.dgates_stride, g.dgates_stride};  // past the end it is but a hint
     if (g.packed)
-      outer_groups<outer_inputs, P>(rows, g.inputs + row * g.input_size, 0, 0, g.input_size, b, b_stride, g.out);
+      outer_groups<outer_inputs, P>(rows, g.inputs + row * g.input_size, 0, 0, g.input_size, b, b_stride, g.out, next);
     else
       outer_groups<outer_inputs, P>(rows, g.inputs + row * g.input_stride, g.input_stride, 0, g.input_size, b, b_stride,
-                                    g.out);
+                                    g.out, next);
     if (!g.bias_out) continue;
     for (int p = 0; p < P; ++p) {
       const int n = int(min(W, g.columns - p * W));
