@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <vector>
 
-#include "dispatch.hpp"
 #include "pack.hpp"
 #include "parallel.hpp"
 #include "scratch.hpp"
@@ -30,8 +29,7 @@ constexpr int64_t distant_bytes = 512;
 // All of a block's products at once. Threads share the panels of the weights' gradients, and the rows of dx: each
 // element is one thread's, its terms in fixed order, so the bits do not depend on the number of threads.
 template <class T>
-void gradient_products(const std::vector<OuterProduct<T>>& outers, const AffineStep<T>* dx) {
-  const KernelTable<T>& k = kernels<T>();
+void gradient_products(const KernelTable<T>& k, const std::vector<OuterProduct<T>>& outers, const AffineStep<T>* dx) {
   double flops = dx ? 2.0 * double(dx->rows) * double(dx->units) * double(dx->x.depth) : 0;
   for (const OuterProduct<T>& o : outers) flops += 2.0 * double(o.rows) * double(o.input_size) * double(o.columns);
 
@@ -100,14 +98,14 @@ void gradient_products(const std::vector<OuterProduct<T>>& outers, const AffineS
 
 // Zeroed sums of an outer product.
 template <class T>
-T* outer_sums(Scratch& scratch, int64_t input_size, int64_t columns) {
-  return scratch.zeros<T>(padded(columns, kernels<T>().lanes) * input_size);
+T* outer_sums(const KernelTable<T>& k, Scratch& scratch, int64_t input_size, int64_t columns) {
+  return scratch.zeros<T>(padded(columns, k.lanes) * input_size);
 }
 
 // dweight[g, k] += sums[k, first + g] for g < count: dweight [count, input_size], sums of `columns` columns.
 template <class T>
-void add_transposed(T* dweight, const T* sums, int64_t columns, int64_t first, int64_t count, int64_t input_size) {
-  const KernelTable<T>& k = kernels<T>();
+void add_transposed(const KernelTable<T>& k, T* dweight, const T* sums, int64_t columns, int64_t first, int64_t count,
+                    int64_t input_size) {
   for_panels(columns, k.lanes, double(count * input_size), [&](int64_t column, int64_t width, int64_t) {
     const int64_t from = std::max(column, first), to = std::min(column + width, first + count);
     if (from < to)

@@ -1,6 +1,7 @@
 #include <optional>
 
 #include "cells.hpp"
+#include "dispatch.hpp"
 #include "frozen.hpp"
 #include "gemm.hpp"
 #include "pack.hpp"
@@ -196,9 +197,9 @@ void gru_backward(const GruBackward<T>& p) {
   T* dgates = scratch.take<T>(order.block() * N * S);                           // a block's times, ascending
   T* next = scratch.take<T>(N * S);                                             // dgates of the step after the block
   T* const reset_h = after ? nullptr : scratch.take<T>(order.block() * N * H);  // r * h_prev
-  T* const sums_ih = outer_sums<T>(scratch, I, 3 * H);
-  T* const sums_hh = outer_sums<T>(scratch, H, D);
-  T* const sums_hn = after ? nullptr : outer_sums<T>(scratch, H, H);
+  T* const sums_ih = outer_sums(k, scratch, I, 3 * H);
+  T* const sums_hh = outer_sums(k, scratch, H, D);
+  T* const sums_hn = after ? nullptr : outer_sums(k, scratch, H, H);
   T* const bias_ih = scratch.zeros<T>(3 * H);
   T* const bias_hh = scratch.zeros<T>(D);
   T* const carry = p.dh0;  // what passes by the weights from step to step
@@ -261,7 +262,7 @@ void gru_backward(const GruBackward<T>& p) {
     if (!after) outers.push_back({rows, reset_h, H, dgates, S, H, sums_hn, nullptr});
     const AffineStep<T> dx{
         rows, I, {}, {dgates, S, packed_ih, 3 * H}, nullptr, false, p.dx ? p.dx + from * N * I : nullptr, I};
-    gradient_products(outers, p.dx ? &dx : nullptr);
+    gradient_products(k, outers, p.dx ? &dx : nullptr);
     if (order.block() == 1)
       std::swap(next, dgates);
     else
@@ -269,10 +270,10 @@ void gru_backward(const GruBackward<T>& p) {
     last = first;
   }
   k.affine({N, H, {}, {next + H, S, packed_hh, D}, nullptr, true, p.dh0, H});
-  add_transposed(p.dweight_ih, sums_ih, 3 * H, H, 2 * H, I);
-  add_transposed(p.dweight_ih + 2 * IH, sums_ih, 3 * H, 0, H, I);
-  add_transposed(p.dweight_hh, sums_hh, D, 0, D, H);
-  if (!after) add_transposed(p.dweight_hh + 2 * HH, sums_hn, H, 0, H, H);
+  add_transposed(k, p.dweight_ih, sums_ih, 3 * H, H, 2 * H, I);
+  add_transposed(k, p.dweight_ih + 2 * IH, sums_ih, 3 * H, 0, H, I);
+  add_transposed(k, p.dweight_hh, sums_hh, D, 0, D, H);
+  if (!after) add_transposed(k, p.dweight_hh + 2 * HH, sums_hn, H, 0, H, H);
   if (p.dbias_ih) {
     add(p.dbias_ih, bias_ih + H, 2 * H);
     add(p.dbias_ih + 2 * H, bias_ih, H);

@@ -1,4 +1,5 @@
 #include "cells.hpp"
+#include "dispatch.hpp"
 #include "gemm.hpp"
 #include "pack.hpp"
 
@@ -20,13 +21,13 @@ void linear_backward(int64_t rows, int64_t inputs, int64_t outputs, const T* dy,
                      T* dweight, T* dbias) {
   const KernelTable<T>& k = kernels<T>();
   Scratch scratch;
-  T* const sums = outer_sums<T>(scratch, inputs, outputs);
+  T* const sums = outer_sums(k, scratch, inputs, outputs);
   T* const bias_sums = scratch.zeros<T>(outputs);
   T* packed = nullptr;
   if (dx) pack_columns(packed = scratch.take<T>(padded(inputs, k.lanes) * outputs), weight, outputs, inputs, k.lanes);
   const AffineStep<T> input_gradient{rows, inputs, {}, {dy, outputs, packed, outputs}, nullptr, false, dx, inputs};
-  gradient_products<T>({{rows, x, inputs, dy, outputs, outputs, sums, bias_sums}}, dx ? &input_gradient : nullptr);
-  add_transposed(dweight, sums, outputs, 0, outputs, inputs);
+  gradient_products<T>(k, {{rows, x, inputs, dy, outputs, outputs, sums, bias_sums}}, dx ? &input_gradient : nullptr);
+  add_transposed(k, dweight, sums, outputs, 0, outputs, inputs);
   add(dbias, bias_sums, outputs);
 }
 

@@ -1,6 +1,7 @@
 #include <optional>
 
 #include "cells.hpp"
+#include "dispatch.hpp"
 #include "frozen.hpp"
 #include "gemm.hpp"
 #include "pack.hpp"
@@ -144,8 +145,8 @@ void lstm_backward(const LstmBackward<T>& p) {
   const Sharing sharing(p.shape, 4, H, sizeof(T));
   T* dgates = scratch.take<T>(order.block() * N * D);  // a block's times, ascending
   T* next = scratch.take<T>(N * D);                    // dgates of the step after the block
-  T* const sums_ih = outer_sums<T>(scratch, I, G);
-  T* const sums_hh = outer_sums<T>(scratch, H, G);
+  T* const sums_ih = outer_sums(k, scratch, I, G);
+  T* const sums_hh = outer_sums(k, scratch, H, G);
   T* const bias_sums = scratch.zeros<T>(G);
   copy_or_zero(p.dc0, p.dc_n, N * H);  // dc of the running step lives here
   std::optional<PackedLstm<T>> forward_weights;
@@ -192,7 +193,7 @@ void lstm_backward(const LstmBackward<T>& p) {
     });
     const AffineStep<T> dx{
         (last - first) * N, I, {}, {dgates, D, packed_ih, G}, nullptr, false, p.dx ? p.dx + from * N * I : nullptr, I};
-    gradient_products(outers, p.dx ? &dx : nullptr);
+    gradient_products(k, outers, p.dx ? &dx : nullptr);
     if (order.block() == 1)
       std::swap(next, dgates);
     else
@@ -200,8 +201,8 @@ void lstm_backward(const LstmBackward<T>& p) {
     last = first;
   }
   k.affine({N, H, {}, {next, D, packed_hh, G}, nullptr, false, p.dh0, H});
-  add_transposed(p.dweight_ih, sums_ih, G, 0, G, I);
-  add_transposed(p.dweight_hh, sums_hh, G, 0, G, H);
+  add_transposed(k, p.dweight_ih, sums_ih, G, 0, G, I);
+  add_transposed(k, p.dweight_hh, sums_hh, G, 0, G, H);
   add(p.dbias_ih, bias_sums, G);
   add(p.dbias_hh, bias_sums, G);
 }

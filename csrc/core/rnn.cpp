@@ -1,4 +1,5 @@
 #include "cells.hpp"
+#include "dispatch.hpp"
 #include "frozen.hpp"
 #include "gemm.hpp"
 #include "pack.hpp"
@@ -90,8 +91,8 @@ void rnn_backward(const RnnBackward<T>& p) {
   const Sharing sharing(p.shape, 1, H, sizeof(T));
   T* dz = scratch.take<T>(order.block() * N * H);  // a block's times, ascending
   T* next = scratch.take<T>(N * H);                // dz of the step after the block
-  T* const sums_ih = outer_sums<T>(scratch, I, H);
-  T* const sums_hh = outer_sums<T>(scratch, H, H);
+  T* const sums_ih = outer_sums(k, scratch, I, H);
+  T* const sums_hh = outer_sums(k, scratch, H, H);
   T* const bias_sums = scratch.zeros<T>(H);
 
   for (int64_t last = T_; last > 0;) {
@@ -120,7 +121,7 @@ void rnn_backward(const RnnBackward<T>& p) {
     });
     const AffineStep<T> dx{
         (last - first) * N, I, {}, {dz, H, packed_ih, H}, nullptr, false, p.dx ? p.dx + from * N * I : nullptr, I};
-    gradient_products(outers, p.dx ? &dx : nullptr);
+    gradient_products(k, outers, p.dx ? &dx : nullptr);
     if (order.block() == 1)
       std::swap(next, dz);
     else
@@ -128,8 +129,8 @@ void rnn_backward(const RnnBackward<T>& p) {
     last = first;
   }
   k.affine({N, H, {}, {next, H, packed_hh, H}, nullptr, false, p.dh0, H});
-  add_transposed(p.dweight_ih, sums_ih, H, 0, H, I);
-  add_transposed(p.dweight_hh, sums_hh, H, 0, H, H);
+  add_transposed(k, p.dweight_ih, sums_ih, H, 0, H, I);
+  add_transposed(k, p.dweight_hh, sums_hh, H, 0, H, H);
   add(p.dbias_ih, bias_sums, H);
   add(p.dbias_hh, bias_sums, H);
 }

@@ -26,7 +26,7 @@ FUSEDRNN_INLINE void outer_tile(int64_t rows, const T* a, int64_t a_stride, cons
 #pragma GCC unroll 32
   for (int i = 0; i < M * P; ++i) prefetch_for_write(out + i * W);  // a large weight's gradient is far away
   for (int64_t row = 0; row < rows; ++row) {
-    prefetch(ahead.rows + row * ahead.stride);
+    if constexpr (fetch_ahead) prefetch(ahead.rows + row * ahead.stride);
     V v[P];
 #pragma GCC unroll 8
     for (int p = 0; p < P; ++p) v[p] = load<V>(b + row * b_stride + p * W);

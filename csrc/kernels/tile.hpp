@@ -18,8 +18,12 @@ constexpr int tile_rows(int vectors) {
   return vectors == 4 ? 3 : vectors == 1 ? 8 : 4;
 }
 
-// Packed weights of one panel that should stay in the nearest caches while the rows pass by.
-constexpr int64_t panel_bytes = 65536;
+// Whether a tile's product lasts so long for each line it reads that hints about the next ones cost nothing beside it.
+constexpr bool fetch_ahead = vector_bytes == 64;
+
+// Packed weights of one panel that should stay in the nearest caches while the rows pass by: fetched ahead they can
+// come from the L2, else they should be in the L1.
+constexpr int64_t panel_bytes = fetch_ahead ? 65536 : 16384;
 
 // acc[r][index(p)] += a[r, k] * w[k][p] for k < depth, where the last of the X vectors goes to acc[r][Last]. The
 // weights that follow are read soon: the groups of rows fetch them in turn, one line for each k.
@@ -29,7 +33,7 @@ FUSEDRNN_INLINE void accumulate(V (&acc)[R][P], const Scalar<V>* a, int64_t stri
   constexpr int64_t line = 64 / int64_t(sizeof(Scalar<V>));
   const Scalar<V>* const ahead = w + depth * (X * lanes_of<V> + group * line);
   for (int64_t k = 0; k < depth; ++k) {
-    if constexpr (R >= 4) prefetch(ahead + k * line);
+    if constexpr (fetch_ahead && R >= 4) prefetch(ahead + k * line);
     V b[R];
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) b[r] = splat<V>(a[r * stride + k]);
@@ -66,7 +70,7 @@ FUSEDRNN_INLINE void tile(const Cell& cell, const PanelRange& range, int64_t row
   constexpr int W = lanes_of<V>, P = Cell::P;
   // A short product would not hide it, and a small network's data is near anyway.
   constexpr int64_t long_product = 128;
-  if (range.last && range.x_to - range.x_from + range.h_to - range.h_from >= long_product)
+  if (fetch_ahead && range.last && range.x_to - range.x_from + range.h_to - range.h_from >= long_product)
     cell.expect(R, range.unit, row);
   V acc[R][P];
   V sums[R * P];

@@ -1,12 +1,14 @@
 // The engine against the plain equations, on every instruction set that this processor runs, without Python: the
 // parity that design promises, the same bits for any batch, any cut of time and any number of threads.
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <cstdio>
 #include <cstring>
 #include <limits>
 #include <random>
 #include <string>
+#include <thread>
 #include <type_traits>
 
 #include "../../csrc/core/cells.hpp"
@@ -348,6 +350,38 @@ void check_frozen(const std::string& where) {
     }
 }
 
+// Another thread may pick an instruction set at any time: a call goes on with the one that it began with, or its panels
+// would be read with another's width.
+void check_isa_changed_amid_calls() {
+  constexpr int64_t R = 20, I = 9, O = 37;
+  std::mt19937 g(1);
+  const auto x = random<float>(g, R * I, 1), weight = random<float>(g, O * I, 1), dy = random<float>(g, R * O, 1);
+  const auto gradients = [&] {
+    std::vector<float> all(std::size_t(R * I + O * I + O));  // dx, dweight, dbias
+    float* const dx = all.data();
+    linear_backward(R, I, O, dy.data(), x.data(), weight.data(), dx, dx + R * I, dx + R * I + O * I);
+    return all;
+  };
+  const std::vector<std::string> isas = available_isas();
+  std::vector<std::vector<float>> expected;
+  for (const std::string& isa : isas) {
+    set_isa(isa);
+    expected.push_back(gradients());
+  }
+  std::atomic<bool> running{true};
+  std::thread other([&] {
+    for (std::size_t i = 0; running; ++i) set_isa(isas[i % isas.size()]);
+  });
+  bool good = true;
+  for (int i = 0; i < 3000; ++i) {
+    const auto found = gradients();
+    good &= std::any_of(expected.begin(), expected.end(), [&](const auto& e) { return same_bits(found, e); });
+  }
+  running = false;
+  other.join();
+  check(good, "an instruction set picked amid a call changes its result");
+}
+
 // Units in the last place between a result and the truth.
 template <class T>
 double ulps(T got, double truth) {
@@ -442,6 +476,7 @@ int main() {
     check_frozen<float>(isa + " float32");
     check_frozen<double>(isa + " float64");
   }
+  check_isa_changed_amid_calls();
   std::printf("%d checks, %d failures\n", checks, failures);
   return failures ? 1 : 0;
 }
