@@ -42,6 +42,20 @@ def test_a_stream_has_the_sequences_bits():
     assert not y[-1].any()
 
 
+def test_a_frozen_layer_adds_biases_as_a_call_does():
+    """A subnormal bias counts as zero beside the other one, also where they are added ahead of all calls."""
+    layer = nn.RNN(1, 3, nonlinearity="relu", rng=0).eval()
+    for parameter in layer.parameters():
+        parameter.data[...] = 0
+    bias_ih, bias_hh = [p.data for p in layer.parameters() if p.data.ndim == 1]
+    bias_ih[...], bias_hh[...] = TINY, TINY / np.float32(2)
+    x = np.zeros((1, 1, 1), np.float32)
+    y, _ = layer(x)
+    assert (y == TINY).all()
+    assert layer.freeze()(x)[0].tobytes() == y.tobytes()
+    assert layer.stream()(x[0]).tobytes() == y[0].tobytes()
+
+
 @pytest.mark.parametrize("calls", [1, 2])
 def test_the_caller_keeps_subnormals(calls):
     layer = nn.LSTM(2, 8, rng=0)

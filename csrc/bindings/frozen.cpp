@@ -18,6 +18,7 @@ class FrozenStack {
     const int64_t gates = cell == "rnn" ? 1 : cell == "gru" ? 3 : 4;
     if (batch < 0) throw py::value_error("batch: expected at least 0, got " + std::to_string(batch));
     if (layers.empty()) throw py::value_error("layers: expected at least one");
+    const FlushSubnormals flush;  // as in a call, for the biases are added here
     for (const py::handle& item : layers) {
       const auto parts = item.cast<py::sequence>();
       if (parts.size() != 4) throw py::value_error("layers: expected (weight_ih, weight_hh, bias_ih, bias_hh) of each");

@@ -24,7 +24,7 @@ struct OuterProduct {
 };
 
 // Inputs whose rows lie further apart than this are packed first: they would evict each other from the cache.
-constexpr int64_t distant_bytes = 512;
+constexpr int64_t packed_bytes = 512;
 
 // All of a block's products at once. Threads share the panels of the weights' gradients, and the rows of dx: each
 // element is one thread's, its terms in fixed order, so the bits do not depend on the number of threads.
@@ -37,7 +37,7 @@ void gradient_products(const KernelTable<T>& k, const std::vector<OuterProduct<T
   std::vector<const T*> packed;  // inputs of each outer product, or null: as they lie
   for (const OuterProduct<T>& o : outers) {
     packed.push_back(nullptr);
-    if (o.input_size * int64_t(sizeof(T)) <= distant_bytes) continue;
+    if (o.input_size * int64_t(sizeof(T)) <= packed_bytes) continue;
     T* const to = scratch.take<T>(o.rows * o.input_size);
     const int64_t chunks = (o.rows + weight_gradient_chunk - 1) / weight_gradient_chunk;
     parallel_for(chunks, flops_per_element_moved * double(o.rows * o.input_size), [&](int64_t chunk) {

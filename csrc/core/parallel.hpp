@@ -30,9 +30,9 @@ constexpr double flops_per_element_moved = 16;
 void parallel_flat(int64_t n, double flops_per_element, const std::function<void(int64_t, int64_t)>& f);
 double parallel_sum(int64_t n, double flops_per_element, const std::function<double(int64_t, int64_t)>& f);
 
-// Calls task(step, part) for every part of every step, each step only when the one before is complete. Part i is
-// thread i's at every step, so that what it reads stays in that core's cache; a thread that comes late, or not at all,
-// finds its part done by the others. For work whose rows are too few to share.
+// Calls task(step, part) for every part of every step, each step only when the one before is complete. Within a call
+// part i is thread i's at every step, so that what it reads stays in that core's cache; a thread that comes late, or
+// not at all, finds its part done by the others. For work whose rows are too few to share.
 void parallel_steps(int64_t steps, int64_t parts, double flops, const std::function<void(int64_t, int64_t)>& task);
 
 }  // namespace fusedrnn

@@ -102,7 +102,7 @@ class Scratch : public Takes<Scratch> {
   Mark mark_;
 };
 
-// Memory that lives as long as this object: packed weights and state of a stepper.
+// Memory that lives as long as this object: packed weights and state of a frozen layer.
 class Memory : public Takes<Memory> {
  public:
   Memory() = default;

@@ -223,13 +223,13 @@ FUSEDRNN_INLINE V join(Half low, Half high) {
     return __builtin_shufflevector(low, high, 0, 1, 2, 3);
 }
 
-// The lanes of v from First on, as many as a Part has.
-template <class Part, int First, class V>
-FUSEDRNN_INLINE Part part_of(V v) {
-  if constexpr (lanes_of<Part> == 8)
+// The lanes of v from First on, as many as a Piece has.
+template <class Piece, int First, class V>
+FUSEDRNN_INLINE Piece part_of(V v) {
+  if constexpr (lanes_of<Piece> == 8)
     return __builtin_shufflevector(v, v, First, First + 1, First + 2, First + 3, First + 4, First + 5, First + 6,
                                    First + 7);
-  else if constexpr (lanes_of<Part> == 4)
+  else if constexpr (lanes_of<Piece> == 4)
     return __builtin_shufflevector(v, v, First, First + 1, First + 2, First + 3);
   else
     return __builtin_shufflevector(v, v, First, First + 1);

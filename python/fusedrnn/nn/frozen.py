@@ -10,6 +10,15 @@ if TYPE_CHECKING:
     from fusedrnn.nn.recurrent import _Recurrent
 
 
+def pair(name: str, state: Any) -> tuple[Any, Any]:
+    """An LSTM's (h, c), either or both of which may be None."""
+    if state is None:
+        return (None, None)
+    if not isinstance(state, (tuple, list)) or len(state) != 2:
+        raise TypeError(f"{name}: expected a pair of arrays or None, got {type(state).__name__}")
+    return state[0], state[1]
+
+
 class Frozen:
     """A snapshot of an RNN, LSTM or GRU for inference over whole sequences; made by ``layer.freeze()``.
 
@@ -20,7 +29,6 @@ class Frozen:
 
     def __init__(self, layer: _Recurrent, packed: Any) -> None:
         self._layer, self._packed = layer, packed
-        self._pairs = len(layer.state_names) == 2
 
     def __call__(self, x: Array, state: Any = None) -> tuple[Array, Any]:
         """Run over a sequence.
@@ -35,22 +43,16 @@ class Frozen:
             ValueError: a shape that does not fit, or T = 0. TypeError: another dtype.
         """
         layer = self._layer
-        names = len(layer.state_names)
-        if not self._pairs:
-            states: Any = (state,)
-        elif state is None:
-            states = (None, None)
-        elif isinstance(state, (tuple, list)) and len(state) == 2:
-            states = tuple(state)
-        else:
-            raise TypeError(f"state: expected a pair of arrays or None, got {type(state).__name__}")
+        names = len(layer.state_names)  # h0, or h0 and c0
+        states = (state,) if names == 1 else pair("state", state)
 
         def cell(index: int, x: Array, initial: Any, reverse: bool) -> Any:
-            y, *last = self._packed.sequence(index, x, initial[0], initial[1] if self._pairs else None, reverse)
+            h0, c0 = (*initial, None)[:2]
+            y, *last = self._packed.sequence(index, x, h0, c0, reverse)
             return (y, *last[:names], None)
 
         y, last, _ = layer._sequence(x, states, cell, lambda y: y)
-        return layer._as_given(y), (last if self._pairs else last[0])
+        return layer._as_given(y), (last[0] if names == 1 else last)
 
 
 class Stream:

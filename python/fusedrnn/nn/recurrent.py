@@ -14,7 +14,7 @@ import numpy as np
 
 from fusedrnn import _core, functional
 from fusedrnn.gradients import Array
-from fusedrnn.nn.frozen import Frozen, Stream
+from fusedrnn.nn.frozen import Frozen, Stream, pair
 from fusedrnn.nn.linear import Dropout
 from fusedrnn.nn.module import Module, as_generator
 from fusedrnn.nn.parameters import Parameter
@@ -371,7 +371,7 @@ class LSTM(_Recurrent):
         Raises:
             ValueError: a shape that does not fit, or T = 0. TypeError: another dtype.
         """
-        y, (h_n, c_n) = self._forward(x, _pair("state", state))
+        y, (h_n, c_n) = self._forward(x, pair("state", state))
         return y, (h_n, c_n)
 
     def backward(
@@ -393,7 +393,7 @@ class LSTM(_Recurrent):
         Raises:
             RuntimeError: no call is left. ValueError, TypeError: as ``forward``.
         """
-        dx, (dh0, dc0) = self._backward(dy, _pair("dstate", dstate), input_grad)
+        dx, (dh0, dc0) = self._backward(dy, pair("dstate", dstate), input_grad)
         return dx, (dh0, dc0)
 
     def _cell_forward(self, x: Array, state: State, weights: list[Any], reverse: bool) -> Any:
@@ -458,11 +458,3 @@ def _stacked(parts: tuple[Array, ...]) -> Array:
     if len(parts) == 1:
         return parts[0][None]
     return np.concatenate(parts).reshape(len(parts), *parts[0].shape)
-
-
-def _pair(name: str, state: Any) -> State:
-    if state is None:
-        return (None, None)
-    if not isinstance(state, (tuple, list)) or len(state) != 2:
-        raise TypeError(f"{name}: expected a pair of arrays or None, got {type(state).__name__}")
-    return tuple(state)
