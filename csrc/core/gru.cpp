@@ -145,25 +145,30 @@ template <class T>
 void gru_recompute(const KernelTable<T>& k, const PackedGru<T>& packed, int64_t rows, int64_t I, int64_t H, const T* x,
                    const T* h_prev, T* kept) {
   const int64_t G = (packed.after ? 4 : 3) * H;
-  parallel_rows(rows, 6.0 * double(rows) * double((I + H) * H), [&](int64_t a, int64_t b) {
-    Scratch scratch;
-    T* const reset_h = packed.after ? nullptr : scratch.take<T>((b - a) * H);
-    GruForwardStep<T> step{};
-    step.rows = b - a;
-    step.units = H;
-    step.x = {x + a * I, I, packed.ih, I};
-    step.h = {h_prev + a * H, H, packed.hh, H};
-    step.bias = packed.bias;
-    step.finish = true;
-    step.keep = true;
-    step.partial = step.gates = kept + a * G;
-    step.partial_stride = step.gates_stride = G;
-    step.h_prev = h_prev + a * H;
-    step.h_prev_stride = H;
-    step.y = scratch.take<T>((b - a) * H);
-    step.y_stride = H;
-    for (int64_t phase = 0; phase < (packed.after ? 1 : 2); ++phase) gru_step(k, packed, step, reset_h, phase);
-  });
+  parallel_rows(
+      rows, 6.0 * double(rows) * double((I + H) * H),
+      [&](int64_t a, int64_t b) {
+        Scratch scratch;
+        T* const reset_h = packed.after ? nullptr : scratch.take<T>((b - a) * H);
+        GruForwardStep<T> step{};
+        step.rows = b - a;
+        step.units = H;
+        step.x = {x + a * I, I, packed.ih, I};
+        step.h = {h_prev + a * H, H, packed.hh, H};
+        step.bias = packed.bias;
+        step.finish = true;
+        step.keep = true;
+        step.gates = kept + a * G;
+        step.gates_stride = G;
+        step.partial_stride = packed.after ? spread<T>(G) : G;  // with reset before, the sums become the gates
+        step.partial = packed.after ? scratch.take<T>((b - a) * step.partial_stride) : step.gates;
+        step.h_prev = h_prev + a * H;
+        step.h_prev_stride = H;
+        step.y = scratch.take<T>((b - a) * H);
+        step.y_stride = H;
+        for (int64_t phase = 0; phase < (packed.after ? 1 : 2); ++phase) gru_step(k, packed, step, reset_h, phase);
+      },
+      recompute_rows);
 }
 
 template <class T>

@@ -106,25 +106,30 @@ void lstm_forward(const LstmForward<T>& p) {
 template <class T>
 void lstm_recompute(const KernelTable<T>& k, const PackedLstm<T>& packed, int64_t rows, int64_t I, int64_t H,
                     const T* x, const T* h_prev, const T* c_prev, T* kept) {
-  parallel_rows(rows, 8.0 * double(rows) * double((I + H) * H), [&](int64_t a, int64_t b) {
-    Scratch scratch;
-    LstmForwardStep<T> step{};
-    step.rows = b - a;
-    step.units = H;
-    step.x = {x + a * I, I, packed.ih, I};
-    step.h = {h_prev + a * H, H, packed.hh, H};
-    step.bias = packed.bias;
-    step.finish = true;
-    step.keep = true;
-    step.partial = step.gates = kept + a * 5 * H;
-    step.partial_stride = step.gates_stride = step.c_stride = 5 * H;
-    step.c = step.gates + 4 * H;
-    step.c_prev = c_prev + a * H;
-    step.c_prev_stride = H;
-    step.y = scratch.take<T>((b - a) * H);
-    step.y_stride = H;
-    k.lstm_forward(step);
-  });
+  parallel_rows(
+      rows, 8.0 * double(rows) * double((I + H) * H),
+      [&](int64_t a, int64_t b) {
+        Scratch scratch;
+        LstmForwardStep<T> step{};
+        step.rows = b - a;
+        step.units = H;
+        step.x = {x + a * I, I, packed.ih, I};
+        step.h = {h_prev + a * H, H, packed.hh, H};
+        step.bias = packed.bias;
+        step.finish = true;
+        step.keep = true;
+        step.partial_stride = spread<T>(4 * H);
+        step.partial = scratch.take<T>((b - a) * step.partial_stride);
+        step.gates = kept + a * 5 * H;
+        step.gates_stride = step.c_stride = 5 * H;
+        step.c = step.gates + 4 * H;
+        step.c_prev = c_prev + a * H;
+        step.c_prev_stride = H;
+        step.y = scratch.take<T>((b - a) * H);
+        step.y_stride = H;
+        k.lstm_forward(step);
+      },
+      recompute_rows);
 }
 
 template <class T>

@@ -16,6 +16,9 @@ namespace fusedrnn {
 // would otherwise have fewer rows than this, since the gradients of wide weights pass through memory once a block.
 constexpr int64_t block_elements = int64_t(1) << 18, block_rows = 512;
 
+// Rows of a block that compute their gates again together: they share weights, and their partial sums stay near.
+constexpr int64_t recompute_rows = 64;
+
 // A step of few rows reads all weights for little work, and where the input's do not stay in the cache beside the
 // recurrent ones it is better to compute the input's share of all steps of a block first, with all their rows.
 // Otherwise one loop over [x, h] is faster: partial sums need not be written and read again.
