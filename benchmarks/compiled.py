@@ -39,29 +39,7 @@ class CompiledPyTorch(PyTorch):
         torch._dynamo.utils.counters.clear()
         self.compiled = torch.compile(self._loss if workload.mode == "train" else self._recurrent)
         self.traced = False
-
-    def _recurrent(self, x: Any, state: Any) -> Any:
-        return self.model["rnn"](x, state)
-
-    def _loss(self, x: Any, target: Any) -> Any:
-        y, _ = self.model["rnn"](x)
-        logits = self.model["head"](y if self.workload.every_step else y[-1])
-        return self.torch.nn.functional.cross_entropy(logits.reshape(-1, self.workload.C), target.reshape(-1))
-
-    def _train(self) -> float:
-        loss = self._checked(self.x, self.target)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        return float(loss.item())
-
-    def _infer(self) -> None:
-        with self.torch.inference_mode():
-            self.y, _ = self._checked(self.x, None)
-
-    def _step(self) -> None:
-        with self.torch.inference_mode():
-            self.y, self.state = self._checked(self.x, self.state)
+        self.recurrent = self.loss = self._checked
 
     def _checked(self, *arguments: Any) -> Any:
         """The compiled call; Unsupported where the first shows that nothing could be compiled."""

@@ -112,6 +112,13 @@ class Parser(argparse.ArgumentParser):
             help=f"libraries beside ours, of {', '.join(DISTRIBUTIONS)} (default: {','.join(names) or 'none'})",
         )  # fmt: skip
 
+    def add_pytorch(self) -> None:
+        """``--peers`` where PyTorch is the only other library."""
+        self.add_argument(
+            "--peers", type=some_of(["pytorch"]), default=["pytorch"], metavar="LIST",
+            help='pytorch, or "" for ours alone',
+        )  # fmt: skip
+
     def add_some(self, name: str, known: Iterable[str], default: str, what: str = "") -> None:
         """``--name`` that takes some of ``known``."""
         text = f"{what + ', ' if what else ''}of {','.join(known)} (default: {default})"

@@ -122,12 +122,19 @@ class PyTorch:
         self.x, self.target = torch.tensor(x, requires_grad=w.mode == "train" and w.input_grad), torch.tensor(target)
         self.state: Any = None
         self.y: Any = None
+        self.recurrent, self.loss = self._recurrent, self._loss
         self.run = {"train": self._train, "infer": self._infer, "step": self._step}[w.mode]
 
-    def _train(self) -> float:
-        y, _ = self.model["rnn"](self.x)
+    def _recurrent(self, x: Any, state: Any) -> Any:
+        return self.model["rnn"](x, state)
+
+    def _loss(self, x: Any, target: Any) -> Any:
+        y, _ = self.model["rnn"](x)
         logits = self.model["head"](y if self.workload.every_step else y[-1])
-        loss = self.torch.nn.functional.cross_entropy(logits.reshape(-1, self.workload.C), self.target.reshape(-1))
+        return self.torch.nn.functional.cross_entropy(logits.reshape(-1, self.workload.C), target.reshape(-1))
+
+    def _train(self) -> float:
+        loss = self.loss(self.x, self.target)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -135,11 +142,11 @@ class PyTorch:
 
     def _infer(self) -> None:
         with self.torch.inference_mode():
-            self.y, _ = self.model["rnn"](self.x)
+            self.y, _ = self.recurrent(self.x, None)
 
     def _step(self) -> None:
         with self.torch.inference_mode():
-            self.y, self.state = self.model["rnn"](self.x, self.state)
+            self.y, self.state = self.recurrent(self.x, self.state)
 
     def results(self) -> dict[str, Array]:
         if self.y is not None:

@@ -214,12 +214,14 @@ class Worker:
 
 
 @contextlib.contextmanager
-def workers(names: Sequence[str], threads: int) -> Iterator[dict[str, Worker]]:
+def workers(
+    names: Sequence[str], threads: int, factories: Mapping[str, Callable[[Any, int], Any]] = PEERS
+) -> Iterator[dict[str, Worker]]:
     """One for each of these libraries, for as long as the block lasts."""
     started: dict[str, Worker] = {}
     try:
         for name in names:
-            started[name] = Worker(PEERS[name], threads)
+            started[name] = Worker(factories[name], threads)
         yield started
     finally:
         for worker in started.values():

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -113,6 +114,16 @@ def threads() -> Iterator[Callable[[int], None]]:
     before = runtime.get_num_threads()
     yield runtime.set_num_threads
     runtime.set_num_threads(before)
+
+
+@pytest.fixture(params=["RNN", "RNN relu", "LSTM", "GRU", "GRU reset before"])
+def make_layer(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Every recurrent layer and option of it, as a constructor."""
+    from fusedrnn import nn
+
+    name, *option = request.param.split(maxsplit=1)
+    options = {"relu": {"nonlinearity": "relu"}, "reset before": {"reset_after": False}}
+    return partial(getattr(nn, name), **(options[option[0]] if option else {}))
 
 
 @pytest.fixture

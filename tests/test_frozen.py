@@ -9,19 +9,6 @@ import pytest
 
 from fusedrnn import nn, runtime
 
-LAYERS = {
-    "rnn": nn.RNN,
-    "relu": lambda *sizes, **options: nn.RNN(*sizes, nonlinearity="relu", **options),
-    "lstm": nn.LSTM,
-    "gru": nn.GRU,
-    "gru_reset_before": lambda *sizes, **options: nn.GRU(*sizes, reset_after=False, **options),
-}
-
-
-@pytest.fixture(params=LAYERS)
-def make(request):
-    return LAYERS[request.param]
-
 
 def parts(result):
     y, state = result
@@ -39,16 +26,16 @@ def initial(layer, N):
 
 @pytest.mark.parametrize("options", [{}, {"bidirectional": True}, {"batch_first": True}, {"bias": False}], ids=str)
 @pytest.mark.parametrize(("T", "N", "sizes"), [(7, 1, (3, 24, 2)), (5, 13, (9, 20, 1)), (1, 2, (1, 1, 3))])
-def test_the_bits_of_the_layer(make, isa, dtype, options, T, N, sizes, assert_same_bits):
-    layer = make(*sizes, dtype=dtype, rng=0, dropout=0.5, **options).eval()
+def test_the_bits_of_the_layer(make_layer, isa, dtype, options, T, N, sizes, assert_same_bits):
+    layer = make_layer(*sizes, dtype=dtype, rng=0, dropout=0.5, **options).eval()
     frozen = layer.freeze()
     x = normal(*((N, T) if layer.batch_first else (T, N)), sizes[0], dtype=dtype)
     for state in (None, initial(layer, N)):
         assert_same_bits(parts(frozen(x, state)), parts(layer(x, state)))
 
 
-def test_it_is_a_snapshot_that_keeps_nothing(make, assert_same_bits):
-    layer = make(3, 8, 2, rng=0, dropout=0.5)
+def test_it_is_a_snapshot_that_keeps_nothing(make_layer, assert_same_bits):
+    layer = make_layer(3, 8, 2, rng=0, dropout=0.5)
     frozen, x = layer.freeze(), normal(4, 2, 3)
     expected = parts(layer.eval()(x))
     layer.train()
@@ -59,8 +46,8 @@ def test_it_is_a_snapshot_that_keeps_nothing(make, assert_same_bits):
         layer.backward(expected[0])
 
 
-def test_it_keeps_the_instruction_set_it_was_packed_for(make, assert_same_bits):
-    layer = make(3, 20, rng=0).eval()
+def test_it_keeps_the_instruction_set_it_was_packed_for(make_layer, assert_same_bits):
+    layer = make_layer(3, 20, rng=0).eval()
     x = normal(4, 2, 3)
     for name in runtime.available_isas():
         with runtime.use_isa(name):
@@ -70,8 +57,8 @@ def test_it_keeps_the_instruction_set_it_was_packed_for(make, assert_same_bits):
                 assert_same_bits(parts(frozen(x)), expected, f"packed for {name}, called under {other}")
 
 
-def test_from_several_python_threads(make, assert_same_bits):
-    layer = make(16, 64, 2, rng=0).eval()
+def test_from_several_python_threads(make_layer, assert_same_bits):
+    layer = make_layer(16, 64, 2, rng=0).eval()
     frozen, x = layer.freeze(), normal(20, 30, 16)
     expected = parts(layer(x))
     with ThreadPoolExecutor(4) as pool:
@@ -79,8 +66,8 @@ def test_from_several_python_threads(make, assert_same_bits):
             assert_same_bits(parts(result), expected)
 
 
-def test_errors(make):
-    layer = make(3, 8, rng=0)
+def test_errors(make_layer):
+    layer = make_layer(3, 8, rng=0)
     frozen = layer.freeze()
     with pytest.raises(ValueError, match=r"x: expected shape \(T, N, 3\), got \(2, 3\)"):
         frozen(normal(2, 3))

@@ -7,19 +7,6 @@ import pytest
 
 from fusedrnn import nn, runtime
 
-LAYERS = {
-    "rnn": lambda *sizes, **options: nn.RNN(*sizes, **options),
-    "relu": lambda *sizes, **options: nn.RNN(*sizes, nonlinearity="relu", **options),
-    "lstm": lambda *sizes, **options: nn.LSTM(*sizes, **options),
-    "gru": lambda *sizes, **options: nn.GRU(*sizes, **options),
-    "gru_reset_before": lambda *sizes, **options: nn.GRU(*sizes, reset_after=False, **options),
-}
-
-
-@pytest.fixture(params=LAYERS)
-def make(request):
-    return LAYERS[request.param]
-
 
 def sequence(T, N, I, dtype="float32"):  # noqa: E741
     return np.random.default_rng(1).standard_normal((T, N, I)).astype(dtype)
@@ -31,8 +18,8 @@ def parts(state):
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("N", "sizes"), [(1, (3, 24, 2)), (5, (9, 20, 1)), (2, (1, 1, 3)), (13, (17, 33, 2))])
-def test_the_bits_of_the_whole_sequence(make, isa, dtype, N, sizes, bias):
-    layer = make(*sizes, bias=bias, dtype=dtype, rng=0).eval()
+def test_the_bits_of_the_whole_sequence(make_layer, isa, dtype, N, sizes, bias):
+    layer = make_layer(*sizes, bias=bias, dtype=dtype, rng=0).eval()
     x = sequence(7, N, sizes[0], dtype)
     y, state = layer(x)
     stream = layer.stream(N)
@@ -42,9 +29,9 @@ def test_the_bits_of_the_whole_sequence(make, isa, dtype, N, sizes, bias):
         assert ours.tobytes() == wanted.tobytes()
 
 
-def test_a_state_can_be_kept_and_taken_up(make):
+def test_a_state_can_be_kept_and_taken_up(make_layer):
     x = sequence(6, 2, 3)
-    stream = make(3, 10, 2, rng=0).stream(2)
+    stream = make_layer(3, 10, 2, rng=0).stream(2)
     first = [stream(step).copy() for step in x[:3]]
     kept = stream.state
     rest = [stream(step) for step in x[3:]]
@@ -54,8 +41,8 @@ def test_a_state_can_be_kept_and_taken_up(make):
     assert all((stream(step) == y).all() for step, y in zip(x[:3], first, strict=True))
 
 
-def test_it_is_a_snapshot(make):
-    layer = make(3, 8, rng=0)
+def test_it_is_a_snapshot(make_layer):
+    layer = make_layer(3, 8, rng=0)
     x = sequence(1, 1, 3)[0]
     stream, again = layer.stream(), layer.stream()
     before = stream(x)
@@ -65,8 +52,8 @@ def test_it_is_a_snapshot(make):
     assert not layer.stream()(x).any()
 
 
-def test_outputs_are_arrays_of_their_own(make):
-    stream = make(3, 8, rng=0).stream()
+def test_outputs_are_arrays_of_their_own(make_layer):
+    stream = make_layer(3, 8, rng=0).stream()
     x = sequence(2, 1, 3)
     first = stream(x[0])
     copy = first.copy()
@@ -74,16 +61,16 @@ def test_outputs_are_arrays_of_their_own(make):
     np.testing.assert_array_equal(first, copy)
 
 
-def test_a_single_row_may_come_without_its_axis(make):
-    layer = make(3, 8, rng=0)
+def test_a_single_row_may_come_without_its_axis(make_layer):
+    layer = make_layer(3, 8, rng=0)
     x = sequence(1, 1, 3)[0]
     flat = layer.stream()(x[0])
     assert flat.shape == (8,)
     np.testing.assert_array_equal(flat, layer.stream()(x)[0])
 
 
-def test_it_keeps_the_instruction_set_it_was_packed_for(make):
-    layer = make(3, 20, rng=0)
+def test_it_keeps_the_instruction_set_it_was_packed_for(make_layer):
+    layer = make_layer(3, 20, rng=0)
     x = sequence(4, 2, 3)
     for name in runtime.available_isas():
         with runtime.use_isa(name):

@@ -14,9 +14,9 @@ import numpy as np
 from benchmarks import flat
 from benchmarks.flat import ARRAYS, PASSES, Pass
 from benchmarks.limits import Limits
-from benchmarks.options import Parser, Progress, number, some_of
+from benchmarks.options import Parser, Progress, number
 from benchmarks.report import bars, machine, markdown, write_json
-from benchmarks.timing import Worker, build, limits, ratio, take_turns
+from benchmarks.timing import Worker, build, limits, ratio, take_turns, workers
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,7 @@ def main(arguments: Sequence[str]) -> int:
         "--elements", type=number(flat.CLASSES, 1 << 30), default=1 << 24, metavar="N",
         help=f"a multiple of {flat.CLASSES} (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument(
-        "--peers", type=some_of(["pytorch"]), default=["pytorch"], metavar="LIST", help='pytorch, or "" for ours alone'
-    )
+    parser.add_pytorch()
     parser.add_threads()
     parser.add_rounds(9)
     parser.add_files("the shares")
@@ -96,16 +94,10 @@ def main(arguments: Sequence[str]) -> int:
     print(f"{about}\n{bound}", flush=True)
     wanted = [Pass(name, given.elements) for name in given.passes or ARRAYS]
     progress = Progress(len(wanted) * given.rounds)
-    started: dict[str, Worker] = {}
     figures: list[Figures] = []
-    try:
-        for name in ("fusedrnn", *given.peers):
-            started[name] = Worker(PASSES[name], given.threads)
+    with workers(["fusedrnn", *given.peers], given.threads, PASSES) as started:
         for work in wanted:
             figures += measure(work, started, bound, given.rounds, progress)
-    finally:
-        for worker in started.values():
-            worker.close()
     print(table(figures))
     if given.json:
         write_json(given.json, about, limits=bound, results=figures)

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.options import Parser, Progress, number, some_of
+from benchmarks.options import Parser, Progress, number
 from benchmarks.report import bars, machine, markdown, write_json
-from benchmarks.timing import Worker, ratio, take_turns
+from benchmarks.timing import ratio, take_turns, workers
 from benchmarks.training import TRAININGS, Training
 
 EPOCHS = {"count-ones": 20, "addition": 20, "mnist": 1}
@@ -33,14 +33,10 @@ def measure(
     training: Training, libraries: Sequence[str], threads: int, rounds: int, progress: Progress
 ) -> list[Figures]:
     """Train in turn; the first run of each only warms up."""
-    started = {name: Worker(TRAININGS[name], threads) for name in libraries}
-    try:
+    with workers(libraries, threads, TRAININGS) as started:
         reached = {name: worker.build(training) for name, worker in started.items()}
         places = {name: (worker, training) for name, worker in started.items()}
         turns = take_turns(places, rounds, progress, turn=0)
-    finally:
-        for worker in started.values():
-            worker.close()
     return [
         Figures(
             training, name, statistics.median(own), ratio(own, turns["fusedrnn"])[0],
@@ -94,9 +90,7 @@ def main(arguments: Sequence[str]) -> int:
     )  # fmt: skip
     parser.add_argument("--seed", type=number(0), default=0, help="of weights and batches (default: %(default)s)")
     parser.add_argument("--data", metavar="WHERE", help="mnist's images, as for `fusedrnn train mnist --data`")
-    parser.add_argument(
-        "--peers", type=some_of(["pytorch"]), default=["pytorch"], metavar="LIST", help='pytorch, or "" for ours alone'
-    )
+    parser.add_pytorch()
     parser.add_threads()
     parser.add_rounds(3)
     parser.add_files("the ratios")

@@ -268,10 +268,7 @@ void gru_backward(const GruBackward<T>& p) {
     const AffineStep<T> dx{
         rows, I, {}, {dgates, S, packed_ih, 3 * H}, nullptr, false, p.dx ? p.dx + from * N * I : nullptr, I};
     gradient_products(k, outers, p.dx ? &dx : nullptr);
-    if (order.block() == 1)
-      std::swap(next, dgates);
-    else
-      copy(next, dgates + (order.time(first) - from) * N * S, N * S);
+    hand_on(order, dgates, next, (order.time(first) - from) * N * S, N * S);
     last = first;
   }
   k.affine({N, H, {}, {next + H, S, packed_hh, D}, nullptr, true, p.dh0, H});

@@ -138,6 +138,7 @@ void lstm_backward(const LstmBackward<T>& p) {
   const KernelTable<T>& k = kernels<T>();
   const int lanes = k.lanes;
   const int64_t G = 4 * H, D = spread<T>(G);  // elements of a row of dgates, and from row to row
+  const int64_t R = p.recompute ? H : 5 * H;  // of a reserve row, of which c is the last H
   Scratch scratch;
   T* const packed_hh = scratch.take<T>(padded(H, lanes) * G);
   pack_columns(packed_hh, p.weight_hh, G, H, lanes);
@@ -182,7 +183,6 @@ void lstm_backward(const LstmBackward<T>& p) {
       step.gates_stride = 5 * H;
       step.c = step.gates + 4 * H;
       step.c_stride = 5 * H;
-      const int64_t R = p.recompute ? H : 5 * H;
       step.c_prev = s == 0 ? c0 + a * H : p.reserve + (order.time(s - 1) * N + a + 1) * R - H;
       step.c_prev_stride = s == 0 ? H : R;
       step.dc = p.dc0 + a * H;
@@ -199,10 +199,7 @@ void lstm_backward(const LstmBackward<T>& p) {
     const AffineStep<T> dx{
         (last - first) * N, I, {}, {dgates, D, packed_ih, G}, nullptr, false, p.dx ? p.dx + from * N * I : nullptr, I};
     gradient_products(k, outers, p.dx ? &dx : nullptr);
-    if (order.block() == 1)
-      std::swap(next, dgates);
-    else
-      copy(next, dgates + (order.time(first) - from) * N * D, N * D);
+    hand_on(order, dgates, next, (order.time(first) - from) * N * D, N * D);
     last = first;
   }
   k.affine({N, H, {}, {next, D, packed_hh, G}, nullptr, false, p.dh0, H});

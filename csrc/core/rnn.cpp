@@ -122,10 +122,7 @@ void rnn_backward(const RnnBackward<T>& p) {
     const AffineStep<T> dx{
         (last - first) * N, I, {}, {dz, H, packed_ih, H}, nullptr, false, p.dx ? p.dx + from * N * I : nullptr, I};
     gradient_products(k, outers, p.dx ? &dx : nullptr);
-    if (order.block() == 1)
-      std::swap(next, dz);
-    else
-      copy(next, dz + (order.time(first) - from) * N * H, N * H);
+    hand_on(order, dz, next, (order.time(first) - from) * N * H, N * H);
     last = first;
   }
   k.affine({N, H, {}, {next, H, packed_hh, H}, nullptr, false, p.dh0, H});

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "../kernels/table.hpp"
 #include "cells.hpp"
@@ -102,6 +103,16 @@ class Sharing {
 template <class T>
 void copy(T* to, const T* from, int64_t n) {
   if (n > 0) std::memcpy(to, from, std::size_t(n) * sizeof(T));
+}
+
+// The gradients of a block's first step, `offset` elements into the block, become those that the block before goes on
+// from.
+template <class T>
+void hand_on(const Steps& order, T*& block, T*& next, int64_t offset, int64_t elements) {
+  if (order.block() == 1)
+    std::swap(next, block);
+  else
+    copy(next, block + offset, elements);
 }
 
 // A stride for rows of so many elements that does not put all of them into the same few sets of the L1 cache, as
