@@ -15,6 +15,7 @@
 #include <string>
 #include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "subnormals.hpp"
@@ -94,7 +95,8 @@ class Pool {
       const std::lock_guard lock(mutex_);
       job_.reset();
     }
-    if (job->error) std::rethrow_exception(job->error);
+    // Out of the job: a helper may be the last to let go of that, and then would free what the caller reads.
+    if (job->error) std::rethrow_exception(std::exchange(job->error, nullptr));
   }
 
   std::mutex caller;  // one caller at a time; others run inline
