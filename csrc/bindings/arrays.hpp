@@ -147,11 +147,6 @@ py::array_t<T> empty(const std::vector<int64_t>& shape) {
   return py::array_t<T>(sizes, static_cast<T*>(block), py::capsule(block, give_block));
 }
 
-// Sizes of a recurrent call, from x and the weights.
-struct Sizes {
-  int64_t steps, batch, inputs, hidden;
-};
-
 // H where weight_hh agrees with itself; otherwise the rows of weight_ih say what weight_hh should have been.
 template <class T>
 int64_t hidden_size(const py::object& weight_ih, const py::object& weight_hh, int64_t gates) {
@@ -163,20 +158,6 @@ int64_t hidden_size(const py::object& weight_ih, const py::object& weight_hh, in
                                                             : hh.shape(0) / gates;
   require_at_least_one(hidden, "weight_hh", "a hidden size");
   return hidden;
-}
-
-template <class T>
-Sizes recurrent_sizes(const py::object& x_object, const py::object& weight_ih, const py::object& weight_hh,
-                      int64_t gates) {
-  const py::array x = as_array(x_object, "x");
-  require_ndim(x, "x", 3, "[T, N, I]");
-  require_at_least_one(x.shape(0), "x", "a sequence length");
-  require_at_least_one(x.shape(2), "x", "an input size");
-  require_contiguous(x, "x");
-  const Sizes s{x.shape(0), x.shape(1), x.shape(2), hidden_size<T>(weight_ih, weight_hh, gates)};
-  require_addressable({s.steps, s.batch, s.hidden, 5, 8});
-  require_addressable({s.hidden, s.hidden + s.inputs, 4, 8});
-  return s;
 }
 
 void register_rnn(py::module_& m);

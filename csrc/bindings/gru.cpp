@@ -1,35 +1,37 @@
 #include "../core/cells.hpp"
-#include "arrays.hpp"
+#include "data.hpp"
 
 namespace fusedrnn::bindings {
 namespace {
 
 py::tuple call_gru_forward(const py::object& x, const py::object& h0, const py::object& weight_ih,
                            const py::object& weight_hh, const py::object& bias_ih, const py::object& bias_hh,
-                           bool reset_after, bool reverse, bool training, bool recompute) {
+                           bool reset_after, const py::object& lengths, const py::object& batch_sizes,
+                           const py::object& resets, bool reverse, bool training, bool recompute) {
   return dispatch_dtype(x, "x", [&](auto scalar) -> py::tuple {
     using T = decltype(scalar);
-    const auto [steps, N, I, H] = recurrent_sizes<T>(x, weight_ih, weight_hh, 3);
+    const Data d = plain_data<T>(x, weight_ih, weight_hh, 3, lengths, batch_sizes, resets, reverse);
+    const auto [N, I, H] = std::array{d.shape.batch, d.shape.inputs, d.shape.hidden};
     GruForward<T> p{};
-    p.shape = {steps, N, I, H};
+    p.shape = d.shape;
     p.reset_after = reset_after;
     p.reverse = reverse;
-    p.x = input<T>(x, "x", "x", {steps, N, I});
+    p.x = input<T>(x, "x", "x", d.of(I));
     p.h0 = optional_input<T>(h0, "h0", "x", {N, H});
     p.weight_ih = input<T>(weight_ih, "weight_ih", "x", {3 * H, I});
     p.weight_hh = input<T>(weight_hh, "weight_hh", "x", {3 * H, H});
     p.bias_ih = optional_input<T>(bias_ih, "bias_ih", "x", {3 * H});
     p.bias_hh = optional_input<T>(bias_hh, "bias_hh", "x", {3 * H});
-    auto y = empty<T>({steps, N, H}), h_n = empty<T>({N, H});
+    auto y = empty<T>(d.of(H)), h_n = empty<T>({N, H});
     py::object reserve = py::none();
     if (training) {
-      auto buffer = empty<T>({steps, N, recompute ? 0 : (reset_after ? 4 : 3) * H});
+      auto buffer = empty<T>(d.of(recompute ? 0 : (reset_after ? 4 : 3) * H));
       if (!recompute) p.reserve = buffer.mutable_data();
       reserve = buffer;
     }
     p.y = y.mutable_data();
     p.h_n = h_n.mutable_data();
-    without_gil([&] { gru_forward(p); });
+    run_forward(d, p, H, [](const GruForward<T>& q) { gru_forward(q); });
     return py::make_tuple(y, h_n, reserve);
   });
 }
@@ -37,27 +39,29 @@ py::tuple call_gru_forward(const py::object& x, const py::object& h0, const py::
 py::tuple call_gru_backward(const py::object& dy, const py::object& dh_n, const py::object& x, const py::object& h0,
                             const py::object& y, const py::object& weight_ih, const py::object& weight_hh,
                             const py::object& bias_ih, const py::object& bias_hh, const py::object& reserve,
-                            bool reset_after, bool reverse, bool recompute, bool input_grad,
+                            bool reset_after, const py::object& lengths, const py::object& batch_sizes,
+                            const py::object& resets, bool reverse, bool recompute, bool input_grad,
                             const py::object& dweight_ih, const py::object& dweight_hh, const py::object& dbias_ih,
                             const py::object& dbias_hh) {
   return dispatch_dtype(x, "x", [&](auto scalar) -> py::tuple {
     using T = decltype(scalar);
-    const auto [steps, N, I, H] = recurrent_sizes<T>(x, weight_ih, weight_hh, 3);
+    const Data d = plain_data<T>(x, weight_ih, weight_hh, 3, lengths, batch_sizes, resets, reverse);
+    const auto [N, I, H] = std::array{d.shape.batch, d.shape.inputs, d.shape.hidden};
     GruBackward<T> p{};
-    p.shape = {steps, N, I, H};
+    p.shape = d.shape;
     p.reset_after = reset_after;
     p.reverse = reverse;
-    p.dy = optional_input<T>(dy, "dy", "x", {steps, N, H});
+    p.dy = optional_input<T>(dy, "dy", "x", d.of(H));
     p.dh_n = optional_input<T>(dh_n, "dh_n", "x", {N, H});
-    p.x = input<T>(x, "x", "x", {steps, N, I});
+    p.x = input<T>(x, "x", "x", d.of(I));
     p.h0 = optional_input<T>(h0, "h0", "x", {N, H});
-    p.y = input<T>(y, "y", "x", {steps, N, H});
+    p.y = input<T>(y, "y", "x", d.of(H));
     p.weight_ih = input<T>(weight_ih, "weight_ih", "x", {3 * H, I});
     p.weight_hh = input<T>(weight_hh, "weight_hh", "x", {3 * H, H});
     p.recompute = recompute;
     p.bias_ih = optional_input<T>(bias_ih, "bias_ih", "x", {3 * H});
     p.bias_hh = optional_input<T>(bias_hh, "bias_hh", "x", {3 * H});
-    p.reserve = input<T>(reserve, "reserve", "x", {steps, N, recompute ? 0 : (reset_after ? 4 : 3) * H});
+    p.reserve = input<T>(reserve, "reserve", "x", d.of(recompute ? 0 : (reset_after ? 4 : 3) * H));
     p.dweight_ih = output<T>(dweight_ih, "dweight_ih", "x", {3 * H, I});
     p.dweight_hh = output<T>(dweight_hh, "dweight_hh", "x", {3 * H, H});
     p.dbias_ih = optional_output<T>(dbias_ih, "dbias_ih", "x", {3 * H});
@@ -65,12 +69,12 @@ py::tuple call_gru_backward(const py::object& dy, const py::object& dh_n, const 
     auto dh0 = empty<T>({N, H});
     py::object dx = py::none();
     if (input_grad) {
-      auto array = empty<T>({steps, N, I});
+      auto array = empty<T>(d.of(I));
       p.dx = array.mutable_data();
       dx = array;
     }
     p.dh0 = dh0.mutable_data();
-    without_gil([&] { gru_backward(p); });
+    run_backward(d, p, H, [](const GruBackward<T>& q) { gru_backward(q); });
     return py::make_tuple(dx, dh0);
   });
 }
@@ -80,10 +84,10 @@ py::tuple call_gru_backward(const py::object& dy, const py::object& dh_n, const 
 void register_gru(py::module_& m) {
   using namespace py::literals;
   m.def("gru_forward", &call_gru_forward, "x"_a, "h0"_a, "weight_ih"_a, "weight_hh"_a, "bias_ih"_a, "bias_hh"_a,
-        "reset_after"_a, "reverse"_a, "training"_a, "recompute"_a);
+        "reset_after"_a, "lengths"_a, "batch_sizes"_a, "resets"_a, "reverse"_a, "training"_a, "recompute"_a);
   m.def("gru_backward", &call_gru_backward, "dy"_a, "dh_n"_a, "x"_a, "h0"_a, "y"_a, "weight_ih"_a, "weight_hh"_a,
-        "bias_ih"_a, "bias_hh"_a, "reserve"_a, "reset_after"_a, "reverse"_a, "recompute"_a, "input_grad"_a,
-        "dweight_ih"_a, "dweight_hh"_a, "dbias_ih"_a, "dbias_hh"_a);
+        "bias_ih"_a, "bias_hh"_a, "reserve"_a, "reset_after"_a, "lengths"_a, "batch_sizes"_a, "resets"_a, "reverse"_a,
+        "recompute"_a, "input_grad"_a, "dweight_ih"_a, "dweight_hh"_a, "dbias_ih"_a, "dbias_hh"_a);
 }
 
 }  // namespace fusedrnn::bindings

@@ -1,80 +1,161 @@
+#include <optional>
+
 #include "../core/cells.hpp"
-#include "arrays.hpp"
+#include "options.hpp"
 
 namespace fusedrnn::bindings {
 namespace {
 
+// A call's sizes and options; both directions of the gradient read them alike.
+template <class T>
+struct LstmCall {
+  Data data;
+  std::optional<Options<T>> options;
+  int64_t N, I, H, P, gates;  // P: elements of h
+
+  LstmCall(const py::object& x, const py::object& weight_ih, const py::object& weight_hh, const py::object& lengths,
+           const py::object& batch_sizes, const py::object& resets, const py::object& object, bool reverse,
+           bool training)
+      : data(read_data(x, lengths, batch_sizes, resets, reverse)), N(data.shape.batch), I(data.shape.inputs), gates(4) {
+    if (object.is_none()) {
+      P = H = data.shape.hidden = hidden_size<T>(weight_ih, weight_hh, 4);
+    } else {
+      const auto dict = object.cast<py::dict>();
+      Options<T> o = read_options<T>(dict, data, reverse, training);
+      o.coupled = dict["coupled"].cast<bool>();
+      gates = o.coupled ? 3 : 4;
+      const py::object weight_hr = dict["weight_hr"];
+      if (weight_hr.is_none()) {
+        P = H = hidden_size<T>(weight_ih, weight_hh, gates);
+      } else {
+        const py::array hr = checked<T>(weight_hr, "weight_hr", "x");
+        require_ndim(hr, "weight_hr", 2, "[P, H]");
+        P = hr.shape(0);
+        H = hr.shape(1);
+        require_at_least_one(P, "weight_hr", "a projection size");
+        require_at_least_one(H, "weight_hr", "a hidden size");
+        o.weight_hr = input<T>(weight_hr, "weight_hr", "x", {P, H});
+      }
+      data.shape.hidden = H;
+      o.projection = P;
+      o.weight_peephole = optional_input<T>(dict["weight_peephole"], "weight_peephole", "x", {3, H});
+      o.cell_clip = limit(dict, "cell_clip");
+      o.zoneout_c = number(dict, "zoneout_c", 0, 1, false);
+      const auto activations = dict["activations"].cast<py::sequence>();
+      if (activations.size() != 3)
+        throw py::value_error("activations: expected those of the gates, of g and of the output");
+      o.gate = activation(activations[0], "activations");
+      o.candidate = activation(activations[1], "activations");
+      o.output = activation(activations[2], "activations");
+      read_layer_norm(dict, o, "x", norm_widths());
+      options = o;
+    }
+    require_addressable({data.rows[0], N, H, 5, 8});
+    require_addressable({H, H + I, 4, 8});
+  }
+
+  std::vector<int64_t> norm_widths() const { return {gates * H, gates * H, H}; }
+  int64_t reserve(bool recompute) const {
+    return options ? lstm_options_reserve(H, *options) : (recompute ? 1 : 5) * H;
+  }
+};
+
 py::tuple call_lstm_forward(const py::object& x, const py::object& h0, const py::object& c0,
                             const py::object& weight_ih, const py::object& weight_hh, const py::object& bias_ih,
-                            const py::object& bias_hh, bool reverse, bool training, bool recompute) {
+                            const py::object& bias_hh, const py::object& lengths, const py::object& batch_sizes,
+                            const py::object& resets, bool reverse, bool training, bool recompute,
+                            const py::object& options, bool return_c) {
   return dispatch_dtype(x, "x", [&](auto scalar) -> py::tuple {
     using T = decltype(scalar);
-    const auto [steps, N, I, H] = recurrent_sizes<T>(x, weight_ih, weight_hh, 4);
+    const LstmCall<T> call(x, weight_ih, weight_hh, lengths, batch_sizes, resets, options, reverse, training);
+    const auto [N, I, H, P, rows] = std::array{call.N, call.I, call.H, call.P, call.gates * call.H};
+    const Data& d = call.data;
     LstmForward<T> p{};
-    p.shape = {steps, N, I, H};
+    p.shape = d.shape;
     p.reverse = reverse;
     p.recompute = recompute;
-    p.x = input<T>(x, "x", "x", {steps, N, I});
-    p.h0 = optional_input<T>(h0, "h0", "x", {N, H});
+    p.x = input<T>(x, "x", "x", d.of(I));
+    p.h0 = optional_input<T>(h0, "h0", "x", {N, P});
     p.c0 = optional_input<T>(c0, "c0", "x", {N, H});
-    p.weight_ih = input<T>(weight_ih, "weight_ih", "x", {4 * H, I});
-    p.weight_hh = input<T>(weight_hh, "weight_hh", "x", {4 * H, H});
-    p.bias_ih = optional_input<T>(bias_ih, "bias_ih", "x", {4 * H});
-    p.bias_hh = optional_input<T>(bias_hh, "bias_hh", "x", {4 * H});
-    auto y = empty<T>({steps, N, H}), h_n = empty<T>({N, H}), c_n = empty<T>({N, H});
-    py::object reserve = py::none();
+    p.weight_ih = input<T>(weight_ih, "weight_ih", "x", {rows, I});
+    p.weight_hh = input<T>(weight_hh, "weight_hh", "x", {rows, P});
+    p.bias_ih = optional_input<T>(bias_ih, "bias_ih", "x", {rows});
+    p.bias_hh = optional_input<T>(bias_hh, "bias_hh", "x", {rows});
+    auto y = empty<T>(d.of(P)), h_n = empty<T>({N, P}), c_n = empty<T>({N, H});
+    py::object reserve = py::none(), c = py::none();
     if (training) {
-      auto buffer = empty<T>({steps, N, (recompute ? 1 : 5) * H});
+      auto buffer = empty<T>(d.of(call.reserve(recompute)));
       p.reserve = buffer.mutable_data();
       reserve = buffer;
+    }
+    if (return_c) {
+      auto array = empty<T>(d.of(H));
+      p.c = array.mutable_data();
+      c = array;
     }
     p.y = y.mutable_data();
     p.h_n = h_n.mutable_data();
     p.c_n = c_n.mutable_data();
-    without_gil([&] { lstm_forward(p); });
-    return py::make_tuple(y, h_n, c_n, reserve);
+    run_forward(d, p, P, [&](const LstmForward<T>& q) {
+      call.options ? lstm_options_forward(q, *call.options) : lstm_forward(q);
+    });
+    return py::make_tuple(y, h_n, c_n, reserve, c);
   });
 }
 
-py::tuple call_lstm_backward(const py::object& dy, const py::object& dh_n, const py::object& dc_n, const py::object& x,
-                             const py::object& h0, const py::object& c0, const py::object& y,
+py::tuple call_lstm_backward(const py::object& dy, const py::object& dh_n, const py::object& dc_n, const py::object& dc,
+                             const py::object& x, const py::object& h0, const py::object& c0, const py::object& y,
                              const py::object& weight_ih, const py::object& weight_hh, const py::object& bias_ih,
-                             const py::object& bias_hh, const py::object& reserve, bool reverse, bool recompute,
-                             bool input_grad, const py::object& dweight_ih, const py::object& dweight_hh,
-                             const py::object& dbias_ih, const py::object& dbias_hh) {
+                             const py::object& bias_hh, const py::object& reserve, const py::object& lengths,
+                             const py::object& batch_sizes, const py::object& resets, bool reverse, bool recompute,
+                             const py::object& options, bool input_grad, const py::object& dweight_ih,
+                             const py::object& dweight_hh, const py::object& dbias_ih, const py::object& dbias_hh,
+                             const py::object& gradients) {
   return dispatch_dtype(x, "x", [&](auto scalar) -> py::tuple {
     using T = decltype(scalar);
-    const auto [steps, N, I, H] = recurrent_sizes<T>(x, weight_ih, weight_hh, 4);
+    const LstmCall<T> call(x, weight_ih, weight_hh, lengths, batch_sizes, resets, options, reverse, true);
+    const auto [N, I, H, P, rows] = std::array{call.N, call.I, call.H, call.P, call.gates * call.H};
+    const Data& d = call.data;
     LstmBackward<T> p{};
-    p.shape = {steps, N, I, H};
+    p.shape = d.shape;
     p.reverse = reverse;
     p.recompute = recompute;
-    p.dy = optional_input<T>(dy, "dy", "x", {steps, N, H});
-    p.dh_n = optional_input<T>(dh_n, "dh_n", "x", {N, H});
+    p.dy = optional_input<T>(dy, "dy", "x", d.of(P));
+    p.dh_n = optional_input<T>(dh_n, "dh_n", "x", {N, P});
     p.dc_n = optional_input<T>(dc_n, "dc_n", "x", {N, H});
-    p.x = input<T>(x, "x", "x", {steps, N, I});
-    p.h0 = optional_input<T>(h0, "h0", "x", {N, H});
+    p.dc = optional_input<T>(dc, "dc", "x", d.of(H));
+    p.x = input<T>(x, "x", "x", d.of(I));
+    p.h0 = optional_input<T>(h0, "h0", "x", {N, P});
     p.c0 = optional_input<T>(c0, "c0", "x", {N, H});
-    p.y = input<T>(y, "y", "x", {steps, N, H});
-    p.weight_ih = input<T>(weight_ih, "weight_ih", "x", {4 * H, I});
-    p.weight_hh = input<T>(weight_hh, "weight_hh", "x", {4 * H, H});
-    p.bias_ih = optional_input<T>(bias_ih, "bias_ih", "x", {4 * H});
-    p.bias_hh = optional_input<T>(bias_hh, "bias_hh", "x", {4 * H});
-    p.reserve = input<T>(reserve, "reserve", "x", {steps, N, (recompute ? 1 : 5) * H});
-    p.dweight_ih = output<T>(dweight_ih, "dweight_ih", "x", {4 * H, I});
-    p.dweight_hh = output<T>(dweight_hh, "dweight_hh", "x", {4 * H, H});
-    p.dbias_ih = optional_output<T>(dbias_ih, "dbias_ih", "x", {4 * H});
-    p.dbias_hh = optional_output<T>(dbias_hh, "dbias_hh", "x", {4 * H});
-    auto dh0 = empty<T>({N, H}), dc0 = empty<T>({N, H});
+    p.y = input<T>(y, "y", "x", d.of(P));
+    p.weight_ih = input<T>(weight_ih, "weight_ih", "x", {rows, I});
+    p.weight_hh = input<T>(weight_hh, "weight_hh", "x", {rows, P});
+    p.bias_ih = optional_input<T>(bias_ih, "bias_ih", "x", {rows});
+    p.bias_hh = optional_input<T>(bias_hh, "bias_hh", "x", {rows});
+    p.reserve = input<T>(reserve, "reserve", "x", d.of(call.reserve(recompute)));
+    p.dweight_ih = output<T>(dweight_ih, "dweight_ih", "x", {rows, I});
+    p.dweight_hh = output<T>(dweight_hh, "dweight_hh", "x", {rows, P});
+    p.dbias_ih = optional_output<T>(dbias_ih, "dbias_ih", "x", {rows});
+    p.dbias_hh = optional_output<T>(dbias_hh, "dbias_hh", "x", {rows});
+    OptionGradients<T> g{};
+    if (call.options) {
+      const auto dict = gradients.cast<py::dict>();
+      g.dweight_peephole = optional_output<T>(dict["dweight_peephole"], "dweight_peephole", "x", {3, H});
+      g.dweight_hr = optional_output<T>(dict["dweight_hr"], "dweight_hr", "x", {P, H});
+      read_layer_norm_gradients(dict, g, call.norm_widths());
+    }
+    auto dh0 = empty<T>({N, P}), dc0 = empty<T>({N, H});
     py::object dx = py::none();
     if (input_grad) {
-      auto array = empty<T>({steps, N, I});
+      auto array = empty<T>(d.of(I));
       p.dx = array.mutable_data();
       dx = array;
     }
     p.dh0 = dh0.mutable_data();
     p.dc0 = dc0.mutable_data();
-    without_gil([&] { lstm_backward(p); });
+    run_backward(d, p, P, [&](const LstmBackward<T>& q) {
+      call.options ? lstm_options_backward(q, *call.options, g) : lstm_backward(q);
+    });
     return py::make_tuple(dx, dh0, dc0);
   });
 }
@@ -84,10 +165,12 @@ py::tuple call_lstm_backward(const py::object& dy, const py::object& dh_n, const
 void register_lstm(py::module_& m) {
   using namespace py::literals;
   m.def("lstm_forward", &call_lstm_forward, "x"_a, "h0"_a, "c0"_a, "weight_ih"_a, "weight_hh"_a, "bias_ih"_a,
-        "bias_hh"_a, "reverse"_a, "training"_a, "recompute"_a);
-  m.def("lstm_backward", &call_lstm_backward, "dy"_a, "dh_n"_a, "dc_n"_a, "x"_a, "h0"_a, "c0"_a, "y"_a, "weight_ih"_a,
-        "weight_hh"_a, "bias_ih"_a, "bias_hh"_a, "reserve"_a, "reverse"_a, "recompute"_a, "input_grad"_a,
-        "dweight_ih"_a, "dweight_hh"_a, "dbias_ih"_a, "dbias_hh"_a);
+        "bias_hh"_a, "lengths"_a, "batch_sizes"_a, "resets"_a, "reverse"_a, "training"_a, "recompute"_a, "options"_a,
+        "return_c"_a);
+  m.def("lstm_backward", &call_lstm_backward, "dy"_a, "dh_n"_a, "dc_n"_a, "dc"_a, "x"_a, "h0"_a, "c0"_a, "y"_a,
+        "weight_ih"_a, "weight_hh"_a, "bias_ih"_a, "bias_hh"_a, "reserve"_a, "lengths"_a, "batch_sizes"_a, "resets"_a,
+        "reverse"_a, "recompute"_a, "options"_a, "input_grad"_a, "dweight_ih"_a, "dweight_hh"_a, "dbias_ih"_a,
+        "dbias_hh"_a, "gradients"_a);
 }
 
 }  // namespace fusedrnn::bindings

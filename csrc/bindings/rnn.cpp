@@ -1,5 +1,5 @@
 #include "../core/cells.hpp"
-#include "arrays.hpp"
+#include "data.hpp"
 
 namespace fusedrnn::bindings {
 namespace {
@@ -12,49 +12,53 @@ bool is_relu(const std::string& nonlinearity) {
 
 py::tuple call_rnn_forward(const py::object& x, const py::object& h0, const py::object& weight_ih,
                            const py::object& weight_hh, const py::object& bias_ih, const py::object& bias_hh,
-                           const std::string& nonlinearity, bool reverse, bool training) {
+                           const std::string& nonlinearity, const py::object& lengths, const py::object& batch_sizes,
+                           const py::object& resets, bool reverse, bool training) {
   return dispatch_dtype(x, "x", [&](auto scalar) -> py::tuple {
     using T = decltype(scalar);
-    const auto [steps, N, I, H] = recurrent_sizes<T>(x, weight_ih, weight_hh, 1);
+    const Data d = plain_data<T>(x, weight_ih, weight_hh, 1, lengths, batch_sizes, resets, reverse);
+    const auto [N, I, H] = std::array{d.shape.batch, d.shape.inputs, d.shape.hidden};
     RnnForward<T> p{};
-    p.shape = {steps, N, I, H};
+    p.shape = d.shape;
     p.relu = is_relu(nonlinearity);
     p.reverse = reverse;
-    p.x = input<T>(x, "x", "x", {steps, N, I});
+    p.x = input<T>(x, "x", "x", d.of(I));
     p.h0 = optional_input<T>(h0, "h0", "x", {N, H});
     p.weight_ih = input<T>(weight_ih, "weight_ih", "x", {H, I});
     p.weight_hh = input<T>(weight_hh, "weight_hh", "x", {H, H});
     p.bias_ih = optional_input<T>(bias_ih, "bias_ih", "x", {H});
     p.bias_hh = optional_input<T>(bias_hh, "bias_hh", "x", {H});
-    auto y = empty<T>({steps, N, H}), h_n = empty<T>({N, H});
+    auto y = empty<T>(d.of(H)), h_n = empty<T>({N, H});
     p.y = y.mutable_data();
     p.h_n = h_n.mutable_data();
-    without_gil([&] { rnn_forward(p); });
+    run_forward(d, p, H, [](const RnnForward<T>& q) { rnn_forward(q); });
     // y is all that backward needs: the reserve is an empty buffer.
-    return py::make_tuple(y, h_n, training ? py::object(empty<T>({steps, N, 0})) : py::object(py::none()));
+    return py::make_tuple(y, h_n, training ? py::object(empty<T>(d.of(0))) : py::object(py::none()));
   });
 }
 
 py::tuple call_rnn_backward(const py::object& dy, const py::object& dh_n, const py::object& x, const py::object& h0,
                             const py::object& y, const py::object& weight_ih, const py::object& weight_hh,
-                            const py::object& reserve, const std::string& nonlinearity, bool reverse, bool input_grad,
+                            const py::object& reserve, const std::string& nonlinearity, const py::object& lengths,
+                            const py::object& batch_sizes, const py::object& resets, bool reverse, bool input_grad,
                             const py::object& dweight_ih, const py::object& dweight_hh, const py::object& dbias_ih,
                             const py::object& dbias_hh) {
   return dispatch_dtype(x, "x", [&](auto scalar) -> py::tuple {
     using T = decltype(scalar);
-    const auto [steps, N, I, H] = recurrent_sizes<T>(x, weight_ih, weight_hh, 1);
+    const Data d = plain_data<T>(x, weight_ih, weight_hh, 1, lengths, batch_sizes, resets, reverse);
+    const auto [N, I, H] = std::array{d.shape.batch, d.shape.inputs, d.shape.hidden};
     RnnBackward<T> p{};
-    p.shape = {steps, N, I, H};
+    p.shape = d.shape;
     p.relu = is_relu(nonlinearity);
     p.reverse = reverse;
-    p.dy = optional_input<T>(dy, "dy", "x", {steps, N, H});
+    p.dy = optional_input<T>(dy, "dy", "x", d.of(H));
     p.dh_n = optional_input<T>(dh_n, "dh_n", "x", {N, H});
-    p.x = input<T>(x, "x", "x", {steps, N, I});
+    p.x = input<T>(x, "x", "x", d.of(I));
     p.h0 = optional_input<T>(h0, "h0", "x", {N, H});
-    p.y = input<T>(y, "y", "x", {steps, N, H});
+    p.y = input<T>(y, "y", "x", d.of(H));
     p.weight_ih = input<T>(weight_ih, "weight_ih", "x", {H, I});
     p.weight_hh = input<T>(weight_hh, "weight_hh", "x", {H, H});
-    input<T>(reserve, "reserve", "x", {steps, N, 0});
+    input<T>(reserve, "reserve", "x", d.of(0));
     p.dweight_ih = output<T>(dweight_ih, "dweight_ih", "x", {H, I});
     p.dweight_hh = output<T>(dweight_hh, "dweight_hh", "x", {H, H});
     p.dbias_ih = optional_output<T>(dbias_ih, "dbias_ih", "x", {H});
@@ -62,12 +66,12 @@ py::tuple call_rnn_backward(const py::object& dy, const py::object& dh_n, const 
     auto dh0 = empty<T>({N, H});
     py::object dx = py::none();
     if (input_grad) {
-      auto array = empty<T>({steps, N, I});
+      auto array = empty<T>(d.of(I));
       p.dx = array.mutable_data();
       dx = array;
     }
     p.dh0 = dh0.mutable_data();
-    without_gil([&] { rnn_backward(p); });
+    run_backward(d, p, H, [](const RnnBackward<T>& q) { rnn_backward(q); });
     return py::make_tuple(dx, dh0);
   });
 }
@@ -77,10 +81,10 @@ py::tuple call_rnn_backward(const py::object& dy, const py::object& dh_n, const 
 void register_rnn(py::module_& m) {
   using namespace py::literals;
   m.def("rnn_forward", &call_rnn_forward, "x"_a, "h0"_a, "weight_ih"_a, "weight_hh"_a, "bias_ih"_a, "bias_hh"_a,
-        "nonlinearity"_a, "reverse"_a, "training"_a);
+        "nonlinearity"_a, "lengths"_a, "batch_sizes"_a, "resets"_a, "reverse"_a, "training"_a);
   m.def("rnn_backward", &call_rnn_backward, "dy"_a, "dh_n"_a, "x"_a, "h0"_a, "y"_a, "weight_ih"_a, "weight_hh"_a,
-        "reserve"_a, "nonlinearity"_a, "reverse"_a, "input_grad"_a, "dweight_ih"_a, "dweight_hh"_a, "dbias_ih"_a,
-        "dbias_hh"_a);
+        "reserve"_a, "nonlinearity"_a, "lengths"_a, "batch_sizes"_a, "resets"_a, "reverse"_a, "input_grad"_a,
+        "dweight_ih"_a, "dweight_hh"_a, "dbias_ih"_a, "dbias_hh"_a);
 }
 
 }  // namespace fusedrnn::bindings

@@ -5,10 +5,16 @@
 
 #include <cstdint>
 
+#include "../kernels/table.hpp"
+
 namespace fusedrnn {
 
 struct Shape {
   int64_t steps, batch, inputs, hidden;  // T, N, I, H
+  // [T], never increasing: how many rows each step has, from the first of the batch on; the arrays [T, N, ...] of the
+  // call then hold these alone, step after step. Null: all N. Not together with reverse.
+  const int64_t* batch_sizes = nullptr;
+  const uint8_t* resets = nullptr;  // [T, N] or null: where not 0, the state is zero before this step
 };
 
 template <class T>
@@ -46,6 +52,7 @@ struct LstmForward {
   const T *bias_ih, *bias_hh;      // [4H] or null
   T* y;
   T *h_n, *c_n;  // [N, H]
+  T* c;          // [T, N, H]: all of c, or null; with options alone
   T* reserve;    // [T, N, 5H]: activated i, f, g, o, then c; with recompute [T, N, H]: c; null: inference
   bool recompute;
 };
@@ -55,6 +62,7 @@ struct LstmBackward {
   Shape shape;
   bool reverse;
   const T *dy, *dh_n, *dc_n;  // any may be null
+  const T* dc;                // [T, N, H]: gradient of all of c, or null; with options alone
   const T *x, *h0, *c0, *y;
   const T *weight_ih, *weight_hh;
   const T* reserve;
@@ -91,6 +99,35 @@ struct GruBackward {
   T *dweight_ih, *dweight_hh, *dbias_ih, *dbias_hh;
 };
 
+// What changes a cell's equations; python/fusedrnn/functional.py has them. Zeros and nulls are the plain cell.
+template <class T>
+struct Options {
+  // Layer normalisation [GH], [GH], and of the LSTM's c [H]; null: none. Its biases may be null.
+  const T *gain_ih, *gain_hh, *gain_c;
+  const T *norm_bias_ih, *norm_bias_hh, *norm_bias_c;
+  double zoneout_h, zoneout_c, recurrent_dropout, dropconnect;  // probabilities
+  bool training;                                                // masks are drawn; else expectations
+  double grad_clip;                                             // of what comes back through weight_hh; 0: none
+  // Where the random numbers of a call are: random.hpp.
+  uint64_t seed;
+  uint32_t layer, direction, row_offset, step_offset;
+  const int64_t *row_numbers,
+      *lengths;                        // [N] of rows in another order, and that are walked backward; null: as they are
+  Activation gate, candidate, output;  // the RNN's is `gate`
+  // LSTM
+  const T* weight_peephole;  // [3, H] or null
+  const T* weight_hr;        // [P, H] or null: h, y and the columns of weight_hh have P elements
+  int64_t projection;        // P, or H without
+  bool coupled;              // three gates i, g, o, and f = 1 - i
+  double cell_clip;          // 0: none
+};
+
+template <class T>
+struct OptionGradients {  // added to, or null
+  T *dgain_ih, *dgain_hh, *dgain_c, *dnorm_bias_ih, *dnorm_bias_hh, *dnorm_bias_c;
+  T *dweight_peephole, *dweight_hr;
+};
+
 // Each is instantiated for float and double. std::bad_alloc is the only exception.
 template <class T>
 void rnn_forward(const RnnForward<T>&);
@@ -104,6 +141,14 @@ template <class T>
 void gru_forward(const GruForward<T>&);
 template <class T>
 void gru_backward(const GruBackward<T>&);
+
+// The same cells with options. What forward keeps is longer: *_reserve elements for each row and step.
+template <class T>
+int64_t lstm_options_reserve(int64_t hidden, const Options<T>&);
+template <class T>
+void lstm_options_forward(const LstmForward<T>&, const Options<T>&);
+template <class T>
+void lstm_options_backward(const LstmBackward<T>&, const Options<T>&, const OptionGradients<T>&);
 
 // y [R, O] = x [R, I] weight' + bias, weight [O, I], bias [O] or null.
 template <class T>

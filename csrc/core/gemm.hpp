@@ -120,16 +120,4 @@ void add(T* to, const T* from, int64_t n) {
   for (int64_t i = 0; i < n; ++i) to[i] += from[i];
 }
 
-// The steps [first, last) in runs whose previous states lie side by side: f(steps, first time, time before it), where
-// the time before is that whose state entered the first, so y[time before] on enters the run; -1 for the initial state.
-template <class F>
-void for_previous_states(const Shape& s, bool reverse, int64_t first, int64_t last, F f) {
-  const int64_t starts = first == 0 ? 1 : 0;
-  if (starts) f(1, reverse ? s.steps - 1 : 0, -1);
-  const int64_t rest = last - first - starts;  // steps whose previous state is in y
-  if (rest == 0) return;
-  const int64_t time = reverse ? s.steps - last : first + starts;
-  f(rest, time, reverse ? time + 1 : time - 1);
-}
-
 }  // namespace fusedrnn

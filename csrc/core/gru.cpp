@@ -78,56 +78,61 @@ void gru_forward(const GruForward<T>& p, const PackedGru<T>& packed, const Kerne
   const T* const h0 = p.h0 ? p.h0 : scratch.zeros<T>(N * H);
   T* const reset_h = after ? nullptr : scratch.take<T>(N * H);
 
+  const T* const zeros = p.shape.resets ? scratch.zeros<T>(H) : nullptr;
   const bool keep = p.reserve != nullptr, separate = input_product_first<T>(p.shape, 3);
   const Sharing sharing(p.shape, 3, separate ? H : I + H, sizeof(T));
   const SpreadRows<T> x_rows(scratch, N, I, !sharing.by_units()), h_rows(scratch, N, H, !sharing.by_units());
   const Steps order(p.shape, p.reverse, G * H);
-  const int64_t block = separate ? order.block() : T_, stride = G * H;
+  const int64_t stride = G * H;
   // Sums rest by themselves, of a step or of a block's input product; with reset before they become the gates.
   const int64_t sums_stride = after ? spread<T>(stride) : stride;
-  T* const sums = !after && keep ? p.reserve : scratch.take<T>((separate ? block : 1) * N * sums_stride);
+  T* const sums = !after && keep ? p.reserve : scratch.take<T>((separate ? order.block_rows() : N) * sums_stride);
 
-  for (int64_t first = 0; first < T_; first += block) {
-    const int64_t last = std::min(T_, first + block), from = order.time_from(first, last);
-    const auto sums_at = [&](int64_t t) {
-      return sums + (!after && keep ? t : separate ? t - from : 0) * N * sums_stride;
+  for (int64_t first = 0, last; first < T_; first = last) {
+    last = separate ? order.block_end(first) : T_;
+    const int64_t from = order.row_from(first, last), rows = order.count(first, last);
+    const auto sums_at = [&](int64_t row, int64_t a) {
+      return sums + (!after && keep ? row : separate ? row - from : a) * sums_stride;
     };
     if (separate)
-      parallel_rows((last - first) * N, 6.0 * double((last - first) * N) * double(I * H), [&](int64_t a, int64_t b) {
+      parallel_rows(rows, 6.0 * double(rows) * double(I * H), [&](int64_t a, int64_t b) {
         GruForwardStep<T> step{};
         step.rows = b - a;
         step.units = H;
-        step.x = {p.x + (from * N + a) * I, I, packed.ih, I};
+        step.x = {p.x + (from + a) * I, I, packed.ih, I};
         step.bias = packed.bias;
-        step.partial = step.gates = sums_at(from) + a * sums_stride;
+        step.partial = step.gates = sums_at(from + a, a);
         step.partial_stride = step.gates_stride = sums_stride;
         gru_step(k, packed, step, reset_h, 0);
       });
-    const double flops = 6.0 * double((last - first) * N) * double((separate ? H : I + H) * H);
-    sharing.walk_phases(first, last, phases, flops, [&](int64_t s, int64_t phase, int64_t a, int64_t b, Part part) {
-      const int64_t t = order.time(s);
-      const T* const h_prev = (s == 0 ? h0 : p.y + order.time(s - 1) * N * H) + a * H;
-      GruForwardStep<T> step{};
-      step.rows = b - a;
-      step.units = H;
-      step.part = part;
-      if (!separate) step.x = x_rows.operand(p.x + (t * N + a) * I, a, b - a, packed.ih);
-      step.h = h_rows.operand(h_prev, a, b - a, packed.hh);
-      step.bias = separate ? nullptr : packed.bias;
-      step.finish = true;
-      step.keep = keep;
-      step.partial = sums_at(t) + a * sums_stride;
-      step.partial_stride = sums_stride;
-      step.gates = keep ? p.reserve + (t * N + a) * stride : step.partial;
-      step.gates_stride = stride;
-      step.h_prev = h_prev;
-      step.h_prev_stride = H;
-      step.y = p.y + (t * N + a) * H;
-      step.y_stride = H;
-      gru_step(k, packed, step, after ? nullptr : reset_h + a * H, phase);
-    });
+    const double flops = 6.0 * double(rows) * double((separate ? H : I + H) * H);
+    sharing.walk_phases(first, last, phases, flops,
+                        [&](int64_t s, int64_t phase, int64_t slice, int64_t slice_end, Part part) {
+                          order.runs(s, slice, slice_end, [&](int64_t a, int64_t b, bool reset) {
+                            const int64_t row = order.row(s) + a;
+                            const T* const before = (s == 0 ? h0 : p.y + order.row(s - 1) * H) + a * H;
+                            GruForwardStep<T> step{};
+                            step.rows = b - a;
+                            step.units = H;
+                            step.part = part;
+                            if (!separate) step.x = x_rows.operand(p.x + row * I, a, b - a, packed.ih);
+                            if (!reset) step.h = h_rows.operand(before, a, b - a, packed.hh);
+                            step.bias = separate ? nullptr : packed.bias;
+                            step.finish = true;
+                            step.keep = keep;
+                            step.partial = sums_at(row, a);
+                            step.partial_stride = sums_stride;
+                            step.gates = keep ? p.reserve + row * stride : step.partial;
+                            step.gates_stride = stride;
+                            step.h_prev = reset ? zeros : before;
+                            step.h_prev_stride = reset ? 0 : H;
+                            step.y = p.y + row * H;
+                            step.y_stride = H;
+                            gru_step(k, packed, step, after ? nullptr : reset_h + a * H, phase);
+                          });
+                        });
   }
-  copy(p.h_n, p.y + order.time(T_ - 1) * N * H, N * H);
+  last_states(order, N, H, h0, p.y, H, p.h_n);
 }
 
 template <class T>
@@ -199,79 +204,84 @@ void gru_backward(const GruBackward<T>& p) {
 
   const Steps order(p.shape, p.reverse, S);
   const Sharing sharing(p.shape, 3, H, sizeof(T));
-  T* dgates = scratch.take<T>(order.block() * N * S);                           // a block's times, ascending
-  T* next = scratch.take<T>(N * S);                                             // dgates of the step after the block
-  T* const reset_h = after ? nullptr : scratch.take<T>(order.block() * N * H);  // r * h_prev
+  T* dgates = scratch.take<T>(order.block_rows() * S);                           // a block's, as its steps lie in time
+  T* next = scratch.take<T>(N * S);                                              // dgates of the step after the block
+  T* const reset_h = after ? nullptr : scratch.take<T>(order.block_rows() * H);  // r * h_prev
   T* const sums_ih = outer_sums(k, scratch, I, 3 * H);
   T* const sums_hh = outer_sums(k, scratch, H, D);
   T* const sums_hn = after ? nullptr : outer_sums(k, scratch, H, H);
   T* const bias_ih = scratch.zeros<T>(3 * H);
   T* const bias_hh = scratch.zeros<T>(D);
+  const T* const zeros = p.shape.resets ? scratch.zeros<T>(H) : nullptr;
   T* const carry = p.dh0;  // what passes by the weights from step to step
   copy_or_zero(carry, p.dh_n, N * H);
   std::optional<PackedGru<T>> forward_weights;
   if (p.recompute) forward_weights.emplace(scratch, I, H, after, p.weight_ih, p.weight_hh, p.bias_ih, p.bias_hh, k);
-  T* const recomputed = p.recompute ? scratch.take<T>(order.block() * N * G) : nullptr;
+  T* const recomputed = p.recompute ? scratch.take<T>(order.block_rows() * G) : nullptr;
 
-  for (int64_t last = T_; last > 0;) {
-    const int64_t first = std::max<int64_t>(0, last - order.block()), from = order.time_from(first, last);
-    if (p.recompute)
-      for_previous_states(p.shape, p.reverse, first, last, [&](int64_t steps, int64_t time, int64_t before) {
-        gru_recompute(k, *forward_weights, steps * N, I, H, p.x + time * N * I, before < 0 ? h0 : p.y + before * N * H,
-                      recomputed + (time - from) * N * G);
-      });
-    const double flops = 6.0 * double((last - first) * N) * double(HH);
-    sharing.walk_phases(first, last, phases, flops, [&](int64_t index, int64_t phase, int64_t a, int64_t b, Part part) {
-      const int64_t s = last - 1 - (index - first), t = order.time(s);
-      const T* const following = s + 1 < last ? dgates + (order.time(s + 1) - from) * N * S : next;
-      const T* const h_prev = (s == 0 ? h0 : p.y + order.time(s - 1) * N * H) + a * H;
-      GruBackwardStep<T> step{};
-      step.rows = b - a;
-      step.units = H;
-      step.part = part;
-      step.dgates_next = {following + a * S + H, S, packed_hh, s == T_ - 1 ? 0 : D};
-      step.dy = p.dy ? p.dy + (t * N + a) * H : nullptr;
-      step.dy_stride = H;
-      step.gates = p.recompute ? recomputed + ((t - from) * N + a) * G : p.reserve + (t * N + a) * G;
-      step.gates_stride = G;
-      step.h_prev = h_prev;
-      step.h_prev_stride = H;
-      step.carry = carry + a * H;
-      step.carry_stride = H;
-      step.dgates = dgates + ((t - from) * N + a) * S;
-      step.dgates_stride = S;
-      if (phase == 0)
-        (after ? k.gru_backward : k.gru_before_backward)(step);
-      else
-        k.gru_reset_backward({.rows = b - a,
-                              .units = H,
-                              .part = part,
-                              .dn = {step.dgates, S, packed_hn, H},
-                              .gates = step.gates,
-                              .gates_stride = G,
-                              .h_prev = h_prev,
-                              .h_prev_stride = H,
-                              .carry = step.carry,
-                              .carry_stride = H,
-                              .dr = step.dgates + H,
-                              .dr_stride = S,
-                              .reset_h = reset_h + ((t - from) * N + a) * H,
-                              .reset_h_stride = H});
-    });
-    const int64_t rows = (last - first) * N;
-    std::vector<OuterProduct<T>> outers{{rows, p.x + from * N * I, I, dgates, S, 3 * H, sums_ih, bias_ih}};
-    for_previous_states(p.shape, p.reverse, first, last, [&](int64_t steps, int64_t time, int64_t before) {
-      outers.push_back({steps * N, before < 0 ? h0 : p.y + before * N * H, H, dgates + (time - from) * N * S + H, S, D,
-                        sums_hh, bias_hh});
+  for (int64_t last = T_, first; last > 0; last = first) {
+    first = order.block_begin(last);
+    const int64_t from = order.row_from(first, last), rows = order.count(first, last);
+    Scratch of_block;
+    std::vector<OuterProduct<T>> outers{{rows, p.x + from * I, I, dgates, S, 3 * H, sums_ih, bias_ih}};
+    order.previous(first, last, H, h0, p.y, of_block, [&](const T* h_prev, int64_t count, int64_t row) {
+      outers.push_back({count, h_prev, H, dgates + (row - from) * S + H, S, D, sums_hh, bias_hh});
+      if (p.recompute)
+        gru_recompute(k, *forward_weights, count, I, H, p.x + row * I, h_prev, recomputed + (row - from) * G);
     });
     if (!after) outers.push_back({rows, reset_h, H, dgates, S, H, sums_hn, nullptr});
-    const AffineStep<T> dx{
-        rows, I, {}, {dgates, S, packed_ih, 3 * H}, nullptr, false, p.dx ? p.dx + from * N * I : nullptr, I};
+    const double flops = 6.0 * double(rows) * double(HH);
+    sharing.walk_phases(first, last, phases, flops,
+                        [&](int64_t index, int64_t phase, int64_t slice, int64_t slice_end, Part part) {
+                          const int64_t s = last - 1 - (index - first);
+                          order.runs_back(s, slice, slice_end, [&](int64_t a, int64_t b, Next what, bool reset) {
+                            const int64_t row = order.row(s) + a;
+                            const T* const following = s + 1 < last ? dgates + (order.row(s + 1) - from) * S : next;
+                            GruBackwardStep<T> step{};
+                            step.rows = b - a;
+                            step.units = H;
+                            step.part = part;
+                            step.dgates_next = {following + a * S + H, S, packed_hh, what == Next::step ? D : 0};
+                            step.dy = p.dy ? p.dy + row * H : nullptr;
+                            step.dy_stride = H;
+                            step.gates = p.recompute ? recomputed + (row - from) * G : p.reserve + row * G;
+                            step.gates_stride = G;
+                            step.h_prev = reset ? zeros : (s == 0 ? h0 : p.y + order.row(s - 1) * H) + a * H;
+                            step.h_prev_stride = reset ? 0 : H;
+                            step.carry = carry + a * H;
+                            step.carry_stride = H;
+                            step.carry_next = what == Next::reset ? zeros : step.carry;
+                            step.carry_next_stride = what == Next::reset ? 0 : H;
+                            step.dgates = dgates + (row - from) * S;
+                            step.dgates_stride = S;
+                            if (phase == 0)
+                              (after ? k.gru_backward : k.gru_before_backward)(step);
+                            else
+                              k.gru_reset_backward({.rows = b - a,
+                                                    .units = H,
+                                                    .part = part,
+                                                    .dn = {step.dgates, S, packed_hn, H},
+                                                    .gates = step.gates,
+                                                    .gates_stride = G,
+                                                    .h_prev = step.h_prev,
+                                                    .h_prev_stride = step.h_prev_stride,
+                                                    .carry = step.carry,
+                                                    .carry_stride = H,
+                                                    .dr = step.dgates + H,
+                                                    .dr_stride = S,
+                                                    .reset_h = reset_h + (row - from) * H,
+                                                    .reset_h_stride = H});
+                          });
+                        });
+    const AffineStep<T> dx{rows, I, {}, {dgates, S, packed_ih, 3 * H}, nullptr, false, p.dx ? p.dx + from * I : nullptr,
+                           I};
     gradient_products(k, outers, p.dx ? &dx : nullptr);
-    hand_on(order, dgates, next, (order.time(first) - from) * N * S, N * S);
-    last = first;
+    hand_on(order, first, last, N, dgates, next, S);
   }
-  k.affine({N, H, {}, {next + H, S, packed_hh, D}, nullptr, true, p.dh0, H});
+  order.runs(0, 0, N, [&](int64_t a, int64_t b, bool reset) {
+    if (reset) return std::fill(p.dh0 + a * H, p.dh0 + b * H, T(0));
+    k.affine({b - a, H, {}, {next + a * S + H, S, packed_hh, D}, nullptr, true, p.dh0 + a * H, H});
+  });
   add_transposed(k, p.dweight_ih, sums_ih, 3 * H, H, 2 * H, I);
   add_transposed(k, p.dweight_ih + 2 * IH, sums_ih, 3 * H, 0, H, I);
   add_transposed(k, p.dweight_hh, sums_hh, D, 0, D, H);

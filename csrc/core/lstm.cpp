@@ -34,62 +34,65 @@ void lstm_forward(const LstmForward<T>& p, const PackedLstm<T>& packed, const Ke
   Scratch scratch;
   const T* const h0 = p.h0 ? p.h0 : scratch.zeros<T>(N * H);
   const T* const c0 = p.c0 ? p.c0 : scratch.zeros<T>(N * H);
+  const T* const zeros = p.shape.resets ? scratch.zeros<T>(H) : nullptr;
 
   const bool keep = p.reserve != nullptr, separate = input_product_first<T>(p.shape, 4);
   const int64_t R = p.recompute ? H : 5 * H;  // elements of a reserve row, of which c is the last H
   const Sharing sharing(p.shape, 4, separate ? H : I + H, sizeof(T));
   const SpreadRows<T> x_rows(scratch, N, I, !sharing.by_units()), h_rows(scratch, N, H, !sharing.by_units());
   const Steps order(p.shape, p.reverse, 4 * H);
-  const int64_t block = separate ? order.block() : T_;
   const int64_t sums_stride = spread<T>(4 * H);
-  T* const sums =
-      scratch.take<T>((separate ? block : 1) * N * sums_stride);  // of a step, or of a block's input product
+  T* const sums = scratch.take<T>((separate ? order.block_rows() : N) * sums_stride);  // of a step, or of a block's x
   if (!keep) copy(p.c_n, c0, N * H);  // training writes gates and c to the reserve, inference keeps c in c_n
 
-  for (int64_t first = 0; first < T_; first += block) {
-    const int64_t last = std::min(T_, first + block), from = order.time_from(first, last);
-    const auto sums_at = [&](int64_t t) { return sums + (separate ? t - from : 0) * N * sums_stride; };
-    const auto reserve_at = [&](int64_t t, int64_t a) { return p.reserve + (t * N + a) * R; };
+  for (int64_t first = 0, last; first < T_; first = last) {
+    last = separate ? order.block_end(first) : T_;
+    const int64_t from = order.row_from(first, last), rows = order.count(first, last);
+    const auto reserve_at = [&](int64_t s, int64_t a) { return p.reserve + (order.row(s) + a) * R; };
     if (separate)
-      parallel_rows((last - first) * N, 8.0 * double((last - first) * N) * double(I * H), [&](int64_t a, int64_t b) {
+      parallel_rows(rows, 8.0 * double(rows) * double(I * H), [&](int64_t a, int64_t b) {
         LstmForwardStep<T> step{};
         step.rows = b - a;
         step.units = H;
-        step.x = {p.x + (from * N + a) * I, I, packed.ih, I};
+        step.x = {p.x + (from + a) * I, I, packed.ih, I};
         step.bias = packed.bias;
-        step.partial = sums_at(from) + a * sums_stride;
+        step.partial = sums + a * sums_stride;
         step.partial_stride = sums_stride;
         k.lstm_forward(step);
       });
-    const double flops = 8.0 * double((last - first) * N) * double((separate ? H : I + H) * H);
-    sharing.walk(first, last, flops, [&](int64_t s, int64_t a, int64_t b, Part part) {
-      const int64_t t = order.time(s), before = order.time(s - 1);
-      LstmForwardStep<T> step{};
-      step.rows = b - a;
-      step.units = H;
-      step.part = part;
-      if (!separate) step.x = x_rows.operand(p.x + (t * N + a) * I, a, b - a, packed.ih);
-      step.h = h_rows.operand((s == 0 ? h0 : p.y + before * N * H) + a * H, a, b - a, packed.hh);
-      step.bias = separate ? nullptr : packed.bias;
-      step.finish = true;
-      step.keep = keep && !p.recompute;
-      step.partial = sums_at(t) + a * sums_stride;
-      step.partial_stride = sums_stride;
-      step.gates = step.keep ? reserve_at(t, a) : nullptr;
-      step.gates_stride = R;
-      step.c = keep ? reserve_at(t, a) + R - H : p.c_n + a * H;
-      step.c_stride = keep ? R : H;
-      step.c_prev = s == 0 ? (keep ? c0 : p.c_n) + a * H : keep ? reserve_at(before, a) + R - H : step.c;
-      step.c_prev_stride = s == 0 ? H : step.c_stride;
-      step.y = p.y + (t * N + a) * H;
-      step.y_stride = H;
-      k.lstm_forward(step);
+    const double flops = 8.0 * double(rows) * double((separate ? H : I + H) * H);
+    sharing.walk(first, last, flops, [&](int64_t s, int64_t slice, int64_t slice_end, Part part) {
+      order.runs(s, slice, slice_end, [&](int64_t a, int64_t b, bool reset) {
+        const int64_t row = order.row(s) + a;
+        LstmForwardStep<T> step{};
+        step.rows = b - a;
+        step.units = H;
+        step.part = part;
+        if (!separate) step.x = x_rows.operand(p.x + row * I, a, b - a, packed.ih);
+        if (!reset) step.h = h_rows.operand((s == 0 ? h0 : p.y + order.row(s - 1) * H) + a * H, a, b - a, packed.hh);
+        step.bias = separate ? nullptr : packed.bias;
+        step.finish = true;
+        step.keep = keep && !p.recompute;
+        step.partial = sums + (separate ? row - from : a) * sums_stride;
+        step.partial_stride = sums_stride;
+        step.gates = step.keep ? reserve_at(s, a) : nullptr;
+        step.gates_stride = R;
+        step.c = keep ? reserve_at(s, a) + R - H : p.c_n + a * H;
+        step.c_stride = keep ? R : H;
+        step.c_prev = s == 0 ? (keep ? c0 : p.c_n) + a * H : keep ? reserve_at(s - 1, a) + R - H : step.c;
+        step.c_prev_stride = s == 0 ? H : step.c_stride;
+        if (reset) {
+          step.c_prev = zeros;
+          step.c_prev_stride = 0;
+        }
+        step.y = p.y + row * H;
+        step.y_stride = H;
+        k.lstm_forward(step);
+      });
     });
   }
-  const int64_t end = order.time(T_ - 1);
-  copy(p.h_n, p.y + end * N * H, N * H);
-  if (keep)
-    for (int64_t n = 0; n < N; ++n) copy(p.c_n + n * H, p.reserve + (end * N + n + 1) * R - H, H);
+  last_states(order, N, H, h0, p.y, H, p.h_n);
+  if (keep) last_states(order, N, H, c0, p.reserve + R - H, R, p.c_n);
 }
 
 template <class T>
@@ -149,60 +152,71 @@ void lstm_backward(const LstmBackward<T>& p) {
 
   const Steps order(p.shape, p.reverse, D);
   const Sharing sharing(p.shape, 4, H, sizeof(T));
-  T* dgates = scratch.take<T>(order.block() * N * D);  // a block's times, ascending
-  T* next = scratch.take<T>(N * D);                    // dgates of the step after the block
+  T* dgates = scratch.take<T>(order.block_rows() * D);  // a block's, as its steps lie in time
+  T* next = scratch.take<T>(N * D);                     // dgates of the step after the block
   T* const sums_ih = outer_sums(k, scratch, I, G);
   T* const sums_hh = outer_sums(k, scratch, H, G);
   T* const bias_sums = scratch.zeros<T>(G);
+  const T* const zeros = p.shape.resets ? scratch.zeros<T>(H) : nullptr;
+  copy_or_zero(p.dh0, p.dh_n, N * H);  // of rows without steps
   copy_or_zero(p.dc0, p.dc_n, N * H);  // dc of the running step lives here
   std::optional<PackedLstm<T>> forward_weights;
   if (p.recompute) forward_weights.emplace(scratch, I, H, p.weight_ih, p.weight_hh, p.bias_ih, p.bias_hh, k);
-  T* const recomputed = p.recompute ? scratch.take<T>(order.block() * N * 5 * H) : nullptr;
+  T* const recomputed = p.recompute ? scratch.take<T>(order.block_rows() * 5 * H) : nullptr;
 
-  for (int64_t last = T_; last > 0;) {
-    const int64_t first = std::max<int64_t>(0, last - order.block()), from = order.time_from(first, last);
-    if (p.recompute)
-      for_previous_states(p.shape, p.reverse, first, last, [&](int64_t steps, int64_t time, int64_t before) {
-        const bool starts = before < 0;
-        lstm_recompute(k, *forward_weights, steps * N, I, H, p.x + time * N * I, starts ? h0 : p.y + before * N * H,
-                       starts ? c0 : p.reserve + before * N * H, recomputed + (time - from) * N * 5 * H);
+  for (int64_t last = T_, first; last > 0; last = first) {
+    first = order.block_begin(last);
+    const int64_t from = order.row_from(first, last), rows = order.count(first, last);
+    Scratch of_block;
+    std::vector<OuterProduct<T>> outers{{rows, p.x + from * I, I, dgates, D, G, sums_ih, bias_sums}};
+    order.previous(first, last, H, h0, p.y, of_block, [&](const T* h_prev, int64_t count, int64_t row) {
+      outers.push_back({count, h_prev, H, dgates + (row - from) * D, D, G, sums_hh, nullptr});
+    });
+    if (p.recompute) {
+      std::size_t piece = 1;
+      order.previous(first, last, H, c0, p.reserve, of_block, [&](const T* c_prev, int64_t count, int64_t row) {
+        lstm_recompute(k, *forward_weights, count, I, H, p.x + row * I, outers[piece++].inputs, c_prev,
+                       recomputed + (row - from) * 5 * H);
       });
-    const double flops = 8.0 * double((last - first) * N) * double(H * H);
-    sharing.walk(first, last, flops, [&](int64_t index, int64_t a, int64_t b, Part part) {
-      const int64_t s = last - 1 - (index - first), t = order.time(s);
-      const T* following = s + 1 < last ? dgates + (order.time(s + 1) - from) * N * D : next;
-      LstmBackwardStep<T> step{};
-      step.rows = b - a;
-      step.units = H;
-      step.part = part;
-      step.dgates_next = {following + a * D, D, packed_hh, s == T_ - 1 ? 0 : G};
-      step.dy = p.dy ? p.dy + (t * N + a) * H : nullptr;
-      step.dy_stride = H;
-      step.dh_n = s == T_ - 1 && p.dh_n ? p.dh_n + a * H : nullptr;
-      step.gates = p.recompute ? recomputed + ((t - from) * N + a) * 5 * H : p.reserve + (t * N + a) * 5 * H;
-      step.gates_stride = 5 * H;
-      step.c = step.gates + 4 * H;
-      step.c_stride = 5 * H;
-      step.c_prev = s == 0 ? c0 + a * H : p.reserve + (order.time(s - 1) * N + a + 1) * R - H;
-      step.c_prev_stride = s == 0 ? H : R;
-      step.dc = p.dc0 + a * H;
-      step.dc_stride = H;
-      step.dgates = dgates + ((t - from) * N + a) * D;
-      step.dgates_stride = D;
-      k.lstm_backward(step);
+    }
+    const double flops = 8.0 * double(rows) * double(H * H);
+    sharing.walk(first, last, flops, [&](int64_t index, int64_t slice, int64_t slice_end, Part part) {
+      const int64_t s = last - 1 - (index - first);
+      order.runs_back(s, slice, slice_end, [&](int64_t a, int64_t b, Next what, bool reset) {
+        const int64_t row = order.row(s) + a;
+        const T* const following = s + 1 < last ? dgates + (order.row(s + 1) - from) * D : next;
+        LstmBackwardStep<T> step{};
+        step.rows = b - a;
+        step.units = H;
+        step.part = part;
+        step.dgates_next = {following + a * D, D, packed_hh, what == Next::step ? G : 0};
+        step.dy = p.dy ? p.dy + row * H : nullptr;
+        step.dy_stride = H;
+        step.dh_n = what == Next::end && p.dh_n ? p.dh_n + a * H : nullptr;
+        step.gates = p.recompute ? recomputed + (row - from) * 5 * H : p.reserve + row * 5 * H;
+        step.gates_stride = 5 * H;
+        step.c = step.gates + 4 * H;
+        step.c_stride = 5 * H;
+        step.dc = p.dc0 + a * H;
+        step.dc_stride = H;
+        step.dc_next = what == Next::reset ? zeros : step.dc;
+        step.dc_next_stride = what == Next::reset ? 0 : H;
+        step.dgates = dgates + (row - from) * D;
+        step.dgates_stride = D;
+        step.c_prev = reset ? zeros : s == 0 ? c0 + a * H : p.reserve + (order.row(s - 1) + a + 1) * R - H;
+        step.c_prev_stride = reset ? 0 : s == 0 ? H : R;
+        k.lstm_backward(step);
+      });
     });
-    std::vector<OuterProduct<T>> outers{{(last - first) * N, p.x + from * N * I, I, dgates, D, G, sums_ih, bias_sums}};
-    for_previous_states(p.shape, p.reverse, first, last, [&](int64_t steps, int64_t time, int64_t before) {
-      outers.push_back({steps * N, before < 0 ? h0 : p.y + before * N * H, H, dgates + (time - from) * N * D, D, G,
-                        sums_hh, nullptr});
-    });
-    const AffineStep<T> dx{
-        (last - first) * N, I, {}, {dgates, D, packed_ih, G}, nullptr, false, p.dx ? p.dx + from * N * I : nullptr, I};
+    const AffineStep<T> dx{rows, I, {}, {dgates, D, packed_ih, G}, nullptr, false, p.dx ? p.dx + from * I : nullptr, I};
     gradient_products(k, outers, p.dx ? &dx : nullptr);
-    hand_on(order, dgates, next, (order.time(first) - from) * N * D, N * D);
-    last = first;
+    hand_on(order, first, last, N, dgates, next, D);
   }
-  k.affine({N, H, {}, {next, D, packed_hh, G}, nullptr, false, p.dh0, H});
+  order.runs(0, 0, N, [&](int64_t a, int64_t b, bool reset) {
+    if (!reset) return k.affine({b - a, H, {}, {next + a * D, D, packed_hh, G}, nullptr, false, p.dh0 + a * H, H});
+    std::fill(p.dh0 + a * H, p.dh0 + b * H, T(0));
+    std::fill(p.dc0 + a * H, p.dc0 + b * H, T(0));
+  });
   add_transposed(k, p.dweight_ih, sums_ih, G, 0, G, I);
   add_transposed(k, p.dweight_hh, sums_hh, G, 0, G, H);
   add(p.dbias_ih, bias_sums, G);

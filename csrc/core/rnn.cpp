@@ -33,39 +33,41 @@ void rnn_forward(const RnnForward<T>& p, const PackedRnn<T>& packed, const Kerne
   const Sharing sharing(p.shape, 1, separate ? H : I + H, sizeof(T));
   const SpreadRows<T> x_rows(scratch, N, I, !sharing.by_units()), h_rows(scratch, N, H, !sharing.by_units());
   const Steps order(p.shape, p.reverse, H);
-  const int64_t block = separate ? order.block() : T_;
-  for (int64_t first = 0; first < T_; first += block) {
-    const int64_t last = std::min(T_, first + block), from = order.time_from(first, last);
+  for (int64_t first = 0, last; first < T_; first = last) {
+    last = separate ? order.block_end(first) : T_;
+    const int64_t from = order.row_from(first, last), rows = order.count(first, last);
     if (separate)  // the partial sums wait in y
-      parallel_rows((last - first) * N, 2.0 * double((last - first) * N) * double(I * H), [&](int64_t a, int64_t b) {
+      parallel_rows(rows, 2.0 * double(rows) * double(I * H), [&](int64_t a, int64_t b) {
         k.rnn_forward({.rows = b - a,
                        .units = H,
                        .part = {},
-                       .x = {p.x + (from * N + a) * I, I, packed.ih, I},
+                       .x = {p.x + (from + a) * I, I, packed.ih, I},
                        .h = {},
                        .bias = packed.bias,
                        .finish = false,
                        .relu = p.relu,
-                       .y = p.y + (from * N + a) * H,
+                       .y = p.y + (from + a) * H,
                        .y_stride = H});
       });
-    const double flops = 2.0 * double((last - first) * N) * double((separate ? H : I + H) * H);
-    sharing.walk(first, last, flops, [&](int64_t s, int64_t a, int64_t b, Part part) {
-      const int64_t t = order.time(s);
-      const T* const h_prev = (s == 0 ? h0 : p.y + order.time(s - 1) * N * H) + a * H;
-      k.rnn_forward({.rows = b - a,
-                     .units = H,
-                     .part = part,
-                     .x = separate ? Operand<T>{} : x_rows.operand(p.x + (t * N + a) * I, a, b - a, packed.ih),
-                     .h = h_rows.operand(h_prev, a, b - a, packed.hh),
-                     .bias = separate ? nullptr : packed.bias,
-                     .finish = true,
-                     .relu = p.relu,
-                     .y = p.y + (t * N + a) * H,
-                     .y_stride = H});
+    const double flops = 2.0 * double(rows) * double((separate ? H : I + H) * H);
+    sharing.walk(first, last, flops, [&](int64_t s, int64_t slice, int64_t slice_end, Part part) {
+      order.runs(s, slice, slice_end, [&](int64_t a, int64_t b, bool reset) {
+        const int64_t row = order.row(s) + a;
+        const T* const h_prev = (s == 0 ? h0 : p.y + order.row(s - 1) * H) + a * H;
+        k.rnn_forward({.rows = b - a,
+                       .units = H,
+                       .part = part,
+                       .x = separate ? Operand<T>{} : x_rows.operand(p.x + row * I, a, b - a, packed.ih),
+                       .h = reset ? Operand<T>{} : h_rows.operand(h_prev, a, b - a, packed.hh),
+                       .bias = separate ? nullptr : packed.bias,
+                       .finish = true,
+                       .relu = p.relu,
+                       .y = p.y + row * H,
+                       .y_stride = H});
+      });
     });
   }
-  copy(p.h_n, p.y + order.time(T_ - 1) * N * H, N * H);
+  last_states(order, N, H, h0, p.y, H, p.h_n);
 }
 
 template <class T>
@@ -89,43 +91,49 @@ void rnn_backward(const RnnBackward<T>& p) {
 
   const Steps order(p.shape, p.reverse, H);
   const Sharing sharing(p.shape, 1, H, sizeof(T));
-  T* dz = scratch.take<T>(order.block() * N * H);  // a block's times, ascending
-  T* next = scratch.take<T>(N * H);                // dz of the step after the block
+  T* dz = scratch.take<T>(order.block_rows() * H);  // a block's, as its steps lie in time
+  T* next = scratch.take<T>(N * H);                 // dz of the step after the block
   T* const sums_ih = outer_sums(k, scratch, I, H);
   T* const sums_hh = outer_sums(k, scratch, H, H);
   T* const bias_sums = scratch.zeros<T>(H);
+  copy_or_zero(p.dh0, p.dh_n, N * H);  // of rows without steps
 
-  for (int64_t last = T_; last > 0;) {
-    const int64_t first = std::max<int64_t>(0, last - order.block()), from = order.time_from(first, last);
-    const double flops = 2.0 * double((last - first) * N) * double(H * H);
-    sharing.walk(first, last, flops, [&](int64_t index, int64_t a, int64_t b, Part part) {
-      const int64_t s = last - 1 - (index - first), t = order.time(s);
-      const T* following = s + 1 < last ? dz + (order.time(s + 1) - from) * N * H : next;
-      k.rnn_backward({.rows = b - a,
-                      .units = H,
-                      .part = part,
-                      .dz_next = {following + a * H, H, packed_hh, s == T_ - 1 ? 0 : H},
-                      .dy = p.dy ? p.dy + (t * N + a) * H : nullptr,
-                      .dy_stride = H,
-                      .dh_n = s == T_ - 1 && p.dh_n ? p.dh_n + a * H : nullptr,
-                      .y = p.y + (t * N + a) * H,
-                      .y_stride = H,
-                      .relu = p.relu,
-                      .dz = dz + ((t - from) * N + a) * H,
-                      .dz_stride = H});
+  for (int64_t last = T_, first; last > 0; last = first) {
+    first = order.block_begin(last);
+    const int64_t from = order.row_from(first, last), rows = order.count(first, last);
+    const double flops = 2.0 * double(rows) * double(H * H);
+    sharing.walk(first, last, flops, [&](int64_t index, int64_t slice, int64_t slice_end, Part part) {
+      const int64_t s = last - 1 - (index - first);
+      order.runs_back(s, slice, slice_end, [&](int64_t a, int64_t b, Next what, bool) {
+        const int64_t row = order.row(s) + a;
+        const T* const following = s + 1 < last ? dz + (order.row(s + 1) - from) * H : next;
+        k.rnn_backward({.rows = b - a,
+                        .units = H,
+                        .part = part,
+                        .dz_next = {following + a * H, H, packed_hh, what == Next::step ? H : 0},
+                        .dy = p.dy ? p.dy + row * H : nullptr,
+                        .dy_stride = H,
+                        .dh_n = what == Next::end && p.dh_n ? p.dh_n + a * H : nullptr,
+                        .y = p.y + row * H,
+                        .y_stride = H,
+                        .relu = p.relu,
+                        .dz = dz + (row - from) * H,
+                        .dz_stride = H});
+      });
     });
-    std::vector<OuterProduct<T>> outers{{(last - first) * N, p.x + from * N * I, I, dz, H, H, sums_ih, bias_sums}};
-    for_previous_states(p.shape, p.reverse, first, last, [&](int64_t steps, int64_t time, int64_t before) {
-      outers.push_back(
-          {steps * N, before < 0 ? h0 : p.y + before * N * H, H, dz + (time - from) * N * H, H, H, sums_hh, nullptr});
+    Scratch of_block;
+    std::vector<OuterProduct<T>> outers{{rows, p.x + from * I, I, dz, H, H, sums_ih, bias_sums}};
+    order.previous(first, last, H, h0, p.y, of_block, [&](const T* h_prev, int64_t count, int64_t row) {
+      outers.push_back({count, h_prev, H, dz + (row - from) * H, H, H, sums_hh, nullptr});
     });
-    const AffineStep<T> dx{
-        (last - first) * N, I, {}, {dz, H, packed_ih, H}, nullptr, false, p.dx ? p.dx + from * N * I : nullptr, I};
+    const AffineStep<T> dx{rows, I, {}, {dz, H, packed_ih, H}, nullptr, false, p.dx ? p.dx + from * I : nullptr, I};
     gradient_products(k, outers, p.dx ? &dx : nullptr);
-    hand_on(order, dz, next, (order.time(first) - from) * N * H, N * H);
-    last = first;
+    hand_on(order, first, last, N, dz, next, H);
   }
-  k.affine({N, H, {}, {next, H, packed_hh, H}, nullptr, false, p.dh0, H});
+  order.runs(0, 0, N, [&](int64_t a, int64_t b, bool reset) {
+    if (reset) return std::fill(p.dh0 + a * H, p.dh0 + b * H, T(0));
+    k.affine({b - a, H, {}, {next + a * H, H, packed_hh, H}, nullptr, false, p.dh0 + a * H, H});
+  });
   add_transposed(k, p.dweight_ih, sums_ih, H, 0, H, I);
   add_transposed(k, p.dweight_hh, sums_hh, H, 0, H, H);
   add(p.dbias_ih, bias_sums, H);

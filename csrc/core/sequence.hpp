@@ -1,21 +1,15 @@
-// What the time loops of all cells share: the order of steps, blocks of steps that stay in the cache, and the
-// rows that enter each step.
+// How threads share the loop over time, whatever the cell.
 #pragma once
 
 #include <algorithm>
-#include <cstring>
-#include <utility>
+#include <vector>
 
 #include "../kernels/table.hpp"
 #include "cells.hpp"
 #include "parallel.hpp"
-#include "scratch.hpp"
+#include "steps.hpp"
 
 namespace fusedrnn {
-
-// Elements of gates or of their gradients that a block of steps may hold: about a megabyte or two; more where the block
-// would otherwise have fewer rows than this, since the gradients of wide weights pass through memory once a block.
-constexpr int64_t block_elements = int64_t(1) << 18, block_rows = 512;
 
 // Rows of a block that compute their gates again together: they share weights, and their partial sums stay near.
 constexpr int64_t recompute_rows = 64;
@@ -31,27 +25,6 @@ bool input_product_first(const Shape& s, int64_t gates) {
   return s.batch < separate_rows && bytes > separate_bytes && s.steps > 1;
 }
 
-class Steps {
- public:
-  Steps(const Shape& shape, bool reverse, int64_t elements_per_row)
-      : steps_(shape.steps),
-        reverse_(reverse),
-        block_(std::clamp<int64_t>(
-            std::max(block_elements / elements_per_row, block_rows) / std::max<int64_t>(1, shape.batch), 1,
-            shape.steps)) {}
-
-  // The time at which step s runs.
-  int64_t time(int64_t s) const { return reverse_ ? steps_ - 1 - s : s; }
-  int64_t block() const { return block_; }
-  // Steps [first, last) cover the times [time_from, time_from + last - first).
-  int64_t time_from(int64_t first, int64_t last) const { return reverse_ ? steps_ - last : first; }
-
- private:
-  int64_t steps_;
-  bool reverse_;
-  int64_t block_;
-};
-
 // How threads share a recurrence. Rows do not depend on each other: where there are enough, every thread takes its rows
 // through all steps and never waits. Few rows would make each thread read all weights for little work, and wide weights
 // do not fit one core's cache: there threads share the units, keep their weights, and meet after every step.
@@ -59,7 +32,7 @@ class Sharing {
  public:
   // gates: products of a unit with each of the depth inputs of a step.
   Sharing(const Shape& shape, int64_t gates, int64_t depth, std::size_t element)
-      : batch_(shape.batch),
+      : shape_(shape),
         slice_(std::max(fewest_rows, slice_bytes / int64_t(element) / (2 * gates * shape.hidden + depth))) {
     const int64_t threads = num_threads(), weights = gates * shape.hidden * depth;
     if (threads == 1 || shape.steps == 1 || 2 * weights * shape.batch < step_flops) return;
@@ -80,14 +53,15 @@ class Sharing {
   void walk_phases(int64_t first, int64_t last, int64_t phases, double flops, F f) const {
     if (by_units())
       return parallel_steps((last - first) * phases, parts_, flops, [&](int64_t i, int64_t part) {
-        f(first + i / phases, i % phases, int64_t(0), batch_, Part{part, parts_});
+        f(first + i / phases, i % phases, int64_t(0), shape_.batch, Part{part, parts_});
       });
-    parallel_rows(
-        batch_, flops,
-        [&](int64_t a, int64_t b) {
-          for (int64_t i = 0; i < (last - first) * phases; ++i) f(first + i / phases, i % phases, a, b, Part{});
-        },
-        slice_);
+    const auto slice = [&](int64_t a, int64_t b) {
+      for (int64_t i = 0; i < (last - first) * phases; ++i) f(first + i / phases, i % phases, a, b, Part{});
+    };
+    if (!shape_.batch_sizes) return parallel_rows(shape_.batch, flops, slice, slice_);
+    const std::vector<int64_t> cuts = even_cuts(first, last, flops < parallel_flops ? 1 : num_threads());
+    parallel_for(int64_t(cuts.size()) - 1, flops,
+                 [&](int64_t i) { slice(cuts[std::size_t(i)], cuts[std::size_t(i) + 1]); });
   }
 
  private:
@@ -97,23 +71,25 @@ class Sharing {
   // A slice of rows whose gates and states of a step stay in the L2 cache; rows that still share weights well.
   static constexpr int64_t slice_bytes = 3 << 18, fewest_rows = 64;
 
-  int64_t batch_, slice_, parts_ = 1;
+  // Where the rows of steps [first, last) are cut so that each slice has its share of the work: the first rows take
+  // part in the most steps.
+  std::vector<int64_t> even_cuts(int64_t first, int64_t last, int64_t slices) const {
+    int64_t total = 0, done = 0;
+    for (int64_t s = first; s < last; ++s) total += shape_.batch_sizes[s];
+    std::vector<int64_t> cuts{0};
+    int64_t steps = last - first;  // that the row takes part in
+    for (int64_t n = 0; n < shape_.batch_sizes[first]; ++n) {
+      while (shape_.batch_sizes[first + steps - 1] <= n) --steps;
+      if (done * slices >= total * int64_t(cuts.size()) || n - cuts.back() >= slice_) cuts.push_back(n);
+      done += steps;
+    }
+    cuts.push_back(shape_.batch_sizes[first]);
+    return cuts;
+  }
+
+  Shape shape_;
+  int64_t slice_, parts_ = 1;
 };
-
-template <class T>
-void copy(T* to, const T* from, int64_t n) {
-  if (n > 0) std::memcpy(to, from, std::size_t(n) * sizeof(T));
-}
-
-// The gradients of a block's first step, `offset` elements into the block, become those that the block before goes on
-// from.
-template <class T>
-void hand_on(const Steps& order, T*& block, T*& next, int64_t offset, int64_t elements) {
-  if (order.block() == 1)
-    std::swap(next, block);
-  else
-    copy(next, block + offset, elements);
-}
 
 // A stride for rows of so many elements that does not put all of them into the same few sets of the L1 cache, as
 // multiples of 1 KiB do: at H = 1024 that cost a quarter of the speed.
@@ -146,13 +122,5 @@ class SpreadRows {
   int64_t depth_, stride_;
   T* buffer_;
 };
-
-template <class T>
-void copy_or_zero(T* to, const T* from, int64_t n) {
-  if (from)
-    copy(to, from, n);
-  else
-    std::fill_n(to, n, T(0));
-}
 
 }  // namespace fusedrnn

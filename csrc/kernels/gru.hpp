@@ -135,7 +135,7 @@ struct GruBackwardEnds : DenseEnds<T> {
 
   FUSEDRNN_INLINE bool uniform() const { return false; }
   FUSEDRNN_INLINE void start(V* sums, int vectors, int rows, int64_t unit, int64_t row) const {
-    this->fetch(sums, vectors, rows, unit, row, step.carry, step.carry_stride);
+    this->fetch(sums, vectors, rows, unit, row, step.carry_next, step.carry_next_stride);
   }
 
   FUSEDRNN_NOINLINE void finish(const V* sums, int vectors, int rows, int64_t unit, int64_t row) const {

@@ -107,7 +107,7 @@ struct LstmBackwardEnds : DenseEnds<T> {
       const int64_t H = step.units, stride = step.gates_stride;
       const V dh = add_dy(sum, step.dy, step.dy_stride, at);
       const LstmGradient<V> d = lstm_pointwise_backward(
-          dh, at.read(step.dc, step.dc_stride), at.read(step.gates, stride), at.read(step.gates + H, stride),
+          dh, at.read(step.dc_next, step.dc_next_stride), at.read(step.gates, stride), at.read(step.gates + H, stride),
           at.read(step.gates + 2 * H, stride), at.read(step.gates + 3 * H, stride), at.read(step.c, step.c_stride),
           at.read(step.c_prev, step.c_prev_stride));
       at.write(step.dgates, step.dgates_stride, d.zi);

@@ -16,18 +16,6 @@ FUSEDRNN_INLINE V square_root(V v) {
   return v;
 }
 
-// f(offset, valid lanes) for each vector of n elements.
-template <class T, class F>
-FUSEDRNN_INLINE void for_vectors(int64_t n, F f) {
-  constexpr int W = full_lanes<T>;
-  int64_t i = 0;
-  for (; i + W <= n; i += W) f(i, W);
-  if (i < n) f(i, int(n - i));
-}
-
-template <class T>
-using Full = Vector<T, full_lanes<T>>;
-
 // buffer = momentum buffer + g;  p -= lr (g + momentum buffer | buffer).
 template <class T>
 void sgd(const SgdStep<T>& s) {

@@ -245,6 +245,34 @@ FUSEDRNN_INLINE Scalar<V> sum_lanes(V v) {
   return lane[0];
 }
 
+// f(offset, valid lanes) for each vector of n elements.
+template <class T, class F>
+FUSEDRNN_INLINE void for_vectors(int64_t n, F f) {
+  constexpr int W = full_lanes<T>;
+  int64_t i = 0;
+  for (; i + W <= n; i += W) f(i, W);
+  if (i < n) f(i, int(n - i));
+}
+
+template <class T>
+using Full = Vector<T, full_lanes<T>>;
+
+// Products of the low halves of 64-bit lanes.
+template <class U>
+FUSEDRNN_INLINE U multiply_low_halves(U a, U b) {
+#if defined(__AVX512F__)
+  return (U)_mm512_mul_epu32((__m512i)a, (__m512i)b);
+#elif defined(__AVX2__)
+  return (U)_mm256_mul_epu32((__m256i)a, (__m256i)b);
+#elif defined(__x86_64__)
+  return (U)_mm_mul_epu32((__m128i)a, (__m128i)b);
+#elif defined(__aarch64__)
+  return (U)vmull_u32(vmovn_u64((uint64x2_t)a), vmovn_u64((uint64x2_t)b));
+#else
+  return (a & 0xffffffff) * (b & 0xffffffff);
+#endif
+}
+
 FUSEDRNN_INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 
 }  // namespace

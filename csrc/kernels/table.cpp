@@ -6,7 +6,10 @@
 #include "gru.hpp"
 #include "losses.hpp"
 #include "lstm.hpp"
+#include "lstm_options.hpp"
 #include "optim.hpp"
+#include "options.hpp"
+#include "random.hpp"
 #include "rnn.hpp"
 #include "transpose.hpp"
 
@@ -45,6 +48,15 @@ const KernelTable<Real> FUSEDRNN_JOIN(table_, FUSEDRNN_REAL) = {
     pack_inputs<Real>,
     weight_gradient<Real>,
     transpose<Real>,
+    random_mask<Real>,
+    normalize<Real>,
+    normalize_backward<Real>,
+    column_sums<Real>,
+    zoneout<Real>,
+    state_gradient<Real>,
+    multiply<Real>,
+    lstm_pointwise<Real>,
+    lstm_pointwise_backward<Real>,
     sgd<Real>,
     adagrad<Real>,
     rmsprop<Real>,

@@ -101,7 +101,9 @@ struct LstmBackwardStep {
   int64_t c_stride;
   const T* c_prev;
   int64_t c_prev_stride;
-  T* dc;  // [rows, units]: in dc of this step from the future, out dc of the step before
+  const T* dc_next;  // [rows, units]: what the future gives to c of this step
+  int64_t dc_next_stride;
+  T* dc;  // [rows, units]: what this step gives to the one before; may be dc_next itself
   int64_t dc_stride;
   T* dgates;  // [rows, 4 * units]
   int64_t dgates_stride;
@@ -154,7 +156,9 @@ struct GruBackwardStep {
   int64_t gates_stride;
   const T* h_prev;
   int64_t h_prev_stride;
-  T* carry;  // [rows, units]: dh_n, then the part of dh that passes by the weights; in from t+1, out to t-1
+  const T* carry_next;  // [rows, units]: dh_n, or the part of dh that passed by the weights of the step after
+  int64_t carry_next_stride;
+  T* carry;  // [rows, units]: that part for the step before; may be carry_next itself
   int64_t carry_stride;
   T* dgates;
   int64_t dgates_stride;
@@ -176,6 +180,113 @@ struct GruResetBackwardStep {
   int64_t dr_stride;
   T* reset_h;  // [rows, units]
   int64_t reset_h_stride;
+};
+
+// The passes over rows that options need, beside products (kernels/options.hpp).
+
+enum class Activation { sigmoid, tanh, relu, hard_sigmoid, hard_tanh, softsign, softplus, identity };
+
+// An array [rows, units] with its stride from row to row, which may be zero: the same row for all. Or null: absent.
+template <class T>
+struct Rows {
+  T* data = nullptr;
+  int64_t stride = 0;
+  T* at(int64_t row) const { return data ? data + row * stride : nullptr; }
+  Rows<const T> read() const { return {data, stride}; }
+};
+
+// out[u] = dropped where the u-th random word is below the threshold, else kept; kernels/random.hpp.
+template <class T>
+struct RandomMask {
+  int64_t units;
+  uint64_t seed;
+  uint32_t row, step, stream;
+  uint64_t threshold;  // up to 2^32
+  T dropped, kept;
+  T* out;
+};
+
+// Layer normalisation (Ba et al. 2016) of rows: out = (out +) gain (in - mean) / sqrt(variance + 1e-5) + bias.
+template <class T>
+struct Normalize {
+  int64_t rows, units;
+  Rows<const T> in;
+  const T *gain, *bias;  // [units]; bias may be null
+  Rows<T> normalized;    // before gain and bias
+  Rows<T> deviation;     // [rows, 1]: 1 / sqrt(variance + 1e-5)
+  Rows<T> out;
+  bool add;
+};
+
+template <class T>
+struct NormalizeBackward {
+  int64_t rows, units;
+  Rows<const T> dout, normalized, deviation;
+  const T* gain;
+  Rows<T> din;  // may be dout itself
+};
+
+// out[u] += sum over rows of a b, b of ones if absent.
+template <class T>
+struct ColumnSums {
+  int64_t rows, units;
+  Rows<const T> a, b;
+  T* out;
+};
+
+// state += zone (before - state).
+template <class T>
+struct Zoneout {
+  int64_t rows, units;
+  Rows<const T> zone, before;
+  Rows<T> state;
+};
+
+// dh = clip(mask recurrent) + carry_next + dh_n + dy; carry = zone dh; out = dh - carry. Any but out may be absent.
+template <class T>
+struct StateGradient {
+  int64_t rows, units;
+  Rows<const T> recurrent = {}, mask = {}, carry_next = {}, dh_n = {}, dy = {}, zone = {};
+  T clip = 0;  // 0: none
+  Rows<T> carry = {}, out = {};
+};
+
+// out = a b.
+template <class T>
+struct Multiply {
+  int64_t rows, units;
+  Rows<const T> a, b;
+  Rows<T> out;
+};
+
+// From the sums of the gates to the state; what is absent is left out of the equations.
+template <class T>
+struct LstmPointwise {
+  int64_t rows, units;
+  int gates;  // 4, or 3 where f = 1 - i
+  Activation gate, candidate, output;
+  T cell_clip;                         // 0: none
+  const T* peephole;                   // [3, units] of i, f, o
+  const T *gain_c, *norm_bias_c;       // [units]
+  Rows<const T> sums, c_prev, zone_c;  // sums [rows, gates units]
+  Rows<T> kept;                        // [rows, 4 units]: activated i, f, g, o
+  Rows<T> c, m;                        // m = o output(c~): h, but for projection and zoneout
+  T* row;                              // [units] of scratch
+};
+
+template <class T>
+struct LstmPointwiseBackward {
+  int64_t rows, units;
+  int gates;
+  Activation gate, candidate, output;
+  T cell_clip;
+  const T* peephole;
+  const T *gain_c, *norm_bias_c;
+  Rows<const T> kept, c_prev, zone_c, dm, dc_next, dc_given;
+  Rows<T> dc;                                           // for the step before; may be dc_next itself
+  Rows<T> dgates;                                       // [rows, gates units]
+  Rows<T> m, c_candidate, normalized_c, dnormalized_c;  // for gradients of weights; the last: of gain normalized + bias
+  T* row;                                               // [3 units] of scratch
 };
 
 // out[k, g] += sum over rows of inputs[row, k] * dgates[row, g] for one panel of columns g; the transpose of a
@@ -293,6 +404,16 @@ struct KernelTable {
   void (*pack_inputs)(int64_t rows, int64_t size, const T* inputs, int64_t stride, T* packed);
   void (*weight_gradient)(const WeightGradient<T>&);
   void (*transpose)(const Transpose<T>&);
+
+  void (*random_mask)(const RandomMask<T>&);
+  void (*normalize)(const Normalize<T>&);
+  void (*normalize_backward)(const NormalizeBackward<T>&);
+  void (*column_sums)(const ColumnSums<T>&);
+  void (*zoneout)(const Zoneout<T>&);
+  void (*state_gradient)(const StateGradient<T>&);
+  void (*multiply)(const Multiply<T>&);
+  void (*lstm_pointwise)(const LstmPointwise<T>&);
+  void (*lstm_pointwise_backward)(const LstmPointwiseBackward<T>&);
 
   void (*sgd)(const SgdStep<T>&);
   void (*adagrad)(const AdagradStep<T>&);

@@ -1,0 +1,127 @@
+// The data of a recurrent call: its sizes, sequences of uneven length, and steps at which states are reset.
+#pragma once
+
+#include <array>
+#include <memory>
+
+#include "../core/ragged.hpp"
+#include "arrays.hpp"
+
+namespace fusedrnn::bindings {
+
+struct Data {
+  Shape shape;                     // hidden is left to the cell
+  std::vector<int64_t> rows;       // how arrays of all steps begin: T, N, or the sum of batch_sizes
+  std::unique_ptr<Ragged> ragged;  // for arrays in another order than the core's
+
+  std::vector<int64_t> of(int64_t width) const {
+    std::vector<int64_t> shape = rows;
+    shape.push_back(width);
+    return shape;
+  }
+};
+
+// An int64 array [n]: functional.py has made it one.
+inline const int64_t* integers(const py::object& object, const char* name, int64_t n) {
+  const py::array a = as_array(object, name);
+  if (!py::isinstance<py::array_t<int64_t>>(a))
+    throw py::type_error(std::string(name) + ": expected integers, got " + dtype_text(a));
+  if (n >= 0) require_shape(a, name, {n});
+  require_ndim(a, name, 1, "[T]");
+  require_contiguous(a, name);
+  return static_cast<const int64_t*>(a.data());
+}
+
+inline void read_lengths(Data& d, const py::object& lengths, bool reverse) {
+  const int64_t* const values = integers(lengths, "lengths", d.shape.batch);
+  for (int64_t n = 0; n < d.shape.batch; ++n)
+    if (values[n] < 0 || values[n] > d.shape.steps)
+      throw py::value_error("lengths: expected numbers from 0 to " + std::to_string(d.shape.steps) + ", got " +
+                            std::to_string(values[n]) + " for row " + std::to_string(n));
+  d.ragged = std::make_unique<Ragged>(Ragged::of_lengths(d.shape.steps, d.shape.batch, values, reverse));
+}
+
+inline void read_batch_sizes(Data& d, const py::object& batch_sizes, bool reverse) {
+  const int64_t* const sizes = integers(batch_sizes, "batch_sizes", -1);
+  d.shape.steps = as_array(batch_sizes, "batch_sizes").shape(0);
+  require_at_least_one(d.shape.steps, "batch_sizes", "a number of steps");
+  d.shape.batch = sizes[0];
+  int64_t total = 0;
+  for (int64_t s = 0; s < d.shape.steps; total += sizes[s++])
+    if (sizes[s] < 1 || (s > 0 && sizes[s] > sizes[s - 1]))
+      throw py::value_error("batch_sizes: expected positive numbers that never increase, got " +
+                            std::to_string(sizes[s]) + " for step " + std::to_string(s));
+  if (total != d.rows[0])
+    throw py::value_error("batch_sizes: expected a sum of " + std::to_string(d.rows[0]) + ", the rows of x, got " +
+                          std::to_string(total));
+  if (!reverse) {
+    d.shape.batch_sizes = sizes;
+    return;
+  }
+  d.ragged = std::make_unique<Ragged>(Ragged::of_sizes(d.shape.steps, sizes, true));
+}
+
+inline Data read_data(const py::object& x_object, const py::object& lengths, const py::object& batch_sizes,
+                      const py::object& resets, bool reverse) {
+  const py::array x = as_array(x_object, "x");
+  const bool packed = !batch_sizes.is_none();
+  require_ndim(x, "x", packed ? 2 : 3, packed ? "[sum of batch_sizes, I]" : "[T, N, I]");
+  require_at_least_one(x.shape(0), "x", packed ? "a number of rows" : "a sequence length");
+  const int64_t I = x.shape(x.ndim() - 1);
+  require_at_least_one(I, "x", "an input size");
+  require_contiguous(x, "x");
+  Data d{};
+  d.rows.assign(x.shape(), x.shape() + x.ndim() - 1);
+  d.shape.inputs = I;
+  if (packed) {
+    if (!lengths.is_none()) throw py::value_error("lengths: expected None beside batch_sizes");
+    read_batch_sizes(d, batch_sizes, reverse);
+  } else {
+    d.shape.steps = x.shape(0);
+    d.shape.batch = x.shape(1);
+    if (!lengths.is_none()) read_lengths(d, lengths, reverse);
+  }
+  if (!resets.is_none()) {
+    const py::array a = as_array(resets, "resets");
+    if (!py::isinstance<py::array_t<bool>>(a))
+      throw py::type_error("resets: expected dtype bool, got " + dtype_text(a));
+    require_shape(a, "resets", d.rows);
+    require_contiguous(a, "resets");
+    d.shape.resets = static_cast<const uint8_t*>(a.data());
+  }
+  return d;
+}
+
+// The same with the hidden size, for a cell without options.
+template <class T>
+Data plain_data(const py::object& x, const py::object& weight_ih, const py::object& weight_hh, int64_t gates,
+                const py::object& lengths, const py::object& batch_sizes, const py::object& resets, bool reverse) {
+  Data d = read_data(x, lengths, batch_sizes, resets, reverse);
+  d.shape.hidden = hidden_size<T>(weight_ih, weight_hh, gates);
+  require_addressable({d.rows[0], d.shape.batch, d.shape.hidden, 5, 8});
+  require_addressable({d.shape.hidden, d.shape.hidden + d.shape.inputs, 4, 8});
+  return d;
+}
+
+// Calls forward with the arrays of p in the core's order; width is that of y and h.
+template <class Forward, class F>
+void run_forward(const Data& d, const Forward& p, int64_t width, F forward) {
+  without_gil([&] {
+    if (d.ragged)
+      forward_ragged(*d.ragged, p, width, forward);
+    else
+      forward(p);
+  });
+}
+
+template <class Backward, class F>
+void run_backward(const Data& d, const Backward& p, int64_t width, F backward) {
+  without_gil([&] {
+    if (d.ragged)
+      backward_ragged(*d.ragged, p, width, backward);
+    else
+      backward(p);
+  });
+}
+
+}  // namespace fusedrnn::bindings

@@ -1,0 +1,147 @@
+// Passes over rows that the options of all cells are made of. They run between a step's products, on rows that were
+// just written: beside a product over hundreds of terms a pass over its sums is little.
+#pragma once
+
+#include "math.hpp"
+#include "table.hpp"
+
+namespace fusedrnn::FUSEDRNN_ISA {
+namespace {
+
+// f(row, offset, valid lanes) for each vector of the rows.
+template <class T, class F>
+FUSEDRNN_INLINE void for_row_vectors(int64_t rows, int64_t units, F f) {
+  for (int64_t r = 0; r < rows; ++r) for_vectors<T>(units, [&](int64_t u, int n) { f(r, u, n); });
+}
+
+// Zero in the lanes from n on.
+template <class V>
+FUSEDRNN_INLINE V first_lanes(V v, int n) {
+  if (n == lanes_of<V>) return v;
+  Scalar<V> lane[lanes_of<V>];
+  store(lane, v);
+  return load<V>(lane, n);
+}
+
+template <class T>
+FUSEDRNN_INLINE T inverse_deviation(T sum_of_squares, int64_t n) {
+  const T variance = sum_of_squares / T(n) + T(1e-5);
+  return T(1) / (sizeof(T) == 4 ? T(__builtin_sqrtf(float(variance))) : T(__builtin_sqrt(double(variance))));
+}
+
+// to = (from - mean) / deviation, which is returned inverted; to may be from.
+template <class T>
+FUSEDRNN_INLINE T normalize_row(int64_t units, const T* from, T* to) {
+  using V = Full<T>;
+  V sum{}, squares{};
+  for_vectors<T>(units, [&](int64_t u, int n) { sum = sum + load<V>(from + u, n); });
+  const V mean = splat<V>(sum_lanes(sum) / T(units));
+  for_vectors<T>(units, [&](int64_t u, int n) {
+    const V d = first_lanes(load<V>(from + u, n) - mean, n);
+    squares = fma(d, d, squares);
+  });
+  const T deviation = inverse_deviation(sum_lanes(squares), units);
+  for_vectors<T>(units,
+                 [&](int64_t u, int n) { store(to + u, (load<V>(from + u, n) - mean) * splat<V>(deviation), n); });
+  return deviation;
+}
+
+template <class V, class T>
+FUSEDRNN_INLINE V scaled(const T* gain, const T* bias, int64_t u, int n, V normalized) {
+  const V g = load<V>(gain + u, n);
+  return bias ? fma(g, normalized, load<V>(bias + u, n)) : g * normalized;
+}
+
+template <class T>
+void normalize(const Normalize<T>& s) {
+  using V = Full<T>;
+  for (int64_t r = 0; r < s.rows; ++r) {
+    T* const normalized = s.normalized.at(r);
+    *s.deviation.at(r) = normalize_row(s.units, s.in.at(r), normalized);
+    T* const out = s.out.at(r);
+    for_vectors<T>(s.units, [&](int64_t u, int n) {
+      const V v = scaled(s.gain, s.bias, u, n, load<V>(normalized + u, n));
+      store(out + u, s.add ? load<V>(out + u, n) + v : v, n);
+    });
+  }
+}
+
+// With g = gain dout: din = (g - mean g - normalized mean(g normalized)) / deviation; din may be dout.
+template <class T>
+FUSEDRNN_INLINE void normalize_row_backward(int64_t units, const T* dout, const T* normalized, T deviation,
+                                            const T* gain, T* din) {
+  using V = Full<T>;
+  V sum{}, products{};
+  for_vectors<T>(units, [&](int64_t u, int n) {
+    const V g = load<V>(gain + u, n) * load<V>(dout + u, n);
+    sum = sum + g;
+    products = fma(g, load<V>(normalized + u, n), products);
+  });
+  const V mean = splat<V>(sum_lanes(sum) / T(units)), product = splat<V>(sum_lanes(products) / T(units));
+  for_vectors<T>(units, [&](int64_t u, int n) {
+    const V g = load<V>(gain + u, n) * load<V>(dout + u, n);
+    store(din + u, (g - mean - load<V>(normalized + u, n) * product) * splat<V>(deviation), n);
+  });
+}
+
+template <class T>
+void normalize_backward(const NormalizeBackward<T>& s) {
+  for (int64_t r = 0; r < s.rows; ++r)
+    normalize_row_backward(s.units, s.dout.at(r), s.normalized.at(r), *s.deviation.at(r), s.gain, s.din.at(r));
+}
+
+template <class T>
+void column_sums(const ColumnSums<T>& s) {
+  using V = Full<T>;
+  for_vectors<T>(s.units, [&](int64_t u, int n) {
+    V sum = load<V>(s.out + u, n);
+    for (int64_t r = 0; r < s.rows; ++r) {
+      const V a = load<V>(s.a.at(r) + u, n);
+      sum = s.b.data ? fma(a, load<V>(s.b.at(r) + u, n), sum) : sum + a;
+    }
+    store(s.out + u, sum, n);
+  });
+}
+
+template <class T>
+void zoneout(const Zoneout<T>& s) {
+  using V = Full<T>;
+  for_row_vectors<T>(s.rows, s.units, [&](int64_t r, int64_t u, int n) {
+    const V state = load<V>(s.state.at(r) + u, n);
+    store(s.state.at(r) + u, fma(load<V>(s.zone.at(r) + u, n), load<V>(s.before.at(r) + u, n) - state, state), n);
+  });
+}
+
+template <class T>
+void state_gradient(const StateGradient<T>& s) {
+  using V = Full<T>;
+  const auto add = [](V dh, const Rows<const T>& rows, int64_t r, int64_t u, int n) {
+    return rows.data ? dh + load<V>(rows.at(r) + u, n) : dh;
+  };
+  for_row_vectors<T>(s.rows, s.units, [&](int64_t r, int64_t u, int n) {
+    V dh{};
+    if (s.recurrent.data) {
+      dh = load<V>(s.recurrent.at(r) + u, n);
+      if (s.mask.data) dh = dh * load<V>(s.mask.at(r) + u, n);
+      if (s.clip > 0) dh = clamp(dh, -s.clip, s.clip);
+    }
+    dh = add(add(add(dh, s.carry_next, r, u, n), s.dh_n, r, u, n), s.dy, r, u, n);
+    if (s.zone.data) {
+      const V carry = load<V>(s.zone.at(r) + u, n) * dh;
+      store(s.carry.at(r) + u, carry, n);
+      dh = dh - carry;
+    }
+    store(s.out.at(r) + u, dh, n);
+  });
+}
+
+template <class T>
+void multiply(const Multiply<T>& s) {
+  using V = Full<T>;
+  for_row_vectors<T>(s.rows, s.units, [&](int64_t r, int64_t u, int n) {
+    store(s.out.at(r) + u, load<V>(s.a.at(r) + u, n) * load<V>(s.b.at(r) + u, n), n);
+  });
+}
+
+}  // namespace
+}  // namespace fusedrnn::FUSEDRNN_ISA
