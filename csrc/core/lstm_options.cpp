@@ -3,7 +3,6 @@
 #include "options.hpp"
 
 namespace fusedrnn {
-namespace {
 
 // A reserve row: activated i, f, g, o, then c; with layer normalisation also both products normalised, and the inverse
 // deviations of the two.
@@ -26,15 +25,6 @@ struct LstmLayout {
   int64_t deviation_x() const { return 5 * H + 2 * G; }
   int64_t deviation_h() const { return 5 * H + 2 * G + 1; }
 };
-
-// Phases over rows (prepare, pointwise, finish) alternate with products, whose units threads may share.
-enum class Phase { prepare, product, pointwise, project, finish };
-
-constexpr bool over_rows(Phase phase) {
-  return phase == Phase::prepare || phase == Phase::pointwise || phase == Phase::finish;
-}
-
-}  // namespace
 
 template <class T>
 int64_t lstm_options_reserve(int64_t hidden, const Options<T>& o) {
@@ -61,8 +51,8 @@ void lstm_options_forward(const LstmForward<T>& p, const Options<T>& o) {
   if (o.weight_hr) pack_rows(packed_hr = scratch.take<T>(padded(P, k.lanes) * H), o.weight_hr, H, P, k);
   T* const bias = scratch.take<T>(G);
   add_biases(bias, p.bias_ih, p.bias_hh, G);
-  if (norm) add(bias, o.norm_bias_ih, G);
-  if (norm) add(bias, o.norm_bias_hh, G);
+  if (o.norm_bias_ih) add(bias, o.norm_bias_ih, G);
+  if (o.norm_bias_hh) add(bias, o.norm_bias_hh, G);
 
   const Sharing sharing(p.shape, G / H, norm ? P : I + P, sizeof(T));
   const SpreadRows<T> x_rows(scratch, N, I, !sharing.by_units()), h_rows(scratch, N, P, !sharing.by_units());

@@ -3,6 +3,8 @@
 // the cache and back, and no option needs a tile of its own.
 #pragma once
 
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "cells.hpp"
@@ -137,6 +139,13 @@ class OptionCall {
   const T *zeros_, *mask_ = nullptr;
   T* masked_ = nullptr;
 };
+
+// Phases over rows (prepare, pointwise, finish) alternate with products, whose units threads may share.
+enum class Phase { prepare, product, pointwise, project, finish };
+
+inline bool over_rows(Phase phase) {
+  return phase == Phase::prepare || phase == Phase::pointwise || phase == Phase::finish;
+}
 
 // A thread's share of a phase that goes over whole rows, where threads share the units.
 inline std::pair<int64_t, int64_t> rows_of(Part part, int64_t a, int64_t b) {

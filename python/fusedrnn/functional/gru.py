@@ -1,0 +1,86 @@
+"""The GRU: ``gru_forward`` and ``gru_backward``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fusedrnn import _core
+from fusedrnn.functional.reserve import (
+    Accumulate,
+    Reserve,
+    booleans,
+    checked_reserve,
+    integers,
+    make_reserve,
+    parameter_gradients,
+)
+from fusedrnn.gradients import Array, GruGradients
+
+
+def gru_forward(
+    x: Array,
+    h0: Array | None,
+    weight_ih: Array,
+    weight_hh: Array,
+    bias_ih: Array | None = None,
+    bias_hh: Array | None = None,
+    *,
+    reset_after: bool = True,
+    reverse: bool = False,
+    training: bool = True,
+    recompute: bool = False,
+    lengths: Sequence[int] | Array | None = None,
+    batch_sizes: Sequence[int] | Array | None = None,
+    resets: Array | None = None,
+) -> tuple[Array, Array, Reserve | None]:
+    """GRU (Cho et al. 2014), gates r, z, n: h_t = (1 - z) n + z h_(t-1), r and z sigmoid.
+
+    With ``reset_after`` (PyTorch, cuDNN) n = tanh(W_in x + b_in + r (W_hn h + b_hn)); without (the paper)
+    n = tanh(W_in x + b_in + W_hn (r h) + b_hn). Equivalent to one layer of ``torch.nn.GRU``.
+
+    Args:
+        x: [T, N, I]. h0: [N, H], or None for zeros.
+        weight_ih: [3H, I]. weight_hh: [3H, H]. bias_ih, bias_hh: [3H] or None.
+        reverse, training, lengths, batch_sizes, resets: as ``rnn_forward``.
+        recompute: keep nothing but y, and let backward compute the gates once more: the same bits, for about a third
+            more time.
+
+    Returns:
+        y [T, N, H], h_n [N, H], reserve.
+
+    Raises:
+        TypeError, ValueError: as ``rnn_forward``.
+    """
+    if lengths is not None or batch_sizes is not None or resets is not None:
+        lengths, batch_sizes = integers("lengths", lengths), integers("batch_sizes", batch_sizes)
+        resets = booleans("resets", resets)
+    y, h_n, buffer = _core.gru_forward(
+        x, h0, weight_ih, weight_hh, bias_ih, bias_hh, reset_after, lengths, batch_sizes, resets, reverse, training,
+        recompute,
+    )  # fmt: skip
+    arrays = {"x": x, "h0": h0, "y": y, "weight_ih": weight_ih, "weight_hh": weight_hh}
+    reserve = make_reserve(
+        "gru", buffer, arrays, (bias_ih, bias_hh), reset_after=reset_after, reverse=reverse, recompute=recompute,
+        lengths=lengths, batch_sizes=batch_sizes, resets=resets, options=None,
+    )  # fmt: skip
+    return y, h_n, reserve
+
+
+def gru_backward(
+    dy: Array | None,
+    dh_n: Array | None,
+    reserve: Reserve | None,
+    *,
+    input_grad: bool = True,
+    accumulate: Accumulate | None = None,
+) -> GruGradients:
+    """Gradients of ``gru_forward``; arguments as ``rnn_backward``."""
+    r = checked_reserve(reserve, "gru")
+    a, o = r.arrays, r.options
+    parameters = parameter_gradients(r, accumulate)
+    dx, dh0 = _core.gru_backward(
+        dy, dh_n, a["x"], a["h0"], a["y"], a["weight_ih"], a["weight_hh"], r.biases[0], r.biases[1], r.buffer,
+        o["reset_after"], o["lengths"], o["batch_sizes"], o["resets"], o["reverse"], o["recompute"], input_grad,
+        *parameters,
+    )  # fmt: skip
+    return GruGradients(dx, dh0, *parameters)

@@ -1,0 +1,168 @@
+"""The LSTM: ``lstm_forward`` and ``lstm_backward``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fusedrnn import _core
+from fusedrnn.functional.reserve import (
+    Accumulate,
+    Reserve,
+    booleans,
+    checked_reserve,
+    integers,
+    make_reserve,
+    parameter_gradients,
+    refuse_recompute,
+)
+from fusedrnn.gradients import Array, LstmGradients
+
+# What changes the equations, and the plain cell.
+_PLAIN: dict[str, Any] = {
+    "weight_peephole": None,
+    "weight_hr": None,
+    "coupled": False,
+    "cell_clip": None,
+    "layer_norm": None,
+    "zoneout_h": 0.0,
+    "zoneout_c": 0.0,
+    "recurrent_dropout": 0.0,
+    "dropconnect": 0.0,
+    "activations": ("sigmoid", "tanh", "tanh"),
+    "grad_clip": None,
+}
+_COUNTERS: dict[str, Any] = {"seed": 0, "layer": 0, "row_offset": 0, "step_offset": 0}
+
+
+def lstm_forward(
+    x: Array,
+    h0: Array | None,
+    c0: Array | None,
+    weight_ih: Array,
+    weight_hh: Array,
+    bias_ih: Array | None = None,
+    bias_hh: Array | None = None,
+    *,
+    reverse: bool = False,
+    training: bool = True,
+    recompute: bool = False,
+    lengths: Sequence[int] | Array | None = None,
+    batch_sizes: Sequence[int] | Array | None = None,
+    resets: Array | None = None,
+    weight_peephole: Array | None = None,
+    weight_hr: Array | None = None,
+    coupled: bool = False,
+    cell_clip: float | None = None,
+    layer_norm: tuple[Sequence[Array], Sequence[Array | None]] | None = None,
+    zoneout_h: float = 0.0,
+    zoneout_c: float = 0.0,
+    recurrent_dropout: float = 0.0,
+    dropconnect: float = 0.0,
+    activations: Sequence[str] | None = None,
+    grad_clip: float | None = None,
+    seed: int = 0,
+    layer: int = 0,
+    row_offset: int = 0,
+    step_offset: int = 0,
+    return_c: bool = False,
+) -> Any:
+    """LSTM with forget gate (Hochreiter and Schmidhuber 1997; Gers et al. 2000), gates i, f, g, o.
+
+    c_t = f c_(t-1) + i g and h_t = o tanh(c_t), with i, f, o = sigmoid and g = tanh of the four quarters of
+    x_t weight_ih' + bias_ih + h_(t-1) weight_hh' + bias_hh. Equivalent to one layer of ``torch.nn.LSTM``.
+
+    Args:
+        x: [T, N, I]. h0, c0: [N, H], or None for zeros.
+        weight_ih: [4H, I]. weight_hh: [4H, H]. bias_ih, bias_hh: [4H] or None.
+        reverse, training, lengths, batch_sizes, resets: as ``rnn_forward``.
+        recompute: keep c alone, a fifth of the memory, and let backward compute the gates once more: the same bits,
+            for about a third more time. Not together with options that change the equations.
+        weight_peephole: [3, H]: i and f also see c_(t-1), and o sees c_t, each unit its own, times the first, second
+            and third row (Gers and Schmidhuber 2000).
+        weight_hr: [P, H]: h_t = weight_hr (o tanh(c_t)) (Sak et al. 2014; ``proj_size`` of PyTorch). Then h0, h_n and y
+            have P elements, and weight_hh is [4H, P].
+        coupled: f = 1 - i (Greff et al. 2017); weights and biases have 3H rows, of i, g, o; no peephole of f.
+        cell_clip: c_t is clipped to [-cell_clip, cell_clip] before o and h see it.
+        layer_norm: ((gain_ih [4H], gain_hh [4H], gain_c [H]), (bias_ih, bias_hh, bias_c)) of layer normalization (Ba et
+            al. 2016) of x_t weight_ih', of h_(t-1) weight_hh', each over all its rows, and of c_t on its way to h_t.
+            Each of the three biases may be None.
+        zoneout_h, zoneout_c: probability with which a unit keeps its previous value (Krueger et al. 2017), from 0 to 1;
+            in inference the mean of both takes its place. h_t comes from c_t before zoneout.
+        recurrent_dropout: probability of zeroing an element of h_(t-1) in the products, the same for all steps of a row
+            (Gal and Ghahramani 2016); the others are divided by 1 - p. Training only.
+        dropconnect: the same of an element of weight_hh, one mask a call (Wan et al. 2013; Merity et al. 2018).
+        activations: of the gates, of g and of the output: sigmoid, tanh, relu, hard_sigmoid (0.2 x + 0.5 between 0 and
+            1), hard_tanh, softsign, softplus or identity.
+        grad_clip: backward clips what comes to h_(t-1) through weight_hh to [-grad_clip, grad_clip] (Graves 2013).
+        seed: from 0 to 2^64 - 1. Random numbers are counted by layer, direction, step, row and unit (Philox, Salmon et
+            al. 2011), so masks depend neither on threads nor on how a batch or sequence is cut: a part of it says which
+            by ``row_offset`` and ``step_offset``.
+        return_c: all c_t [T, N, H] come last, and ``lstm_backward`` takes their gradient as dc.
+
+    Returns:
+        y [T, N, H], h_n [N, H], c_n [N, H], reserve; with return_c also c.
+
+    Raises:
+        TypeError, ValueError: as ``rnn_forward``, and for an option out of its range.
+    """
+    options = None
+    if (
+        weight_peephole is not None or weight_hr is not None or coupled or cell_clip is not None
+        or layer_norm is not None or zoneout_h or zoneout_c or recurrent_dropout or dropconnect
+        or activations is not None or grad_clip is not None or return_c
+    ):  # fmt: skip
+        options = {
+            "weight_peephole": weight_peephole, "weight_hr": weight_hr, "coupled": coupled, "cell_clip": cell_clip,
+            "layer_norm": layer_norm, "zoneout_h": zoneout_h, "zoneout_c": zoneout_c,
+            "recurrent_dropout": recurrent_dropout, "dropconnect": dropconnect,
+            "activations": _PLAIN["activations"] if activations is None else tuple(activations),
+            "grad_clip": grad_clip, "seed": seed, "layer": layer, "row_offset": row_offset,
+            "step_offset": step_offset,
+        }  # fmt: skip
+        if recompute:
+            refuse_recompute(options, _PLAIN)
+    if lengths is not None or batch_sizes is not None or resets is not None:
+        lengths, batch_sizes = integers("lengths", lengths), integers("batch_sizes", batch_sizes)
+        resets = booleans("resets", resets)
+    y, h_n, c_n, buffer, c = _core.lstm_forward(
+        x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, lengths, batch_sizes, resets, reverse, training, recompute,
+        options, return_c,
+    )  # fmt: skip
+    arrays = {"x": x, "h0": h0, "c0": c0, "y": y, "weight_ih": weight_ih, "weight_hh": weight_hh}
+    reserve = make_reserve(
+        "lstm", buffer, arrays, (bias_ih, bias_hh), reverse=reverse, recompute=recompute, lengths=lengths,
+        batch_sizes=batch_sizes, resets=resets, options=options,
+    )  # fmt: skip
+    return (y, h_n, c_n, reserve, c) if return_c else (y, h_n, c_n, reserve)
+
+
+def lstm_backward(
+    dy: Array | None,
+    dh_n: Array | None,
+    dc_n: Array | None,
+    reserve: Reserve | None,
+    *,
+    dc: Array | None = None,
+    input_grad: bool = True,
+    accumulate: Accumulate | None = None,
+) -> LstmGradients:
+    """Gradients of ``lstm_forward``; dc_n [N, H] is the gradient of c_n, dc [T, N, H] of all c_t, the rest as
+    ``rnn_backward``. ``accumulate`` may go on with those of weight_peephole, weight_hr and layer_norm."""
+    r = checked_reserve(reserve, "lstm")
+    a, o = r.arrays, r.options
+    parameters = parameter_gradients(r, accumulate, "weight_peephole", "weight_hr", "layer_norm")
+    options = o["options"]
+    if options is None and dc is not None:
+        if o["recompute"]:
+            raise ValueError("dc: expected None, as forward was called with recompute=True")
+        options = {**_PLAIN, **_COUNTERS}
+    gradients = None
+    if options is not None:
+        gradients = dict(zip(("dweight_peephole", "dweight_hr", "dlayer_norm"), parameters[4:], strict=True))
+    dx, dh0, dc0 = _core.lstm_backward(
+        dy, dh_n, dc_n, dc, a["x"], a["h0"], a["c0"], a["y"], a["weight_ih"], a["weight_hh"], r.biases[0],
+        r.biases[1], r.buffer, o["lengths"], o["batch_sizes"], o["resets"], o["reverse"], o["recompute"], options,
+        input_grad, *parameters[:4], gradients,
+    )  # fmt: skip
+    return LstmGradients(dx, dh0, dc0, *parameters)

@@ -1,0 +1,135 @@
+"""What forward keeps for backward, and how both read the arguments that all cells share."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fusedrnn.gradients import Array
+
+# Arrays that a backward call adds the parameters' gradients to: dweight_ih, dweight_hh, dbias_ih, dbias_hh, and where
+# there are options those that the cell's Gradients has after them.
+Accumulate = tuple[Any, ...]
+
+
+def _digests(arrays: dict[str, Any]) -> dict[str, bytes]:
+    return {
+        name: hashlib.blake2b(np.ascontiguousarray(a).view(np.uint8).data).digest()
+        for name, a in arrays.items()
+        if a is not None and a.size
+    }
+
+
+@dataclass(slots=True)  # not frozen, which would make it twice as slow to build: it is made in every training step
+class Reserve:
+    """What backward needs from a forward call.
+
+    ``buffer`` holds activated gates: LSTM [T, N, 5H] (i, f, g, o, c), GRU [T, N, 4H] (r, z, n, W_hn h + b_hn) or,
+    reset before, [T, N, 3H]; RNN [T, N, 0]. With recompute LSTM [T, N, H] (c) and GRU [T, N, 0]; with options that
+    change the equations more. Its layout is the same on every instruction set. With ``lengths`` its rows lie as in a
+    packed sequence, longest row first, from the beginning of the buffer.
+    """
+
+    cell: str
+    buffer: Array
+    arrays: dict[str, Any]  # None where a state was
+    biases: tuple[Array | None, Array | None]
+    options: dict[str, Any]
+    digests: dict[str, bytes] = field(default_factory=dict, repr=False)
+
+    def check(self, cell: str) -> None:
+        """Raise unless this reserve came from ``<cell>_forward`` and, under FUSEDRNN_CHECK=1, its arrays still
+        hold what they held then."""
+        if self.cell != cell:
+            raise TypeError(f"reserve: expected one of {cell}_forward, got one of {self.cell}_forward")
+        for name, digest in _digests(self.arrays).items() if self.digests else ():
+            if digest != self.digests[name]:
+                raise RuntimeError(f"{name}: changed between {cell}_forward and {cell}_backward")
+
+
+def make_reserve(
+    cell: str,
+    buffer: Array | None,
+    arrays: dict[str, Array | None],
+    biases: tuple[Array | None, Array | None],
+    **options: Any,
+) -> Reserve | None:
+    if buffer is None:
+        return None
+    if options.get("recompute"):
+        arrays = {**arrays, "bias_ih": biases[0], "bias_hh": biases[1]}
+    digests = _digests(arrays) if os.environ.get("FUSEDRNN_CHECK") == "1" else {}
+    return Reserve(cell, buffer, arrays, biases, options, digests)
+
+
+def checked_reserve(reserve: Reserve | None, cell: str) -> Reserve:
+    if not isinstance(reserve, Reserve):
+        raise TypeError(
+            f"reserve: expected the reserve of {cell}_forward(..., training=True), got {type(reserve).__name__}"
+        )
+    reserve.check(cell)
+    return reserve
+
+
+def parameter_gradients(reserve: Reserve, accumulate: Accumulate | None, *extra: str) -> Accumulate:
+    """The arrays that the gradients go to: those given, or fresh zeros; ``extra`` names parameters after the biases."""
+    weight_ih, weight_hh = reserve.arrays["weight_ih"], reserve.arrays["weight_hh"]
+    bias_ih, bias_hh = reserve.biases
+    options = reserve.options["options"] or {}
+    if accumulate is None:
+        return (
+            np.zeros_like(weight_ih),
+            np.zeros_like(weight_hh),
+            None if bias_ih is None else np.zeros_like(bias_ih),
+            None if bias_hh is None else np.zeros_like(bias_hh),
+            *(_zeros_like(options.get(name)) for name in extra),
+        )
+    if not isinstance(accumulate, tuple) or len(accumulate) not in (4, 4 + len(extra)):
+        names = ", ".join(["dweight_ih, dweight_hh, dbias_ih, dbias_hh", *("d" + name for name in extra)])
+        raise TypeError(f"accumulate: expected ({names})")
+    accumulate += (None,) * (4 + len(extra) - len(accumulate))
+    parameters = (bias_ih, bias_hh, *(options.get(name) for name in extra))
+    for name, given, parameter in zip(("bias_ih", "bias_hh", *extra), accumulate[2:], parameters, strict=True):
+        if (given is None) != (parameter is None):
+            what = name.removesuffix("_ih").removesuffix("_hh")
+            expected = f"None, as there was no {what}" if parameter is None else f"an array, as there was a {what}"
+            raise ValueError(f"d{name}: expected {expected}")
+    return accumulate
+
+
+def _zeros_like(parameter: Any) -> Any:
+    if parameter is None:
+        return None
+    if isinstance(parameter, (tuple, list)):
+        return tuple(_zeros_like(part) for part in parameter)
+    return np.zeros_like(parameter)
+
+
+def integers(name: str, values: Sequence[int] | Array | None) -> Array | None:
+    """Any sequence of integers as an int64 array."""
+    if values is None:
+        return None
+    array = np.asarray(values)
+    if array.dtype.kind not in "iu" and array.size:
+        raise TypeError(f"{name}: expected integers, got {array.dtype}")
+    return np.ascontiguousarray(array, np.int64)
+
+
+def booleans(name: str, values: Any) -> Array | None:
+    if values is None:
+        return None
+    array = np.asarray(values)
+    if array.dtype != bool:
+        raise TypeError(f"{name}: expected booleans, got {array.dtype}")
+    return np.ascontiguousarray(array)
+
+
+def refuse_recompute(options: dict[str, Any], plain: dict[str, Any]) -> None:
+    """What backward computes again is the plain cell."""
+    changed = [name for name, value in plain.items() if options[name] is not value and options[name] != value]
+    raise ValueError(f"recompute: expected False together with {', '.join(changed) or 'return_c'}")

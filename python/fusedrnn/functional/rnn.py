@@ -1,0 +1,107 @@
+"""The plain recurrent network: ``rnn_forward`` and ``rnn_backward``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fusedrnn import _core
+from fusedrnn.functional.reserve import (
+    Accumulate,
+    Reserve,
+    booleans,
+    checked_reserve,
+    integers,
+    make_reserve,
+    parameter_gradients,
+)
+from fusedrnn.gradients import Array, RnnGradients
+
+
+def rnn_forward(
+    x: Array,
+    h0: Array | None,
+    weight_ih: Array,
+    weight_hh: Array,
+    bias_ih: Array | None = None,
+    bias_hh: Array | None = None,
+    *,
+    nonlinearity: str = "tanh",
+    reverse: bool = False,
+    training: bool = True,
+    lengths: Sequence[int] | Array | None = None,
+    batch_sizes: Sequence[int] | Array | None = None,
+    resets: Array | None = None,
+) -> tuple[Array, Array, Reserve | None]:
+    """h_t = f(x_t weight_ih' + bias_ih + h_(t-1) weight_hh' + bias_hh), f tanh or relu (Elman 1990).
+
+    Args:
+        x: [T, N, I]. h0: [N, H], or None for zeros.
+        weight_ih: [H, I]. weight_hh: [H, H]. bias_ih, bias_hh: [H] or None.
+        nonlinearity: "tanh" or "relu".
+        reverse: walk from the last step to the first; y keeps the order of x.
+        training: keep a reserve for backward; otherwise None comes in its place.
+        lengths: N integers from 0 to T, the rows' own: row n is x[:lengths[n], n], and with ``reverse`` its walk begins
+            at its own last step. y is zero past the end, and h_n the state after the row's last step (h0 where there is
+            none). Work follows the sum of the lengths; rows need no order.
+        batch_sizes: [T] integers that never increase: x, y and their gradients are packed rows [sum of batch_sizes,
+            ...], as in PyTorch's ``PackedSequence``, and N is the first of them. Not together with lengths.
+        resets: booleans [T, N] (packed: [sum of batch_sizes]); where true, the state is zero before that step, and no
+            gradient passes.
+
+    Returns:
+        y [T, N, H], h_n [N, H] (the state after the last step walked), reserve.
+
+    Raises:
+        TypeError: dtype other than float32 or float64, or not the same for all.
+        ValueError: a shape that does not fit, T = 0, an array that is not C-contiguous.
+    """
+    if lengths is not None or batch_sizes is not None or resets is not None:
+        lengths, batch_sizes = integers("lengths", lengths), integers("batch_sizes", batch_sizes)
+        resets = booleans("resets", resets)
+    y, h_n, buffer = _core.rnn_forward(
+        x, h0, weight_ih, weight_hh, bias_ih, bias_hh, nonlinearity, lengths, batch_sizes, resets, reverse, training
+    )
+    arrays = {"x": x, "h0": h0, "y": y, "weight_ih": weight_ih, "weight_hh": weight_hh}
+    reserve = make_reserve(
+        "rnn",
+        buffer,
+        arrays,
+        (bias_ih, bias_hh),
+        nonlinearity=nonlinearity,
+        reverse=reverse,
+        lengths=lengths,
+        batch_sizes=batch_sizes,
+        resets=resets,
+        options=None,
+    )
+    return y, h_n, reserve
+
+
+def rnn_backward(
+    dy: Array | None,
+    dh_n: Array | None,
+    reserve: Reserve | None,
+    *,
+    input_grad: bool = True,
+    accumulate: Accumulate | None = None,
+) -> RnnGradients:
+    """Gradients of ``rnn_forward``, by back-propagation through time (Werbos 1990).
+
+    Args:
+        dy: [T, N, H], dh_n: [N, H]: gradients of y and h_n; either may be None for zeros.
+        reserve: of the forward call, with training=True.
+        input_grad: False leaves dx out (None), which saves time in a network's first layer.
+        accumulate: (dweight_ih, dweight_hh, dbias_ih, dbias_hh) to add the parameters' gradients to, in place;
+            they are returned. By default fresh arrays.
+
+    Raises:
+        TypeError, ValueError: as ``rnn_forward``. RuntimeError: under FUSEDRNN_CHECK=1, changed arrays.
+    """
+    r = checked_reserve(reserve, "rnn")
+    a, o = r.arrays, r.options
+    parameters = parameter_gradients(r, accumulate)
+    dx, dh0 = _core.rnn_backward(
+        dy, dh_n, a["x"], a["h0"], a["y"], a["weight_ih"], a["weight_hh"], r.buffer,
+        o["nonlinearity"], o["lengths"], o["batch_sizes"], o["resets"], o["reverse"], input_grad, *parameters,
+    )  # fmt: skip
+    return RnnGradients(dx, dh0, *parameters)
