@@ -342,6 +342,8 @@ def _layer_sizes(input_size: int, hidden_size: int | Sequence[int], num_layers: 
         num_layers = len(sizes)
     else:
         sizes = (hidden_size,) * num_layers
+    if hidden_size in ([], ()) or not all(isinstance(size, (int, np.integer)) for size in sizes):
+        raise TypeError(f"hidden_size: expected an integer, or one for each layer, got {hidden_size!r}")
     for name, size in (
         ("input_size", input_size), *(("hidden_size", size) for size in sizes), ("num_layers", num_layers)
     ):  # fmt: skip
