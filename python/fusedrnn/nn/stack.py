@@ -9,6 +9,7 @@ size they are a tuple of arrays [D, N, H], one a layer.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -76,6 +77,9 @@ class _Recurrent(Module):
         self._initial_names: list[list[str]] = []
         for index in range(self.num_layers * self.directions):
             self._add_parameters(index, generator)
+        # All of a layer's arrays by one call, as they are at that moment: a training step asks for them twice.
+        self._data = [attrgetter(*(f"{name}.data" for name in names)) for names in self._names]
+        self._grads = [attrgetter(*(f"{name}.grad" for name in names)) for names in self._names]
 
     def _sizes(self, hidden: int) -> tuple[int, ...]:
         """Sizes of a layer's h, which is also its output, and of its c if there is one."""
@@ -109,19 +113,16 @@ class _Recurrent(Module):
             values = generator.uniform(-bound, bound, shape) if value is None else np.full(shape, value)
             setattr(self, part + suffix, Parameter(values.astype(self.dtype)))
 
-    def _weights(self, index: int) -> list[Any]:
-        weights = [getattr(self, name).data for name in self._names[index]]
-        return weights if self.bias else [*weights, None, None]
+    def _weights(self, index: int) -> tuple[Any, ...]:
+        weights: tuple[Any, ...] = self._data[index](self)
+        return weights if self.bias else (*weights, None, None)
 
-    def _gradients(self, index: int) -> Any:
-        gradients = [getattr(self, name).grad for name in self._names[index]]
-        return tuple(gradients) if self.bias else (*gradients, None, None)
+    def _gradients(self, index: int) -> tuple[Any, ...]:
+        gradients: tuple[Any, ...] = self._grads[index](self)
+        return gradients if self.bias else (*gradients, None, None)
 
     def _by_keyword(self, index: int) -> dict[str, Any]:
-        names = self._keywords[index]
-        if not names:
-            return self.options
-        return {**self.options, **{part: getattr(self, name).data for part, name in names.items()}}
+        return {**self.options, **{part: getattr(self, name).data for part, name in self._keywords[index].items()}}
 
     def _initial_values(self) -> list[list[Array]] | None:
         """The learned initial states [H] of each layer and direction; None for zeros."""
@@ -160,10 +161,10 @@ class _Recurrent(Module):
         initial = None if learned is None else [[a.copy() for a in values] for values in learned]
         return Frozen(self, self._packed(0, [self._weights(i) for i in range(len(self._names))]), initial)
 
-    def _packed(self, batch: int, weights: list[list[Any]]) -> Any:
+    def _packed(self, batch: int, weights: list[tuple[Any, ...]]) -> Any:
         """Weights packed for the instruction set in use: for steps of ``batch`` rows, and for sequences."""
         make = _core.FrozenFloat32 if self.dtype == np.float32 else _core.FrozenFloat64
-        return make(self.cell, self._cell_option(), batch, weights)
+        return make(self.cell, self._cell_option(), batch, [list(arrays) for arrays in weights])
 
     def _cell_option(self) -> str:
         return ""
@@ -234,15 +235,13 @@ class _Recurrent(Module):
 
     def _cell_forward(self, index: int, x: Array, state: State, reverse: bool) -> Any:
         """(y, *final state, reserve) of one layer in one direction."""
-        forward, _ = self.functions
-        return forward(
-            x, *state, *self._weights(index), reverse=reverse, training=self.training, **self._by_keyword(index)
-        )
+        keywords = self._by_keyword(index) if self._keywords[index] else self.options
+        return self.functions[0](x, *state, *self._weights(index), reverse=reverse, training=self.training, **keywords)
 
     def _cell_backward(self, index: int, dy: Array | None, dstate: State, reserve: Any, input_grad: bool) -> Any:
         """Gradients of one layer in one direction, (dx, *those of the initial state, ...); parameters' are added up."""
-        _, backward = self.functions
-        gradients = backward(dy, *dstate, reserve, input_grad=input_grad, accumulate=self._gradients(index))
+        accumulate = self._gradients(index)
+        gradients = self.functions[1](dy, *dstate, reserve, input_grad=input_grad, accumulate=accumulate)
         for part, name in self._keywords[index].items():
             getattr(self, name).grad += getattr(gradients, f"d{part}")
         return gradients
@@ -356,6 +355,4 @@ def _layer_sizes(input_size: int, hidden_size: int | Sequence[int], num_layers: 
 
 def _stacked(parts: Sequence[Array]) -> Array:
     """[parts, N, H] of arrays [N, H]; np.stack takes several times as long for such small ones."""
-    if len(parts) == 1:
-        return parts[0][None]
-    return np.concatenate(parts).reshape(len(parts), *parts[0].shape)
+    return parts[0][None] if len(parts) == 1 else np.array(parts)
