@@ -340,6 +340,13 @@ def test_representations_say_how_to_build_the_layer():
     assert repr(nn.LSTM(2, 3, 2, residual=True)) == "LSTM(2, 3, num_layers=2, residual=True)"
 
 
+def test_options_can_be_read():
+    assert nn.RNN(2, 3, nonlinearity="relu").nonlinearity == "relu"
+    assert nn.LSTM(2, 3, recompute=True).recompute
+    gru = nn.GRU(2, 3, reset_after=False)
+    assert (gru.reset_after, gru.recompute) == (False, False)
+
+
 def test_a_copy_is_a_stack_of_its_own(make_layer, assert_same_bits):
     layer = make_stack(make_layer, STACKS["sizes_learned"]).eval()
     other = copy.deepcopy(layer)

@@ -158,6 +158,11 @@ class LSTM(_Recurrent):
             getattr(self, bias_ih).data[forget] += forget_bias
             getattr(self, bias_hh).data[forget] = 0
 
+    @property
+    def recompute(self) -> bool:
+        """Whether backward computes the gates once more."""
+        return bool(self.options["recompute"])
+
     def forward(self, x: Array, state: tuple[States, States] | None = None) -> tuple[Array, tuple[States, States]]:
         """Run over a sequence.
 
@@ -234,6 +239,11 @@ class GRU(_OneState):
             bidirectional=bidirectional, residual=residual, learn_initial_state=learn_initial_state,
             dtype=dtype, rng=rng, reset_after=reset_after, recompute=recompute,
         )  # fmt: skip
+
+    @property
+    def recompute(self) -> bool:
+        """Whether backward computes the gates once more."""
+        return bool(self.options["recompute"])
 
     @property
     def reset_after(self) -> bool:
