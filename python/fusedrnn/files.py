@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,13 +26,13 @@ def save(state: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
             written; the old one then stands. ImportError: without safetensors.
     """
     path = _checked(path)
-    arrays = {name: np.asarray(value, order="C") for name, value in state.items()}
+    arrays: dict[str, Any] = {name: np.asarray(value, order="C") for name, value in state.items()}
     for name, array in arrays.items():
         if array.dtype.kind not in "biufc":
             raise TypeError(f"{name}: expected an array of numbers, got dtype {array.dtype}")
     if path.suffix == ".npz":
         stream = io.BytesIO()
-        np.savez(stream, allow_pickle=False, **arrays)
+        np.savez(stream, **arrays)
         content = stream.getvalue()
     else:
         from safetensors.numpy import save as to_bytes
@@ -46,8 +45,8 @@ def load(path: str | os.PathLike[str], *, prefix: str = "") -> dict[str, Array]:
     """Read arrays by name, for ``module.load_state_dict(...)``, from a file that ``save`` or another library wrote.
 
     Args:
-        path: as in ``save``. prefix: take the names that begin with it, and cut it off: ``"model."`` reads a network out
-            of a checkpoint of ``fusedrnn train``, ``"rnn."`` a layer out of a network.
+        path: as in ``save``. prefix: take the names that begin with it, and cut it off: ``"model."`` reads a network
+            out of a checkpoint of ``fusedrnn train``, ``"rnn."`` a layer out of a network.
 
     Raises:
         FileNotFoundError: no such file. ValueError: another suffix, a damaged file. ImportError: without safetensors.
@@ -58,7 +57,7 @@ def load(path: str | os.PathLike[str], *, prefix: str = "") -> dict[str, Array]:
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
-        except (AttributeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
+        except Exception as error:  # zipfile and NumPy raise about anything at damaged bytes
             raise ValueError(f"{path}: truncated, or not an npz file of numbers ({error})") from None
     else:
         from safetensors import SafetensorError

@@ -6,7 +6,7 @@ from fusedrnn.nn.cells import GRUCell, LSTMCell, RNNCell
 from fusedrnn.nn.frozen import Frozen, Stream
 from fusedrnn.nn.linear import Dropout, Embedding, Linear
 from fusedrnn.nn.losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
-from fusedrnn.nn.module import Module, Sequential
+from fusedrnn.nn.module import LastStep, Module, Sequential
 from fusedrnn.nn.parameters import FlatParameters, Parameter
 from fusedrnn.nn.recurrent import GRU, LSTM, RNN
 
@@ -22,6 +22,7 @@ __all__ = [
     "Frozen",
     "GRUCell",
     "LSTMCell",
+    "LastStep",
     "Linear",
     "MSELoss",
     "Module",

@@ -178,7 +178,10 @@ class Module:
 
 
 class Sequential(Module):
-    """Modules one after the other, each taking the array that the one before it returns; names "0", "1", ..."""
+    """Modules one after the other, each taking the array that the one before it returns; names "0", "1", ...
+
+    Of a recurrent layer's ``(y, state)`` the next module takes y; the layer starts from zeros.
+    """
 
     def __init__(self, *modules: Module) -> None:
         super().__init__()
@@ -189,14 +192,34 @@ class Sequential(Module):
     def forward(self, x: Any) -> Any:
         """Output of the last module."""
         for i in range(self.length):
-            x = getattr(self, str(i))(x)
+            x = getattr(self, str(i))(x[0] if isinstance(x, tuple) else x)
         return x
 
     def backward(self, dy: Any) -> Any:
-        """Gradient with respect to the input of the first module."""
+        """Gradient with respect to the input of the first module; ``dy`` is that of a last recurrent layer's y."""
         for i in reversed(range(self.length)):
-            dy = getattr(self, str(i)).backward(dy)
+            dx = getattr(self, str(i)).backward(dy)
+            dy = dx[0] if isinstance(dx, tuple) else dx
         return dy
+
+
+class LastStep(Module):
+    """y [N, features] at the last of T steps, of x [T, N, features], or [N, T, features] with ``batch_first``."""
+
+    def __init__(self, *, batch_first: bool = False) -> None:
+        super().__init__()
+        self.batch_first = batch_first
+
+    def forward(self, x: Array) -> Array:
+        """The last step."""
+        self._push(x.shape)
+        return np.ascontiguousarray(x[:, -1] if self.batch_first else x[-1])
+
+    def backward(self, dy: Array) -> Array:
+        """Zero but for the last step."""
+        dx = np.zeros(self._pop(), dy.dtype)
+        dx[(slice(None), -1) if self.batch_first else -1] = dy
+        return dx
 
 
 def as_generator(rng: np.random.Generator | int | None) -> np.random.Generator:
