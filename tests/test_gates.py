@@ -39,34 +39,34 @@ def outputs(layer, x, state=None):
 
 
 @quickly
-@given(cell=st.sampled_from(["rnn", "lstm", "gru"]), options=SIZES)
-def test_onnx_and_back_is_the_same(cell, options):
-    state = CELLS[cell](**options).state_dict()
-    there = [gates.to_onnx(state, cell, layer=k) for k in range(options["num_layers"])]
+@given(kind=st.sampled_from(["rnn", "lstm", "gru"]), options=SIZES)
+def test_onnx_and_back_is_the_same(kind, options):
+    state = CELLS[kind](**options).state_dict()
+    there = [gates.to_onnx(state, kind, layer=k) for k in range(options["num_layers"])]
     back = {}
     for layer, tensors in enumerate(there):
-        back.update(gates.from_onnx(tensors, cell, layer=layer))
+        back.update(gates.from_onnx(tensors, kind, layer=layer))
     assert_equal_states(back, state)
     assert there[0]["W"].shape[::2] == (1 + options["bidirectional"], options["input_size"])
 
 
 @quickly
-@given(cell=st.sampled_from(["rnn", "lstm", "gru"]), options=SIZES, reset_after=st.booleans())
-def test_keras_and_back_is_the_same_function_and_then_the_same_weights(cell, options, reset_after):
+@given(kind=st.sampled_from(["rnn", "lstm", "gru"]), options=SIZES, reset_after=st.booleans())
+def test_keras_and_back_is_the_same_function_and_then_the_same_weights(kind, options, reset_after):
     """The first way sums two biases into one, except for the GRU that needs both; from then on nothing changes."""
-    own = {"reset_after": reset_after} if cell == "gru" else {}
-    layer = CELLS[cell](**options, **own)
+    own = {"reset_after": reset_after} if kind == "gru" else {}
+    layer = CELLS[kind](**options, **own)
 
     def weights(state):
-        return [gates.to_keras(state, cell, layer=k, **own) for k in range(options["num_layers"])]
+        return [gates.to_keras(state, kind, layer=k, **own) for k in range(options["num_layers"])]
 
     there, back = weights(layer.state_dict()), {}
     for k, arrays in enumerate(there):
-        back.update(gates.from_keras(arrays, cell, layer=k))
+        back.update(gates.from_keras(arrays, kind, layer=k))
     for arrays, again in zip(there, weights(back), strict=True):
         for a, b in zip(arrays, again, strict=True):
             np.testing.assert_array_equal(a, b)
-    if cell == "gru" and reset_after:
+    if kind == "gru" and reset_after:
         assert_equal_states(back, layer.state_dict())
     x = np.random.default_rng(0).standard_normal((4, 3, options["input_size"])).astype(options["dtype"])
     before = outputs(layer, x)
@@ -76,20 +76,20 @@ def test_keras_and_back_is_the_same_function_and_then_the_same_weights(cell, opt
 
 
 @quickly
-@given(cell=st.sampled_from(["lstm", "gru"]), options=SIZES, layer=st.integers(0, 2))
-def test_haste_and_back(cell, options, layer):
+@given(kind=st.sampled_from(["lstm", "gru"]), options=SIZES, layer=st.integers(0, 2))
+def test_haste_and_back(kind, options, layer):
     options = {**options, "bidirectional": False, "num_layers": layer + 1}
-    state = CELLS[cell](**options).state_dict()
-    there = gates.to_haste(state, cell, layer=layer)
+    state = CELLS[kind](**options).state_dict()
+    there = gates.to_haste(state, kind, layer=layer)
     assert there.keys() >= {"kernel", "recurrent_kernel", "bias"}
-    back = gates.from_haste(there, cell, layer=layer)
+    back = gates.from_haste(there, kind, layer=layer)
     for name in ("kernel", "recurrent_kernel", "bias"):
-        np.testing.assert_array_equal(gates.to_haste(back, cell, layer=layer)[name], there[name])
+        np.testing.assert_array_equal(gates.to_haste(back, kind, layer=layer)[name], there[name])
     if options["bias"]:
         suffix = f"_l{layer}"
         total = state["bias_ih" + suffix] + state["bias_hh" + suffix]
         np.testing.assert_array_equal(back["bias_ih" + suffix] + back["bias_hh" + suffix], total)
-        if cell == "gru":
+        if kind == "gru":
             assert_equal_states(back, {k: v for k, v in state.items() if k.endswith(suffix)})
 
 
@@ -289,10 +289,11 @@ def keras(monkeypatch):
     return pytest.importorskip("keras", minversion="3", reason="Keras 3 is not installed", exc_type=ImportError)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # within Keras
 @pytest.mark.parametrize("bidirectional", [False, True], ids=["one_way", "both_ways"])
 @pytest.mark.parametrize("use_bias", [True, False], ids=["bias", "no_bias"])
 @pytest.mark.parametrize(
-    ("cell", "name", "own"),
+    ("kind", "name", "own"),
     [
         ("rnn", "SimpleRNN", {}),
         ("lstm", "LSTM", {}),
@@ -300,15 +301,15 @@ def keras(monkeypatch):
         ("gru", "GRU", {"reset_after": False}),
     ],
 )
-def test_keras_itself(keras, cell, name, own, use_bias, bidirectional, assert_close):
+def test_keras_itself(keras, kind, name, own, use_bias, bidirectional, assert_close):
     layer = getattr(keras.layers, name)(6, return_sequences=True, use_bias=use_bias, **own)
     theirs = keras.layers.Bidirectional(layer) if bidirectional else layer
-    ours = CELLS[cell](4, 6, bias=use_bias, bidirectional=bidirectional, batch_first=True, rng=0, **own)
+    ours = CELLS[kind](4, 6, bias=use_bias, bidirectional=bidirectional, batch_first=True, rng=0, **own)
     x = np.random.default_rng(0).standard_normal((3, 5, 4)).astype(np.float32)
     theirs(x)  # builds it
-    theirs.set_weights(gates.to_keras(ours.state_dict(), cell, **own))
+    theirs.set_weights(gates.to_keras(ours.state_dict(), kind, **own))
     assert_close(outputs(ours, x)[0], np.asarray(theirs(x)), "float32", "ours in Keras")
     rng = np.random.default_rng(1)
     theirs.set_weights([rng.uniform(-0.5, 0.5, w.shape).astype(np.float32) for w in theirs.get_weights()])
-    ours.load_state_dict(gates.from_keras(theirs.get_weights(), cell))
+    ours.load_state_dict(gates.from_keras(theirs.get_weights(), kind))
     assert_close(outputs(ours, x)[0], np.asarray(theirs(x)), "float32", "Keras's in ours")

@@ -8,6 +8,7 @@ between two layers (transposes, squeezes, reshapes) moves letters. What has no p
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import onnx
@@ -116,7 +117,10 @@ def _module(steps: list[Any], batch_first: bool, dtype: Any) -> nn.Module:
 
 
 class _Chain:
-    """The steps of a graph; ``follow`` finds them, and a method for each operator takes one node of the chain."""
+    """The steps of a graph, found by ``follow``.
+
+    The method for a node's operator takes the node and returns the tensor that follows if it is not the first output.
+    """
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -138,11 +142,11 @@ class _Chain:
         while nodes := graph.takers(self.tensor):
             if len(nodes) > 1 or self.tensor in graph.outputs:
                 raise refused(nodes[-1], "a chain of layers", f"another use of {self.tensor}")
-            handler = getattr(self, f"_{nodes[0].op_type.lower()}", None)
-            if handler is None:
-                raise refused(nodes[0], "an operator of a recurrent network", nodes[0].op_type)
-            graph.use(nodes[0])
-            self.tensor = str(handler(nodes[0]) or nodes[0].output[0])
+            (node,) = nodes
+            if node.op_type not in _OPERATORS or node.domain not in ("", "ai.onnx"):
+                raise refused(node, "an operator of a recurrent network", f"{node.domain} {node.op_type}".strip())
+            graph.use(node)
+            self.tensor = str(_OPERATORS[node.op_type](self, node) or node.output[0])
         if not self.recurrent:
             raise ValueError("model: expected an RNN, LSTM or GRU that takes its first input, got none")
         if self.tensor not in graph.outputs or self.axes not in ("abF", self.order[1:]):
@@ -161,8 +165,6 @@ class _Chain:
 
     def _identity(self, node: onnx.NodeProto) -> None:
         pass
-
-    _dropout = _identity  # in inference
 
     def _transpose(self, node: onnx.NodeProto) -> None:
         order = attributes(node).get("perm", range(len(self.axes))[::-1])
@@ -219,7 +221,7 @@ class _Chain:
             raise refused(node, f"a bias of shape {weight.shape[:1]}", bias.shape)
         self.steps.append(_Linear(weight, bias))
 
-    def _lstm(self, node: onnx.NodeProto) -> str:
+    def _layer(self, node: onnx.NodeProto) -> str:
         self.order = self.order or self.axes
         if node.input[0] != self.tensor or self.axes != self.order or self.axes[2:] != "F":
             raise refused(node, "x with time, batch and features in the order of the layer below", "another")
@@ -237,8 +239,6 @@ class _Chain:
             return self._top_state(node)
         self.axes = f"{self.order[0]}D{self.order[1]}F"
         return y
-
-    _gru = _rnn = _lstm
 
     def _top_state(self, node: onnx.NodeProto) -> str:
         """The last step of the last layer, read off its Y_h [1, N, H] or off all layers' [L, N, H]."""
@@ -277,6 +277,22 @@ class _Chain:
 
     def _top(self) -> _Recurrent:
         return next(step for step in reversed(self.steps) if isinstance(step, _Recurrent))
+
+
+_OPERATORS: dict[str, Callable[[_Chain, onnx.NodeProto], str | None]] = {
+    "Add": _Chain._add,
+    "Dropout": _Chain._identity,  # in inference
+    "GRU": _Chain._layer,
+    "Gather": _Chain._gather,
+    "Gemm": _Chain._gemm,
+    "Identity": _Chain._identity,
+    "LSTM": _Chain._layer,
+    "MatMul": _Chain._matmul,
+    "RNN": _Chain._layer,
+    "Reshape": _Chain._reshape,
+    "Squeeze": _Chain._squeeze,
+    "Transpose": _Chain._transpose,
+}
 
 
 def _options(node: onnx.NodeProto) -> dict[str, Any]:
