@@ -221,6 +221,9 @@ class LastStep(Module):
         dx[(slice(None), -1) if self.batch_first else -1] = dy
         return dx
 
+    def __repr__(self) -> str:
+        return f"LastStep({'batch_first=True' * self.batch_first})"
+
 
 def as_generator(rng: np.random.Generator | int | None) -> np.random.Generator:
     """A generator as it is, one from a seed, or a fresh one for None."""

@@ -67,12 +67,10 @@ class _Recurrent(NamedTuple):
         """Whether this may be the next layer of the stack that ``below`` belongs to."""
         if not isinstance(below, _Recurrent):
             return False
-        directions, _, hidden_size = below.tensors["R"].shape
         return (
             self[:2] == below[:2]
             and self.tensors.keys() == below.tensors.keys()
             and self.tensors["R"].shape == below.tensors["R"].shape
-            and self.tensors["W"].shape[2] == directions * hidden_size
         )
 
 
