@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fusedrnn.nn.cells import GRUCell, LSTMCell, RNNCell
 from fusedrnn.nn.frozen import Frozen, Stream
-from fusedrnn.nn.linear import Dropout, Embedding, Linear
+from fusedrnn.nn.linear import Dropout, Embedding, LastStep, Linear
 from fusedrnn.nn.losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
-from fusedrnn.nn.module import LastStep, Module, Sequential
+from fusedrnn.nn.module import Module, Sequential
 from fusedrnn.nn.parameters import FlatParameters, Parameter
 from fusedrnn.nn.recurrent import GRU, LSTM, RNN
 

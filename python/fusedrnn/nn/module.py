@@ -180,7 +180,8 @@ class Module:
 class Sequential(Module):
     """Modules one after the other, each taking the array that the one before it returns; names "0", "1", ...
 
-    Of a recurrent layer's ``(y, state)`` the next module takes y; the layer starts from zeros.
+    With recurrent layers among them it is called as they are: ``y, states = model(x, states)``, states being a tuple
+    with one of theirs each, or None.
     """
 
     def __init__(self, *modules: Module) -> None:
@@ -188,41 +189,30 @@ class Sequential(Module):
         for i, module in enumerate(modules):
             setattr(self, str(i), module)
         self.length = len(modules)
+        self.recurrent = tuple(i for i, module in enumerate(modules) if hasattr(module, "state_names"))
 
-    def forward(self, x: Any) -> Any:
-        """Output of the last module."""
+    def forward(self, x: Any, states: tuple[Any, ...] | None = None) -> Any:
+        """Output of the last module; (output, states) with recurrent layers."""
+        count = len(self.recurrent)
+        if states is not None and len(states) != count:
+            raise ValueError(f"states: expected None or {count}, one for each recurrent layer, got {len(states)}")
+        given = iter(states or (None,) * count)
+        last = []
         for i in range(self.length):
-            x = getattr(self, str(i))(x[0] if isinstance(x, tuple) else x)
-        return x
+            if i in self.recurrent:
+                x, state = getattr(self, str(i))(x, next(given))
+                last.append(state)
+            else:
+                x = getattr(self, str(i))(x)
+        return (x, tuple(last)) if self.recurrent else x
 
     def backward(self, dy: Any) -> Any:
-        """Gradient with respect to the input of the first module; ``dy`` is that of a last recurrent layer's y."""
+        """Gradient with respect to the input of the first module; the last states are taken to have none."""
         for i in reversed(range(self.length)):
-            dx = getattr(self, str(i)).backward(dy)
-            dy = dx[0] if isinstance(dx, tuple) else dx
+            dy = getattr(self, str(i)).backward(dy)
+            if i in self.recurrent:
+                dy, _ = dy
         return dy
-
-
-class LastStep(Module):
-    """y [N, features] at the last of T steps, of x [T, N, features], or [N, T, features] with ``batch_first``."""
-
-    def __init__(self, *, batch_first: bool = False) -> None:
-        super().__init__()
-        self.batch_first = batch_first
-
-    def forward(self, x: Array) -> Array:
-        """The last step."""
-        self._push(x.shape)
-        return np.ascontiguousarray(x[:, -1] if self.batch_first else x[-1])
-
-    def backward(self, dy: Array) -> Array:
-        """Zero but for the last step."""
-        dx = np.zeros(self._pop(), dy.dtype)
-        dx[(slice(None), -1) if self.batch_first else -1] = dy
-        return dx
-
-    def __repr__(self) -> str:
-        return f"LastStep({'batch_first=True' * self.batch_first})"
 
 
 def as_generator(rng: np.random.Generator | int | None) -> np.random.Generator:

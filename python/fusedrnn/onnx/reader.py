@@ -33,7 +33,7 @@ def load(model: str | os.PathLike[str] | onnx.ModelProto, *, dtype: Any = None) 
 
     Returns:
         An ``nn.RNN``, ``LSTM`` or ``GRU``, in which consecutive nodes that fit are the layers of one stack; or a
-        ``Sequential`` of such, ``Embedding``, ``LastStep`` and ``Linear``, that starts from zeros. In evaluation.
+        ``Sequential`` of such, ``Embedding``, ``LastStep`` and ``Linear``. In evaluation.
 
     Raises:
         ValueError: a damaged file; whatever no network of ours has, by its node's name: clip, peepholes,
