@@ -160,9 +160,18 @@ class Unknown(nn.Module):
     pass
 
 
+class Residual(nn.GRU):
+    """A layer with an option more than the exporter knows."""
+
+    def __init__(self, input_size, hidden_size, *, residual=False):
+        super().__init__(input_size, hidden_size)
+        self.residual = residual
+
+
 @pytest.mark.parametrize(
     ("module", "options", "message"),
     [
+        (Residual(1, 1, residual=True), {}, "residual: expected False, which alone ONNX has, got True"),
         (nn.LSTM(1, 1), {"opset": 13}, "opset: expected 14 to .*, got 13"),
         (nn.Linear(1, 1), {}, "module: expected a recurrent layer in it, got none"),
         (nn.Sequential(nn.LSTM(1, 1), Unknown()), {}, "module: expected .*, got Unknown 1"),
@@ -175,6 +184,10 @@ def test_export_refuses(module, options, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         export(module, tmp_path / "x.onnx", **options)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_option_at_its_default_is_no_matter():
+    assert repr(load(export(Residual(2, 3)))) == "GRU(2, 3)"
 
 
 def changed(change, module=None):

@@ -5,6 +5,7 @@ Shapes: T steps, N rows, I inputs, H hidden units, L layers, D directions. T and
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,9 @@ from fusedrnn.checkpoint import write_atomically
 from fusedrnn.gradients import Array
 
 _RECURRENT = (nn.RNN, nn.LSTM, nn.GRU)
+# Arguments of recurrent layers that the graph shows, or that do nothing in evaluation; others must have their defaults.
+_KNOWN = {"nonlinearity", "reset_after", "recompute", "forget_bias", "input_size", "hidden_size", "num_layers", "bias"}
+_KNOWN |= {"batch_first", "dropout", "bidirectional", "dtype", "rng"}
 _OLDEST_OPSET = 14  # RNN, LSTM and GRU with the attribute layout, as they stayed
 
 
@@ -57,6 +61,8 @@ def export(
     layers = [m for _, m in chain if isinstance(m, _RECURRENT)]
     if not layers:
         raise ValueError("module: expected a recurrent layer in it, got none")
+    for layer in layers:
+        _check_options(layer)
     if len({m.batch_first for _, m in chain if isinstance(m, (*_RECURRENT, nn.LastStep))}) > 1:
         raise ValueError("batch_first: expected the same in all modules, got True and False")
     graph = _Graph(layers[0].dtype if dtype is None else np.dtype(dtype))
@@ -105,6 +111,15 @@ def _flat(prefix: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield from _flat(f"{prefix}{i}.", getattr(module, str(i)))
     elif not isinstance(module, nn.Dropout):
         yield prefix, module
+
+
+def _check_options(layer: nn.Module) -> None:
+    """Refuse by name what a constructor took and the graph would not show."""
+    given = {**vars(layer), **vars(layer).get("options", {})}
+    for name, parameter in inspect.signature(type(layer)).parameters.items():
+        value = given.get(name, parameter.default)
+        if name not in _KNOWN and value is not parameter.default and value != parameter.default:
+            raise ValueError(f"{name}: expected {parameter.default!r}, which alone ONNX has, got {value!r}")
 
 
 class _Graph:
