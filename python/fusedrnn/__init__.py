@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from fusedrnn import nn
 from fusedrnn._core import __version__
+from fusedrnn.files import load, save
 from fusedrnn.functional import (
     gru_backward,
     gru_forward,
@@ -23,11 +24,13 @@ __all__ = [
     "get_num_threads",
     "gru_backward",
     "gru_forward",
+    "load",
     "lstm_backward",
     "lstm_forward",
     "nn",
     "rnn_backward",
     "rnn_forward",
+    "save",
     "set_num_threads",
     "show_config",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fusedrnn.nn.cells import GRUCell, LSTMCell, RNNCell
 from fusedrnn.nn.frozen import Frozen, Stream
-from fusedrnn.nn.linear import Dropout, Embedding, Linear
+from fusedrnn.nn.linear import Dropout, Embedding, LastStep, Linear
 from fusedrnn.nn.losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
 from fusedrnn.nn.module import Module, Sequential
 from fusedrnn.nn.parameters import FlatParameters, Parameter
@@ -22,6 +22,7 @@ __all__ = [
     "Frozen",
     "GRUCell",
     "LSTMCell",
+    "LastStep",
     "Linear",
     "MSELoss",
     "Module",
