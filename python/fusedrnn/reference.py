@@ -8,7 +8,8 @@ Shapes: T steps, N rows of the batch, I inputs, H hidden units, G gates (1 RNN, 
 h0, c0, h_n, c_n [N, H]; weight_ih [G*H, I]; weight_hh [G*H, H]; bias_ih, bias_hh [G*H]; y [T, N, H]. All
 float32 or all float64; results keep the dtype. h0, c0, either bias, and dy, dh_n, dc_n may be None, which
 means zero. `reverse=True` walks time from the last step to the first: then y[t] still belongs to x[t], and
-h_n equals y[0].
+h_n equals y[0]. New arrays are made `like=` an argument, so that dual arrays pass through
+(`fusedrnn.differentiation.dual`).
 
 Gate order and the GRU's default form are PyTorch's (documentation of torch.nn.RNN, torch.nn.LSTM and
 torch.nn.GRU). `dgates` is the gradient of what enters the activations.
@@ -91,7 +92,7 @@ def _layer(
 ) -> _Layer:
     if x.shape[0] == 0:
         raise ValueError("x: expected at least one time step, got shape " + str(x.shape))
-    h0 = np.zeros((x.shape[1], weight_hh.shape[1]), x.dtype) if h0 is None else h0
+    h0 = np.zeros((x.shape[1], weight_hh.shape[1]), x.dtype, like=x) if h0 is None else h0
     return _Layer(x, h0, weight_ih, weight_hh, bias_ih, bias_hh, reverse)
 
 
@@ -143,7 +144,7 @@ def rnn_forward(
         raise ValueError(f"nonlinearity: expected 'tanh' or 'relu', got {nonlinearity!r}")
     layer = _layer(x, h0, weight_ih, weight_hh, bias_ih, bias_hh, reverse)
     h = layer.h0
-    y = np.empty((*x.shape[:2], h.shape[1]), x.dtype)
+    y = np.empty((*x.shape[:2], h.shape[1]), x.dtype, like=x)
     for t in _steps(len(x), reverse):
         a = _affine(x[t], weight_ih, bias_ih) + _affine(h, weight_hh, bias_hh)
         h = np.tanh(a) if nonlinearity == "tanh" else np.maximum(a, 0)
@@ -201,8 +202,8 @@ def lstm_forward(
     h = layer.h0
     c = c0 = np.zeros_like(h) if c0 is None else c0
     (T, N, _), H = x.shape, h.shape[1]
-    y, cs = np.empty((T, N, H), x.dtype), np.empty((T, N, H), x.dtype)
-    gates = np.empty((T, N, 4 * H), x.dtype)
+    y, cs = np.empty((T, N, H), x.dtype, like=x), np.empty((T, N, H), x.dtype, like=x)
+    gates = np.empty((T, N, 4 * H), x.dtype, like=x)
     for t in _steps(T, reverse):
         a = _affine(x[t], weight_ih, bias_ih) + _affine(h, weight_hh, bias_hh)
         a_i, a_f, a_g, a_o = np.split(a, 4, axis=1)
@@ -275,8 +276,8 @@ def gru_forward(
     (T, N, _), H = x.shape, h.shape[1]
     W_hrz, W_hn = weight_hh[: 2 * H], weight_hh[2 * H :]
     b_hrz, b_hn = (None, None) if bias_hh is None else (bias_hh[: 2 * H], bias_hh[2 * H :])
-    y, hidden_n = np.empty((T, N, H), x.dtype), np.zeros((T, N, H), x.dtype)
-    gates = np.empty((T, N, 3 * H), x.dtype)
+    y, hidden_n = np.empty((T, N, H), x.dtype, like=x), np.zeros((T, N, H), x.dtype, like=x)
+    gates = np.empty((T, N, 3 * H), x.dtype, like=x)
     for t in _steps(T, reverse):
         a_r, a_z, a_n = np.split(_affine(x[t], weight_ih, bias_ih), 3, axis=1)
         h_r, h_z = np.split(_affine(h, W_hrz, b_hrz), 2, axis=1)
