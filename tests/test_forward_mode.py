@@ -83,6 +83,10 @@ def test_hessian_products_agree_with_differences_of_the_kernels(
     for name, ours, product, here, above, below in zip(
         products._fields, gradients, products, compiled(0), compiled(STEP), compiled(-STEP), strict=True
     ):
+        if here is None:
+            assert ours is None
+            assert product is None
+            continue
         np.testing.assert_allclose(ours, here, rtol=1e-11, atol=1e-11, err_msg=name)
         np.testing.assert_allclose(product, (above - below) / (2 * STEP), rtol=1e-5, atol=1e-6, err_msg=name)
 
@@ -118,6 +122,10 @@ def test_any_loss_by_its_gradient(cell, make_problem, make_shape, make_direction
     for name, ours, product, here, above, below in zip(
         products._fields, gradients, products, compiled(0), compiled(STEP), compiled(-STEP), strict=True
     ):
+        if here is None:
+            assert ours is None
+            assert product is None
+            continue
         np.testing.assert_allclose(ours, here, rtol=1e-11, atol=1e-11, err_msg=name)
         np.testing.assert_allclose(product, (above - below) / (2 * STEP), rtol=1e-5, atol=1e-6, err_msg=name)
 

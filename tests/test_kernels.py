@@ -10,6 +10,12 @@ import pytest
 SMALL = (3, 2, 3, 4)  # T, N, I, H
 MEDIUM = (5, 7, 6, 21)
 
+
+def _arrays(*results):
+    """What is there of all these results: gradients of absent arguments are None."""
+    return [array for result in results for array in result if array is not None]
+
+
 both_directions = pytest.mark.parametrize("reverse", [False, True], ids=["onward", "reverse"])
 
 
@@ -153,7 +159,7 @@ def test_no_result_shares_memory(cell, dtype, functional, make_problem, make_sha
         arguments, doutputs = make_problem(cell, make_shape(T, 3, 5, 6), dtype)
         outputs, reserve = cell.forward(functional, arguments)
         gradients = cell.backward(functional, doutputs, reserve)
-        results = [*outputs, *gradients, reserve.buffer]
+        results = [*_arrays(outputs, gradients), reserve.buffer]
         for one, other in itertools.combinations(results, 2):
             assert not np.shares_memory(one, other)
         for one, other in itertools.product(results, [*arguments.values(), *doutputs]):
@@ -194,7 +200,7 @@ def test_saturated_gates(cell, dtype, isa, functional, reference, make_problem, 
     gradients = cell.backward(functional, doutputs, reserve)
     expected, expected_reserve = cell.forward(reference, in_float64(arguments))
     expected_gradients = cell.backward(reference, in_float64(doutputs), expected_reserve)
-    for ours, theirs in zip([*outputs, *gradients], [*expected, *expected_gradients], strict=True):
+    for ours, theirs in zip(_arrays(outputs, gradients), _arrays(expected, expected_gradients), strict=True):
         bound = 1e4 * np.finfo(dtype).eps * max(1.0, np.abs(theirs).max())
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=bound)
 
@@ -211,7 +217,7 @@ def test_sums_far_beyond_every_exponential(cell, dtype, isa, functional, referen
     gradients = cell.backward(functional, doutputs, reserve)
     expected, expected_reserve = cell.forward(reference, arguments)
     expected_gradients = cell.backward(reference, doutputs, expected_reserve)
-    for ours, theirs in zip([*outputs, *gradients], [*expected, *expected_gradients], strict=True):
+    for ours, theirs in zip(_arrays(outputs, gradients), _arrays(expected, expected_gradients), strict=True):
         scale = np.maximum(1, np.abs(theirs).max())
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=300 * np.finfo(dtype).eps * scale)
 
@@ -237,8 +243,8 @@ def _same_places(cell, functional, reference, arguments, doutputs, in_float64, w
     with np.errstate(invalid="ignore"):  # NumPy warns of inf - inf and 0 * inf
         expected, expected_reserve = cell.forward(reference, in_float64(arguments))
         expected_gradients = cell.backward(reference, in_float64(doutputs), expected_reserve)
-    names = ["y", "h_n", "c_n"][: len(outputs)] + list(gradients._fields)
-    pairs = zip([*outputs, *gradients], [*expected, *expected_gradients], strict=True)
+    names = ["y", "h_n", "c_n"][: len(outputs)] + [k for k, d in gradients._asdict().items() if d is not None]
+    pairs = zip(_arrays(outputs, gradients), _arrays(expected, expected_gradients), strict=True)
     for name, (ours, theirs) in zip(names, pairs, strict=True):
         np.testing.assert_array_equal(np.isnan(ours), np.isnan(theirs), err_msg=f"NaN of {name}, {what}")
         infinite = np.isinf(theirs)

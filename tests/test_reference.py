@@ -54,7 +54,7 @@ def test_the_dtype_is_kept_and_results_are_fresh(cell, dtype, reference, make_pr
     arguments, doutputs = make_problem(cell, make_shape(*SMALL), dtype)
     outputs, reserve = cell.forward(reference, arguments)
     gradients = cell.backward(reference, doutputs, reserve)
-    arrays = [*outputs, *gradients]
+    arrays = [array for array in (*outputs, *gradients) if array is not None]
     assert {array.dtype for array in arrays} == {np.dtype(dtype)}
     for k, array in enumerate(arrays):
         assert not any(np.shares_memory(array, other) for other in arrays[:k])
@@ -77,8 +77,8 @@ def test_no_time_step_and_an_unknown_nonlinearity_are_refused(cell, reference, m
     with pytest.raises(ValueError, match="x: expected at least one time step"):
         cell.forward(reference, arguments)
     if cell.kind == "rnn":
-        with pytest.raises(ValueError, match="nonlinearity: expected 'tanh' or 'relu', got 'sigmoid'"):
-            reference.rnn_forward(*arguments.values(), nonlinearity="sigmoid")
+        with pytest.raises(ValueError, match=r"nonlinearity: expected one of sigmoid, tanh, .*, got 'tahn'"):
+            reference.rnn_forward(*arguments.values(), nonlinearity="tahn")
 
 
 def test_large_arguments_saturate_without_a_warning(cell, dtype, reference, make_problem, make_shape):
@@ -88,7 +88,7 @@ def test_large_arguments_saturate_without_a_warning(cell, dtype, reference, make
         arguments[name] *= dtype(1000)
     outputs, reserve = cell.forward(reference, arguments)
     gradients = cell.backward(reference, doutputs, reserve)
-    assert all(np.isfinite(array).all() for array in [*outputs, *gradients])
+    assert all(np.isfinite(array).all() for array in [*outputs, *gradients] if array is not None)
 
 
 # One step of one unit with distinct numbers, by the scalar formulas of PyTorch's documentation.

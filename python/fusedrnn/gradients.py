@@ -1,6 +1,8 @@
 """What the backward functions return: one named tuple a cell, from kernels and reference alike.
 
-Shapes: T steps, N rows of the batch, I inputs, H hidden units. Every array has the dtype of the input.
+Shapes: T steps, N rows of the batch, I inputs, H hidden units; an LSTM with a projection has states and columns of
+weight_hh of its size P in place of H. Gradients of packed sequences are packed: [sum(batch_sizes), ...] in place of
+[T, N, ...]. Every array has the dtype of the input.
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy.typing as npt
 
 Array: TypeAlias = npt.NDArray[Any]
+# (dgains, dbiases), shaped like the argument layer_norm; None where a bias was
+LayerNormGradients: TypeAlias = tuple[tuple[Array, ...], tuple[Array | None, ...]]
 
 
 class RnnGradients(NamedTuple):
@@ -22,6 +26,7 @@ class RnnGradients(NamedTuple):
         dweight_hh: [H, H].
         dbias_ih: [H], or None where there was no `bias_ih`.
         dbias_hh: [H], or None where there was no `bias_hh`.
+        dlayer_norm: (dgains, dbiases), shaped like `layer_norm`, or None where that was.
     """
 
     dx: Array | None
@@ -30,10 +35,11 @@ class RnnGradients(NamedTuple):
     dweight_hh: Array
     dbias_ih: Array | None
     dbias_hh: Array | None
+    dlayer_norm: LayerNormGradients | None = None
 
 
 class LstmGradients(NamedTuple):
-    """Gradients of an LSTM layer; the gates lie in the order i, f, g, o.
+    """Gradients of an LSTM layer; the gates lie in the order i, f, g, o (i, g, o and 3H when coupled).
 
     Attributes:
         dx: [T, N, I], or None when called with `input_grad=False`.
@@ -43,6 +49,9 @@ class LstmGradients(NamedTuple):
         dweight_hh: [4H, H].
         dbias_ih: [4H], or None where there was no `bias_ih`.
         dbias_hh: [4H], or None where there was no `bias_hh`.
+        dweight_peephole: [3, H], or None where there was no `weight_peephole`.
+        dweight_hr: [P, H], or None where there was no `weight_hr`.
+        dlayer_norm: (dgains, dbiases), shaped like `layer_norm`, or None where that was.
     """
 
     dx: Array | None
@@ -52,6 +61,9 @@ class LstmGradients(NamedTuple):
     dweight_hh: Array
     dbias_ih: Array | None
     dbias_hh: Array | None
+    dweight_peephole: Array | None = None
+    dweight_hr: Array | None = None
+    dlayer_norm: LayerNormGradients | None = None
 
 
 class GruGradients(NamedTuple):
@@ -64,6 +76,7 @@ class GruGradients(NamedTuple):
         dweight_hh: [3H, H].
         dbias_ih: [3H], or None where there was no `bias_ih`.
         dbias_hh: [3H], or None where there was no `bias_hh`.
+        dlayer_norm: (dgains, dbiases), shaped like `layer_norm`, or None where that was.
     """
 
     dx: Array | None
@@ -72,3 +85,38 @@ class GruGradients(NamedTuple):
     dweight_hh: Array
     dbias_ih: Array | None
     dbias_hh: Array | None
+    dlayer_norm: LayerNormGradients | None = None
+
+
+class IndRnnGradients(NamedTuple):
+    """Gradients of an IndRNN layer.
+
+    Attributes:
+        dx: [T, N, I], or None when called with `input_grad=False`.
+        dh0: [N, H], also when the initial state was None.
+        dweight_ih: [H, I].
+        dweight_hh: [H].
+        dbias: [H], or None where there was no `bias`.
+    """
+
+    dx: Array | None
+    dh0: Array
+    dweight_ih: Array
+    dweight_hh: Array
+    dbias: Array | None
+
+
+class MinGruGradients(NamedTuple):
+    """Gradients of a minGRU layer; rows lie in the order z, n.
+
+    Attributes:
+        dx: [T, N, I], or None when called with `input_grad=False`.
+        dh0: [N, H], also when the initial state was None.
+        dweight_ih: [2H, I].
+        dbias: [2H], or None where there was no `bias`.
+    """
+
+    dx: Array | None
+    dh0: Array
+    dweight_ih: Array
+    dbias: Array | None

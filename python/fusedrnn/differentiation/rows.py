@@ -21,8 +21,8 @@ class PerSequenceGradients(NamedTuple):
 
     Attributes:
         dx: [T, N, I], or None with input_grad=False. dinitial: (dh0,) or (dh0, dc0), each [N, H].
-        parameters: name -> [N, ...] ("dweight_ih": [N, GH, I]), in the order of the cell's gradients, a tuple of such
-            where the parameter is a tuple; None where there was no parameter.
+        parameters: name -> [N, ...] ("dweight_ih": [N, GH, I]) for every parameter that there was, in the order of the
+            cell's gradients; a tuple of such where the parameter is a tuple.
     """
 
     dx: Array | None
@@ -32,7 +32,7 @@ class PerSequenceGradients(NamedTuple):
 
 def _some_rows(name: str, value: Any, rows: slice) -> Any:
     """``value`` for these rows alone; TypeError for arrays whose rows are not known to lie anywhere."""
-    if value is None or isinstance(value, (bool, int, float, str)) or name.startswith(_PARAMETERS):
+    if value is None or isinstance(value, (bool, int, float, str, np.generic)) or name.startswith(_PARAMETERS):
         return value
     axis = _ROW_AXIS.get(name)
     if axis is not None:
@@ -82,6 +82,7 @@ def per_sequence_gradients(
     if dc_n is not None and not lstm:
         raise TypeError(f"dc_n: expected None for {reserve.cell}, which has no cell state, got {type(dc_n).__name__}")
     reserve.check(reserve.cell)
+    _reserve_of(reserve, slice(0, 0))  # refuses what has no rows
     backward = getattr(functional, f"{reserve.cell}_backward")
     T, N = reserve.arrays["x"].shape[:2]
     doutputs = {"dy": dy, "dh_n": dh_n, **({"dc_n": dc_n} if lstm else {}), **later}
@@ -96,23 +97,27 @@ def per_sequence_gradients(
             name: None if d is None else np.ascontiguousarray(d[rows] if d.ndim == 2 else d[:, rows])
             for name, d in doutputs.items()
         }
-        result: dict[str, Any] = backward(**parts, reserve=_reserve_of(reserve, rows), input_grad=input_grad)._asdict()
-        return result
+        result = backward(**parts, reserve=_reserve_of(reserve, rows), input_grad=input_grad)
+        return {name: gradient for name, gradient in result._asdict().items() if gradient is not None}
 
-    # No row at all gives the shapes, and every row then goes to its place.
+    # No row at all gives the shapes; every row then goes to its place.
     def place(name: str, gradient: Array) -> Array:
-        axis = _ROW_AXIS.get(name[1:])
-        shape = gradient.shape if axis is None else gradient.shape[:axis] + gradient.shape[axis + 1 :]
-        return np.empty((N, *shape), gradient.dtype)
+        axis, shape = _ROW_AXIS.get(name[1:]), list(gradient.shape)
+        if axis is None:
+            shape.insert(0, N)
+        else:
+            shape[axis] = N
+        return np.empty(shape, gradient.dtype)
 
-    stacked = {name: map_leaves(lambda g, n=name: place(n, g), g) for name, g in gradients(slice(0, 0)).items()}
+    results = {name: map_leaves(lambda g, n=name: place(n, g), g) for name, g in gradients(slice(0, 0)).items()}
     for n in range(N):
         for name, gradient in gradients(slice(n, n + 1)).items():
-            for (_, whole), (_, part) in zip(leaves(stacked[name]), leaves(gradient), strict=True):
-                whole[n] = part.reshape(whole.shape[1:])
-    dx = stacked.pop("dx")
-    dinitial = tuple(stacked.pop(name) for name in ("dh0", "dc0") if name in stacked)
-    return PerSequenceGradients(None if dx is None else np.ascontiguousarray(dx.swapaxes(0, 1)), dinitial, stacked)
+            for (_, whole), (_, part) in zip(leaves(results[name]), leaves(gradient), strict=True):
+                by_row = np.moveaxis(whole, _ROW_AXIS.get(name[1:], 0), 0)
+                by_row[n] = part.reshape(by_row.shape[1:])
+    dx = results.pop("dx", None)
+    dinitial = tuple(results.pop(name) for name in ("dh0", "dc0") if name in results)
+    return PerSequenceGradients(dx, dinitial, results)
 
 
 def clipped_sum(gradients: Any, max_norm: float) -> Any:
