@@ -66,7 +66,7 @@ class GradcheckResult:
         lines = []
         for a in self.arguments.values():
             bad, k = a.failures, len(a.indices)
-            of = f"{k} elements" if k == a.size else f"{k} of {a.size} elements, drawn at random"
+            of = f"{k} elements" if k == a.size else f"{k} elements drawn of {a.size}"
             if bad:
                 lines += [f"{a.name}: {len(bad)} of {of} disagree", *(f"  {a.line(i)}" for i in bad[:3])]
             else:
