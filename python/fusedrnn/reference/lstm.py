@@ -202,7 +202,7 @@ def lstm_backward(
     P, H = recurrent.affine.weight.shape[1], kept[0].c.shape[1]
     dy, dcs = sequence.gradient("dy", dy, P), sequence.gradient("dc", dc, H)
     dh_state, dc_state = sequence.state("dh_n", dh_n, P), sequence.state("dc_n", dc_n, H)
-    dpeephole, dprojection = np.zeros((3, H), sequence.dtype), np.zeros((P, H), sequence.dtype)
+    dpeephole, dprojection = sequence.zeros(3, H), sequence.zeros(P, H)
     dnorm_c: list[Any] = [None, None] if norm_c is None else [0, 0]
     das = []
     for step, (dropped, c, i, f, g, o, clipped, candidate, b) in zip(

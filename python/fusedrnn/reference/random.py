@@ -81,9 +81,9 @@ class Random(NamedTuple):
         if p == 0:
             return None
         if not self.training:
-            return np.full((len(rows), units), p, sequence.dtype)
+            return np.full((len(rows), units), p, sequence.x.dtype)
         hits = self._hits(kind, p, rows + self.row_offset, steps + self.step_offset, units)
-        return hits.astype(sequence.dtype)
+        return hits.astype(sequence.x.dtype)
 
     def recurrent_dropout(self, p: float, shape: tuple[int, int], dtype: Any) -> Array | None:
         """The mask of the states h [N, P], one for all steps."""
