@@ -57,7 +57,8 @@ void normalize(const Normalize<T>& s) {
   using V = Full<T>;
   for (int64_t r = 0; r < s.rows; ++r) {
     T* const normalized = s.normalized.at(r);
-    *s.deviation.at(r) = normalize_row(s.units, s.in.at(r), normalized);
+    const T deviation = normalize_row(s.units, s.in.at(r), normalized);
+    if (s.deviation.data) *s.deviation.at(r) = deviation;
     T* const out = s.out.at(r);
     for_vectors<T>(s.units, [&](int64_t u, int n) {
       const V v = scaled(s.gain, s.bias, u, n, load<V>(normalized + u, n));
@@ -126,8 +127,8 @@ void state_gradient(const StateGradient<T>& s) {
       if (s.clip > 0) dh = clamp(dh, -s.clip, s.clip);
     }
     dh = add(add(add(dh, s.carry_next, r, u, n), s.dh_n, r, u, n), s.dy, r, u, n);
-    if (s.zone.data) {
-      const V carry = load<V>(s.zone.at(r) + u, n) * dh;
+    if (s.carry.data) {
+      const V carry = s.zone.data ? load<V>(s.zone.at(r) + u, n) * dh : V{};
       store(s.carry.at(r) + u, carry, n);
       dh = dh - carry;
     }
