@@ -26,7 +26,7 @@ struct GruCall {
     if (!after && !dict["layer_norm"].is_none())
       throw py::value_error("layer_norm: expected None with reset_after=False, got gains and biases");
     read_activations(dict, {&options->gate, &options->candidate});
-    read_layer_norm(dict, *options, "x", norm_widths());
+    read_layer_norm(dict, *options, norm_widths());
   }
 
   std::vector<int64_t> norm_widths() const { return {3 * H, 3 * H}; }
@@ -103,7 +103,7 @@ py::tuple call_gru_backward(const py::object& dy, const py::object& dh_n, const 
     p.dbias_ih = optional_output<T>(dbias_ih, "dbias_ih", "x", {3 * H});
     p.dbias_hh = optional_output<T>(dbias_hh, "dbias_hh", "x", {3 * H});
     OptionGradients<T> g{};
-    read_layer_norm_gradients(dlayer_norm, g, call.norm_widths());
+    read_layer_norm_gradients(dlayer_norm, call.options.value_or(Options<T>{}), g, call.norm_widths());
     auto dh0 = empty<T>({N, H});
     py::object dx = py::none();
     if (input_grad) {

@@ -45,7 +45,7 @@ struct LstmCall {
         throw py::value_error("zoneout_h: expected 0 with weight_hr, got " +
                               py::repr(dict["zoneout_h"]).cast<std::string>());
       read_activations(dict, {&o.gate, &o.candidate, &o.output});
-      read_layer_norm(dict, o, "x", norm_widths());
+      read_layer_norm(dict, o, norm_widths());
       options = o;
     }
     require_addressable({data.rows[0], N, H, 5, 8});
@@ -137,9 +137,10 @@ py::tuple call_lstm_backward(const py::object& dy, const py::object& dh_n, const
     p.dbias_ih = optional_output<T>(dbias_ih, "dbias_ih", "x", {rows});
     p.dbias_hh = optional_output<T>(dbias_hh, "dbias_hh", "x", {rows});
     OptionGradients<T> g{};
-    g.dweight_peephole = optional_output<T>(dweight_peephole, "dweight_peephole", "x", {3, H});
-    g.dweight_hr = optional_output<T>(dweight_hr, "dweight_hr", "x", {P, H});
-    read_layer_norm_gradients(dlayer_norm, g, call.norm_widths());
+    const Options<T> o = call.options.value_or(Options<T>{});
+    g.dweight_peephole = gradient_of(o.weight_peephole, dweight_peephole, "dweight_peephole", {3, H});
+    g.dweight_hr = gradient_of(o.weight_hr, dweight_hr, "dweight_hr", {P, H});
+    read_layer_norm_gradients(dlayer_norm, o, g, call.norm_widths());
     auto dh0 = empty<T>({N, P}), dc0 = empty<T>({N, H});
     py::object dx = py::none();
     if (input_grad) {

@@ -80,6 +80,8 @@ Options<T> read_options(const py::dict& options, const Data& d, bool reverse, bo
   o.row_offset = uint32_t(counter(options, "row_offset", 32));
   o.step_offset = uint32_t(counter(options, "step_offset", 32));
   o.projection = d.shape.hidden;
+  o.gate = Activation::sigmoid;
+  o.candidate = o.output = Activation::tanh;
   if (d.ragged) {
     o.row_numbers = d.ragged->row_numbers();
     if (reverse) o.lengths = d.ragged->lengths();
@@ -87,9 +89,10 @@ Options<T> read_options(const py::dict& options, const Data& d, bool reverse, bo
   return o;
 }
 
-// activations: the names of the gates' and so on.
+// activations: the names of the gates' and so on; None leaves them as they are.
 inline void read_activations(const py::dict& options, std::initializer_list<Activation*> to) {
-  const py::sequence names = as_sequence(options["activations"], "activations", "names");
+  if (options["activations"].is_none()) return;
+  const py::sequence names = as_sequence(options["activations"], "activations", "a sequence of names");
   if (names.size() != to.size())
     throw py::value_error("activations: expected " + std::to_string(to.size()) + " names, got " +
                           std::to_string(names.size()));
@@ -97,41 +100,54 @@ inline void read_activations(const py::dict& options, std::initializer_list<Acti
   for (Activation* const a : to) *a = activation(py::str(names[i++]), "activations");
 }
 
-// layer_norm: (gains, biases), each of `parts`: of the input product, of the recurrent one, of the LSTM's c.
-template <class T>
-void read_layer_norm(const py::dict& options, Options<T>& o, const char* like, const std::vector<int64_t>& widths) {
-  if (options["layer_norm"].is_none()) return;
-  static const char* const gains[] = {"layer_norm gain_ih", "layer_norm gain_hh", "layer_norm gain_c"};
-  static const char* const biases[] = {"layer_norm bias_ih", "layer_norm bias_hh", "layer_norm bias_c"};
-  const T** const to[2][3] = {{&o.gain_ih, &o.gain_hh, &o.gain_c}, {&o.norm_bias_ih, &o.norm_bias_hh, &o.norm_bias_c}};
-  const py::sequence both = as_sequence(options["layer_norm"], "layer_norm", "(gains, biases)");
-  if (both.size() != 2)
-    throw py::value_error("layer_norm: expected (gains, biases), got " + std::to_string(both.size()) + " of them");
+// f(part, kind, i) for each part of (gains, biases), kind 0 and 1: of the input product, of the recurrent one, of the
+// LSTM's c.
+template <class F>
+void each_layer_norm(const py::object& object, const std::string& name, std::size_t count, F f) {
+  const auto parts_of = [&](const py::object& sequence, std::size_t expected, const char* what) {
+    const py::sequence parts = as_sequence(sequence, name.c_str(), what);
+    if (parts.size() != expected)
+      throw py::value_error(name + ": expected " + std::to_string(expected) + " " + what + ", got " +
+                            std::to_string(parts.size()));
+    return parts;
+  };
+  const py::sequence both = parts_of(object, 2, "parts (gains, biases)");
   for (std::size_t kind = 0; kind < 2; ++kind) {
-    const py::sequence parts = as_sequence(both[kind], "layer_norm", kind ? "biases" : "gains");
-    if (parts.size() != widths.size())
-      throw py::value_error("layer_norm: expected " + std::to_string(widths.size()) + (kind ? " biases" : " gains") +
-                            ", got " + std::to_string(parts.size()));
-    for (std::size_t i = 0; i < widths.size(); ++i) {
-      const py::object part = parts[i];
-      *to[kind][i] =
-          kind ? optional_input<T>(part, biases[i], like, {widths[i]}) : input<T>(part, gains[i], like, {widths[i]});
-    }
+    const py::sequence parts = parts_of(both[kind], count, kind ? "biases" : "gains");
+    for (std::size_t i = 0; i < count; ++i) f(py::object(parts[i]), kind, i);
   }
 }
 
-// The gradients of layer_norm, arrays of the same form as it; None without.
 template <class T>
-void read_layer_norm_gradients(const py::object& dlayer_norm, OptionGradients<T>& g,
+void read_layer_norm(const py::dict& options, Options<T>& o, const std::vector<int64_t>& widths) {
+  if (options["layer_norm"].is_none()) return;
+  static const char* const names[2][3] = {{"layer_norm gain_ih", "layer_norm gain_hh", "layer_norm gain_c"},
+                                          {"layer_norm bias_ih", "layer_norm bias_hh", "layer_norm bias_c"}};
+  const T** const to[2][3] = {{&o.gain_ih, &o.gain_hh, &o.gain_c}, {&o.norm_bias_ih, &o.norm_bias_hh, &o.norm_bias_c}};
+  each_layer_norm(options["layer_norm"], "layer_norm", widths.size(),
+                  [&](const py::object& part, std::size_t kind, std::size_t i) {
+                    *to[kind][i] = (kind ? optional_input<T> : input<T>)(part, names[kind][i], "x", {widths[i]});
+                  });
+}
+
+// The gradient of an option's array, which is added to: None where there is no such array.
+template <class T>
+T* gradient_of(const T* array, const py::object& object, const char* name, const std::vector<int64_t>& shape) {
+  if (array) return output<T>(object, name, "x", shape);
+  if (!object.is_none()) throw py::value_error(std::string(name) + ": expected None, as forward had no such array");
+  return nullptr;
+}
+
+template <class T>
+void read_layer_norm_gradients(const py::object& dlayer_norm, const Options<T>& o, OptionGradients<T>& g,
                                const std::vector<int64_t>& widths) {
-  if (dlayer_norm.is_none()) return;
+  if (!o.gain_ih && dlayer_norm.is_none()) return;
+  const T* const of[2][3] = {{o.gain_ih, o.gain_hh, o.gain_c}, {o.norm_bias_ih, o.norm_bias_hh, o.norm_bias_c}};
   T** const to[2][3] = {{&g.dgain_ih, &g.dgain_hh, &g.dgain_c}, {&g.dnorm_bias_ih, &g.dnorm_bias_hh, &g.dnorm_bias_c}};
-  const py::sequence both = as_sequence(dlayer_norm, "dlayer_norm", "(dgains, dbiases)");
-  for (std::size_t kind = 0; kind < 2; ++kind) {
-    const py::sequence parts = as_sequence(both[kind], "dlayer_norm", kind ? "dbiases" : "dgains");
-    for (std::size_t i = 0; i < widths.size(); ++i)
-      *to[kind][i] = optional_output<T>(parts[i], "dlayer_norm", "x", {widths[i]});
-  }
+  each_layer_norm(dlayer_norm, "dlayer_norm", widths.size(),
+                  [&](const py::object& part, std::size_t kind, std::size_t i) {
+                    *to[kind][i] = gradient_of(of[kind][i], part, "dlayer_norm", {widths[i]});
+                  });
 }
 
 }  // namespace fusedrnn::bindings

@@ -24,7 +24,7 @@ struct RnnCall {
     const auto dict = object.cast<py::dict>();
     options = read_options<T>(dict, data, reverse, training);
     options->gate = nonlinearity;
-    read_layer_norm(dict, *options, "x", norm_widths());
+    read_layer_norm(dict, *options, norm_widths());
   }
 
   bool relu() const { return nonlinearity == Activation::relu; }
@@ -96,7 +96,7 @@ py::tuple call_rnn_backward(const py::object& dy, const py::object& dh_n, const 
     p.dbias_ih = optional_output<T>(dbias_ih, "dbias_ih", "x", {H});
     p.dbias_hh = optional_output<T>(dbias_hh, "dbias_hh", "x", {H});
     OptionGradients<T> g{};
-    read_layer_norm_gradients(dlayer_norm, g, call.norm_widths());
+    read_layer_norm_gradients(dlayer_norm, call.options.value_or(Options<T>{}), g, call.norm_widths());
     auto dh0 = empty<T>({N, H});
     py::object dx = py::none();
     if (input_grad) {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from fusedrnn import _core
 from fusedrnn.functional.reserve import (
@@ -17,8 +16,6 @@ from fusedrnn.functional.reserve import (
     refuse_recompute,
 )
 from fusedrnn.gradients import Array, GruGradients
-
-_PLAIN: dict[str, Any] = {**PLAIN, "activations": ("sigmoid", "tanh")}
 
 
 def gru_forward(
@@ -76,13 +73,11 @@ def gru_forward(
     ):  # fmt: skip
         options = {
             "layer_norm": layer_norm, "zoneout_h": zoneout_h, "recurrent_dropout": recurrent_dropout,
-            "dropconnect": dropconnect,
-            "activations": _PLAIN["activations"] if activations is None else tuple(activations),
-            "grad_clip": grad_clip, "seed": seed, "layer": layer, "row_offset": row_offset,
-            "step_offset": step_offset,
+            "dropconnect": dropconnect, "activations": activations, "grad_clip": grad_clip, "seed": seed,
+            "layer": layer, "row_offset": row_offset, "step_offset": step_offset,
         }  # fmt: skip
         if recompute:
-            refuse_recompute(options, _PLAIN)
+            refuse_recompute(options, PLAIN)
     if lengths is not None or batch_sizes is not None or resets is not None:
         lengths, batch_sizes, resets = read_sequences(lengths, batch_sizes, resets)
     y, h_n, buffer = _core.gru_forward(

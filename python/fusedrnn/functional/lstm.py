@@ -27,7 +27,6 @@ _PLAIN: dict[str, Any] = {
     "coupled": False,
     "cell_clip": None,
     "zoneout_c": 0.0,
-    "activations": ("sigmoid", "tanh", "tanh"),
 }
 
 
@@ -103,8 +102,7 @@ def lstm_forward(
         options = {
             "weight_peephole": weight_peephole, "weight_hr": weight_hr, "coupled": coupled, "cell_clip": cell_clip,
             "layer_norm": layer_norm, "zoneout_h": zoneout_h, "zoneout_c": zoneout_c,
-            "recurrent_dropout": recurrent_dropout, "dropconnect": dropconnect,
-            "activations": _PLAIN["activations"] if activations is None else tuple(activations),
+            "recurrent_dropout": recurrent_dropout, "dropconnect": dropconnect, "activations": activations,
             "grad_clip": grad_clip, "seed": seed, "layer": layer, "row_offset": row_offset,
             "step_offset": step_offset,
         }  # fmt: skip

@@ -53,14 +53,16 @@ class Reserve:
                 raise RuntimeError(f"{name}: changed between {cell}_forward and {cell}_backward")
 
 
-# What follows the plain cell's arguments where options are given: the values that change nothing.
+# Options that change the equations of more than one cell, with the values that change nothing.
 PLAIN: dict[str, Any] = {
     "layer_norm": None,
     "zoneout_h": 0.0,
     "recurrent_dropout": 0.0,
     "dropconnect": 0.0,
+    "activations": None,
     "grad_clip": None,
 }
+# Where a call's random numbers are.
 COUNTERS: dict[str, Any] = {"seed": 0, "layer": 0, "row_offset": 0, "step_offset": 0}
 
 
@@ -149,5 +151,9 @@ def _booleans(name: str, values: Any) -> Array | None:
 
 def refuse_recompute(options: dict[str, Any], plain: dict[str, Any]) -> None:
     """What backward computes again is the plain cell."""
-    changed = [name for name, value in plain.items() if options[name] is not value and options[name] != value]
+    changed = [
+        name
+        for name, value in plain.items()
+        if options[name] is not value and (value is None or options[name] != value)
+    ]
     raise ValueError(f"recompute: expected False together with {', '.join(changed) or 'return_c'}")
