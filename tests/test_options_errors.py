@@ -167,6 +167,25 @@ def test_batch_sizes(kind, functional, make_case, make_shape):
 
 
 @pytest.mark.parametrize("kind", CELLS)
+def test_changes_between_forward_and_backward_are_found(kind, monkeypatch, functional, make_case, make_shape):
+    case = make_case(kind, make_shape(*SHAPE), np.float32, ["peephole"] * (kind == "lstm"))
+    case = replace(case, keywords={**case.keywords, "layer_norm": _norm(kind)})
+    changed = {
+        "layer_norm gain 0": case.keywords["layer_norm"][0][0],
+        "layer_norm bias 1": case.keywords["layer_norm"][1][1],
+    }
+    if kind == "lstm":
+        changed["weight_peephole"] = case.keywords["weight_peephole"]
+    monkeypatch.setenv("FUSEDRNN_CHECK", "1")
+    for name, array in changed.items():
+        _, reserve = case.forward(functional)
+        case.backward(functional, reserve)
+        array.flat[-1] += 1
+        with pytest.raises(RuntimeError, match=f"^{name}: changed between"):
+            case.backward(functional, reserve)
+
+
+@pytest.mark.parametrize("kind", CELLS)
 def test_backward_checks_the_arrays_of_layer_norm(kind, functional, make_case, make_shape):
     case = make_case(kind, make_shape(*SHAPE), np.float32, [])
     case = replace(case, keywords={**case.keywords, "layer_norm": _norm(kind)})

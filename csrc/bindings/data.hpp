@@ -21,7 +21,7 @@ struct Data {
   }
 };
 
-// An int64 array [n]: functional.py has made it one.
+// An int64 array [n]: fusedrnn.functional has made it one.
 inline const int64_t* integers(const py::object& object, const char* name, int64_t n) {
   const py::array a = as_array(object, name);
   if (!py::isinstance<py::array_t<int64_t>>(a))

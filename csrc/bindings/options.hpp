@@ -1,4 +1,4 @@
-// The options of a cell, from the dict that functional.py makes of its arguments.
+// The options of a cell, from the dict that fusedrnn.functional makes of its arguments.
 #pragma once
 
 #include <cmath>

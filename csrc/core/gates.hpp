@@ -81,7 +81,7 @@ class ForwardCall : public OptionCall<T> {
   // The gates' sums: all, or those of x_t and of h_(t-1) where they are not joint.
   Rows<T> x_sums(const Run& run) const { return rows_at(x_sums_, apart_ ? run.row - from_ : run.first, stride_); }
   Rows<T> h_sums(const Run& run) const { return rows_at(layout_.joint ? nullptr : h_sums_, run.first, stride_); }
-  // The first row of the reserve, or null in inference.
+  // The run's first row of the reserve; null in inference.
   T* kept(const Run& run) const { return kept(run.row); }
   Rows<T> y(const Run& run) const { return rows_at(p_.y, run.row, P); }
   // The last pass of a step over y, which holds h.

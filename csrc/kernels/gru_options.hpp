@@ -1,5 +1,5 @@
 // The GRU with options, from the sums of its gates on, in both readings (gru.hpp). Reset after has both passes of a
-// step at once; reset before has the product of W_hn between them.
+// step at once; reset before has the product of W_hn between them. Equations: python/fusedrnn/reference/gru.py.
 #pragma once
 
 #include "activations.hpp"

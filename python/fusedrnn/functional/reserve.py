@@ -25,6 +25,15 @@ def _digests(arrays: dict[str, Any]) -> dict[str, bytes]:
     }
 
 
+def _read_again(arrays: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """All arrays that backward reads once more, by the names of forward's arguments."""
+    of_cell = options["options"] or {}
+    found = {**arrays, **{name: value for name, value in of_cell.items() if isinstance(value, np.ndarray)}}
+    for kind, parts in zip(("gain", "bias"), of_cell.get("layer_norm") or (), strict=False):
+        found |= {f"layer_norm {kind} {k}": part for k, part in enumerate(parts)}
+    return found
+
+
 @dataclass(slots=True)  # not frozen, which would make it twice as slow to build: it is made in every training step
 class Reserve:
     """What backward needs from a forward call.
@@ -48,7 +57,7 @@ class Reserve:
         hold what they held then."""
         if self.cell != cell:
             raise TypeError(f"reserve: expected one of {cell}_forward, got one of {self.cell}_forward")
-        for name, digest in _digests(self.arrays).items() if self.digests else ():
+        for name, digest in _digests(_read_again(self.arrays, self.options)).items() if self.digests else ():
             if digest != self.digests[name]:
                 raise RuntimeError(f"{name}: changed between {cell}_forward and {cell}_backward")
 
@@ -77,7 +86,7 @@ def make_reserve(
         return None
     if options.get("recompute"):
         arrays = {**arrays, "bias_ih": biases[0], "bias_hh": biases[1]}
-    digests = _digests(arrays) if os.environ.get("FUSEDRNN_CHECK") == "1" else {}
+    digests = _digests(_read_again(arrays, options)) if os.environ.get("FUSEDRNN_CHECK") == "1" else {}
     return Reserve(cell, buffer, arrays, biases, options, digests)
 
 
