@@ -99,7 +99,7 @@ struct GruBackward {
   T *dweight_ih, *dweight_hh, *dbias_ih, *dbias_hh;
 };
 
-// What changes a cell's equations; python/fusedrnn/functional.py has them. Zeros and nulls are the plain cell.
+// What changes a cell's equations; python/fusedrnn/functional/ has them. Zeros and nulls are the plain cell.
 template <class T>
 struct Options {
   // Layer normalisation [GH], [GH], and of the LSTM's c [H]; null: none. Its biases may be null.

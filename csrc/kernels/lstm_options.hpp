@@ -1,6 +1,6 @@
 // The LSTM with options, from the sums of its gates on: peepholes (Gers and Schmidhuber 2000), coupled gates (Greff et
 // al. 2017), clipped c, zoneout of c (Krueger et al. 2017), layer normalisation of c (Ba et al. 2016), other
-// activations. Equations: python/fusedrnn/functional.py.
+// activations. Equations: python/fusedrnn/functional/lstm.py.
 #pragma once
 
 #include "activations.hpp"

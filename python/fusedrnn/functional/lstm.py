@@ -148,7 +148,8 @@ def lstm_backward(
     accumulate: Accumulate | None = None,
 ) -> LstmGradients:
     """Gradients of ``lstm_forward``; dc_n [N, H] is the gradient of c_n, dc [T, N, H] of all c_t, the rest as
-    ``rnn_backward``. ``accumulate`` may go on with those of weight_peephole, weight_hr and layer_norm."""
+    ``rnn_backward``. ``accumulate`` may go on with those of weight_peephole, weight_hr and layer_norm; after four alone
+    the others are fresh."""
     r = checked_reserve(reserve, "lstm")
     a, o = r.arrays, r.options
     parameters = parameter_gradients(r, accumulate, "weight_peephole", "weight_hr", "layer_norm")

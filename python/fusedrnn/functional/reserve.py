@@ -78,28 +78,21 @@ def checked_reserve(reserve: Reserve | None, cell: str) -> Reserve:
 
 def parameter_gradients(reserve: Reserve, accumulate: Accumulate | None, *extra: str) -> Accumulate:
     """The arrays that the gradients go to: those given, or fresh zeros; ``extra`` names parameters after the biases."""
-    weight_ih, weight_hh = reserve.arrays["weight_ih"], reserve.arrays["weight_hh"]
-    bias_ih, bias_hh = reserve.biases
     options = reserve.options["options"] or {}
+    names = ("bias_ih", "bias_hh", *extra)
+    parameters = (*reserve.biases, *(options.get(name) for name in extra))
     if accumulate is None:
-        return (
-            np.zeros_like(weight_ih),
-            np.zeros_like(weight_hh),
-            None if bias_ih is None else np.zeros_like(bias_ih),
-            None if bias_hh is None else np.zeros_like(bias_hh),
-            *(_zeros_like(options.get(name)) for name in extra),
-        )
+        weights = reserve.arrays["weight_ih"], reserve.arrays["weight_hh"]
+        return tuple(_zeros_like(parameter) for parameter in (*weights, *parameters))
     if not isinstance(accumulate, tuple) or len(accumulate) not in (4, 4 + len(extra)):
-        names = ", ".join(["dweight_ih, dweight_hh, dbias_ih, dbias_hh", *("d" + name for name in extra)])
-        raise TypeError(f"accumulate: expected ({names})")
-    accumulate += (None,) * (4 + len(extra) - len(accumulate))
-    parameters = (bias_ih, bias_hh, *(options.get(name) for name in extra))
-    for name, given, parameter in zip(("bias_ih", "bias_hh", *extra), accumulate[2:], parameters, strict=True):
+        wanted = ", ".join(f"d{name}" for name in ("weight_ih", "weight_hh", *names))
+        raise TypeError(f"accumulate: expected ({wanted}), or the first four")
+    for name, given, parameter in zip(names, accumulate[2:], parameters, strict=False):
         if (given is None) != (parameter is None):
             what = name.removesuffix("_ih").removesuffix("_hh")
             expected = f"None, as there was no {what}" if parameter is None else f"an array, as there was a {what}"
             raise ValueError(f"d{name}: expected {expected}")
-    return accumulate
+    return accumulate + tuple(_zeros_like(parameter) for parameter in parameters[len(accumulate) - 2 :])
 
 
 def _zeros_like(parameter: Any) -> Any:

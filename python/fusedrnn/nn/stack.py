@@ -9,6 +9,7 @@ size they are a tuple of arrays [D, N, H], one a layer.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from operator import attrgetter
 from typing import Any, TypeAlias
 
@@ -26,6 +27,9 @@ States: TypeAlias = Any  # one of them of the whole stack: [L * D, N, H], or a t
 Table: TypeAlias = "dict[str, tuple[tuple[int, ...], float | None]]"  # name -> shape, initial value
 
 _BY_POSITION = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")  # of a cell's function; other parameters go by keyword
+_NORM = (("gain_ih", "gain_hh", "gain_c"), ("norm_bias_ih", "norm_bias_hh", "norm_bias_c"))  # together as layer_norm
+_USUAL = (("reset_after", True), ("nonlinearity", "tanh"))
+_RANDOM = ("zoneout_h", "zoneout_c", "recurrent_dropout", "dropconnect")  # options that draw in training
 
 
 class _Recurrent(Module):
@@ -63,7 +67,10 @@ class _Recurrent(Module):
         self.hidden_size, self.num_layers = self.hidden_sizes[-1], len(self.hidden_sizes)  # of what y shows
         self.bias, self.batch_first, self.bidirectional = bias, batch_first, bidirectional
         self.residual, self.learn_initial_state = residual, learn_initial_state
-        self.options = options
+        self.layer_norm = bool(options.pop("layer_norm", False))
+        # What differs from the plain cell; a GRU's reset_after says which of two that is.
+        self.options = {name: value for name, value in options.items() if value or name == "reset_after"}
+        self._draws = any(options.get(name) for name in _RANDOM)
         self.dtype = np.dtype(dtype)
         self.directions = 2 if bidirectional else 1
         generator = as_generator(rng)
@@ -95,6 +102,10 @@ class _Recurrent(Module):
         table: Table = {"weight_ih": ((rows, inputs), None), "weight_hh": ((rows, self._sizes(hidden)[0]), None)}
         if self.bias:
             table.update(bias_ih=((rows,), None), bias_hh=((rows,), None))
+        if self.layer_norm:
+            widths = (rows, rows, hidden)[: 1 + len(self.state_names)]  # the last is that of c, where there is one
+            for value, names in zip((1.0, 0.0), _NORM, strict=True):
+                table.update({name: ((width,), value) for name, width in zip(names, widths, strict=False)})
         return table
 
     def _add_parameters(self, index: int, generator: np.random.Generator) -> None:
@@ -122,7 +133,12 @@ class _Recurrent(Module):
         return gradients if self.bias else (*gradients, None, None)
 
     def _by_keyword(self, index: int) -> dict[str, Any]:
-        return {**self.options, **{part: getattr(self, name).data for part, name in self._keywords[index].items()}}
+        """What a layer's forward takes by keyword: options, and parameters beside the four of every cell."""
+        arrays = {part: getattr(self, name).data for part, name in self._keywords[index].items()}
+        if self.layer_norm:
+            parts = [tuple(arrays.pop(part) for part in group if part in arrays) for group in _NORM]
+            arrays["layer_norm"] = tuple(parts)
+        return {**self.options, **arrays}
 
     def _initial_values(self) -> list[list[Array]] | None:
         """The learned initial states [H] of each layer and direction; None for zeros."""
@@ -163,11 +179,18 @@ class _Recurrent(Module):
 
     def _packed(self, batch: int, weights: list[tuple[Any, ...]]) -> Any:
         """Weights packed for the instruction set in use: for steps of ``batch`` rows, and for sequences."""
+        self._refuse_options()
         make = _core.FrozenFloat32 if self.dtype == np.float32 else _core.FrozenFloat64
         return make(self.cell, self._cell_option(), batch, [list(arrays) for arrays in weights])
 
     def _cell_option(self) -> str:
         return ""
+
+    def _refuse_options(self) -> None:
+        names = [name for name in self.options if name not in ("recompute", "nonlinearity", "reset_after")]
+        names += [name for name in self._keywords[0] if name not in _NORM[1]]
+        if names:
+            raise ValueError(f"freeze, stream: expected a layer without {', '.join(names)}")
 
     def _time_major(self, a: Array) -> Array:
         return np.ascontiguousarray(a.swapaxes(0, 1) if self.batch_first else a)
@@ -233,9 +256,15 @@ class _Recurrent(Module):
             return _stacked(parts)
         return tuple(_stacked(parts[i : i + D]) for i in range(0, len(parts), D))
 
-    def _cell_forward(self, index: int, x: Array, state: State, reverse: bool) -> Any:
-        """(y, *final state, reserve) of one layer in one direction."""
+    def _cell_forward(
+        self, index: int, x: Array, state: State, reverse: bool, call: dict[str, Any] | None = None
+    ) -> Any:
+        """(y, *final state, reserve) of one layer in one direction; ``call``: keywords of this call alone."""
         keywords = self._by_keyword(index) if self._keywords[index] else self.options
+        if call is not None:
+            keywords = {**keywords, **call}
+            if "seed" in call:
+                keywords["layer"] = index // self.directions
         return self.functions[0](x, *state, *self._weights(index), reverse=reverse, training=self.training, **keywords)
 
     def _cell_backward(self, index: int, dy: Array | None, dstate: State, reserve: Any, input_grad: bool) -> Any:
@@ -243,11 +272,23 @@ class _Recurrent(Module):
         accumulate = self._gradients(index)
         gradients = self.functions[1](dy, *dstate, reserve, input_grad=input_grad, accumulate=accumulate)
         for part, name in self._keywords[index].items():
-            getattr(self, name).grad += getattr(gradients, f"d{part}")
+            getattr(self, name).grad += _gradient(gradients, part)
         return gradients
 
-    def _forward(self, x: Any, states: State) -> tuple[Array, tuple[States, ...]]:
-        y, last, reserves = self._sequence(x, states, self._initial_values(), self._cell_forward, self.dropout)
+    def _forward(
+        self, x: Any, states: State, lengths: Any = None, resets: Any = None
+    ) -> tuple[Array, tuple[States, ...]]:
+        cell = self._cell_forward
+        call: dict[str, Any] = {}
+        if lengths is not None:
+            call["lengths"] = lengths
+        if resets is not None:
+            call["resets"] = np.asarray(resets).T if self.batch_first else resets
+        if self._draws and self.training:  # every call its own masks; the generator's state is part of a checkpoint
+            call["seed"] = int(self.dropout.rng.integers(2**64, dtype=np.uint64))
+        if call:
+            cell = partial(cell, call=call)
+        y, last, reserves = self._sequence(x, states, self._initial_values(), cell, self.dropout)
         self._push((y.shape, reserves, states))
         return self._as_given(y), last
 
@@ -328,7 +369,8 @@ class _Recurrent(Module):
         parts += ["bias=False"] * (not self.bias) + ["batch_first=True"] * self.batch_first
         parts += [f"dropout={self.dropout.p}"] * (self.dropout.p > 0)
         parts += ["bidirectional=True"] * self.bidirectional + ["residual=True"] * self.residual
-        parts += ["learn_initial_state=True"] * self.learn_initial_state
+        parts += ["learn_initial_state=True"] * self.learn_initial_state + ["layer_norm=True"] * self.layer_norm
+        parts += [f"{name}={value!r}" for name, value in self.options.items() if (name, value) not in _USUAL]
         return f"{type(self).__name__}({', '.join(parts)})"
 
 
@@ -351,6 +393,16 @@ def _layer_sizes(input_size: int, hidden_size: int | Sequence[int], num_layers: 
     if residual and len(set(sizes)) > 1:
         raise ValueError(f"residual: expected layers of one size, got hidden_size={list(sizes)}")
     return sizes
+
+
+def _gradient(gradients: Any, part: str) -> Array:
+    """That of one parameter that goes by keyword."""
+    for kind, names in enumerate(_NORM):
+        if part in names:
+            of_norm: Array = gradients.dlayer_norm[kind][names.index(part)]
+            return of_norm
+    gradient: Array = getattr(gradients, f"d{part}")
+    return gradient
 
 
 def _stacked(parts: Sequence[Array]) -> Array:
