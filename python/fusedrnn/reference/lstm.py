@@ -11,7 +11,7 @@ from .activations import Activation, find_activations
 from .checks import check_clip, check_recompute, check_shape
 from .norm import LayerNorm, find_norms, norm_gradients
 from .products import Affine, Recurrent, find_recurrent
-from .random import Random
+from .random import find_random
 from .sequences import Sequence, find_sequence
 
 ACTIVATIONS = ("sigmoid", "tanh", "tanh")  # gate, cell, output
@@ -125,7 +125,7 @@ def lstm_forward(
     check_clip("cell_clip", cell_clip)
     gate, cell, output = acts = find_activations(activations, ACTIVATIONS)
     sequence = find_sequence(x, lengths, batch_sizes, resets, reverse)
-    random = Random(training, seed, layer, reverse, row_offset, step_offset)
+    random = find_random(training, seed, layer, reverse, row_offset, step_offset)
     norm_x, norm_h, norm_c = find_norms(layer_norm, (gates * H, gates * H, H))
     h_n, c_n = sequence.state("h0", h0, P), sequence.state("c0", c0, H)
     inputs = Affine(weight_ih, bias_ih, norm_x)
