@@ -393,6 +393,11 @@ def test_data_options_of_another_type_are_refused(name, reference, make_call):
         call._replace(options={name: value}).forward(reference)
 
 
+def test_a_seed_that_is_no_integer_is_refused(reference, make_call):
+    with pytest.raises(TypeError, match="seed: expected an integer, got float"):
+        make_call("rnn", SHAPE, seed=1.0).forward(reference)
+
+
 def test_shapes_of_option_arrays_are_checked(reference, make_call):
     for name, options in [("weight_peephole", {"peephole": True}), ("weight_hr", {"projection": 2})]:
         call = make_call("lstm", SHAPE, **options)
