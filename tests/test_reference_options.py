@@ -237,6 +237,24 @@ def test_layer_normalization_of_one_step_by_hand(kind, reference, make_call):
         np.testing.assert_allclose(y[0, n], expected, rtol=1e-12)
 
 
+def test_peepholes_and_a_projection_of_one_step_by_hand(reference, make_call):
+    call = make_call("lstm", (1, *SHAPE[1:]), peephole=True, projection=2)
+    a = call.arguments
+    (y, h_n, c_n, _), _ = call.forward(reference)
+
+    def sigmoid(v):
+        return 1 / (1 + np.exp(-v))
+
+    p_i, p_f, p_o = a["weight_peephole"]
+    for n, (x, h, c) in enumerate(zip(a["x"][0], a["h0"], a["c0"], strict=True)):
+        i, f, g, o = np.split(a["weight_ih"] @ x + a["bias_ih"] + a["weight_hh"] @ h + a["bias_hh"], 4)
+        c_next = sigmoid(f + p_f * c) * c + sigmoid(i + p_i * c) * np.tanh(g)
+        h_next = a["weight_hr"] @ (sigmoid(o + p_o * c_next) * np.tanh(c_next))
+        np.testing.assert_allclose(c_n[n], c_next, rtol=1e-12)
+        np.testing.assert_allclose(h_n[n], h_next, rtol=1e-12)
+        np.testing.assert_allclose(y[0, n], h_next, rtol=1e-12)
+
+
 def test_indrnn_and_mingru_of_one_unit_by_hand(reference, make_call):
     call = make_call("indrnn", (2, 1, 1, 1), problem=3)
     w, u, b, h = (call.arguments[name].item() for name in ("weight_ih", "weight_hh", "bias", "h0"))

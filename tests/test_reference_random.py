@@ -95,14 +95,18 @@ def test_masks_hit_as_often_as_they_should(p, reference, make_random):
     assert abs(np.corrcoef(drop.ravel(), connect.ravel())[0, 1]) < 5 / np.sqrt(N * P)
 
 
-@pytest.mark.parametrize("kind", CELLS)
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [*[(kind, {}) for kind in CELLS], ("gru", {"reset_after": False})],
+    ids=[*CELLS, "gru_reset_before"],
+)
 @pytest.mark.parametrize("reverse", [False, True], ids=["onward", "reverse"])
 def test_dropped_weights_and_states_are_plain_calls_with_masked_weights(
-    kind, reverse, reference, make_call, make_random
+    kind, options, reverse, reference, make_call, make_random
 ):
     """Dropconnect multiplies weight_hh, recurrent dropout for each row its columns, by numbers of `Random`."""
     shape, p = (3, 4, 2, 5), 0.4
-    plain = make_call(kind, shape, reverse=reverse)
+    plain = make_call(kind, shape, reverse=reverse, **options)
     random = make_random(seed=9, layer=2, reverse=reverse, row_offset=3)
     weight = plain.arguments["weight_hh"]
     place = {"seed": 9, "layer": 2, "row_offset": 3}

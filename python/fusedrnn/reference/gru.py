@@ -126,7 +126,7 @@ def gru_forward(
             n = candidate.value(a_n + hidden_n(s))
         h_next = (1 - z) * n + z * h
 
-        if zoneout is not None:
+        if zoneout is not None:  # some units keep the previous state
             h_next = h_next + zoneout[step.at] * (h - h_next)
         h_n[step.rows] = h_next
         ys.append(h_next)

@@ -81,7 +81,7 @@ def rnn_forward(
         dropped = recurrent.dropped(h, step)
         f = act.value(from_x[step.at] + recurrent.affine(dropped))
         h_next = f
-        if zoneout is not None:
+        if zoneout is not None:  # some units keep the previous state
             h_next = f + zoneout[step.at] * (h - f)
         h_n[step.rows] = h_next
         ys.append(h_next)
