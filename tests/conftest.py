@@ -84,6 +84,49 @@ CELLS = {
 }
 
 
+GATES = {"rnn": 1, "lstm": 4, "gru": 3, "indrnn": 1, "mingru": 2}
+
+
+class Call(NamedTuple):
+    """One call of any cell with any options, and a gradient for everything that comes out of it.
+
+    Gains and biases of layer normalization are arguments like others: gain_0, gain_1, norm_bias_0, ...
+    """
+
+    kind: str
+    arguments: dict[str, Any]
+    options: dict[str, Any]
+    doutputs: tuple[Any, ...]  # of y, h_n and an LSTM's c_n and c
+
+    def forward(self, module: Any) -> tuple[list[Any], Any]:
+        """[y, h_n] or an LSTM's [y, h_n, c_n, c], and the reserve."""
+        keywords = dict(self.options)
+        plain = {name: a for name, a in self.arguments.items() if not name.startswith(("gain", "norm"))}
+        norms = [name for name in self.arguments if name.startswith("gain")]
+        if norms:
+            biases = [self.arguments.get(name.replace("gain", "norm_bias")) for name in norms]
+            keywords["layer_norm"] = tuple(self.arguments[name] for name in norms), tuple(biases)
+        if self.kind == "lstm":
+            y, h_n, c_n, reserve, c = module.lstm_forward(**plain, **keywords, return_c=True)
+            return [y, h_n, c_n, c], reserve
+        *outputs, reserve = getattr(module, f"{self.kind}_forward")(**plain, **keywords)
+        return outputs, reserve
+
+    def backward(self, module: Any, reserve: Any) -> dict[str, Any]:
+        """The gradient of every argument, by its name."""
+        keywords = {"dc": self.doutputs[3]} if self.kind == "lstm" else {}
+        gradients = getattr(module, f"{self.kind}_backward")(*self.doutputs[:3], reserve, **keywords)._asdict()
+        dgains, dbiases = gradients.pop("dlayer_norm", None) or ((), ())
+        gradients.update({f"dgain_{k}": dgain for k, dgain in enumerate(dgains)})
+        gradients.update({f"dnorm_bias_{k}": dbias for k, dbias in enumerate(dbiases)})
+        return {name[1:]: d for name, d in gradients.items() if d is not None}
+
+    def run(self, module: Any) -> tuple[list[Any], dict[str, Any]]:
+        """Outputs and gradients."""
+        outputs, reserve = self.forward(module)
+        return outputs, self.backward(module, reserve)
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "cell" in metafunc.fixturenames:
         metafunc.parametrize("cell", CELLS.values(), ids=CELLS.keys())
@@ -170,6 +213,54 @@ def make_problem() -> Callable[..., tuple[dict[str, Any], tuple[Any, ...]]]:
                 arguments[name] = rng.standard_normal(dimensions).astype(dtype)
         outputs = [(shape.T, shape.N, shape.H), *[(shape.N, shape.H)] * len(cell.states)]
         return arguments, tuple(rng.standard_normal(dimensions).astype(dtype) for dimensions in outputs)
+
+    return make
+
+
+@pytest.fixture
+def make_call() -> Callable[..., Call]:
+    """make_call(kind, shape, problem=0, peephole=False, projection=None, norm=False, **options) -> Call, in float64.
+
+    Weights are large enough for gates to differ. `projection` is P; with `norm` the last bias of layer normalization
+    is absent. `problem` seeds the numbers. Options are those of the cell, data options included.
+    """
+
+    def make(
+        kind: str,
+        shape: tuple[int, int, int, int],
+        problem: int = 0,
+        peephole: bool = False,
+        projection: int | None = None,
+        norm: bool = False,
+        **options: Any,
+    ) -> Call:
+        T, N, I, H = shape  # noqa: E741
+        P = projection or H
+        rows = (GATES[kind] - bool(options.get("coupled"))) * H
+        sizes = options.get("batch_sizes")
+        lead = (T, N) if sizes is None else (sum(sizes),)
+        shapes = {"x": (*lead, I), "h0": (N, P), "c0": (N, H), "weight_ih": (rows, I)}
+        if kind == "indrnn":
+            shapes.update({"weight_hh": (H,), "bias": (H,)})
+        elif kind == "mingru":
+            shapes.update({"bias": (rows,)})
+        else:
+            shapes.update({"weight_hh": (rows, P), "bias_ih": (rows,), "bias_hh": (rows,)})
+        if kind != "lstm":
+            del shapes["c0"]
+        if peephole:
+            shapes["weight_peephole"] = (3, H)
+        if projection:
+            shapes["weight_hr"] = (P, H)
+        if norm:
+            widths = [rows, rows, H] if kind == "lstm" else [rows, rows]
+            shapes.update({f"gain_{k}": (width,) for k, width in enumerate(widths)})
+            shapes.update({f"norm_bias_{k}": (width,) for k, width in enumerate(widths[:-1])})
+        outputs = [(*lead, P), (N, P), (N, H), (*lead, H)][: 4 if kind == "lstm" else 2]
+        rng = np.random.default_rng(problem)
+        scale = {"weight_ih": 0.7, "weight_hh": 0.7, "bias_ih": 0.3, "bias_hh": 0.3}
+        arguments = {name: rng.standard_normal(shape) * scale.get(name, 1) for name, shape in shapes.items()}
+        return Call(kind, arguments, options, tuple(rng.standard_normal(shape) for shape in outputs))
 
     return make
 
