@@ -100,15 +100,19 @@ class OptionCall {
 
   // out[u] += the sum over rows of a b: threads share the columns.
   void column_sums(int64_t rows, int64_t units, Rows<const T> a, Rows<const T> b, T* out) const {
-    constexpr int64_t piece = 64;
+    constexpr int64_t granule = 64;  // columns, of whole lines
     if (!out) return;
-    parallel_for((units + piece - 1) / piece, 4.0 * double(rows * units), [&](int64_t i) {
+    const double flops = 4.0 * double(rows * units);
+    const int64_t pieces = flops < parallel_flops ? 1 : std::min<int64_t>(num_threads(), (units - 1) / granule + 1);
+    const int64_t piece = ((units - 1) / pieces / granule + 1) * granule;
+    parallel_for(pieces, flops, [&](int64_t i) {
       const int64_t u = i * piece;
-      k_.column_sums({rows,
-                      std::min(piece, units - u),
-                      {a.data + u, a.stride},
-                      {b.data ? b.data + u : nullptr, b.stride},
-                      out + u});
+      if (u < units)
+        k_.column_sums({rows,
+                        std::min(piece, units - u),
+                        {a.data + u, a.stride},
+                        {b.data ? b.data + u : nullptr, b.stride},
+                        out + u});
     });
   }
 
