@@ -27,6 +27,7 @@ struct RnnForward {
   const T *bias_ih, *bias_hh;      // [H] or null
   T* y;                            // [T, N, H]
   T* h_n;                          // [N, H]
+  T* reserve;                      // with options alone
 };
 
 template <class T>
@@ -36,6 +37,7 @@ struct RnnBackward {
   const T *dy, *dh_n;  // [T, N, H], [N, H]; either may be null
   const T *x, *h0, *y;
   const T *weight_ih, *weight_hh;
+  const T* reserve;            // with options alone
   T* dx;                       // [T, N, I] or null: not wanted
   T* dh0;                      // [N, H]
   T *dweight_ih, *dweight_hh;  // [H, I], [H, H], added to
@@ -143,6 +145,18 @@ template <class T>
 void gru_backward(const GruBackward<T>&);
 
 // The same cells with options. What forward keeps is longer: *_reserve elements for each row and step.
+template <class T>
+int64_t rnn_options_reserve(int64_t hidden, const Options<T>&);
+template <class T>
+void rnn_options_forward(const RnnForward<T>&, const Options<T>&);
+template <class T>
+void rnn_options_backward(const RnnBackward<T>&, const Options<T>&, const OptionGradients<T>&);
+template <class T>
+int64_t gru_options_reserve(int64_t hidden, bool reset_after, const Options<T>&);
+template <class T>
+void gru_options_forward(const GruForward<T>&, const Options<T>&);
+template <class T>
+void gru_options_backward(const GruBackward<T>&, const Options<T>&, const OptionGradients<T>&);
 template <class T>
 int64_t lstm_options_reserve(int64_t hidden, const Options<T>&);
 template <class T>

@@ -78,7 +78,7 @@ void normalize(const Normalize<T>& s) {
     const T* const in = s.in.at(r);
     T *const normalized = s.normalized.at(r), *const out = s.out.at(r);
     const Moments<T> moments = row_moments(s.units, in);
-    *s.deviation.at(r) = moments.deviation;
+    if (s.deviation.data) *s.deviation.at(r) = moments.deviation;
     for_vectors<T>(s.units, [&](int64_t u, int n) {
       const V v = normalized_by(moments, load<V>(in + u, n));
       store(normalized + u, v, n);  // may be in or out
@@ -151,8 +151,8 @@ void state_gradient(const StateGradient<T>& s) {
       if (s.clip > 0) dh = clamp(dh, -s.clip, s.clip);
     }
     dh = add(add(add(dh, s.carry_next, r, u, n), s.dh_n, r, u, n), s.dy, r, u, n);
-    if (s.zone.data) {
-      const V carry = load<V>(s.zone.at(r) + u, n) * dh;
+    if (s.carry.data) {
+      const V carry = s.zone.data ? load<V>(s.zone.at(r) + u, n) * dh : V{};
       store(s.carry.at(r) + u, carry, n);
       dh = dh - carry;
     }

@@ -4,6 +4,7 @@
 
 #include "gemm.hpp"
 #include "gru.hpp"
+#include "gru_options.hpp"
 #include "losses.hpp"
 #include "lstm.hpp"
 #include "lstm_options.hpp"
@@ -11,6 +12,7 @@
 #include "options.hpp"
 #include "random.hpp"
 #include "rnn.hpp"
+#include "rnn_options.hpp"
 #include "transpose.hpp"
 
 namespace fusedrnn::FUSEDRNN_ISA {
@@ -57,6 +59,12 @@ const KernelTable<Real> FUSEDRNN_JOIN(table_, FUSEDRNN_REAL) = {
     multiply<Real>,
     lstm_pointwise<Real>,
     lstm_pointwise_backward<Real>,
+    gru_gates<Real>,
+    gru_output<Real>,
+    gru_output_backward<Real>,
+    gru_gates_backward<Real>,
+    rnn_pointwise<Real>,
+    rnn_pointwise_backward<Real>,
     sgd<Real>,
     adagrad<Real>,
     rmsprop<Real>,

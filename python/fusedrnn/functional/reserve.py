@@ -30,9 +30,10 @@ class Reserve:
     """What backward needs from a forward call.
 
     ``buffer`` holds activated gates: LSTM [T, N, 5H] (i, f, g, o, c), GRU [T, N, 4H] (r, z, n, W_hn h + b_hn) or,
-    reset before, [T, N, 3H]; RNN [T, N, 0]. With recompute LSTM [T, N, H] (c) and GRU [T, N, 0]; with options that
-    change the equations more. Its layout is the same on every instruction set. With ``lengths`` its rows lie as in a
-    packed sequence, longest row first, from the beginning of the buffer.
+    reset before, [T, N, 3H]; RNN [T, N, 0]. With recompute LSTM [T, N, H] (c) and GRU [T, N, 0]. Zoneout makes it
+    [T, N, H] for the RNN (the state before zoneout); layer normalization adds both products of all gates, normalized,
+    and the inverse of their deviations, [T, N, 2]. Its layout is the same on every instruction set. With ``lengths``
+    its rows lie as in a packed sequence, longest row first, from the beginning of the buffer.
     """
 
     cell: str
@@ -50,6 +51,17 @@ class Reserve:
         for name, digest in _digests(self.arrays).items() if self.digests else ():
             if digest != self.digests[name]:
                 raise RuntimeError(f"{name}: changed between {cell}_forward and {cell}_backward")
+
+
+# What follows the plain cell's arguments where options are given: the values that change nothing.
+PLAIN: dict[str, Any] = {
+    "layer_norm": None,
+    "zoneout_h": 0.0,
+    "recurrent_dropout": 0.0,
+    "dropconnect": 0.0,
+    "grad_clip": None,
+}
+COUNTERS: dict[str, Any] = {"seed": 0, "layer": 0, "row_offset": 0, "step_offset": 0}
 
 
 def make_reserve(
@@ -103,7 +115,12 @@ def _zeros_like(parameter: Any) -> Any:
     return np.zeros_like(parameter)
 
 
-def integers(name: str, values: Sequence[int] | Array | None) -> Array | None:
+def read_sequences(lengths: Any, batch_sizes: Any, resets: Any) -> tuple[Array | None, Array | None, Array | None]:
+    """The three as arrays that the compiled module takes."""
+    return _integers("lengths", lengths), _integers("batch_sizes", batch_sizes), _booleans("resets", resets)
+
+
+def _integers(name: str, values: Sequence[int] | Array | None) -> Array | None:
     """Any sequence of integers as an int64 array."""
     if values is None:
         return None
@@ -113,7 +130,7 @@ def integers(name: str, values: Sequence[int] | Array | None) -> Array | None:
     return np.ascontiguousarray(array, np.int64)
 
 
-def booleans(name: str, values: Any) -> Array | None:
+def _booleans(name: str, values: Any) -> Array | None:
     if values is None:
         return None
     array = np.asarray(values)
