@@ -114,6 +114,18 @@ void add_transposed(const KernelTable<T>& k, T* dweight, const T* sums, int64_t 
   });
 }
 
+// out[u] += the sum over rows of a b, where out is wanted: threads share the columns.
+template <class T>
+void column_sums(const KernelTable<T>& k, int64_t rows, int64_t units, Rows<const T> a, Rows<const T> b, T* out) {
+  constexpr int64_t piece = 64;
+  if (!out) return;
+  parallel_for((units + piece - 1) / piece, 4.0 * double(rows * units), [&](int64_t i) {
+    const int64_t u = i * piece;
+    const Rows<const T> second{b.data ? b.data + u : nullptr, b.stride};
+    k.column_sums({rows, std::min(piece, units - u), {a.data + u, a.stride}, second, out + u});
+  });
+}
+
 template <class T>
 void add(T* to, const T* from, int64_t n) {
   if (!to) return;

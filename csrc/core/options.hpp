@@ -98,18 +98,8 @@ class OptionCall {
     f(static_cast<const T*>(gathered), order_.count(first, last), from);
   }
 
-  // out[u] += the sum over rows of a b: threads share the columns.
   void column_sums(int64_t rows, int64_t units, Rows<const T> a, Rows<const T> b, T* out) const {
-    constexpr int64_t piece = 64;
-    if (!out) return;
-    parallel_for((units + piece - 1) / piece, 4.0 * double(rows * units), [&](int64_t i) {
-      const int64_t u = i * piece;
-      k_.column_sums({rows,
-                      std::min(piece, units - u),
-                      {a.data + u, a.stride},
-                      {b.data ? b.data + u : nullptr, b.stride},
-                      out + u});
-    });
+    fusedrnn::column_sums(k_, rows, units, a, b, out);
   }
 
  private:
