@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fusedrnn.nn.cells import GRUCell, LSTMCell, RNNCell
+from fusedrnn.nn.elementwise import IndRNN, MinGRU
 from fusedrnn.nn.frozen import Frozen, Stream
 from fusedrnn.nn.linear import Dropout, Embedding, Linear
 from fusedrnn.nn.losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
@@ -21,9 +22,11 @@ __all__ = [
     "FlatParameters",
     "Frozen",
     "GRUCell",
+    "IndRNN",
     "LSTMCell",
     "Linear",
     "MSELoss",
+    "MinGRU",
     "Module",
     "Parameter",
     "RNNCell",
