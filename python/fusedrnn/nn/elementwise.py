@@ -24,7 +24,7 @@ class _Elementwise(_OneState):
 
 
 class IndRNN(_Elementwise):
-    """The independently recurrent network (Li et al. 2018), h_t = f(W_ih x_t + u h_(t-1) + b), u = weight_hh by element.
+    """The independently recurrent network (Li et al. 2018), h_t = f(W_ih x_t + u h_(t-1) + b), u = weight_hh by unit.
 
     Units meet in the next layer alone, so the paper stacks several.
 
