@@ -48,11 +48,17 @@ SHAPES = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell with its options: a uniform face for functions whose arguments differ."""
+    """One cell with its options: a uniform face for functions whose arguments differ.
+
+    `parameters` has the axes of each: I inputs, H units, and R = gates * H rows.
+    """
 
     kind: str
     gates: int
     options: dict[str, Any] = field(default_factory=dict)
+    parameters: dict[str, str] = field(
+        default_factory=lambda: {"weight_ih": "RI", "weight_hh": "RH", "bias_ih": "R", "bias_hh": "R"}
+    )
 
     @property
     def states(self) -> tuple[str, ...]:
@@ -61,8 +67,8 @@ class Cell:
     def shapes(self, shape: Shape) -> dict[str, tuple[int, ...]]:
         """The shapes of the arguments of forward, in their order."""
         T, N, I, H = shape  # noqa: E741
-        rows = self.gates * H
-        weights = {"weight_ih": (rows, I), "weight_hh": (rows, H), "bias_ih": (rows,), "bias_hh": (rows,)}
+        sizes = {"I": I, "H": H, "R": self.gates * H}
+        weights = {name: tuple(sizes[axis] for axis in axes) for name, axes in self.parameters.items()}
         return {"x": (T, N, I), **dict.fromkeys(self.states, (N, H)), **weights}
 
     def forward(self, module: Any, arguments: dict[str, Any], **keywords: Any) -> tuple[Any, Any]:
@@ -81,6 +87,14 @@ CELLS = {
     "lstm": Cell("lstm", 4),
     "gru_reset_after": Cell("gru", 3, {"reset_after": True}),
     "gru_reset_before": Cell("gru", 3, {"reset_after": False}),
+}
+
+# Whose units see no state but their own: tests/test_elementwise_cells.py.
+_INDRNN = {"weight_ih": "RI", "weight_hh": "H", "bias": "R"}
+ELEMENTWISE_CELLS = {
+    "indrnn_relu": Cell("indrnn", 1, {"nonlinearity": "relu"}, _INDRNN),
+    "indrnn_tanh": Cell("indrnn", 1, {"nonlinearity": "tanh"}, _INDRNN),
+    "mingru": Cell("mingru", 2, {}, {"weight_ih": "RI", "bias": "R"}),
 }
 
 
@@ -130,6 +144,8 @@ class Call(NamedTuple):
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "cell" in metafunc.fixturenames:
         metafunc.parametrize("cell", CELLS.values(), ids=CELLS.keys())
+    if "elementwise_cell" in metafunc.fixturenames:
+        metafunc.parametrize("elementwise_cell", ELEMENTWISE_CELLS.values(), ids=ELEMENTWISE_CELLS.keys())
     if "shape" in metafunc.fixturenames:
         metafunc.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
     if "dtype" in metafunc.fixturenames:
@@ -186,7 +202,7 @@ def reference() -> ModuleType:
 @pytest.fixture
 def make_cell() -> Callable[[str], Cell]:
     """A cell by name, for tests that need one and not all."""
-    return CELLS.__getitem__
+    return {**CELLS, **ELEMENTWISE_CELLS}.__getitem__
 
 
 @pytest.fixture

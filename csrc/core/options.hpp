@@ -139,22 +139,8 @@ class OptionCall {
     f(static_cast<const T*>(gathered), rows, from);
   }
 
-  // out[u] += the sum over rows of a b: threads share the columns.
   void column_sums(int64_t rows, int64_t units, Rows<const T> a, Rows<const T> b, T* out) const {
-    constexpr int64_t granule = 64;  // columns, of whole lines
-    if (!out) return;
-    const double flops = 4.0 * double(rows * units);
-    const int64_t pieces = flops < parallel_flops ? 1 : std::min<int64_t>(num_threads(), (units - 1) / granule + 1);
-    const int64_t piece = ((units - 1) / pieces / granule + 1) * granule;
-    parallel_for(pieces, flops, [&](int64_t i) {
-      const int64_t u = i * piece;
-      if (u < units)
-        k.column_sums({rows,
-                        std::min(piece, units - u),
-                        {a.data + u, a.stride},
-                        {b.data ? b.data + u : nullptr, b.stride},
-                        out + u});
-    });
+    fusedrnn::column_sums(k, rows, units, a, b, out);
   }
 
  protected:

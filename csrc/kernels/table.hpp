@@ -354,6 +354,32 @@ struct GruGatesBackward {
   Rows<T> product = {};             // again, or absent
 };
 
+// A step of a cell whose units see no state but their own (kernels/elementwise.hpp), for some of its units: gate g of
+// unit u is element g * hidden + u of a row.
+template <class T>
+struct ElementwiseForwardStep {
+  int64_t rows, units, hidden;
+  const T* weight_hh;     // [units], of a cell that has it
+  Activation activation;  // likewise
+  bool keep;              // write the activated gates
+  Rows<T> gates;          // [rows, G hidden]: the input's product and, with keep, what backward needs
+  Rows<const T> h_prev;   // absent: zeros
+  Rows<T> h;              // may be gates where G is 1 and nothing is kept
+};
+
+template <class T>
+struct ElementwiseBackwardStep {
+  int64_t rows, units, hidden;
+  const T* weight_hh;
+  Activation activation;
+  Rows<const T> gates;   // as forward left them; absent where a cell needs none
+  Rows<const T> h_prev;  // absent: zeros, to which no gradient goes
+  Rows<const T> h;
+  Rows<const T> dy;  // or absent
+  Rows<T> dh;        // in: what the future gives to h; out: what this step gives to h_prev
+  Rows<T> dgates;    // [rows, G hidden], before activation
+};
+
 // out[k, g] += sum over rows of inputs[row, k] * dgates[row, g] for one panel of columns g; the transpose of a
 // weight's gradient, because the gates of one row fill vectors and the inputs are broadcast.
 template <class T>
@@ -465,6 +491,10 @@ struct KernelTable {
   void (*gru_backward)(const GruBackwardStep<T>&);      // reset after
   void (*gru_before_backward)(const GruBackwardStep<T>&);
   void (*gru_reset_backward)(const GruResetBackwardStep<T>&);
+  void (*indrnn_forward)(const ElementwiseForwardStep<T>&);
+  void (*indrnn_backward)(const ElementwiseBackwardStep<T>&);
+  void (*mingru_forward)(const ElementwiseForwardStep<T>&);
+  void (*mingru_backward)(const ElementwiseBackwardStep<T>&);
   // Some rows [rows, size] as weight_gradient reads them, in rows * size elements; a chunk's at most.
   void (*pack_inputs)(int64_t rows, int64_t size, const T* inputs, int64_t stride, T* packed);
   void (*weight_gradient)(const WeightGradient<T>&);

@@ -140,6 +140,65 @@ def gru_backward(
     dbias_hh: Array | None,
     dlayer_norm: tuple[Sequence[Array], Sequence[Array | None]] | None,
 ) -> tuple[Array | None, Array]: ...
+def indrnn_forward(
+    x: Array,
+    h0: Array | None,
+    weight_ih: Array,
+    weight_hh: Array,
+    bias: Array | None,
+    nonlinearity: str,
+    lengths: Array | None,
+    batch_sizes: Array | None,
+    resets: Array | None,
+    reverse: bool,
+    training: bool,
+) -> tuple[Array, Array, Array | None]: ...
+def indrnn_backward(
+    dy: Array | None,
+    dh_n: Array | None,
+    x: Array,
+    h0: Array | None,
+    y: Array,
+    weight_ih: Array,
+    weight_hh: Array,
+    reserve: Array,
+    nonlinearity: str,
+    lengths: Array | None,
+    batch_sizes: Array | None,
+    resets: Array | None,
+    reverse: bool,
+    input_grad: bool,
+    dweight_ih: Array,
+    dweight_hh: Array,
+    dbias: Array | None,
+) -> tuple[Array | None, Array]: ...
+def mingru_forward(
+    x: Array,
+    h0: Array | None,
+    weight_ih: Array,
+    bias: Array | None,
+    lengths: Array | None,
+    batch_sizes: Array | None,
+    resets: Array | None,
+    reverse: bool,
+    training: bool,
+) -> tuple[Array, Array, Array | None]: ...
+def mingru_backward(
+    dy: Array | None,
+    dh_n: Array | None,
+    x: Array,
+    h0: Array | None,
+    y: Array,
+    weight_ih: Array,
+    reserve: Array,
+    lengths: Array | None,
+    batch_sizes: Array | None,
+    resets: Array | None,
+    reverse: bool,
+    input_grad: bool,
+    dweight_ih: Array,
+    dbias: Array | None,
+) -> tuple[Array | None, Array]: ...
 def linear_forward(x: Array, weight: Array, bias: Array | None) -> Array: ...
 def linear_backward(
     dy: Array, x: Array, weight: Array, dweight: Array, dbias: Array | None, input_grad: bool

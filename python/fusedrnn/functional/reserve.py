@@ -13,7 +13,7 @@ import numpy as np
 from fusedrnn.gradients import Array
 
 # Arrays that a backward call adds the parameters' gradients to: dweight_ih, dweight_hh, dbias_ih, dbias_hh, and where
-# there are options those that the cell's Gradients has after them.
+# there are options those that the cell's Gradients has after them; of other cells all that their Gradients have.
 Accumulate = tuple[Any, ...]
 
 
@@ -30,16 +30,17 @@ class Reserve:
     """What backward needs from a forward call.
 
     ``buffer`` holds activated gates: LSTM [T, N, 5H] (i, f, g, o, c), GRU [T, N, 4H] (r, z, n, W_hn h + b_hn) or,
-    reset before, [T, N, 3H]; RNN [T, N, 0]. With recompute LSTM [T, N, H] (c) and GRU [T, N, 0]. Zoneout makes it
-    [T, N, H] for the RNN (the state before zoneout); layer normalization adds both products of all gates, normalized,
-    and the inverse of their deviations, [T, N, 2]. Its layout is the same on every instruction set. With ``lengths``
-    its rows lie as in a packed sequence, longest row first, from the beginning of the buffer.
+    reset before, [T, N, 3H]; RNN and IndRNN [T, N, 0], minGRU [T, N, 2H] (z, n). With recompute LSTM [T, N, H] (c) and
+    GRU [T, N, 0]. Zoneout makes it [T, N, H] for the RNN (the state before zoneout); layer normalization adds both
+    products of all gates, normalized, and the inverse of their deviations, [T, N, 2]. Its layout is the same on every
+    instruction set. With ``lengths`` its rows lie as in a packed sequence, longest row first, from the beginning of the
+    buffer.
     """
 
     cell: str
     buffer: Array
     arrays: dict[str, Any]  # None where a state was
-    biases: tuple[Array | None, Array | None]
+    biases: tuple[Array | None, ...]
     options: dict[str, Any]
     digests: dict[str, bytes] = field(default_factory=dict, repr=False)
 
@@ -68,7 +69,7 @@ def make_reserve(
     cell: str,
     buffer: Array | None,
     arrays: dict[str, Array | None],
-    biases: tuple[Array | None, Array | None],
+    biases: tuple[Array | None, ...],
     **options: Any,
 ) -> Reserve | None:
     if buffer is None:
@@ -90,21 +91,31 @@ def checked_reserve(reserve: Reserve | None, cell: str) -> Reserve:
 
 def parameter_gradients(reserve: Reserve, accumulate: Accumulate | None, *extra: str) -> Accumulate:
     """The arrays that the gradients go to: those given, or fresh zeros; ``extra`` names parameters after the biases."""
+    bias_ih, bias_hh = reserve.biases
     options = reserve.options["options"] or {}
-    names = ("bias_ih", "bias_hh", *extra)
-    parameters = (*reserve.biases, *(options.get(name) for name in extra))
+    parameters = {
+        "weight_ih": reserve.arrays["weight_ih"],
+        "weight_hh": reserve.arrays["weight_hh"],
+        "bias_ih": bias_ih,
+        "bias_hh": bias_hh,
+        **{name: options.get(name) for name in extra},
+    }
+    return gradient_arrays(parameters, accumulate, fewest=4)
+
+
+def gradient_arrays(parameters: dict[str, Any], accumulate: Accumulate | None, fewest: int | None = None) -> Accumulate:
+    """As ``parameter_gradients``, for any parameters, in their order; those beyond ``fewest`` need not be given."""
     if accumulate is None:
-        weights = reserve.arrays["weight_ih"], reserve.arrays["weight_hh"]
-        return tuple(_zeros_like(parameter) for parameter in (*weights, *parameters))
-    if not isinstance(accumulate, tuple) or len(accumulate) not in (4, 4 + len(extra)):
-        wanted = ", ".join(f"d{name}" for name in ("weight_ih", "weight_hh", *names))
-        raise TypeError(f"accumulate: expected ({wanted}), or the first four")
-    for name, given, parameter in zip(names, accumulate[2:], parameters, strict=False):
+        return tuple(_zeros_like(parameter) for parameter in parameters.values())
+    if not isinstance(accumulate, tuple) or len(accumulate) not in (fewest, len(parameters)):
+        raise TypeError(f"accumulate: expected ({', '.join('d' + name for name in parameters)})")
+    accumulate += tuple(_zeros_like(parameter) for parameter in list(parameters.values())[len(accumulate) :])
+    for given, (name, parameter) in zip(accumulate, parameters.items(), strict=True):
         if (given is None) != (parameter is None):
             what = name.removesuffix("_ih").removesuffix("_hh")
             expected = f"None, as there was no {what}" if parameter is None else f"an array, as there was a {what}"
             raise ValueError(f"d{name}: expected {expected}")
-    return accumulate + tuple(_zeros_like(parameter) for parameter in parameters[len(accumulate) - 2 :])
+    return accumulate
 
 
 def _zeros_like(parameter: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What RNN, LSTM and GRU share: stacks of layers in one or two directions, their parameters and states.
+"""What all recurrent layers share: stacks of layers in one or two directions, their parameters and states.
 
 Shapes: T steps, N rows of the batch, I inputs, H hidden units, L layers, D directions (1 or 2). x is [T, N, I], or
 [N, T, I] with ``batch_first``; y has H * D features of the last layer, both directions' side by side. States are
@@ -26,7 +26,6 @@ State: TypeAlias = Any  # tuple of h (and c) of one layer and direction, each [N
 States: TypeAlias = Any  # one of them of the whole stack: [L * D, N, H], or a tuple of [D, N, H] where H differs
 Table: TypeAlias = "dict[str, tuple[tuple[int, ...], float | None]]"  # name -> shape, initial value
 
-_BY_POSITION = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")  # of a cell's function; other parameters go by keyword
 _NORM = (("gain_ih", "gain_hh", "gain_c"), ("norm_bias_ih", "norm_bias_hh", "norm_bias_c"))  # together as layer_norm
 _USUAL = (("reset_after", True), ("nonlinearity", "tanh"))
 _RANDOM = ("zoneout_h", "zoneout_c", "recurrent_dropout", "dropconnect")  # options that draw in training
@@ -35,8 +34,9 @@ _RANDOM = ("zoneout_h", "zoneout_c", "recurrent_dropout", "dropconnect")  # opti
 class _Recurrent(Module):
     """A stack of one kind of cell.
 
-    A cell is its ``functions`` (forward and backward, of `fusedrnn.functional`), the table of its parameters, and
-    ``options``, which go to every call of forward as they are.
+    A cell is its ``functions`` (forward and backward, of `fusedrnn.functional`), the table of its parameters, those of
+    them that the functions take ``by_position`` (the last may be absent), and ``options``, which go to every call of
+    forward as they are.
     """
 
     functions: tuple[Callable[..., Any], Callable[..., Any]]
@@ -44,6 +44,8 @@ class _Recurrent(Module):
     cell: str
     state_names: tuple[str, ...] = ("h0",)
     gradient_names: tuple[str, ...] = ("dh_n",)
+    by_position: tuple[str, ...] = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    _absent = None  # in place of a parameter that the layer does without
 
     def __init__(
         self,
@@ -85,8 +87,9 @@ class _Recurrent(Module):
         for index in range(self.num_layers * self.directions):
             self._add_parameters(index, generator)
         # All of a layer's arrays by one call, as they are at that moment: a training step asks for them twice.
-        self._data = [attrgetter(*(f"{name}.data" for name in names)) for names in self._names]
-        self._grads = [attrgetter(*(f"{name}.grad" for name in names)) for names in self._names]
+        absent = ["_absent"] * (len(self.by_position) - len(self._names[0]))
+        self._data = [attrgetter(*(f"{name}.data" for name in names), *absent) for names in self._names]
+        self._grads = [attrgetter(*(f"{name}.grad" for name in names), *absent) for names in self._names]
 
     def _sizes(self, hidden: int) -> tuple[int, ...]:
         """Sizes of a layer's h, which is also its output, and of its c if there is one."""
@@ -95,8 +98,8 @@ class _Recurrent(Module):
     def _table(self, inputs: int, hidden: int) -> Table:
         """Parameters of one layer in one direction, in the order of ``state_dict()``, beside the initial states.
 
-        An initial value of None stands for U(-1/sqrt(H), 1/sqrt(H)). Functions take the names of ``_BY_POSITION`` by
-        position, all others as keywords, with gradients called d<name>.
+        An initial value of None stands for U(-1/sqrt(H), 1/sqrt(H)). What functions do not take ``by_position`` they
+        take as keywords, with gradients called d<name>.
         """
         rows = self.gates * hidden
         table: Table = {"weight_ih": ((rows, inputs), None), "weight_hh": ((rows, self._sizes(hidden)[0]), None)}
@@ -114,8 +117,8 @@ class _Recurrent(Module):
         inputs = self._state_sizes[layer - 1][0] * self.directions if layer else self.input_size
         suffix = f"_l{layer}" + "_reverse" * direction
         table = self._table(inputs, hidden)
-        self._names.append([part + suffix for part in table if part in _BY_POSITION])
-        self._keywords.append({part: part + suffix for part in table if part not in _BY_POSITION})
+        self._names.append([part + suffix for part in table if part in self.by_position])
+        self._keywords.append({part: part + suffix for part in table if part not in self.by_position})
         initial = self.state_names if self.learn_initial_state else ()
         self._initial_names.append([part + suffix for part in initial])
         table.update({part: ((size,), 0.0) for part, size in zip(initial, self._state_sizes[layer], strict=False)})
@@ -126,11 +129,11 @@ class _Recurrent(Module):
 
     def _weights(self, index: int) -> tuple[Any, ...]:
         weights: tuple[Any, ...] = self._data[index](self)
-        return weights if self.bias else (*weights, None, None)
+        return weights
 
     def _gradients(self, index: int) -> tuple[Any, ...]:
         gradients: tuple[Any, ...] = self._grads[index](self)
-        return gradients if self.bias else (*gradients, None, None)
+        return gradients
 
     def _by_keyword(self, index: int) -> dict[str, Any]:
         """What a layer's forward takes by keyword: options, and parameters beside the four of every cell."""
