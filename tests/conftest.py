@@ -307,7 +307,7 @@ def make_case() -> Callable[..., Case]:
             keywords["lengths"] = rng.integers(0, T + 1, N)
         if "batch_sizes" in data:
             keywords["batch_sizes"] = np.sort(rng.integers(1, N + 1, T))[::-1]
-            N = int(keywords["batch_sizes"][0])  # noqa: N806
+            N = int(keywords["batch_sizes"][0])
             lead = (int(keywords["batch_sizes"].sum()),)
         if "resets" in data:
             keywords["resets"] = rng.random(lead) < 0.3

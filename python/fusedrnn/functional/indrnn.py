@@ -8,11 +8,10 @@ from fusedrnn import _core
 from fusedrnn.functional.reserve import (
     Accumulate,
     Reserve,
-    booleans,
     checked_reserve,
     gradient_arrays,
-    integers,
     make_reserve,
+    read_sequences,
 )
 from fusedrnn.gradients import Array, IndRnnGradients
 
@@ -49,8 +48,7 @@ def indrnn_forward(
         TypeError, ValueError: as ``rnn_forward``; an unknown nonlinearity.
     """
     if lengths is not None or batch_sizes is not None or resets is not None:
-        lengths, batch_sizes = integers("lengths", lengths), integers("batch_sizes", batch_sizes)
-        resets = booleans("resets", resets)
+        lengths, batch_sizes, resets = read_sequences(lengths, batch_sizes, resets)
     y, h_n, buffer = _core.indrnn_forward(
         x, h0, weight_ih, weight_hh, bias, nonlinearity, lengths, batch_sizes, resets, reverse, training
     )

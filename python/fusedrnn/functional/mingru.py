@@ -8,11 +8,10 @@ from fusedrnn import _core
 from fusedrnn.functional.reserve import (
     Accumulate,
     Reserve,
-    booleans,
     checked_reserve,
     gradient_arrays,
-    integers,
     make_reserve,
+    read_sequences,
 )
 from fusedrnn.gradients import Array, MinGruGradients
 
@@ -46,8 +45,7 @@ def mingru_forward(
         TypeError, ValueError: as ``rnn_forward``.
     """
     if lengths is not None or batch_sizes is not None or resets is not None:
-        lengths, batch_sizes = integers("lengths", lengths), integers("batch_sizes", batch_sizes)
-        resets = booleans("resets", resets)
+        lengths, batch_sizes, resets = read_sequences(lengths, batch_sizes, resets)
     y, h_n, buffer = _core.mingru_forward(x, h0, weight_ih, bias, lengths, batch_sizes, resets, reverse, training)
     arrays = {"x": x, "h0": h0, "y": y, "weight_ih": weight_ih}
     reserve = make_reserve(
