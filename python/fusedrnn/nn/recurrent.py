@@ -78,29 +78,43 @@ class _Recurrent(Module):
         gradients = [getattr(self, name).grad for name in self._names[index]]
         return tuple(gradients) if self.bias else (*gradients, None, None)
 
-    def stream(self, batch: int = 1) -> Stream:
+    def stream(self, batch: int = 1, *, precision: str | None = None) -> Stream:
         """A copy for real-time use that takes one time step a call, weights packed once: see ``Stream``.
 
         Args:
-            batch: N, the rows of each step.
+            batch: N, the rows of each step. precision: as ``freeze``.
 
         Raises:
-            ValueError: a batch below 1, or a bidirectional layer, whose other half would need the future.
+            ValueError: a batch below 1, a bidirectional layer, whose other half would need the future, or as
+                ``freeze``.
         """
         if self.bidirectional:
             raise ValueError("stream: expected a layer of one direction; a bidirectional one needs the whole sequence")
         if batch < 1:
             raise ValueError(f"batch: expected at least 1, got {batch}")
-        return Stream(self._packed(batch))
+        return Stream(self._packed(batch, precision))
 
-    def freeze(self) -> Frozen:
-        """A copy for inference over whole sequences, weights packed once: see ``Frozen``."""
-        return Frozen(self, self._packed(0))
+    def freeze(self, *, precision: str | None = None) -> Frozen:
+        """A copy for inference over whole sequences, weights packed once: see ``Frozen``.
 
-    def _packed(self, batch: int) -> Any:
+        Args:
+            precision: of the factors of products, None for the layer's own, "bfloat16" or "int8" for a layer in
+                float32; all else, sums and states above all, stays float32. docs/low-precision.md has the errors.
+
+        Raises:
+            ValueError: another precision, one for a layer in float64, or int8 for sizes above 131072.
+        """
+        return Frozen(self, self._packed(0, precision))
+
+    def _packed(self, batch: int, precision: str | None) -> Any:
         """All weights, packed for the instruction set in use: for steps of ``batch`` rows, and for sequences."""
+        allowed = (None, "bfloat16", "int8") if self.dtype == np.float32 else (None,)
+        if precision not in allowed:
+            names = ", ".join(map(repr, allowed))
+            raise ValueError(f"precision: expected one of {names} for a layer in {self.dtype}, got {precision!r}")
         make = _core.FrozenFloat32 if self.dtype == np.float32 else _core.FrozenFloat64
-        return make(self.cell, self._cell_option(), batch, [self._weights(i) for i in range(len(self._names))])
+        layers = [self._weights(i) for i in range(len(self._names))]
+        return make(self.cell, self._cell_option(), precision or "", batch, layers)
 
     def _cell_option(self) -> str:
         return ""
