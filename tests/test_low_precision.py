@@ -210,3 +210,135 @@ def test_errors(make_layer):
         nn.RNN(2**17 + 1, 1, rng=0).freeze(precision="int8")
     with pytest.raises(TypeError, match="x: expected dtype float32"):
         layer.freeze(precision="int8")(np.zeros((2, 2, 3)))
+
+
+# training: fusedrnn.functional with precision="bfloat16"
+
+TRAINED = ("rnn_tanh", "rnn_relu", "lstm", "gru_reset_after")
+
+
+@pytest.fixture(params=TRAINED)
+def trained(request, make_cell):
+    return make_cell(request.param)
+
+
+def test_training_runs_forward_as_inference_does(functional, isa, trained, make_shape, make_problem, assert_same_bits):
+    arguments, _ = make_problem(trained, make_shape(5, 7, 9, 20), np.float32)
+    for reverse in (False, True):
+        options = {"precision": "bfloat16", "reverse": reverse}
+        outputs, reserve = trained.forward(functional, arguments, **options)
+        expected, nothing = trained.forward(functional, arguments, training=False, **options)
+        assert_same_bits(outputs, expected)
+        assert reserve is not None
+        assert nothing is None
+
+
+def test_a_gradient_rounds_the_factors_and_nothing_else(functional, isa):
+    """One step of a relu layer, where dz is dy or zero, so that no rounding can tip over."""
+    rng = np.random.default_rng(0)
+    x, h0, w_ih, w_hh, dy = (
+        rng.standard_normal(s).astype(np.float32) for s in [(1, 9, 5), (9, 20), (20, 5), (20, 20), (1, 9, 20)]
+    )
+    bias = np.zeros(20, np.float32)
+    y, _, reserve = functional.rnn_forward(x, h0, w_ih, w_hh, bias, bias, nonlinearity="relu", precision="bfloat16")
+    g = functional.rnn_backward(dy, None, reserve)
+    dz = np.where(y[0] > 0, dy[0], np.float32(0))
+    rounded = bfloat16(dz)
+    expected = {
+        "dx": (rounded @ bfloat16(w_ih))[None],
+        "dh0": rounded @ bfloat16(w_hh),
+        "dweight_ih": rounded.T @ bfloat16(x[0]),
+        "dweight_hh": rounded.T @ bfloat16(h0),
+        "dbias_ih": dz.astype(np.float64).sum(0),
+    }
+    for name, want in expected.items():
+        np.testing.assert_allclose(getattr(g, name), want, rtol=0, atol=2e-5, err_msg=name)
+
+
+# Without relu, whose derivative jumps where rounding changes a sign.
+@pytest.mark.parametrize("trained", [name for name in TRAINED if name != "rnn_relu"], indirect=True)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_gradients_err_as_bfloat16_does(functional, reference, trained, make_shape, make_problem, in_float64, reverse):
+    """Several blocks of steps, both states and their gradients; against float64. A bfloat16 has 8 bits, and errors of
+    a norm's elements mostly cancel: a few hundredths of it would be a product gone wrong."""
+    arguments, doutputs = make_problem(trained, make_shape(40, 30, 12, 64), np.float32)
+    _, reserve = trained.forward(functional, arguments, precision="bfloat16", reverse=reverse)
+    _, exact = trained.forward(reference, in_float64(arguments), reverse=reverse)
+    ours = trained.backward(functional, doutputs, reserve)
+    expected = trained.backward(reference, in_float64(doutputs), exact)
+    for name, want in expected._asdict().items():
+        if want is None:
+            continue
+        error = np.linalg.norm(getattr(ours, name) - want) / np.linalg.norm(want)
+        assert 1e-5 < error < 0.03, f"{name}: {error}"
+
+
+def test_pieces_of_a_sequence_hand_on_the_bits_of_the_whole(
+    functional, isa, trained, make_shape, make_problem, assert_same_bits
+):
+    arguments, doutputs = make_problem(trained, make_shape(40, 30, 12, 64), np.float32)
+    names = trained.states
+    outputs, reserve = trained.forward(functional, arguments, precision="bfloat16")
+    whole = trained.backward(functional, doutputs, reserve)
+    first, middle = trained.forward(functional, {**arguments, "x": arguments["x"][:23]}, precision="bfloat16")[0:2]
+    states = dict(zip(names, first[1:], strict=True))
+    second, end = trained.forward(functional, {**arguments, "x": arguments["x"][23:], **states}, precision="bfloat16")
+    assert_same_bits((np.concatenate([first[0], second[0]]), *second[1:]), outputs)
+    late = trained.backward(functional, (doutputs[0][23:], *doutputs[1:]), end)
+    early = trained.backward(functional, (doutputs[0][:23], *(getattr(late, f"d{name}") for name in names)), middle)
+    assert_same_bits(np.concatenate([early.dx, late.dx]), whole.dx)
+    for name in names:
+        assert_same_bits(getattr(early, f"d{name}"), getattr(whole, f"d{name}"), name)
+    for name in ("dweight_ih", "dweight_hh", "dbias_ih"):
+        # Rounding of factors is the same; the sums' order is not.
+        want = getattr(whole, name)
+        np.testing.assert_allclose(
+            getattr(early, name) + getattr(late, name), want, rtol=0, atol=2e-5 * np.max(np.abs(want)), err_msg=name
+        )
+
+
+def test_gradients_have_the_same_bits_for_any_threads(
+    functional, trained, make_shape, make_problem, threads, assert_same_bits
+):
+    for shape in (make_shape(3, 200, 16, 130), make_shape(4, 2, 70, 300)):
+        arguments, doutputs = make_problem(trained, shape, np.float32)
+        _, reserve = trained.forward(functional, arguments, precision="bfloat16")
+        threads(1)
+        expected = trained.backward(functional, doutputs, reserve)
+        threads(3)
+        assert_same_bits(trained.backward(functional, doutputs, reserve), expected)
+
+
+def test_accumulate_and_what_is_left_out(functional, trained, make_shape, make_problem):
+    arguments, doutputs = make_problem(trained, make_shape(4, 3, 5, 7), np.float32)
+    _, reserve = trained.forward(functional, arguments, precision="bfloat16")
+    once = trained.backward(functional, doutputs, reserve)
+    names = ("dweight_ih", "dweight_hh", "dbias_ih", "dbias_hh")
+    into = tuple(np.ones_like(getattr(once, name)) for name in names)
+    again = trained.backward(functional, doutputs, reserve, accumulate=into, input_grad=False)
+    assert again.dx is None
+    for name, array in zip(names, into, strict=True):
+        assert getattr(again, name) is array
+        np.testing.assert_allclose(array, 1 + getattr(once, name), rtol=1e-5, atol=1e-5, err_msg=name)
+    zeros = trained.backward(functional, (None,) * len(doutputs), reserve)
+    assert not any(np.any(a) for a in zeros if a is not None)
+
+
+def test_errors_of_training(functional, make_cell, make_shape, make_problem):
+    cell = make_cell("gru_reset_before")
+    arguments, _ = make_problem(cell, make_shape(2, 2, 3, 4), np.float32)
+    with pytest.raises(ValueError, match="training: expected False with reset_after=False, got True"):
+        cell.forward(functional, arguments, precision="bfloat16")
+    cell = make_cell("lstm")
+    arguments, _ = make_problem(cell, make_shape(2, 2, 3, 4), np.float32)
+    for options, message in (
+        ({"precision": "int8"}, "training: expected False for int8, got True"),
+        ({"precision": "half"}, "precision: expected None, 'bfloat16' or 'int8', got 'half'"),
+        ({"precision": "bfloat16", "lengths": [1, 2]}, "precision: expected None together with lengths"),
+        ({"precision": "bfloat16", "coupled": True}, "precision: expected None together with options"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            cell.forward(functional, arguments, **options)
+    wide = {name: a.astype(np.float64) for name, a in arguments.items()}
+    with pytest.raises(TypeError, match="x: expected float32 together with precision, got float64"):
+        cell.forward(functional, wide, precision="bfloat16")

@@ -14,9 +14,7 @@ std::unique_ptr<Frozen<T>> frozen_in(const std::string& precision, const std::st
                                      int64_t batch, int64_t I, int64_t H, const T* weight_ih, const T* weight_hh,
                                      const T* bias_ih, const T* bias_hh) {
   if constexpr (std::is_same_v<T, float>) {
-    if (precision == "int8" && std::max(I, H) > longest_int8_sum)
-      throw py::value_error("precision: expected bfloat16 for sums of more than " + std::to_string(longest_int8_sum) +
-                            " terms, got int8");
+    require_int8_sums(precision, I, H);
     using Cell = LowPrecisionCell;
     return frozen_low_precision(precision == "int8" ? Precision::int8 : Precision::bfloat16,
                                 cell == "rnn"    ? (option == "relu" ? Cell::rnn_relu : Cell::rnn_tanh)

@@ -41,17 +41,26 @@ class FrozenLowPrecision final : public Frozen<float> {
   float* c() override { return has_c() ? c_ : nullptr; }
   bool has_c() const override { return lstm(); }
 
-  void sequence(const Sequence<float>& s) const override {
+  void sequence(const Sequence<float>& s) const override { run(s, nullptr); }
+
+  // Reserve: as in cells.hpp, or null.
+  void run(const Sequence<float>& s, float* reserve) const {
     const int64_t T_ = s.steps, N = s.batch, I = inputs, H = hidden;
     const Shape shape{T_, N, I, H};
     Scratch scratch;
     const float* const h0 = s.h0 ? s.h0 : scratch.zeros<float>(N * H);
-    if (lstm()) copy_or_zero(s.c_n, s.c0, N * H);
+    const float* const c0 = s.c0 || !lstm() ? s.c0 : scratch.zeros<float>(N * H);
+    if (lstm() && !reserve) copy(s.c_n, c0, N * H);
     const Steps order(shape, s.reverse, columns_);
     const Sharing sharing(shape, gates_, H, element_);
-    const int64_t stride = rnn() ? H : spread<float>(columns_);
+    const int64_t stride = rnn() ? H : spread<float>(columns_), R = kept();
     float* const sums = rnn() ? nullptr : scratch.take<float>(order.block_rows() * stride);
     float* const reset_h = scratch.take<float>(N * H);
+    // An LSTM's c of a step's row: in the reserve, or in place.
+    const auto c_at = [&](int64_t step, int64_t a) -> Rows<float> {
+      if (!lstm()) return {};
+      return reserve ? Rows<float>{reserve + (order.row(step) + a) * R + 4 * H, R} : Rows<float>{s.c_n + a * H, H};
+    };
     for (int64_t first = 0, last; first < T_; first = last) {
       last = order.block_end(first);
       const int64_t from = order.row_from(first, last), rows = order.count(first, last);
@@ -60,35 +69,45 @@ class FrozenLowPrecision final : public Frozen<float> {
         input_.multiply(b - a, {}, {s.x + (from + a) * I, I}, bias_, {of_block + a * stride, stride});
       });
       const double flops = 2.0 * double(rows) * double(gates_ * H * H);
-      sharing.walk_phases(first, last, phases(), flops,
-                          [&](int64_t step, int64_t phase, int64_t a, int64_t b, Part part) {
-                            const int64_t row = order.row(step) + a;
-                            advance(phase, part, b - a,
-                                    {.h_prev = (step == 0 ? h0 : s.y + order.row(step - 1) * H) + a * H,
-                                     .sums = {of_block + (row - from) * stride, stride},
-                                     .c = lstm() ? s.c_n + a * H : nullptr,
-                                     .reset_h = reset_h + a * H,
-                                     .y = s.y + row * H});
-                          });
+      sharing.walk_phases(
+          first, last, phases(), flops, [&](int64_t step, int64_t phase, int64_t a, int64_t b, Part part) {
+            const int64_t row = order.row(step) + a;
+            advance(phase, part, b - a,
+                    {.h_prev = (step == 0 ? h0 : s.y + order.row(step - 1) * H) + a * H,
+                     .sums = {of_block + (row - from) * stride, stride},
+                     .gates = {reserve && !rnn() ? reserve + row * R : nullptr, R},
+                     .c_prev = step == 0 && reserve && lstm() ? Rows<const float>{c0 + a * H, H}
+                                                              : c_at(std::max<int64_t>(0, step - 1), a).read(),
+                     .c = c_at(step, a),
+                     .reset_h = reset_h + a * H,
+                     .y = s.y + row * H});
+          });
     }
     last_states(order, N, H, h0, s.y, H, s.h_n);
+    if (lstm() && reserve) last_states(order, N, H, c0, reserve + 4 * H, R, s.c_n);
   }
 
  private:
   struct State {
     const float* h_prev;  // [rows, H]
     Rows<float> sums;     // [rows, columns]; the RNN's are y
-    float *c, *reset_h, *y;
+    Rows<float> gates;    // what is kept of them, or null
+    Rows<const float> c_prev;
+    Rows<float> c;
+    float *reset_h, *y;
   };
 
   bool rnn() const { return cell_ == LowPrecisionCell::rnn_tanh || cell_ == LowPrecisionCell::rnn_relu; }
   bool lstm() const { return cell_ == LowPrecisionCell::lstm; }
   bool gru() const { return !rnn() && !lstm(); }
   bool after() const { return cell_ == LowPrecisionCell::gru; }
+  int64_t kept() const { return (lstm() ? 5 : rnn() ? 0 : 4) * hidden; }
   int64_t phases() const { return gru() && !after() ? 4 : 2; }
 
   void advance(const float* x, const float* h_prev, float* h) override {
-    const State state{h_prev, rnn() ? Rows<float>{h, hidden} : Rows<float>{sums_, columns_}, c_, reset_h_, h};
+    const Rows<float> c{c_, hidden};
+    const State state{h_prev, rnn() ? Rows<float>{h, hidden} : Rows<float>{sums_, columns_}, {}, c.read(), c, reset_h_,
+                      h};
     input_.multiply(batch, {}, {x, inputs}, bias_, state.sums);
     for (int64_t phase = 0; phase < phases(); ++phase) advance(phase, {}, batch, state);
   }
@@ -144,23 +163,27 @@ class FrozenLowPrecision final : public Frozen<float> {
       step.finish = true;
       step.partial = s.sums.data;
       step.partial_stride = s.sums.stride;
+      step.keep = s.gates.data != nullptr;
+      step.gates = s.gates.data;
+      step.gates_stride = s.gates.stride;
       step.y = s.y;
       step.y_stride = H;
       return step;
     };
     if (lstm()) {
       auto step = common(LstmForwardStep<float>{});
-      step.c = s.c;
-      step.c_prev = s.c;
-      step.c_stride = step.c_prev_stride = H;
+      step.c_prev = s.c_prev.data;
+      step.c_prev_stride = s.c_prev.stride;
+      step.c = s.c.data;
+      step.c_stride = s.c.stride;
       return k_.lstm_forward(step);
     }
     auto step = common(GruForwardStep<float>{});
-    step.gates = step.partial;
-    step.gates_stride = step.partial_stride;
     step.h_prev = s.h_prev;
     step.h_prev_stride = H;
     if (after()) return k_.gru_forward(step);
+    step.gates = step.partial;
+    step.gates_stride = step.partial_stride;
     step.y = s.reset_h;
     k_.gru_reset_forward(step);
   }
@@ -175,6 +198,12 @@ class FrozenLowPrecision final : public Frozen<float> {
 };
 
 }  // namespace
+
+void low_precision_forward(const LowPrecisionForward& p) {
+  const FrozenLowPrecision layer(p.precision, p.cell, 0, p.inputs, p.hidden, p.weight_ih, p.weight_hh, p.bias_ih,
+                                 p.bias_hh);
+  layer.run(p.sequence, p.reserve);
+}
 
 std::unique_ptr<Frozen<float>> frozen_low_precision(Precision precision, LowPrecisionCell cell, int64_t batch,
                                                     int64_t inputs, int64_t hidden, const float* weight_ih,

@@ -74,6 +74,32 @@ class LowPrecisionWeights {
 
 enum class LowPrecisionCell { rnn_tanh, rnn_relu, lstm, gru, gru_reset_before };
 
+// One layer in one direction, its weights rounded for this call alone.
+struct LowPrecisionForward {
+  Precision precision;
+  LowPrecisionCell cell;
+  int64_t hidden;
+  const float *weight_ih, *weight_hh, *bias_ih, *bias_hh;  // as in cells.hpp
+  Sequence<float> sequence;
+  int64_t inputs;
+  float* reserve;  // as in cells.hpp, or null: inference; not with reset before
+};
+void low_precision_forward(const LowPrecisionForward&);
+
+// Its gradient in bfloat16: gates' gradients are rounded as well where they are factors, sums are float32. Not with
+// reset before.
+struct LowPrecisionBackward {
+  LowPrecisionCell cell;
+  Shape shape;
+  bool reverse;
+  const float *dy, *dh_n, *dc_n;  // any may be null
+  const float *x, *h0, *c0, *y;
+  const float *weight_ih, *weight_hh, *reserve;
+  float *dx, *dh0, *dc0;  // dx may be null; dc0 of an LSTM alone
+  float *dweight_ih, *dweight_hh, *dbias_ih, *dbias_hh;
+};
+void low_precision_backward(const LowPrecisionBackward&);
+
 // As in frozen.hpp, weights [G H, I], [G H, H] and biases [G H] or null.
 std::unique_ptr<Frozen<float>> frozen_low_precision(Precision precision, LowPrecisionCell cell, int64_t batch,
                                                     int64_t inputs, int64_t hidden, const float* weight_ih,

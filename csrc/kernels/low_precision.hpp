@@ -35,42 +35,50 @@ FUSEDRNN_NOINLINE void finish_product(const LowPrecisionProduct& s, const typena
     }
 }
 
-template <class Format, int R, int P>
+// R rows times Panels panels of P vectors.
+template <class Format, int R, int P, int Panels>
 FUSEDRNN_INLINE void product_tile(const LowPrecisionProduct& s, int64_t unit, int64_t row) {
-  constexpr int W = lanes_of<Words>, parts = Format::parts, line = 64 / int(sizeof(uint32_t));
+  constexpr int W = lanes_of<Words>, parts = Format::parts, line = 64 / int(sizeof(uint32_t)), vectors = Panels * P;
   const uint32_t* const x = s.x.rows + row * s.x.stride;
   const uint32_t* const w = s.x.panels + s.x.depth * unit;
   const uint32_t* const ahead = w + s.x.depth * (P * W + row / tile_rows(P) * line);
-  typename Format::Sum acc[R][P] = {};
+  typename Format::Sum acc[R][vectors] = {};
   for (int64_t k = 0; k < s.x.depth; ++k) {
     if constexpr (fetch_ahead && R >= 4) prefetch(ahead + k * line);
 #pragma GCC unroll 2
     for (int part = 0; part < parts; ++part) {
-      Words v[P];
-#pragma GCC unroll 4
-      for (int p = 0; p < P; ++p) v[p] = Format::weight_part(load<Words>(w + (k * P + p) * W), part);
+      Words v[vectors];
+#pragma GCC unroll 8
+      for (int p = 0; p < vectors; ++p) {
+        const uint32_t* const panel = w + p / P * s.x.depth * P * W;
+        v[p] = Format::weight_part(load<Words>(panel + (k * P + p % P) * W), part);
+      }
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
         const Words b = splat<Words>(x[r * s.x.stride + k * parts + part]);
-#pragma GCC unroll 4
-        for (int p = 0; p < P; ++p) acc[r][p] = Format::multiply_add(b, v[p], acc[r][p]);
+#pragma GCC unroll 8
+        for (int p = 0; p < vectors; ++p) acc[r][p] = Format::multiply_add(b, v[p], acc[r][p]);
       }
     }
   }
-  finish_product<Format>(s, &acc[0][0], R, P, unit, row);
+  finish_product<Format>(s, &acc[0][0], R, vectors, unit, row);
 }
 
 template <class Format, int R, int P>
 FUSEDRNN_INLINE void product_rows(const LowPrecisionProduct& s, int64_t unit, int64_t row) {
-  for (; s.rows - row >= R; row += R) product_tile<Format, R, P>(s, unit, row);
+  for (; s.rows - row >= R; row += R) product_tile<Format, R, P, 1>(s, unit, row);
   if constexpr (R > 1) product_rows<Format, R / 2, P>(s, unit, row);
 }
 
 template <class Format>
 void low_precision_product(const LowPrecisionProduct& s) {
   constexpr int W = lanes_of<Words>;
-  const int64_t all = (s.units + W - 1) / W, panels = dense_panels(all);
-  for (int64_t i = first_panel(s.part, panels); i < last_panel(s.part, panels); ++i) {
+  const int64_t all = (s.units + W - 1) / W, panels = dense_panels(all), last = last_panel(s.part, panels);
+  const int64_t wide = all % 3 == 0 ? panels : panels - (all % 3 == 1 ? 2 : 1);  // panels of 3 vectors
+  int64_t i = first_panel(s.part, panels);
+  if (s.rows == 1)  // its three chains would wait for each other
+    for (; i + 1 < min(last, wide); i += 2) product_tile<Format, 1, 3, 2>(s, 3 * i * W, 0);
+  for (; i < last; ++i) {
     const int64_t first = dense_panel_first(all, i), vectors = dense_panel_first(all, i + 1) - first, unit = first * W;
     if (vectors == 3)
       product_rows<Format, tile_rows(3), 3>(s, unit, 0);

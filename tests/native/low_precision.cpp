@@ -139,7 +139,7 @@ void test(Precision precision, int64_t rows, int64_t units, int64_t depth) {
 
 int main() {
   for (const Precision precision : {Precision::bfloat16, Precision::int8})
-    for (const int64_t units : {1, 16, 17, 31, 64, 100})
+    for (const int64_t units : {1, 16, 17, 31, 96, 100})
       for (const int64_t depth : {1, 2, 3, 5, 8, 63, 130})
         for (const int64_t rows : {1, 2, 7, 29}) test(precision, rows, units, depth);
   std::printf("%d checks, %d failures\n", checks, failures);

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fusedrnn import _core
+from fusedrnn.functional.low_precision import low_precision_backward, low_precision_forward
 from fusedrnn.functional.reserve import (
     Accumulate,
     Reserve,
@@ -31,6 +32,7 @@ def rnn_forward(
     lengths: Sequence[int] | Array | None = None,
     batch_sizes: Sequence[int] | Array | None = None,
     resets: Array | None = None,
+    precision: str | None = None,
 ) -> tuple[Array, Array, Reserve | None]:
     """h_t = f(x_t weight_ih' + bias_ih + h_(t-1) weight_hh' + bias_hh), f tanh or relu (Elman 1990).
 
@@ -47,6 +49,8 @@ def rnn_forward(
             ...], as in PyTorch's ``PackedSequence``, and N is the first of them. Not together with lengths.
         resets: booleans [T, N] (packed: [sum of batch_sizes]); where true, the state is zero before that step, and no
             gradient passes.
+        precision: "bfloat16" or "int8" (inference alone): factors of products, in backward too, are rounded to it;
+            sums, states and gradients are float32. Arrays are float32 as well. Not together with the three above.
 
     Returns:
         y [T, N, H], h_n [N, H] (the state after the last step walked), reserve.
@@ -55,6 +59,13 @@ def rnn_forward(
         TypeError: dtype other than float32 or float64, or not the same for all.
         ValueError: a shape that does not fit, T = 0, an array that is not C-contiguous.
     """
+    if precision is not None:
+        y, h_n, _, reserve = low_precision_forward(
+            f"rnn_{nonlinearity}", precision, x, (h0, None), (weight_ih, weight_hh), (bias_ih, bias_hh),
+            reverse=reverse, training=training,
+            without={"lengths": lengths, "batch_sizes": batch_sizes, "resets": resets},
+        )  # fmt: skip
+        return y, h_n, reserve
     if lengths is not None or batch_sizes is not None or resets is not None:
         lengths, batch_sizes = integers("lengths", lengths), integers("batch_sizes", batch_sizes)
         resets = booleans("resets", resets)
@@ -98,6 +109,9 @@ def rnn_backward(
         TypeError, ValueError: as ``rnn_forward``. RuntimeError: under FUSEDRNN_CHECK=1, changed arrays.
     """
     r = checked_reserve(reserve, "rnn")
+    if "low_precision_cell" in r.options:
+        dx, dh0, _, parameters = low_precision_backward(r, dy, dh_n, None, input_grad, accumulate)
+        return RnnGradients(dx, dh0, *parameters)
     a, o = r.arrays, r.options
     parameters = parameter_gradients(r, accumulate)
     dx, dh0 = _core.rnn_backward(
