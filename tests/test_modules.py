@@ -211,6 +211,23 @@ def test_a_sequence_of_modules_goes_back_in_reverse(finite_differences):
     np.testing.assert_allclose(dx, numeric, rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_the_last_step_behind_recurrent_layers(finite_differences, batch_first):
+    options = {"batch_first": batch_first, "dtype": "f8"}
+    model = nn.Sequential(
+        nn.LSTM(3, 4, **options, rng=0), nn.GRU(4, 2, **options, rng=1), nn.LastStep(batch_first=batch_first)
+    )
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((3, 5, 3))
+    y, _ = model(x)
+    dy = rng.standard_normal(y.shape)
+    assert y.shape == (3 if batch_first else 5, 2)
+    dx = model.backward(dy)
+    model.eval()
+    numeric = finite_differences(lambda v: model(v["x"])[:1], {"x": x}, (dy,))["x"]
+    np.testing.assert_allclose(dx, numeric, rtol=1e-6, atol=1e-9)
+
+
 def test_a_module_without_forward_says_so():
     with pytest.raises(NotImplementedError, match="Module defines no forward"):
         nn.Module()(1)

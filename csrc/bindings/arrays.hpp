@@ -163,6 +163,8 @@ int64_t hidden_size(const py::object& weight_ih, const py::object& weight_hh, in
 void register_rnn(py::module_& m);
 void register_lstm(py::module_& m);
 void register_gru(py::module_& m);
+void register_indrnn(py::module_& m);
+void register_mingru(py::module_& m);
 void register_linear(py::module_& m);
 void register_losses(py::module_& m);
 void register_optim(py::module_& m);

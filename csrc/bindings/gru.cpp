@@ -1,16 +1,50 @@
+#include <optional>
+
 #include "../core/cells.hpp"
-#include "data.hpp"
+#include "options.hpp"
 
 namespace fusedrnn::bindings {
 namespace {
 
+// A call's sizes and options; both directions of the gradient read them alike.
+template <class T>
+struct GruCall {
+  Data data;
+  std::optional<Options<T>> options;
+  bool reset_after;
+  int64_t H;
+
+  GruCall(const py::object& x, const py::object& weight_ih, const py::object& weight_hh, bool after,
+          const py::object& lengths, const py::object& batch_sizes, const py::object& resets, const py::object& object,
+          bool reverse, bool training)
+      : data(plain_data<T>(x, weight_ih, weight_hh, 3, lengths, batch_sizes, resets, reverse)),
+        reset_after(after),
+        H(data.shape.hidden) {
+    if (object.is_none()) return;
+    const auto dict = object.cast<py::dict>();
+    options = read_options<T>(dict, data, reverse, training);
+    if (!after && !dict["layer_norm"].is_none())
+      throw py::value_error("layer_norm: expected None with reset_after=False, got gains and biases");
+    read_activations(dict, {&options->gate, &options->candidate});
+    read_layer_norm(dict, *options, "x", norm_widths());
+  }
+
+  std::vector<int64_t> norm_widths() const { return {3 * H, 3 * H}; }
+  int64_t reserve(bool recompute) const {
+    return options ? gru_options_reserve(H, reset_after, *options) : recompute ? 0 : (reset_after ? 4 : 3) * H;
+  }
+};
+
 py::tuple call_gru_forward(const py::object& x, const py::object& h0, const py::object& weight_ih,
                            const py::object& weight_hh, const py::object& bias_ih, const py::object& bias_hh,
                            bool reset_after, const py::object& lengths, const py::object& batch_sizes,
-                           const py::object& resets, bool reverse, bool training, bool recompute) {
+                           const py::object& resets, bool reverse, bool training, bool recompute,
+                           const py::object& options) {
   return dispatch_dtype(x, "x", [&](auto scalar) -> py::tuple {
     using T = decltype(scalar);
-    const Data d = plain_data<T>(x, weight_ih, weight_hh, 3, lengths, batch_sizes, resets, reverse);
+    const GruCall<T> call(x, weight_ih, weight_hh, reset_after, lengths, batch_sizes, resets, options, reverse,
+                          training);
+    const Data& d = call.data;
     const auto [N, I, H] = std::array{d.shape.batch, d.shape.inputs, d.shape.hidden};
     GruForward<T> p{};
     p.shape = d.shape;
@@ -25,13 +59,14 @@ py::tuple call_gru_forward(const py::object& x, const py::object& h0, const py::
     auto y = empty<T>(d.of(H)), h_n = empty<T>({N, H});
     py::object reserve = py::none();
     if (training) {
-      auto buffer = empty<T>(d.of(recompute ? 0 : (reset_after ? 4 : 3) * H));
+      auto buffer = empty<T>(d.of(call.reserve(recompute)));
       if (!recompute) p.reserve = buffer.mutable_data();
       reserve = buffer;
     }
     p.y = y.mutable_data();
     p.h_n = h_n.mutable_data();
-    run_forward(d, p, H, [](const GruForward<T>& q) { gru_forward(q); });
+    run_forward(d, p, H,
+                [&](const GruForward<T>& q) { call.options ? gru_options_forward(q, *call.options) : gru_forward(q); });
     return py::make_tuple(y, h_n, reserve);
   });
 }
@@ -40,12 +75,13 @@ py::tuple call_gru_backward(const py::object& dy, const py::object& dh_n, const 
                             const py::object& y, const py::object& weight_ih, const py::object& weight_hh,
                             const py::object& bias_ih, const py::object& bias_hh, const py::object& reserve,
                             bool reset_after, const py::object& lengths, const py::object& batch_sizes,
-                            const py::object& resets, bool reverse, bool recompute, bool input_grad,
-                            const py::object& dweight_ih, const py::object& dweight_hh, const py::object& dbias_ih,
-                            const py::object& dbias_hh) {
+                            const py::object& resets, bool reverse, bool recompute, const py::object& options,
+                            bool input_grad, const py::object& dweight_ih, const py::object& dweight_hh,
+                            const py::object& dbias_ih, const py::object& dbias_hh, const py::object& dlayer_norm) {
   return dispatch_dtype(x, "x", [&](auto scalar) -> py::tuple {
     using T = decltype(scalar);
-    const Data d = plain_data<T>(x, weight_ih, weight_hh, 3, lengths, batch_sizes, resets, reverse);
+    const GruCall<T> call(x, weight_ih, weight_hh, reset_after, lengths, batch_sizes, resets, options, reverse, true);
+    const Data& d = call.data;
     const auto [N, I, H] = std::array{d.shape.batch, d.shape.inputs, d.shape.hidden};
     GruBackward<T> p{};
     p.shape = d.shape;
@@ -61,11 +97,13 @@ py::tuple call_gru_backward(const py::object& dy, const py::object& dh_n, const 
     p.recompute = recompute;
     p.bias_ih = optional_input<T>(bias_ih, "bias_ih", "x", {3 * H});
     p.bias_hh = optional_input<T>(bias_hh, "bias_hh", "x", {3 * H});
-    p.reserve = input<T>(reserve, "reserve", "x", d.of(recompute ? 0 : (reset_after ? 4 : 3) * H));
+    p.reserve = input<T>(reserve, "reserve", "x", d.of(call.reserve(recompute)));
     p.dweight_ih = output<T>(dweight_ih, "dweight_ih", "x", {3 * H, I});
     p.dweight_hh = output<T>(dweight_hh, "dweight_hh", "x", {3 * H, H});
     p.dbias_ih = optional_output<T>(dbias_ih, "dbias_ih", "x", {3 * H});
     p.dbias_hh = optional_output<T>(dbias_hh, "dbias_hh", "x", {3 * H});
+    OptionGradients<T> g{};
+    read_layer_norm_gradients(dlayer_norm, g, call.norm_widths());
     auto dh0 = empty<T>({N, H});
     py::object dx = py::none();
     if (input_grad) {
@@ -74,7 +112,9 @@ py::tuple call_gru_backward(const py::object& dy, const py::object& dh_n, const 
       dx = array;
     }
     p.dh0 = dh0.mutable_data();
-    run_backward(d, p, H, [](const GruBackward<T>& q) { gru_backward(q); });
+    run_backward(d, p, H, [&](const GruBackward<T>& q) {
+      call.options ? gru_options_backward(q, *call.options, g) : gru_backward(q);
+    });
     return py::make_tuple(dx, dh0);
   });
 }
@@ -84,10 +124,12 @@ py::tuple call_gru_backward(const py::object& dy, const py::object& dh_n, const 
 void register_gru(py::module_& m) {
   using namespace py::literals;
   m.def("gru_forward", &call_gru_forward, "x"_a, "h0"_a, "weight_ih"_a, "weight_hh"_a, "bias_ih"_a, "bias_hh"_a,
-        "reset_after"_a, "lengths"_a, "batch_sizes"_a, "resets"_a, "reverse"_a, "training"_a, "recompute"_a);
+        "reset_after"_a, "lengths"_a, "batch_sizes"_a, "resets"_a, "reverse"_a, "training"_a, "recompute"_a,
+        "options"_a);
   m.def("gru_backward", &call_gru_backward, "dy"_a, "dh_n"_a, "x"_a, "h0"_a, "y"_a, "weight_ih"_a, "weight_hh"_a,
         "bias_ih"_a, "bias_hh"_a, "reserve"_a, "reset_after"_a, "lengths"_a, "batch_sizes"_a, "resets"_a, "reverse"_a,
-        "recompute"_a, "input_grad"_a, "dweight_ih"_a, "dweight_hh"_a, "dbias_ih"_a, "dbias_hh"_a);
+        "recompute"_a, "options"_a, "input_grad"_a, "dweight_ih"_a, "dweight_hh"_a, "dbias_ih"_a, "dbias_hh"_a,
+        "dlayer_norm"_a);
 }
 
 }  // namespace fusedrnn::bindings

@@ -40,13 +40,11 @@ struct LstmCall {
       o.projection = P;
       o.weight_peephole = optional_input<T>(dict["weight_peephole"], "weight_peephole", "x", {3, H});
       o.cell_clip = limit(dict, "cell_clip");
-      o.zoneout_c = number(dict, "zoneout_c", 0, 1, false);
-      const auto activations = dict["activations"].cast<py::sequence>();
-      if (activations.size() != 3)
-        throw py::value_error("activations: expected those of the gates, of g and of the output");
-      o.gate = activation(activations[0], "activations");
-      o.candidate = activation(activations[1], "activations");
-      o.output = activation(activations[2], "activations");
+      o.zoneout_c = probability(dict, "zoneout_c", false);
+      if (o.weight_hr && o.zoneout_h > 0)
+        throw py::value_error("zoneout_h: expected 0 with weight_hr, got " +
+                              py::repr(dict["zoneout_h"]).cast<std::string>());
+      read_activations(dict, {&o.gate, &o.candidate, &o.output});
       read_layer_norm(dict, o, "x", norm_widths());
       options = o;
     }
@@ -110,7 +108,8 @@ py::tuple call_lstm_backward(const py::object& dy, const py::object& dh_n, const
                              const py::object& batch_sizes, const py::object& resets, bool reverse, bool recompute,
                              const py::object& options, bool input_grad, const py::object& dweight_ih,
                              const py::object& dweight_hh, const py::object& dbias_ih, const py::object& dbias_hh,
-                             const py::object& gradients) {
+                             const py::object& dweight_peephole, const py::object& dweight_hr,
+                             const py::object& dlayer_norm) {
   return dispatch_dtype(x, "x", [&](auto scalar) -> py::tuple {
     using T = decltype(scalar);
     const LstmCall<T> call(x, weight_ih, weight_hh, lengths, batch_sizes, resets, options, reverse, true);
@@ -138,12 +137,9 @@ py::tuple call_lstm_backward(const py::object& dy, const py::object& dh_n, const
     p.dbias_ih = optional_output<T>(dbias_ih, "dbias_ih", "x", {rows});
     p.dbias_hh = optional_output<T>(dbias_hh, "dbias_hh", "x", {rows});
     OptionGradients<T> g{};
-    if (call.options) {
-      const auto dict = gradients.cast<py::dict>();
-      g.dweight_peephole = optional_output<T>(dict["dweight_peephole"], "dweight_peephole", "x", {3, H});
-      g.dweight_hr = optional_output<T>(dict["dweight_hr"], "dweight_hr", "x", {P, H});
-      read_layer_norm_gradients(dict, g, call.norm_widths());
-    }
+    g.dweight_peephole = optional_output<T>(dweight_peephole, "dweight_peephole", "x", {3, H});
+    g.dweight_hr = optional_output<T>(dweight_hr, "dweight_hr", "x", {P, H});
+    read_layer_norm_gradients(dlayer_norm, g, call.norm_widths());
     auto dh0 = empty<T>({N, P}), dc0 = empty<T>({N, H});
     py::object dx = py::none();
     if (input_grad) {
@@ -170,7 +166,7 @@ void register_lstm(py::module_& m) {
   m.def("lstm_backward", &call_lstm_backward, "dy"_a, "dh_n"_a, "dc_n"_a, "dc"_a, "x"_a, "h0"_a, "c0"_a, "y"_a,
         "weight_ih"_a, "weight_hh"_a, "bias_ih"_a, "bias_hh"_a, "reserve"_a, "lengths"_a, "batch_sizes"_a, "resets"_a,
         "reverse"_a, "recompute"_a, "options"_a, "input_grad"_a, "dweight_ih"_a, "dweight_hh"_a, "dbias_ih"_a,
-        "dbias_hh"_a, "gradients"_a);
+        "dbias_hh"_a, "dweight_peephole"_a, "dweight_hr"_a, "dlayer_norm"_a);
 }
 
 }  // namespace fusedrnn::bindings

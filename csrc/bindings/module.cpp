@@ -6,6 +6,8 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   register_rnn(m);
   register_lstm(m);
   register_gru(m);
+  register_indrnn(m);
+  register_mingru(m);
   register_linear(m);
   register_losses(m);
   register_optim(m);

@@ -27,6 +27,7 @@ struct RnnForward {
   const T *bias_ih, *bias_hh;      // [H] or null
   T* y;                            // [T, N, H]
   T* h_n;                          // [N, H]
+  T* reserve;                      // with options alone
 };
 
 template <class T>
@@ -36,6 +37,7 @@ struct RnnBackward {
   const T *dy, *dh_n;  // [T, N, H], [N, H]; either may be null
   const T *x, *h0, *y;
   const T *weight_ih, *weight_hh;
+  const T* reserve;            // with options alone
   T* dx;                       // [T, N, I] or null: not wanted
   T* dh0;                      // [N, H]
   T *dweight_ih, *dweight_hh;  // [H, I], [H, H], added to
@@ -99,7 +101,35 @@ struct GruBackward {
   T *dweight_ih, *dweight_hh, *dbias_ih, *dbias_hh;
 };
 
-// What changes a cell's equations; python/fusedrnn/functional.py has them. Zeros and nulls are the plain cell.
+// Cells whose units see no state but their own, so that all products are with the input (core/elementwise.hpp).
+template <class T>
+struct ElementwiseForward {
+  Shape shape;
+  bool reverse;
+  const T *x, *h0;
+  const T* weight_ih;     // [GH, I]: IndRNN G = 1; minGRU gates z, n
+  const T* weight_hh;     // [H] of the IndRNN
+  const T* bias;          // [GH] or null
+  Activation activation;  // of the IndRNN
+  T *y, *h_n;
+  T* reserve;  // minGRU [T, N, 2H]: activated z, then n; IndRNN nothing, y suffices; null: inference
+};
+
+template <class T>
+struct ElementwiseBackward {
+  Shape shape;
+  bool reverse;
+  const T *dy, *dh_n;
+  const T *x, *h0, *y;
+  const T *weight_ih, *weight_hh;
+  Activation activation;
+  const T* reserve;
+  T* dx;
+  T* dh0;
+  T *dweight_ih, *dweight_hh, *dbias;
+};
+
+// What changes a cell's equations; python/fusedrnn/functional/ has them. Zeros and nulls are the plain cell.
 template <class T>
 struct Options {
   // Layer normalisation [GH], [GH], and of the LSTM's c [H]; null: none. Its biases may be null.
@@ -141,8 +171,28 @@ template <class T>
 void gru_forward(const GruForward<T>&);
 template <class T>
 void gru_backward(const GruBackward<T>&);
+template <class T>
+void indrnn_forward(const ElementwiseForward<T>&);
+template <class T>
+void indrnn_backward(const ElementwiseBackward<T>&);
+template <class T>
+void mingru_forward(const ElementwiseForward<T>&);
+template <class T>
+void mingru_backward(const ElementwiseBackward<T>&);
 
 // The same cells with options. What forward keeps is longer: *_reserve elements for each row and step.
+template <class T>
+int64_t rnn_options_reserve(int64_t hidden, const Options<T>&);
+template <class T>
+void rnn_options_forward(const RnnForward<T>&, const Options<T>&);
+template <class T>
+void rnn_options_backward(const RnnBackward<T>&, const Options<T>&, const OptionGradients<T>&);
+template <class T>
+int64_t gru_options_reserve(int64_t hidden, bool reset_after, const Options<T>&);
+template <class T>
+void gru_options_forward(const GruForward<T>&, const Options<T>&);
+template <class T>
+void gru_options_backward(const GruBackward<T>&, const Options<T>&, const OptionGradients<T>&);
 template <class T>
 int64_t lstm_options_reserve(int64_t hidden, const Options<T>&);
 template <class T>

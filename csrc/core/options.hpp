@@ -3,153 +3,173 @@
 // the cache and back, and no option needs a tile of its own.
 #pragma once
 
-#include <tuple>
 #include <utility>
-#include <vector>
 
 #include "cells.hpp"
+#include "dispatch.hpp"
 #include "gemm.hpp"
 #include "pack.hpp"
 #include "sequence.hpp"
 
 namespace fusedrnn {
 
-// Streams of random numbers: the last bits of the counter's fourth word.
-enum class Draw : uint32_t { zoneout_h, zoneout_c, recurrent_dropout, dropconnect };
-
-template <class T>
-class OptionCall {
- public:
-  // width: elements of h.
-  OptionCall(const KernelTable<T>& kernels, const Options<T>& options, const Shape& shape, const Steps& order,
-             int64_t width, Scratch& scratch)
-      : k_(kernels), o_(options), batch_(shape.batch), width_(width), order_(order), scratch_(scratch) {
-    zeros_ = scratch.zeros<T>(std::max(width, shape.hidden));
-    if (!drops(o_.recurrent_dropout)) return;
-    T* const mask = scratch.take<T>(batch_ * width);
-    const T kept = T(1 / (1 - o_.recurrent_dropout));
-    for (int64_t n = 0; n < batch_; ++n)
-      draw(Draw::recurrent_dropout, o_.recurrent_dropout, row_number(n), 0, width, T(0), kept, mask + n * width);
-    mask_ = mask;
-    masked_ = scratch.take<T>(batch_ * width);
-  }
-
-  const T* zeros() const { return zeros_; }  // [width or H]
-  bool masked() const { return mask_ != nullptr; }
-  Rows<const T> mask(int64_t a) const { return mask_ ? Rows<const T>{mask_ + a * width_, width_} : Rows<const T>{}; }
-
-  // h [rows, width] of the rows [a, b) as the products see them, with recurrent dropout; made by prepare.
-  void prepare(const T* h, int64_t a, int64_t b) const {
-    k_.multiply({b - a, width_, {h, width_}, mask(a), {masked_ + a * width_, width_}});
-  }
-  const T* operand(const T* h, int64_t a) const { return mask_ ? masked_ + a * width_ : h; }
-
-  // weight_hh [rows, width] with dropconnect.
-  const T* recurrent_weights(const T* weight_hh, int64_t rows) const {
-    if (!drops(o_.dropconnect)) return weight_hh;
-    T* const out = scratch_.template take<T>(rows * width_);
-    masked_weights(weight_hh, rows, out, false);
-    return out;
-  }
-
-  // dweight_hh [rows, width] from its transposed sums (gemm.hpp), of which it takes `rows` columns from `first` on.
-  void add_recurrent_gradient(T* dweight_hh, const T* sums, int64_t columns, int64_t rows) const {
-    if (!drops(o_.dropconnect)) return add_transposed(k_, dweight_hh, sums, columns, 0, rows, width_);
-    Scratch scratch;
-    T* const whole = scratch.zeros<T>(rows * width_);
-    add_transposed(k_, whole, sums, columns, 0, rows, width_);
-    masked_weights(whole, rows, dweight_hh, true);
-  }
-
-  // How much of the state before stays, for the rows [a, b) of step s: drawn into buffer [N, units] in training, else
-  // the probability for all. Absent without zoneout.
-  Rows<const T> zone(Draw kind, int64_t s, int64_t a, int64_t b, int64_t units, T* buffer) const {
-    const double p = kind == Draw::zoneout_h ? o_.zoneout_h : o_.zoneout_c;
-    if (p == 0) return {};
-    if (!o_.training) return {buffer, 0};
-    for (int64_t n = a; n < b; ++n) {
-      const int64_t time = o_.lengths ? o_.lengths[n] - 1 - s : order_.time(s);
-      draw(kind, p, row_number(n), uint32_t(time) + o_.step_offset, units, T(1), T(0), buffer + n * units);
-    }
-    return {buffer + a * units, units};
-  }
-  T* zone_buffer(double p, int64_t units) const {
-    if (p == 0) return nullptr;
-    T* const buffer = scratch_.template take<T>(o_.training ? batch_ * units : units);
-    if (!o_.training) std::fill_n(buffer, units, T(p));
-    return buffer;
-  }
-
-  // As Steps::previous, of the states as the products saw them.
-  template <class F>
-  void previous(int64_t first, int64_t last, const T* initial, const T* states, Scratch& scratch, F f) const {
-    if (!mask_) return order_.previous(first, last, width_, initial, states, scratch, f);
-    const int64_t from = order_.row_from(first, last);
-    T* const gathered = scratch.take<T>(order_.count(first, last) * width_);
-    for (int64_t s = first; s < last; ++s)
-      order_.runs(s, 0, batch_, [&](int64_t a, int64_t b, bool reset) {
-        T* const to = gathered + (order_.row(s) + a - from) * width_;
-        const T* const h = (s == 0 ? initial : states + order_.row(s - 1) * width_) + a * width_;
-        if (reset)
-          std::fill_n(to, (b - a) * width_, T(0));
-        else
-          k_.multiply({b - a, width_, {h, width_}, mask(a), {to, width_}});
-      });
-    f(static_cast<const T*>(gathered), order_.count(first, last), from);
-  }
-
-  // out[u] += the sum over rows of a b: threads share the columns.
-  void column_sums(int64_t rows, int64_t units, Rows<const T> a, Rows<const T> b, T* out) const {
-    constexpr int64_t piece = 64;
-    if (!out) return;
-    parallel_for((units + piece - 1) / piece, 4.0 * double(rows * units), [&](int64_t i) {
-      const int64_t u = i * piece;
-      k_.column_sums({rows,
-                      std::min(piece, units - u),
-                      {a.data + u, a.stride},
-                      {b.data ? b.data + u : nullptr, b.stride},
-                      out + u});
-    });
-  }
-
- private:
-  bool drops(double p) const { return p > 0 && o_.training; }
-  uint32_t row_number(int64_t n) const { return uint32_t(o_.row_numbers ? o_.row_numbers[n] : n) + o_.row_offset; }
-
-  void draw(Draw kind, double p, uint32_t row, uint32_t step, int64_t units, T dropped, T kept, T* out) const {
-    k_.random_mask({units, o_.seed, row, step, o_.layer << 4 | o_.direction << 3 | uint32_t(kind),
-                    uint64_t(p * 4294967296.0), dropped, kept, out});
-  }
-
-  // to = (to +) mask from.
-  void masked_weights(const T* from, int64_t rows, T* to, bool add) const {
-    Scratch scratch;
-    T* const mask = scratch.take<T>(width_);
-    for (int64_t r = 0; r < rows; ++r, from += width_, to += width_) {
-      draw(Draw::dropconnect, o_.dropconnect, uint32_t(r), 0, width_, T(0), T(1 / (1 - o_.dropconnect)), mask);
-      for (int64_t i = 0; i < width_; ++i) to[i] = (add ? to[i] : T(0)) + mask[i] * from[i];
-    }
-  }
-
-  const KernelTable<T>& k_;
-  const Options<T>& o_;
-  int64_t batch_, width_;
-  const Steps& order_;
-  Scratch& scratch_;
-  const T *zeros_, *mask_ = nullptr;
-  T* masked_ = nullptr;
-};
-
 // Phases over rows (prepare, pointwise, finish) alternate with products, whose units threads may share.
-enum class Phase { prepare, product, pointwise, project, finish };
+enum class Phase { prepare, product, pointwise, second_product, finish };
 
-inline bool over_rows(Phase phase) {
-  return phase == Phase::prepare || phase == Phase::pointwise || phase == Phase::finish;
-}
+inline bool over_rows(Phase phase) { return phase != Phase::product && phase != Phase::second_product; }
 
 // A thread's share of a phase that goes over whole rows, where threads share the units.
 inline std::pair<int64_t, int64_t> rows_of(Part part, int64_t a, int64_t b) {
   return {a + (b - a) * part.index / part.count, a + (b - a) * (part.index + 1) / part.count};
 }
+
+// Rows of a step that have the same past and the same future.
+struct Run {
+  int64_t step;
+  int64_t first, rows;  // of the batch
+  int64_t row;          // where they begin in arrays [T, N, ...]
+  bool reset;           // their state is zero before the step
+  Next next;            // what follows: for backward
+  Part part;            // of the units of a product
+};
+
+// Rows of an array from the given one on; absent where the array is.
+template <class T>
+Rows<T> rows_at(T* array, int64_t row, int64_t width) {
+  return {array ? array + row * width : nullptr, width};
+}
+
+// Its columns from the given one on.
+template <class T>
+Rows<T> columns_from(Rows<T> rows, int64_t column) {
+  return {rows.data ? rows.data + column : nullptr, rows.stride};
+}
+
+// Streams of random numbers: the last bits of the counter's fourth word.
+enum class Draw : uint32_t { zoneout_h, zoneout_c, recurrent_dropout, dropconnect };
+
+// Masks, states and steps of a call, forward or backward.
+template <class T>
+class OptionCall {
+ public:
+  const KernelTable<T>& k;
+  const Options<T>& o;
+  const Steps order;
+  Scratch& scratch;
+  const int64_t N, P;    // P: elements of h
+  const T* const zeros;  // [P or H]
+
+  // row_elements: of the gates' sums or of their gradients, which bound a block of steps.
+  template <class Call>
+  OptionCall(const Call& p, const Options<T>& options, int64_t row_elements, Scratch& memory)
+      : k(kernels<T>()),
+        o(options),
+        order(p.shape, p.reverse, row_elements),
+        scratch(memory),
+        N(p.shape.batch),
+        P(options.projection),
+        zeros(memory.zeros<T>(std::max(P, p.shape.hidden))),
+        h0(p.h0 ? p.h0 : memory.zeros<T>(N * P)),
+        y_(p.y),
+        zone_h_(zone_buffer(o.zoneout_h, P)) {
+    if (!drops(o.recurrent_dropout)) return;
+    T* const mask = scratch.take<T>(N * P);
+    const T kept = T(1 / (1 - o.recurrent_dropout));
+    for (int64_t n = 0; n < N; ++n)
+      draw(Draw::recurrent_dropout, o.recurrent_dropout, row_number(n), 0, P, T(0), kept, mask + n * P);
+    mask_ = mask;
+  }
+
+  // h before a step, and the mask of recurrent dropout with which the products see it.
+  Rows<const T> h_prev(const Run& run) const {
+    if (run.reset) return {zeros, 0};
+    return rows_at(run.step == 0 ? h0 : y_ + order.row(run.step - 1) * P, run.first, P);
+  }
+  Rows<const T> mask(const Run& run) const { return rows_at(mask_, run.first, P); }
+
+  // How much of the state before stays: drawn into buffer [N, units] in training, else the probability for all. Absent
+  // without zoneout.
+  Rows<const T> zone(Draw kind, const Run& run, int64_t units, T* buffer) const {
+    if (!buffer) return {};
+    if (!o.training) return {buffer, 0};
+    const double p = kind == Draw::zoneout_h ? o.zoneout_h : o.zoneout_c;
+    for (int64_t n = run.first; n < run.first + run.rows; ++n) {
+      const int64_t time = o.lengths ? o.lengths[n] - 1 - run.step : order.time(run.step);
+      draw(kind, p, row_number(n), uint32_t(time) + o.step_offset, units, T(1), T(0), buffer + n * units);
+    }
+    return rows_at<const T>(buffer, run.first, units);
+  }
+  Rows<const T> zone_h(const Run& run) const { return zone(Draw::zoneout_h, run, P, zone_h_); }
+  T* zone_buffer(double p, int64_t units) const {
+    if (p == 0) return nullptr;
+    T* const buffer = scratch.take<T>(o.training ? N * units : units);
+    if (!o.training) std::fill_n(buffer, units, T(p));
+    return buffer;
+  }
+
+  // weight_hh [rows, P] with dropconnect.
+  const T* recurrent_weights(const T* weight_hh, int64_t rows) const {
+    if (!drops(o.dropconnect)) return weight_hh;
+    T* const out = scratch.zeros<T>(rows * P);
+    add_masked_weights(weight_hh, 0, rows, out);
+    return out;
+  }
+
+  // The rows [first, first + rows) of dweight_hh from their transposed sums (gemm.hpp).
+  void add_recurrent_gradient(T* dweight_hh, const T* sums, int64_t first, int64_t rows) const {
+    T* const to = dweight_hh + first * P;
+    if (!drops(o.dropconnect)) return add_transposed(k, to, sums, rows, 0, rows, P);
+    Scratch own;
+    T* const whole = own.zeros<T>(rows * P);
+    add_transposed(k, whole, sums, rows, 0, rows, P);
+    add_masked_weights(whole, first, rows, to);
+  }
+
+  // As Steps::previous, of the states as the products saw them.
+  template <class F>
+  void previous(int64_t first, int64_t last, Scratch& own, F f) const {
+    if (!mask_) return order.previous(first, last, P, h0, y_, own, f);
+    const int64_t from = order.row_from(first, last), rows = order.count(first, last);
+    T* const gathered = own.take<T>(rows * P);
+    for (int64_t s = first; s < last; ++s)
+      order.runs(s, 0, N, [&](int64_t a, int64_t b, bool reset) {
+        const Run run{s, a, b - a, order.row(s) + a, reset, Next::step, {}};
+        k.multiply({run.rows, P, h_prev(run), mask(run), rows_at(gathered, run.row - from, P)});
+      });
+    f(static_cast<const T*>(gathered), rows, from);
+  }
+
+  void column_sums(int64_t rows, int64_t units, Rows<const T> a, Rows<const T> b, T* out) const {
+    fusedrnn::column_sums(k, rows, units, a, b, out);
+  }
+
+ protected:
+  const T* const h0;  // [N, P]
+
+  bool masked() const { return mask_ != nullptr; }
+  bool zoned() const { return zone_h_ != nullptr; }
+
+ private:
+  bool drops(double p) const { return p > 0 && o.training; }
+  uint32_t row_number(int64_t n) const { return uint32_t(o.row_numbers ? o.row_numbers[n] : n) + o.row_offset; }
+
+  void draw(Draw kind, double p, uint32_t row, uint32_t step, int64_t units, T dropped, T kept, T* out) const {
+    k.random_mask({units, o.seed, row, step, o.layer << 4 | o.direction << 3 | uint32_t(kind),
+                   uint64_t(p * 4294967296.0), dropped, kept, out});
+  }
+
+  // to += mask from, of the rows of weight_hh from `first` on.
+  void add_masked_weights(const T* from, int64_t first, int64_t rows, T* to) const {
+    Scratch own;
+    T* const mask = own.take<T>(P);
+    for (int64_t r = 0; r < rows; ++r, from += P, to += P) {
+      draw(Draw::dropconnect, o.dropconnect, uint32_t(first + r), 0, P, T(0), T(1 / (1 - o.dropconnect)), mask);
+      for (int64_t i = 0; i < P; ++i) to[i] += mask[i] * from[i];
+    }
+  }
+
+  const T *const y_, *mask_ = nullptr;
+  T* const zone_h_;
+};
 
 }  // namespace fusedrnn

@@ -18,6 +18,7 @@ class Ragged {
   // Arrays [steps, batch, ...]: lengths [batch] from 0 to steps.
   static Ragged of_lengths(int64_t steps, int64_t batch, const int64_t* lengths, bool reverse) {
     Ragged r;
+    r.moved_ = true;
     r.dense_steps_ = steps;
     r.order_.resize(std::size_t(batch));
     std::iota(r.order_.begin(), r.order_.end(), int64_t(0));
@@ -40,6 +41,7 @@ class Ragged {
     r.lengths_.assign(std::size_t(batch), 0);
     for (int64_t s = 0; s < steps; ++s)
       for (int64_t n = 0; n < sizes[s]; ++n) ++r.lengths_[std::size_t(n)];
+    r.moved_ = reverse;
     if (!reverse) return r;
     std::vector<int64_t> starts(std::size_t(steps), 0);
     std::partial_sum(sizes, sizes + steps - 1, starts.begin() + 1);
@@ -59,7 +61,7 @@ class Ragged {
   // The rows [.., width] of an array in the core's order; null stays null.
   template <class T>
   const T* gather(const T* from, int64_t width, Scratch& scratch) const {
-    if (!from || sources_.empty()) return from;
+    if (!from || !moved_) return from;
     T* const to = scratch.take<T>(rows() * width);
     each(rows(), width, [&](int64_t i) { copy(to + i * width, from + sources_[std::size_t(i)] * width, width); });
     return to;
@@ -68,7 +70,7 @@ class Ragged {
   // Room for an array that the core writes, and its way to where the caller wants it; steps past a row's end are zero.
   template <class T>
   T* room(T* to, int64_t width, Scratch& scratch) const {
-    return !to || sources_.empty() ? to : scratch.take<T>(rows() * width);
+    return !to || !moved_ ? to : scratch.take<T>(rows() * width);
   }
   template <class T>
   void scatter(const T* from, T* to, int64_t width) const {
@@ -109,10 +111,11 @@ class Ragged {
     });
   }
 
+  bool moved_ = false;  // the rows of arrays lie otherwise than the core's
   int64_t dense_steps_ = 0;
   std::vector<int64_t> sizes_, lengths_;  // [steps], [batch]
   std::vector<int64_t> order_;            // the caller's row of each, longest first; empty: the same
-  std::vector<int64_t> sources_;          // the caller's place of each packed row; empty: the same
+  std::vector<int64_t> sources_;          // where moved: the caller's place of each packed row
 };
 
 // A call of one of the cells with its arrays in the core's order. The cells' structs have the same names for the same

@@ -265,7 +265,7 @@ using Full = Vector<T, full_lanes<T>>;
 template <class U>
 FUSEDRNN_INLINE U multiply_low_halves(U a, U b) {
 #if defined(__AVX512F__)
-  return (U)_mm512_mul_epu32((__m512i)a, (__m512i)b);
+  return (U)_mm512_maskz_mul_epu32(0xff, (__m512i)a, (__m512i)b);  // unmasked, gcc 12 warns of its own header
 #elif defined(__AVX2__)
   return (U)_mm256_mul_epu32((__m256i)a, (__m256i)b);
 #elif defined(__x86_64__)

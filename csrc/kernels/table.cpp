@@ -4,13 +4,17 @@
 
 #include "gemm.hpp"
 #include "gru.hpp"
+#include "gru_options.hpp"
+#include "indrnn.hpp"
 #include "losses.hpp"
 #include "lstm.hpp"
 #include "lstm_options.hpp"
+#include "mingru.hpp"
 #include "optim.hpp"
 #include "options.hpp"
 #include "random.hpp"
 #include "rnn.hpp"
+#include "rnn_options.hpp"
 #include "transpose.hpp"
 
 namespace fusedrnn::FUSEDRNN_ISA {
@@ -45,6 +49,10 @@ const KernelTable<Real> FUSEDRNN_JOIN(table_, FUSEDRNN_REAL) = {
     gru_backward<Real>,
     gru_before_backward<Real>,
     gru_reset_backward<Real>,
+    elementwise_forward<IndRnn, Real>,
+    elementwise_backward<IndRnn, Real>,
+    elementwise_forward<MinGru, Real>,
+    elementwise_backward<MinGru, Real>,
     pack_inputs<Real>,
     weight_gradient<Real>,
     transpose<Real>,
@@ -57,6 +65,12 @@ const KernelTable<Real> FUSEDRNN_JOIN(table_, FUSEDRNN_REAL) = {
     multiply<Real>,
     lstm_pointwise<Real>,
     lstm_pointwise_backward<Real>,
+    gru_gates<Real>,
+    gru_output<Real>,
+    gru_output_backward<Real>,
+    gru_gates_backward<Real>,
+    rnn_pointwise<Real>,
+    rnn_pointwise_backward<Real>,
     sgd<Real>,
     adagrad<Real>,
     rmsprop<Real>,

@@ -213,7 +213,7 @@ struct Normalize {
   Rows<const T> in;
   const T *gain, *bias;  // [units]; bias may be null
   Rows<T> normalized;    // before gain and bias
-  Rows<T> deviation;     // [rows, 1]: 1 / sqrt(variance + 1e-5)
+  Rows<T> deviation;     // [rows, 1]: 1 / sqrt(variance + 1e-5), or absent
   Rows<T> out;
   bool add;
 };
@@ -242,7 +242,8 @@ struct Zoneout {
   Rows<T> state;
 };
 
-// dh = clip(mask recurrent) + carry_next + dh_n + dy; carry = zone dh; out = dh - carry. Any but out may be absent.
+// dh = clip(mask recurrent) + carry_next + dh_n + dy; carry = zone dh, or zero without zone; out = dh - carry. Any but
+// out may be absent; zone not without carry.
 template <class T>
 struct StateGradient {
   int64_t rows, units;
@@ -287,6 +288,96 @@ struct LstmPointwiseBackward {
   Rows<T> dgates;                                       // [rows, gates units]
   Rows<T> m, c_candidate, normalized_c, dnormalized_c;  // for gradients of weights; the last: of gain normalized + bias
   T* row;                                               // [3 units] of scratch
+};
+
+// y = activation(sums), and to kept where that is not absent.
+template <class T>
+struct RnnPointwise {
+  int64_t rows, units;
+  Activation activation;
+  Rows<const T> sums;
+  Rows<T> y, kept;
+};
+
+// The gradient of the value becomes that of the sum.
+template <class T>
+struct RnnPointwiseBackward {
+  int64_t rows, units;
+  Activation activation;
+  Rows<const T> value;
+  Rows<T> gradient;
+};
+
+// r, z = gate(x + h). Reset before: h is absent, its products being in x, and reset_h = r dropped.
+template <class T>
+struct GruGates {
+  int64_t rows, units;
+  Activation gate;
+  Rows<const T> x, h;     // [rows, 2 units] of sums
+  Rows<const T> dropped;  // h_(t-1) as the products see it
+  Rows<T> gates;          // [rows, 2 units]
+  Rows<T> reset_h;
+};
+
+// n = candidate(x + r h), or without h where it is absent; y = (1 - z) n + z h_prev.
+template <class T>
+struct GruOutput {
+  int64_t rows, units;
+  Activation candidate;
+  Rows<const T> gates;  // [rows, 2 units]: r, z
+  Rows<const T> x, h;   // the candidate's sums
+  Rows<const T> h_prev;
+  Rows<T> kept;  // [rows, units or 2 units]: n, and h where there is one; or absent
+  Rows<T> y;
+};
+
+// dz and dn of the sums, and carry += z dh.
+template <class T>
+struct GruOutputBackward {
+  int64_t rows, units;
+  Activation gate, candidate;
+  Rows<const T> kept;  // r, z, n
+  Rows<const T> h_prev, dh;
+  Rows<T> carry;
+  Rows<T> dx, dh_sums;  // [rows, 3 units]: dz to both, dn to dx
+};
+
+// Of a product r gated: what n's sum of h is with reset after, or h_(t-1), times mask, with reset before.
+template <class T>
+struct GruGatesBackward {
+  int64_t rows, units;
+  Activation gate;
+  Rows<const T> r, gated = {}, mask = {};
+  Rows<const T> dproduct = {};
+  Rows<T> dr = {}, dr_hidden = {};  // of r's sum; the second the same again, or absent
+  Rows<T> dgated = {};              // before mask
+  Rows<T> product = {};             // again, or absent
+};
+
+// A step of a cell whose units see no state but their own (kernels/elementwise.hpp), for some of its units: gate g of
+// unit u is element g * hidden + u of a row.
+template <class T>
+struct ElementwiseForwardStep {
+  int64_t rows, units, hidden;
+  const T* weight_hh;     // [units], of a cell that has it
+  Activation activation;  // likewise
+  bool keep;              // write the activated gates
+  Rows<T> gates;          // [rows, G hidden]: the input's product and, with keep, what backward needs
+  Rows<const T> h_prev;   // absent: zeros
+  Rows<T> h;              // may be gates where G is 1 and nothing is kept
+};
+
+template <class T>
+struct ElementwiseBackwardStep {
+  int64_t rows, units, hidden;
+  const T* weight_hh;
+  Activation activation;
+  Rows<const T> gates;   // as forward left them; absent where a cell needs none
+  Rows<const T> h_prev;  // absent: zeros, to which no gradient goes
+  Rows<const T> h;
+  Rows<const T> dy;  // or absent
+  Rows<T> dh;        // in: what the future gives to h; out: what this step gives to h_prev
+  Rows<T> dgates;    // [rows, G hidden], before activation
 };
 
 // out[k, g] += sum over rows of inputs[row, k] * dgates[row, g] for one panel of columns g; the transpose of a
@@ -400,6 +491,10 @@ struct KernelTable {
   void (*gru_backward)(const GruBackwardStep<T>&);      // reset after
   void (*gru_before_backward)(const GruBackwardStep<T>&);
   void (*gru_reset_backward)(const GruResetBackwardStep<T>&);
+  void (*indrnn_forward)(const ElementwiseForwardStep<T>&);
+  void (*indrnn_backward)(const ElementwiseBackwardStep<T>&);
+  void (*mingru_forward)(const ElementwiseForwardStep<T>&);
+  void (*mingru_backward)(const ElementwiseBackwardStep<T>&);
   // Some rows [rows, size] as weight_gradient reads them, in rows * size elements; a chunk's at most.
   void (*pack_inputs)(int64_t rows, int64_t size, const T* inputs, int64_t stride, T* packed);
   void (*weight_gradient)(const WeightGradient<T>&);
@@ -414,6 +509,12 @@ struct KernelTable {
   void (*multiply)(const Multiply<T>&);
   void (*lstm_pointwise)(const LstmPointwise<T>&);
   void (*lstm_pointwise_backward)(const LstmPointwiseBackward<T>&);
+  void (*gru_gates)(const GruGates<T>&);
+  void (*gru_output)(const GruOutput<T>&);
+  void (*gru_output_backward)(const GruOutputBackward<T>&);
+  void (*gru_gates_backward)(const GruGatesBackward<T>&);
+  void (*rnn_pointwise)(const RnnPointwise<T>&);
+  void (*rnn_pointwise_backward)(const RnnPointwiseBackward<T>&);
 
   void (*sgd)(const SgdStep<T>&);
   void (*adagrad)(const AdagradStep<T>&);

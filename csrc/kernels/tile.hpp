@@ -34,16 +34,30 @@ FUSEDRNN_INLINE void accumulate(V (&acc)[R][P], const Scalar<V>* a, int64_t stri
   const Scalar<V>* const ahead = w + depth * (X * lanes_of<V> + group * line);
   for (int64_t k = 0; k < depth; ++k) {
     if constexpr (fetch_ahead && R >= 4) prefetch(ahead + k * line);
-    V b[R];
+    // The fewer of the two factors wait in registers: with the others 3 vectors times 4 rows would not fit 16 of them.
+    if constexpr (R > X) {
+      V v[X];
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) b[r] = splat<V>(a[r * stride + k]);
-#pragma GCC unroll 8
-    for (int p = 0; p < X; ++p) {
-      const V v = load<V>(w + (k * X + p) * lanes_of<V>);
+      for (int p = 0; p < X; ++p) v[p] = load<V>(w + (k * X + p) * lanes_of<V>);
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
+        const V b = splat<V>(a[r * stride + k]);
+#pragma GCC unroll 8
+        for (int p = 0; p < X; ++p) {
+          const int q = p == X - 1 ? Last : p;
+          acc[r][q] = fma(b, v[p], acc[r][q]);
+        }
+      }
+    } else {
+      V b[R];
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) b[r] = splat<V>(a[r * stride + k]);
+#pragma GCC unroll 8
+      for (int p = 0; p < X; ++p) {
+        const V v = load<V>(w + (k * X + p) * lanes_of<V>);
         const int q = p == X - 1 ? Last : p;
-        acc[r][q] = fma(b[r], v, acc[r][q]);
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) acc[r][q] = fma(b[r], v, acc[r][q]);
       }
     }
   }

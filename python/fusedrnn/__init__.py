@@ -8,11 +8,17 @@ from __future__ import annotations
 
 from fusedrnn import nn
 from fusedrnn._core import __version__
+from fusedrnn.differentiation import clipped_sum, gradcheck, hessian_vector_product, jvp, per_sequence_gradients
+from fusedrnn.files import load, save
 from fusedrnn.functional import (
     gru_backward,
     gru_forward,
+    indrnn_backward,
+    indrnn_forward,
     lstm_backward,
     lstm_forward,
+    mingru_backward,
+    mingru_forward,
     rnn_backward,
     rnn_forward,
 )
@@ -20,14 +26,25 @@ from fusedrnn.runtime import get_num_threads, set_num_threads, show_config
 
 __all__ = [
     "__version__",
+    "clipped_sum",
     "get_num_threads",
+    "gradcheck",
     "gru_backward",
     "gru_forward",
+    "hessian_vector_product",
+    "jvp",
+    "load",
+    "indrnn_backward",
+    "indrnn_forward",
     "lstm_backward",
     "lstm_forward",
+    "mingru_backward",
+    "mingru_forward",
     "nn",
+    "per_sequence_gradients",
     "rnn_backward",
     "rnn_forward",
+    "save",
     "set_num_threads",
     "show_config",
 ]

@@ -1,9 +1,11 @@
 """The compiled module: arrays in, arrays out. `fusedrnn.functional`, `nn` and `optim` are its documented faces.
 
 Every function raises TypeError or ValueError for an array of the wrong dtype, shape or layout, before any work.
-Arrays named d... in a backward call are added to, except those returned.
+Arrays named d... in a backward call are added to, except those returned. ``options`` holds every option of the cell
+that changes its equations, by name, and the counters of its random numbers; None is the plain cell.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,8 +24,12 @@ def rnn_forward(
     bias_ih: Array | None,
     bias_hh: Array | None,
     nonlinearity: str,
+    lengths: npt.NDArray[np.int64] | None,
+    batch_sizes: npt.NDArray[np.int64] | None,
+    resets: npt.NDArray[np.bool_] | None,
     reverse: bool,
     training: bool,
+    options: dict[str, Any] | None,
 ) -> tuple[Array, Array, Array | None]: ...
 def rnn_backward(
     dy: Array | None,
@@ -35,12 +41,17 @@ def rnn_backward(
     weight_hh: Array,
     reserve: Array,
     nonlinearity: str,
+    lengths: npt.NDArray[np.int64] | None,
+    batch_sizes: npt.NDArray[np.int64] | None,
+    resets: npt.NDArray[np.bool_] | None,
     reverse: bool,
+    options: dict[str, Any] | None,
     input_grad: bool,
     dweight_ih: Array,
     dweight_hh: Array,
     dbias_ih: Array | None,
     dbias_hh: Array | None,
+    dlayer_norm: tuple[Sequence[Array], Sequence[Array | None]] | None,
 ) -> tuple[Array | None, Array]: ...
 def lstm_forward(
     x: Array,
@@ -50,14 +61,20 @@ def lstm_forward(
     weight_hh: Array,
     bias_ih: Array | None,
     bias_hh: Array | None,
+    lengths: npt.NDArray[np.int64] | None,
+    batch_sizes: npt.NDArray[np.int64] | None,
+    resets: npt.NDArray[np.bool_] | None,
     reverse: bool,
     training: bool,
     recompute: bool,
-) -> tuple[Array, Array, Array, Array | None]: ...
+    options: dict[str, Any] | None,
+    return_c: bool,
+) -> tuple[Array, Array, Array, Array | None, Array | None]: ...
 def lstm_backward(
     dy: Array | None,
     dh_n: Array | None,
     dc_n: Array | None,
+    dc: Array | None,
     x: Array,
     h0: Array | None,
     c0: Array | None,
@@ -67,13 +84,20 @@ def lstm_backward(
     bias_ih: Array | None,
     bias_hh: Array | None,
     reserve: Array,
+    lengths: npt.NDArray[np.int64] | None,
+    batch_sizes: npt.NDArray[np.int64] | None,
+    resets: npt.NDArray[np.bool_] | None,
     reverse: bool,
     recompute: bool,
+    options: dict[str, Any] | None,
     input_grad: bool,
     dweight_ih: Array,
     dweight_hh: Array,
     dbias_ih: Array | None,
     dbias_hh: Array | None,
+    dweight_peephole: Array | None,
+    dweight_hr: Array | None,
+    dlayer_norm: tuple[Sequence[Array], Sequence[Array | None]] | None,
 ) -> tuple[Array | None, Array, Array]: ...
 def gru_forward(
     x: Array,
@@ -83,9 +107,13 @@ def gru_forward(
     bias_ih: Array | None,
     bias_hh: Array | None,
     reset_after: bool,
+    lengths: npt.NDArray[np.int64] | None,
+    batch_sizes: npt.NDArray[np.int64] | None,
+    resets: npt.NDArray[np.bool_] | None,
     reverse: bool,
     training: bool,
     recompute: bool,
+    options: dict[str, Any] | None,
 ) -> tuple[Array, Array, Array | None]: ...
 def gru_backward(
     dy: Array | None,
@@ -99,13 +127,77 @@ def gru_backward(
     bias_hh: Array | None,
     reserve: Array,
     reset_after: bool,
+    lengths: npt.NDArray[np.int64] | None,
+    batch_sizes: npt.NDArray[np.int64] | None,
+    resets: npt.NDArray[np.bool_] | None,
     reverse: bool,
     recompute: bool,
+    options: dict[str, Any] | None,
     input_grad: bool,
     dweight_ih: Array,
     dweight_hh: Array,
     dbias_ih: Array | None,
     dbias_hh: Array | None,
+    dlayer_norm: tuple[Sequence[Array], Sequence[Array | None]] | None,
+) -> tuple[Array | None, Array]: ...
+def indrnn_forward(
+    x: Array,
+    h0: Array | None,
+    weight_ih: Array,
+    weight_hh: Array,
+    bias: Array | None,
+    nonlinearity: str,
+    lengths: Array | None,
+    batch_sizes: Array | None,
+    resets: Array | None,
+    reverse: bool,
+    training: bool,
+) -> tuple[Array, Array, Array | None]: ...
+def indrnn_backward(
+    dy: Array | None,
+    dh_n: Array | None,
+    x: Array,
+    h0: Array | None,
+    y: Array,
+    weight_ih: Array,
+    weight_hh: Array,
+    reserve: Array,
+    nonlinearity: str,
+    lengths: Array | None,
+    batch_sizes: Array | None,
+    resets: Array | None,
+    reverse: bool,
+    input_grad: bool,
+    dweight_ih: Array,
+    dweight_hh: Array,
+    dbias: Array | None,
+) -> tuple[Array | None, Array]: ...
+def mingru_forward(
+    x: Array,
+    h0: Array | None,
+    weight_ih: Array,
+    bias: Array | None,
+    lengths: Array | None,
+    batch_sizes: Array | None,
+    resets: Array | None,
+    reverse: bool,
+    training: bool,
+) -> tuple[Array, Array, Array | None]: ...
+def mingru_backward(
+    dy: Array | None,
+    dh_n: Array | None,
+    x: Array,
+    h0: Array | None,
+    y: Array,
+    weight_ih: Array,
+    reserve: Array,
+    lengths: Array | None,
+    batch_sizes: Array | None,
+    resets: Array | None,
+    reverse: bool,
+    input_grad: bool,
+    dweight_ih: Array,
+    dbias: Array | None,
 ) -> tuple[Array | None, Array]: ...
 def low_precision_forward(
     cell: str,

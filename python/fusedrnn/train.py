@@ -10,15 +10,12 @@ import contextlib
 import itertools
 import json
 import math
-import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -31,12 +28,15 @@ from fusedrnn.checkpoint import (
     write_atomically,
     write_checkpoint,
 )
+from fusedrnn.interrupt import first_interrupt
 from fusedrnn.nn import Module
 from fusedrnn.optim import Optimizer, clip_grad_norm_, clip_grad_value_
 from fusedrnn.report import Display
+from fusedrnn.tbptt import put_together, take_apart
 
 Array = npt.NDArray[Any]
 Record = dict[str, Any]
+Batch: TypeAlias = "tuple[Array, Array] | tuple[Array, Array, bool]"  # the second a `fusedrnn.tbptt.Window`
 
 
 class TrainingError(RuntimeError):
@@ -60,7 +60,7 @@ class Batches(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __iter__(self) -> Iterator[tuple[Array, Array]]: ...
+    def __iter__(self) -> Iterator[Batch]: ...
 
 
 @dataclass
@@ -87,7 +87,8 @@ class Trainer:
         loss: ``loss(prediction, target) -> float`` and ``loss.backward() -> dprediction``.
         optimizer: its `lr` at construction is the base that `schedule` multiplies.
         batches: ``batches(epoch)`` gives a sized iterable of ``(x, target)``. It must depend on nothing but the
-            epoch and what was fixed at construction, so that a resumed run sees the same batches.
+            epoch and what was fixed at construction, so that a resumed run sees the same batches. Long sequences
+            come as `fusedrnn.tbptt.Windows`: the state goes from window to window, and into the checkpoint.
         evaluate: called in eval mode, gives metrics by name; after every `evaluate_every` epochs and at the end.
         epochs: how often to go through the batches.
         steps: at most so many updates in all.
@@ -167,6 +168,7 @@ class Trainer:
         self._base_lr = optimizer.lr
         self._flat = model.flatten()
         self._state = _State()
+        self._carried: Any = None  # what the model returned as its state in the last window of a sequence
         self._saved_step: int | None = None
         self._best_parameters: Array | None = None
 
@@ -212,7 +214,7 @@ class Trainer:
         self.model.train()
         with contextlib.ExitStack() as stack:
             display = stack.enter_context(Display(self._total_steps(), enabled=self.progress, baseline=self.baseline))
-            interrupt = stack.enter_context(_first_interrupt())
+            interrupt = stack.enter_context(first_interrupt())
             clock = time.perf_counter() - self._state.seconds
             while not self.finished:
                 self._train_epoch(display, interrupt, clock)
@@ -251,8 +253,8 @@ class Trainer:
         state = self._state
         batches = self.batches(state.epoch)
         count = len(batches)
-        for x, target in itertools.islice(batches, state.batch, None):
-            value = self._update(x, target)
+        for batch in itertools.islice(batches, state.batch, None):
+            value = self._update(*batch)
             state.step += 1
             state.batch += 1
             state.loss_sum += value
@@ -277,12 +279,13 @@ class Trainer:
             f"batches: epoch {state.epoch + 1} should have {count} batches, gave out at batch {state.batch}"
         )
 
-    def _update(self, x: Array, target: Array) -> float:
+    def _update(self, x: Array, target: Array, first: bool | None = None) -> float:
         state = self._state
         if self.schedule is not None:
             self.optimizer.lr = self._base_lr * self.schedule(state.step)
         self.optimizer.zero_grad()
-        value = float(self.loss(self.model(x), target))
+        prediction = self.model(x) if first is None else self._carry_on(x, first)
+        value = float(self.loss(prediction, target))
         if not math.isfinite(value):
             self._fail(f"loss is {value}")
         self.model.backward(self.loss.backward())
@@ -294,6 +297,13 @@ class Trainer:
                 self._fail(f"the gradient's norm is {norm}")
         self.optimizer.step()
         return value
+
+    def _carry_on(self, x: Array, first: bool) -> Array:
+        """The prediction for one window of a sequence, from the state in which the window before it ended."""
+        prediction, self._carried = self.model(x, None if first else self._carried)
+        if first and self.out is not None:
+            take_apart(self._carried, {})  # what no checkpoint could hold is refused now, not an epoch later
+        return prediction  # type: ignore[no-any-return]
 
     def _fail(self, what: str) -> None:
         state = self._state
@@ -381,6 +391,7 @@ class Trainer:
         if not np.isfinite(self._flat.data).all():
             raise TrainingError(f"parameters are not finite after step {self._state.step}{self._standing()}")
         tensors = {f"model.{key}": array for key, array in self.model.state_dict().items()}
+        carried = take_apart(self._carried, tensors)
         numbers: dict[str, Any] = {}
         for key, value in self.optimizer.state_dict().items():
             if isinstance(value, np.ndarray):
@@ -393,6 +404,7 @@ class Trainer:
             "optimizer": type(self.optimizer).__name__,
             "optimizer_state": numbers,
             "rng": self.model.rng_state(),
+            "carried": carried,
             "metadata": self.metadata,
         }
         self._write(name, lambda path: write_checkpoint(path, tensors, state))
@@ -420,6 +432,7 @@ class Trainer:
             self.model.load_state_dict(parameters)
             self.optimizer.load_state_dict(optimizer_state)
             self.model.set_rng_state(stored["rng"])
+            self._carried = put_together(stored.get("carried"), checkpoint.tensors)
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{source}: of another model or optimizer: {error}") from None
         return _State(**run)
@@ -442,26 +455,3 @@ class Trainer:
 def _append(path: Path, line: str) -> None:
     with path.open("a", encoding="utf-8") as stream:
         stream.write(line)
-
-
-@contextlib.contextmanager
-def _first_interrupt() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets; the second one raises KeyboardInterrupt as usual."""
-    requested = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield requested  # only the main thread may touch signal handlers
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def handle(signum: int, frame: FrameType | None) -> None:
-        requested.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        # a handler may interrupt a print: only a bare write is safe here
-        with contextlib.suppress(OSError):
-            os.write(2, b"\nCtrl-C: finishing this step and writing a checkpoint; once more stops at once\n")
-
-    signal.signal(signal.SIGINT, handle)
-    try:
-        yield requested
-    finally:
-        signal.signal(signal.SIGINT, before)

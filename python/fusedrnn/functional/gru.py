@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from fusedrnn import _core
 from fusedrnn.functional.low_precision import low_precision_backward, low_precision_forward
 from fusedrnn.functional.reserve import (
+    PLAIN,
     Accumulate,
     Reserve,
-    booleans,
     checked_reserve,
-    integers,
     make_reserve,
     parameter_gradients,
+    read_sequences,
+    refuse_recompute,
 )
 from fusedrnn.gradients import Array, GruGradients
+
+_PLAIN: dict[str, Any] = {**PLAIN, "activations": ("sigmoid", "tanh")}
 
 
 def gru_forward(
@@ -33,6 +37,16 @@ def gru_forward(
     lengths: Sequence[int] | Array | None = None,
     batch_sizes: Sequence[int] | Array | None = None,
     resets: Array | None = None,
+    layer_norm: tuple[Sequence[Array], Sequence[Array | None]] | None = None,
+    zoneout_h: float = 0.0,
+    recurrent_dropout: float = 0.0,
+    dropconnect: float = 0.0,
+    activations: Sequence[str] | None = None,
+    grad_clip: float | None = None,
+    seed: int = 0,
+    layer: int = 0,
+    row_offset: int = 0,
+    step_offset: int = 0,
     precision: str | None = None,
 ) -> tuple[Array, Array, Reserve | None]:
     """GRU (Cho et al. 2014), gates r, z, n: h_t = (1 - z) n + z h_(t-1), r and z sigmoid.
@@ -46,7 +60,11 @@ def gru_forward(
         reverse, training, lengths, batch_sizes, resets, precision: as ``rnn_forward``; precision with
             ``reset_after=False`` is for inference alone.
         recompute: keep nothing but y, and let backward compute the gates once more: the same bits, for about a third
-            more time.
+            more time. Not together with options that change the equations.
+        layer_norm: as ``rnn_forward``, of all three gates together; with ``reset_after`` alone.
+        zoneout_h, recurrent_dropout, dropconnect, grad_clip, seed, layer, row_offset, step_offset: as ``rnn_forward``.
+            z blends with h_(t-1) as it was before dropout, and zoneout comes last.
+        activations: of the gates and of n, by the names of ``nonlinearity`` in ``rnn_forward``.
 
     Returns:
         y [T, N, H], h_n [N, H], reserve.
@@ -54,24 +72,37 @@ def gru_forward(
     Raises:
         TypeError, ValueError: as ``rnn_forward``.
     """
+    options = None
+    if (
+        layer_norm is not None or zoneout_h or recurrent_dropout or dropconnect or activations is not None
+        or grad_clip is not None
+    ):  # fmt: skip
+        options = {
+            "layer_norm": layer_norm, "zoneout_h": zoneout_h, "recurrent_dropout": recurrent_dropout,
+            "dropconnect": dropconnect,
+            "activations": _PLAIN["activations"] if activations is None else tuple(activations),
+            "grad_clip": grad_clip, "seed": seed, "layer": layer, "row_offset": row_offset,
+            "step_offset": step_offset,
+        }  # fmt: skip
+        if recompute:
+            refuse_recompute(options, _PLAIN)
     if precision is not None:
         y, h_n, _, reserve = low_precision_forward(
             "gru" if reset_after else "gru_reset_before", precision, x, (h0, None), (weight_ih, weight_hh),
-            (bias_ih, bias_hh), reverse=reverse, training=training,
+            (bias_ih, bias_hh), reverse=reverse, training=training, options=options,
             without={"recompute": recompute, "lengths": lengths, "batch_sizes": batch_sizes, "resets": resets},
         )  # fmt: skip
         return y, h_n, reserve
     if lengths is not None or batch_sizes is not None or resets is not None:
-        lengths, batch_sizes = integers("lengths", lengths), integers("batch_sizes", batch_sizes)
-        resets = booleans("resets", resets)
+        lengths, batch_sizes, resets = read_sequences(lengths, batch_sizes, resets)
     y, h_n, buffer = _core.gru_forward(
         x, h0, weight_ih, weight_hh, bias_ih, bias_hh, reset_after, lengths, batch_sizes, resets, reverse, training,
-        recompute,
+        recompute, options,
     )  # fmt: skip
     arrays = {"x": x, "h0": h0, "y": y, "weight_ih": weight_ih, "weight_hh": weight_hh}
     reserve = make_reserve(
         "gru", buffer, arrays, (bias_ih, bias_hh), reset_after=reset_after, reverse=reverse, recompute=recompute,
-        lengths=lengths, batch_sizes=batch_sizes, resets=resets, options=None,
+        lengths=lengths, batch_sizes=batch_sizes, resets=resets, options=options,
     )  # fmt: skip
     return y, h_n, reserve
 
@@ -90,10 +121,10 @@ def gru_backward(
         dx, dh0, _, parameters = low_precision_backward(r, dy, dh_n, None, input_grad, accumulate)
         return GruGradients(dx, dh0, *parameters)
     a, o = r.arrays, r.options
-    parameters = parameter_gradients(r, accumulate)
+    parameters = parameter_gradients(r, accumulate, "layer_norm")
     dx, dh0 = _core.gru_backward(
         dy, dh_n, a["x"], a["h0"], a["y"], a["weight_ih"], a["weight_hh"], r.biases[0], r.biases[1], r.buffer,
-        o["reset_after"], o["lengths"], o["batch_sizes"], o["resets"], o["reverse"], o["recompute"], input_grad,
-        *parameters,
+        o["reset_after"], o["lengths"], o["batch_sizes"], o["resets"], o["reverse"], o["recompute"], o["options"],
+        input_grad, *parameters,
     )  # fmt: skip
     return GruGradients(dx, dh0, *parameters)

@@ -19,12 +19,15 @@ def low_precision_forward(
     *,
     reverse: bool,
     training: bool,
+    options: dict[str, Any] | None,
     without: dict[str, Any],
-) -> tuple[Array, Array, Array, Reserve | None]:
-    """y, h_n, c_n (of an LSTM) and the reserve; ``cell`` is the core's name, with the option after an underscore. The
-    other options of the call, ``without``, are refused."""
+) -> Any:
+    """y, h_n, c_n (of an LSTM, else None) and the reserve; ``cell`` is the core's name, with the option after an
+    underscore. Other options of the call, ``options`` and ``without``, are refused."""
     if precision not in ("bfloat16", "int8"):
         raise ValueError(f"precision: expected None, 'bfloat16' or 'int8', got {precision!r}")
+    if options is not None:
+        raise ValueError("precision: expected None together with options that change the equations or the results")
     given = [name for name, value in without.items() if value is not None and value is not False]
     if given:
         raise ValueError(f"precision: expected None together with {', '.join(given)}")
@@ -46,7 +49,7 @@ def low_precision_backward(
     dc_n: Array | None,
     input_grad: bool,
     accumulate: Accumulate | None,
-) -> tuple[Array | None, Array, Array, Accumulate]:
+) -> Any:
     """dx, dh0, dc0 (of an LSTM) and the gradients of weights and biases."""
     a, o = reserve.arrays, reserve.options
     parameters = parameter_gradients(reserve, accumulate)

@@ -8,32 +8,28 @@ from typing import Any
 from fusedrnn import _core
 from fusedrnn.functional.low_precision import low_precision_backward, low_precision_forward
 from fusedrnn.functional.reserve import (
+    COUNTERS,
+    PLAIN,
     Accumulate,
     Reserve,
-    booleans,
     checked_reserve,
-    integers,
     make_reserve,
     parameter_gradients,
+    read_sequences,
     refuse_recompute,
 )
 from fusedrnn.gradients import Array, LstmGradients
 
 # What changes the equations, and the plain cell.
 _PLAIN: dict[str, Any] = {
+    **PLAIN,
     "weight_peephole": None,
     "weight_hr": None,
     "coupled": False,
     "cell_clip": None,
-    "layer_norm": None,
-    "zoneout_h": 0.0,
     "zoneout_c": 0.0,
-    "recurrent_dropout": 0.0,
-    "dropconnect": 0.0,
     "activations": ("sigmoid", "tanh", "tanh"),
-    "grad_clip": None,
 }
-_COUNTERS: dict[str, Any] = {"seed": 0, "layer": 0, "row_offset": 0, "step_offset": 0}
 
 
 def lstm_forward(
@@ -86,20 +82,12 @@ def lstm_forward(
             have P elements, and weight_hh is [4H, P].
         coupled: f = 1 - i (Greff et al. 2017); weights and biases have 3H rows, of i, g, o; no peephole of f.
         cell_clip: c_t is clipped to [-cell_clip, cell_clip] before o and h see it.
-        layer_norm: ((gain_ih [4H], gain_hh [4H], gain_c [H]), (bias_ih, bias_hh, bias_c)) of layer normalization (Ba et
-            al. 2016) of x_t weight_ih', of h_(t-1) weight_hh', each over all its rows, and of c_t on its way to h_t.
-            Each of the three biases may be None.
-        zoneout_h, zoneout_c: probability with which a unit keeps its previous value (Krueger et al. 2017), from 0 to 1;
-            in inference the mean of both takes its place. h_t comes from c_t before zoneout.
-        recurrent_dropout: probability of zeroing an element of h_(t-1) in the products, the same for all steps of a row
-            (Gal and Ghahramani 2016); the others are divided by 1 - p. Training only.
-        dropconnect: the same of an element of weight_hh, one mask a call (Wan et al. 2013; Merity et al. 2018).
-        activations: of the gates, of g and of the output: sigmoid, tanh, relu, hard_sigmoid (0.2 x + 0.5 between 0 and
-            1), hard_tanh, softsign, softplus or identity.
-        grad_clip: backward clips what comes to h_(t-1) through weight_hh to [-grad_clip, grad_clip] (Graves 2013).
-        seed: from 0 to 2^64 - 1. Random numbers are counted by layer, direction, step, row and unit (Philox, Salmon et
-            al. 2011), so masks depend neither on threads nor on how a batch or sequence is cut: a part of it says which
-            by ``row_offset`` and ``step_offset``.
+        layer_norm: as ``rnn_forward``, and of c_t on its way to h_t: ((gain_ih [4H], gain_hh [4H], gain_c [H]),
+            (bias_ih, bias_hh, bias_c)).
+        zoneout_h, zoneout_c: as ``rnn_forward``, for either state; h_t comes from c_t before zoneout. zoneout_h not
+            together with weight_hr.
+        recurrent_dropout, dropconnect, grad_clip, seed, layer, row_offset, step_offset: as ``rnn_forward``.
+        activations: of the gates, of g and of the output, by the names of ``nonlinearity`` in ``rnn_forward``.
         return_c: all c_t [T, N, H] come last, and ``lstm_backward`` takes their gradient as dc.
         precision: as ``rnn_forward``; not together with options.
 
@@ -126,16 +114,13 @@ def lstm_forward(
         if recompute:
             refuse_recompute(options, _PLAIN)
     if precision is not None:
-        if options is not None:
-            raise ValueError("precision: expected None together with options that change the equations, or return_c")
         return low_precision_forward(
-            "lstm", precision, x, (h0, c0), (weight_ih, weight_hh), (bias_ih, bias_hh), reverse=reverse,
-            training=training,
+            "lstm", precision, x, (h0, c0), (weight_ih, weight_hh), (bias_ih, bias_hh),
+            reverse=reverse, training=training, options=options,
             without={"recompute": recompute, "lengths": lengths, "batch_sizes": batch_sizes, "resets": resets},
         )  # fmt: skip
     if lengths is not None or batch_sizes is not None or resets is not None:
-        lengths, batch_sizes = integers("lengths", lengths), integers("batch_sizes", batch_sizes)
-        resets = booleans("resets", resets)
+        lengths, batch_sizes, resets = read_sequences(lengths, batch_sizes, resets)
     y, h_n, c_n, buffer, c = _core.lstm_forward(
         x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, lengths, batch_sizes, resets, reverse, training, recompute,
         options, return_c,
@@ -159,7 +144,8 @@ def lstm_backward(
     accumulate: Accumulate | None = None,
 ) -> LstmGradients:
     """Gradients of ``lstm_forward``; dc_n [N, H] is the gradient of c_n, dc [T, N, H] of all c_t, the rest as
-    ``rnn_backward``. ``accumulate`` may go on with those of weight_peephole, weight_hr and layer_norm."""
+    ``rnn_backward``. ``accumulate`` may go on with those of weight_peephole, weight_hr and layer_norm; after four alone
+    the others are fresh."""
     r = checked_reserve(reserve, "lstm")
     if "low_precision_cell" in r.options:
         if dc is not None:
@@ -172,13 +158,10 @@ def lstm_backward(
     if options is None and dc is not None:
         if o["recompute"]:
             raise ValueError("dc: expected None, as forward was called with recompute=True")
-        options = {**_PLAIN, **_COUNTERS}
-    gradients = None
-    if options is not None:
-        gradients = dict(zip(("dweight_peephole", "dweight_hr", "dlayer_norm"), parameters[4:], strict=True))
+        options = {**_PLAIN, **COUNTERS}
     dx, dh0, dc0 = _core.lstm_backward(
         dy, dh_n, dc_n, dc, a["x"], a["h0"], a["c0"], a["y"], a["weight_ih"], a["weight_hh"], r.biases[0],
         r.biases[1], r.buffer, o["lengths"], o["batch_sizes"], o["resets"], o["reverse"], o["recompute"], options,
-        input_grad, *parameters[:4], gradients,
+        input_grad, *parameters,
     )  # fmt: skip
     return LstmGradients(dx, dh0, dc0, *parameters)

@@ -13,7 +13,7 @@ import numpy as np
 from fusedrnn.gradients import Array
 
 # Arrays that a backward call adds the parameters' gradients to: dweight_ih, dweight_hh, dbias_ih, dbias_hh, and where
-# there are options those that the cell's Gradients has after them.
+# there are options those that the cell's Gradients has after them; of other cells all that their Gradients have.
 Accumulate = tuple[Any, ...]
 
 
@@ -30,15 +30,17 @@ class Reserve:
     """What backward needs from a forward call.
 
     ``buffer`` holds activated gates: LSTM [T, N, 5H] (i, f, g, o, c), GRU [T, N, 4H] (r, z, n, W_hn h + b_hn) or,
-    reset before, [T, N, 3H]; RNN [T, N, 0]. With recompute LSTM [T, N, H] (c) and GRU [T, N, 0]; with options that
-    change the equations more. Its layout is the same on every instruction set. With ``lengths`` its rows lie as in a
-    packed sequence, longest row first, from the beginning of the buffer.
+    reset before, [T, N, 3H]; RNN and IndRNN [T, N, 0], minGRU [T, N, 2H] (z, n). With recompute LSTM [T, N, H] (c) and
+    GRU [T, N, 0]. Zoneout makes it [T, N, H] for the RNN (the state before zoneout); layer normalization adds both
+    products of all gates, normalized, and the inverse of their deviations, [T, N, 2]. Its layout is the same on every
+    instruction set. With ``lengths`` its rows lie as in a packed sequence, longest row first, from the beginning of the
+    buffer.
     """
 
     cell: str
     buffer: Array
     arrays: dict[str, Any]  # None where a state was
-    biases: tuple[Array | None, Array | None]
+    biases: tuple[Array | None, ...]
     options: dict[str, Any]
     digests: dict[str, bytes] = field(default_factory=dict, repr=False)
 
@@ -52,11 +54,22 @@ class Reserve:
                 raise RuntimeError(f"{name}: changed between {cell}_forward and {cell}_backward")
 
 
+# What follows the plain cell's arguments where options are given: the values that change nothing.
+PLAIN: dict[str, Any] = {
+    "layer_norm": None,
+    "zoneout_h": 0.0,
+    "recurrent_dropout": 0.0,
+    "dropconnect": 0.0,
+    "grad_clip": None,
+}
+COUNTERS: dict[str, Any] = {"seed": 0, "layer": 0, "row_offset": 0, "step_offset": 0}
+
+
 def make_reserve(
     cell: str,
     buffer: Array | None,
     arrays: dict[str, Array | None],
-    biases: tuple[Array | None, Array | None],
+    biases: tuple[Array | None, ...],
     **options: Any,
 ) -> Reserve | None:
     if buffer is None:
@@ -78,23 +91,26 @@ def checked_reserve(reserve: Reserve | None, cell: str) -> Reserve:
 
 def parameter_gradients(reserve: Reserve, accumulate: Accumulate | None, *extra: str) -> Accumulate:
     """The arrays that the gradients go to: those given, or fresh zeros; ``extra`` names parameters after the biases."""
-    weight_ih, weight_hh = reserve.arrays["weight_ih"], reserve.arrays["weight_hh"]
     bias_ih, bias_hh = reserve.biases
     options = reserve.options["options"] or {}
+    parameters = {
+        "weight_ih": reserve.arrays["weight_ih"],
+        "weight_hh": reserve.arrays["weight_hh"],
+        "bias_ih": bias_ih,
+        "bias_hh": bias_hh,
+        **{name: options.get(name) for name in extra},
+    }
+    return gradient_arrays(parameters, accumulate, fewest=4)
+
+
+def gradient_arrays(parameters: dict[str, Any], accumulate: Accumulate | None, fewest: int | None = None) -> Accumulate:
+    """As ``parameter_gradients``, for any parameters, in their order; those beyond ``fewest`` need not be given."""
     if accumulate is None:
-        return (
-            np.zeros_like(weight_ih),
-            np.zeros_like(weight_hh),
-            None if bias_ih is None else np.zeros_like(bias_ih),
-            None if bias_hh is None else np.zeros_like(bias_hh),
-            *(_zeros_like(options.get(name)) for name in extra),
-        )
-    if not isinstance(accumulate, tuple) or len(accumulate) not in (4, 4 + len(extra)):
-        names = ", ".join(["dweight_ih, dweight_hh, dbias_ih, dbias_hh", *("d" + name for name in extra)])
-        raise TypeError(f"accumulate: expected ({names})")
-    accumulate += (None,) * (4 + len(extra) - len(accumulate))
-    parameters = (bias_ih, bias_hh, *(options.get(name) for name in extra))
-    for name, given, parameter in zip(("bias_ih", "bias_hh", *extra), accumulate[2:], parameters, strict=True):
+        return tuple(_zeros_like(parameter) for parameter in parameters.values())
+    if not isinstance(accumulate, tuple) or len(accumulate) not in (fewest, len(parameters)):
+        raise TypeError(f"accumulate: expected ({', '.join('d' + name for name in parameters)})")
+    accumulate += tuple(_zeros_like(parameter) for parameter in list(parameters.values())[len(accumulate) :])
+    for given, (name, parameter) in zip(accumulate, parameters.items(), strict=True):
         if (given is None) != (parameter is None):
             what = name.removesuffix("_ih").removesuffix("_hh")
             expected = f"None, as there was no {what}" if parameter is None else f"an array, as there was a {what}"
@@ -110,7 +126,12 @@ def _zeros_like(parameter: Any) -> Any:
     return np.zeros_like(parameter)
 
 
-def integers(name: str, values: Sequence[int] | Array | None) -> Array | None:
+def read_sequences(lengths: Any, batch_sizes: Any, resets: Any) -> tuple[Array | None, Array | None, Array | None]:
+    """The three as arrays that the compiled module takes."""
+    return _integers("lengths", lengths), _integers("batch_sizes", batch_sizes), _booleans("resets", resets)
+
+
+def _integers(name: str, values: Sequence[int] | Array | None) -> Array | None:
     """Any sequence of integers as an int64 array."""
     if values is None:
         return None
@@ -120,7 +141,7 @@ def integers(name: str, values: Sequence[int] | Array | None) -> Array | None:
     return np.ascontiguousarray(array, np.int64)
 
 
-def booleans(name: str, values: Any) -> Array | None:
+def _booleans(name: str, values: Any) -> Array | None:
     if values is None:
         return None
     array = np.asarray(values)

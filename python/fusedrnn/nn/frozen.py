@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from fusedrnn.gradients import Array
 
 if TYPE_CHECKING:
-    from fusedrnn.nn.recurrent import _Recurrent
+    from fusedrnn.nn.stack import _Recurrent
 
 
 def pair(name: str, state: Any) -> tuple[Any, Any]:
@@ -27,14 +27,15 @@ class Frozen:
     ``eval()``. Several threads may call it at once.
     """
 
-    def __init__(self, layer: _Recurrent, packed: Any) -> None:
-        self._layer, self._packed = layer, packed
+    def __init__(self, layer: _Recurrent, packed: Any, initial: list[list[Array]] | None = None) -> None:
+        self._layer, self._packed, self._initial = layer, packed, initial
 
     def __call__(self, x: Array, state: Any = None) -> tuple[Array, Any]:
         """Run over a sequence.
 
         Args:
-            x, state: as the layer takes them: x [T, N, I] ([N, T, I] with batch_first), h0 or (h0, c0) [L * D, N, H].
+            x, state: as the layer takes them: x [T, N, I] ([N, T, I] with batch_first), h0 or (h0, c0) [L * D, N, H]
+                (layers of different sizes: one [D, N, H] each).
 
         Returns:
             y and h_n, or (h_n, c_n), as the layer returns them.
@@ -51,8 +52,39 @@ class Frozen:
             y, *last = self._packed.sequence(index, x, h0, c0, reverse)
             return (y, *last[:names], None)
 
-        y, last, _ = layer._sequence(x, states, cell, lambda y: y)
+        y, last, _ = layer._sequence(x, states, self._initial, cell, lambda y: y)
         return layer._as_given(y), (last[0] if names == 1 else last)
+
+
+class Chain:
+    """Packed layers, stepped one after the other where the core cannot do it in one call."""
+
+    def __init__(self, layer: _Recurrent, batch: int, cores: list[Any]) -> None:
+        self._layer, self._batch, self._cores = layer, batch, cores
+
+    def step(self, x: Array) -> Array:
+        """h of the last layer, [N, H]; residual from the second layer on."""
+        first, *others = self._cores
+        x = first.step(x)
+        for core in others:
+            y = core.step(x)
+            x = y + x if self._layer.residual else y
+        return x
+
+    def state(self) -> tuple[Any, Any]:
+        """h and c, as the layer returns them; c is None for a cell without."""
+        h, c = zip(*(core.state() for core in self._cores), strict=True)
+        whole = self._layer._whole
+        return whole([a[0] for a in h]), (None if c[0] is None else whole([a[0] for a in c]))
+
+    def set_state(self, h: Any, c: Any) -> None:
+        """Go on from other states; none is changed unless all fit."""
+        states = [
+            self._layer._split(name, value, k, self._batch)
+            for k, (name, value) in enumerate(zip("hc"[: len(self._layer.state_names)], (h, c), strict=False))
+        ]
+        for core, parts in zip(self._cores, zip(*states, strict=True), strict=True):
+            core.set_state(*(*(part[None] for part in parts), None)[:2])
 
 
 class Stream:
@@ -66,10 +98,11 @@ class Stream:
             quicker than ``stream(x)``.
     """
 
-    def __init__(self, packed: Any) -> None:
+    def __init__(self, packed: Any, h0: Any = None, c0: Any = None) -> None:
         self._core = packed
-        self._zero = self._core.state()
+        self._initial = self._core.state() if h0 is None else (h0, c0)
         self.step = self._core.step
+        self.reset()
 
     def __call__(self, x: Array) -> Array:
         """Take one step.
@@ -88,13 +121,14 @@ class Stream:
 
     @property
     def state(self) -> Any:
-        """h [L, N, H], or (h, c) of an LSTM: copies. Assign the same to go on from another state."""
+        """h [L, N, H] (layers of different sizes: one [1, N, H] each), or (h, c) of an LSTM: copies. Assign the same,
+        or what the layer returned, to go on from another state."""
         h, c = self._core.state()
         return h if c is None else (h, c)
 
     @state.setter
     def state(self, value: Any) -> None:
-        if self._zero[1] is None:
+        if self._initial[1] is None:
             self._core.set_state(value, None)
         elif isinstance(value, (tuple, list)) and len(value) == 2:
             self._core.set_state(*value)
@@ -102,5 +136,5 @@ class Stream:
             raise TypeError(f"state: expected (h, c), got {type(value).__name__}")
 
     def reset(self) -> None:
-        """Start again from zeros."""
-        self._core.set_state(*self._zero)
+        """Start again from the layer's learned initial state, or zeros."""
+        self._core.set_state(*self._initial)

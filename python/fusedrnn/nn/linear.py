@@ -1,4 +1,4 @@
-"""Layers without time: Linear, Embedding, Dropout."""
+"""Layers without a state: Linear, Embedding, Dropout, LastStep."""
 
 from __future__ import annotations
 
@@ -154,3 +154,25 @@ class Dropout(Module):
 
     def __repr__(self) -> str:
         return f"Dropout({self.p})"
+
+
+class LastStep(Module):
+    """y [N, features] at the last of T steps, of x [T, N, features], or [N, T, features] with ``batch_first``."""
+
+    def __init__(self, *, batch_first: bool = False) -> None:
+        super().__init__()
+        self.batch_first = batch_first
+
+    def forward(self, x: Array) -> Array:
+        """The last step."""
+        self._push(x.shape)
+        return np.ascontiguousarray(x[:, -1] if self.batch_first else x[-1])
+
+    def backward(self, dy: Array) -> Array:
+        """Zero but for the last step."""
+        dx = np.zeros(self._pop(), dy.dtype)
+        dx[(slice(None), -1) if self.batch_first else -1] = dy
+        return dx
+
+    def __repr__(self) -> str:
+        return f"LastStep({'batch_first=True' * self.batch_first})"

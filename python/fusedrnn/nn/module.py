@@ -178,24 +178,40 @@ class Module:
 
 
 class Sequential(Module):
-    """Modules one after the other, each taking the array that the one before it returns; names "0", "1", ..."""
+    """Modules one after the other, each taking the array that the one before it returns; names "0", "1", ...
+
+    With recurrent layers among them it is called as they are: ``y, states = model(x, states)``, states being a tuple
+    with one of theirs each, or None.
+    """
 
     def __init__(self, *modules: Module) -> None:
         super().__init__()
         for i, module in enumerate(modules):
             setattr(self, str(i), module)
         self.length = len(modules)
+        self.recurrent = tuple(i for i, module in enumerate(modules) if hasattr(module, "state_names"))
 
-    def forward(self, x: Any) -> Any:
-        """Output of the last module."""
+    def forward(self, x: Any, states: tuple[Any, ...] | None = None) -> Any:
+        """Output of the last module; (output, states) with recurrent layers."""
+        count = len(self.recurrent)
+        if states is not None and len(states) != count:
+            raise ValueError(f"states: expected None or {count}, one for each recurrent layer, got {len(states)}")
+        given = iter(states or (None,) * count)
+        last = []
         for i in range(self.length):
-            x = getattr(self, str(i))(x)
-        return x
+            if i in self.recurrent:
+                x, state = getattr(self, str(i))(x, next(given))
+                last.append(state)
+            else:
+                x = getattr(self, str(i))(x)
+        return (x, tuple(last)) if self.recurrent else x
 
     def backward(self, dy: Any) -> Any:
-        """Gradient with respect to the input of the first module."""
+        """Gradient with respect to the input of the first module; the last states are taken to have none."""
         for i in reversed(range(self.length)):
             dy = getattr(self, str(i)).backward(dy)
+            if i in self.recurrent:
+                dy, _ = dy
         return dy
 
 

@@ -45,14 +45,18 @@ class Sequence(NamedTuple):
         lead: the axes of x before the last, (T, N) or (M,).
         sizes: rows of the batch at each step, [T] integers.
         alive: [M, 1] booleans, False past a row's end; None when every line counts.
-        dtype: of x, and so of everything.
+        x: as given; what is allocated is of its dtype and kind.
     """
 
     steps: list[Step]
     lead: tuple[int, ...]
     sizes: Array
     alive: Array | None
-    dtype: Any
+    x: Array
+
+    def zeros(self, *shape: int) -> Array:
+        """Of x's dtype, and dual where x is (`fusedrnn.differentiation.dual`)."""
+        return np.zeros(shape, self.x.dtype, like=self.x)
 
     def flat(self, a: Array) -> Array:
         """[M, ...] of [T, N, ...], zero past the rows' ends whatever stood there."""
@@ -65,7 +69,7 @@ class Sequence(NamedTuple):
 
     def gather(self, values: list[Array]) -> Array:
         """[M, ...]: what each step gave, in walking order, at its lines; zero past the rows' ends."""
-        flat = np.zeros((int(self.sizes.sum()), values[0].shape[-1]), self.dtype)
+        flat = self.zeros(int(self.sizes.sum()), values[0].shape[-1])
         for step, value in zip(self.steps, values, strict=True):
             flat[step.at] = value
         return flat
@@ -74,12 +78,12 @@ class Sequence(NamedTuple):
         """A copy of [N, units] to start from, where None means zeros."""
         shape = (int(self.sizes[0]), units)
         check_shape(name, state, shape)
-        return np.zeros(shape, self.dtype) if state is None else state.copy()
+        return self.zeros(*shape) if state is None else state.copy()
 
     def gradient(self, name: str, d: Array | None, units: int) -> Array:
         """[M, units] of the gradient of y or c, where None means zeros."""
         check_shape(name, d, (*self.lead, units))
-        return np.zeros((int(self.sizes.sum()), units), self.dtype) if d is None else self.flat(d)
+        return self.zeros(int(self.sizes.sum()), units) if d is None else self.flat(d)
 
     def places(self) -> tuple[Array, Array]:
         """Each line's row of the batch, and its index on the axis of time."""
@@ -150,7 +154,7 @@ def find_sequence(x: Array, lengths: Any, batch_sizes: Any, resets: Any, reverse
             rows = np.flatnonzero(lengths > t)
             at = start + rows
         steps.append(Step(at, rows, resets[at] if resets is not None and resets[at].any() else None))
-    sequence = Sequence(steps, x.shape[:-1], sizes, None, x.dtype)
+    sequence = Sequence(steps, x.shape[:-1], sizes, None, x)
     if lengths is None:
         return sequence
     row, time = sequence.places()

@@ -1,0 +1,312 @@
+"""A network from an ONNX model whose nodes are a chain: embedding, RNN, LSTM or GRU, the last step, linear layers.
+
+The chain is followed from the first input on, with a letter for every axis of the tensor at hand: "a" and "b" are the
+input's first two, and the first recurrent node tells which is time; "D" directions, "F" features. What exporters write
+between two layers (transposes, squeezes, reshapes) moves letters. What has no place in the chain is refused by name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import onnx
+from onnx import TensorProto
+
+from fusedrnn import gates, nn
+from fusedrnn.gradients import Array
+from fusedrnn.onnx.graph import Graph, attributes, input_name, refused
+
+_ACTIVATIONS = {"RNN": ["tanh"], "LSTM": ["sigmoid", "tanh", "tanh"], "GRU": ["sigmoid", "tanh"]}
+_MOVES = ("Concat", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
+
+
+def load(model: str | os.PathLike[str] | onnx.ModelProto, *, dtype: Any = None) -> nn.Module:
+    """A network with the weights of an ONNX model, as `fusedrnn.onnx.export` or `torch.onnx.export` writes it.
+
+    Args:
+        model: a file, or the model itself. Its nodes are a chain: perhaps an embedding (Gather), then RNN, LSTM or GRU
+            with layout=0, perhaps the last step (Gather, or the last layer's Y_h), linear layers (MatMul and Add, or
+            Gemm). Initial states are zeros or inputs.
+        dtype: of the weights; None leaves them, but widens float16 to float32.
+
+    Returns:
+        An ``nn.RNN``, ``LSTM`` or ``GRU``, in which consecutive nodes that fit are the layers of one stack; or a
+        ``Sequential`` of such, ``Embedding``, ``LastStep`` and ``Linear``. In evaluation.
+
+    Raises:
+        ValueError: a damaged file; whatever no network of ours has, by its node's name: clip, peepholes,
+            sequence_lens, ... OSError: a file that cannot be read.
+    """
+    if not isinstance(model, onnx.ModelProto):
+        try:
+            model = onnx.load(os.fspath(model))
+        except OSError:
+            raise
+        except Exception as error:  # of protobuf
+            raise ValueError(f"{model}: truncated, or not an ONNX model ({error})") from None
+    chain = _Chain(Graph(model.graph))
+    chain.follow()
+    stacks: list[list[Any]] = []
+    for step in chain.steps:
+        if isinstance(step, _Recurrent) and stacks and step.goes_on(stacks[-1][-1]):
+            stacks[-1].append(step)
+        else:
+            stacks.append([step])
+    modules = [_module(steps, chain.batch_first, dtype) for steps in stacks]
+    return (modules[0] if len(modules) == 1 else nn.Sequential(*modules)).eval()
+
+
+class _Recurrent(NamedTuple):
+    cell: str
+    options: dict[str, Any]  # of our layer
+    tensors: dict[str, Array]  # W, R, B
+
+    def goes_on(self, below: Any) -> bool:
+        """Whether this may be the next layer of the stack that ``below`` belongs to."""
+        if not isinstance(below, _Recurrent):
+            return False
+        return (
+            self[:2] == below[:2]
+            and self.tensors.keys() == below.tensors.keys()
+            and self.tensors["R"].shape == below.tensors["R"].shape
+        )
+
+
+class _Linear(NamedTuple):
+    weight: Array  # [O, I]
+    bias: Array | None
+
+
+class _Embedding(NamedTuple):
+    weight: Array  # [V, E]
+
+
+class _LastStep(NamedTuple):
+    pass
+
+
+def _module(steps: list[Any], batch_first: bool, dtype: Any) -> nn.Module:
+    """The module of a step, or of recurrent steps that are one stack."""
+    first = steps[0]
+    if isinstance(first, _LastStep):
+        return nn.LastStep(batch_first=batch_first)
+    state: gates.State = {}
+    module: nn.Module
+    if isinstance(first, _Recurrent):
+        for layer, step in enumerate(steps):
+            state.update(gates.from_onnx(step.tensors, step.cell, layer=layer, dtype=dtype))
+        directions, _, hidden_size = first.tensors["R"].shape
+        module = getattr(nn, first.cell.upper())(
+            first.tensors["W"].shape[2], hidden_size, len(steps), bias="B" in first.tensors, batch_first=batch_first,
+            bidirectional=directions == 2, dtype=state["weight_ih_l0"].dtype, **first.options,
+        )  # fmt: skip
+    else:
+        arrays = {name: a for name, a in first._asdict().items() if a is not None}
+        state = gates.from_pytorch(arrays, dtype=dtype)  # whose layout a linear layer and an embedding have
+        rows, columns = state["weight"].shape
+        if isinstance(first, _Embedding):
+            module = nn.Embedding(rows, columns, dtype=state["weight"].dtype)
+        else:
+            module = nn.Linear(columns, rows, bias="bias" in state, dtype=state["weight"].dtype)
+    module.load_state_dict(state)
+    return module
+
+
+class _Chain:
+    """The steps of a graph, found by ``follow``.
+
+    The method for a node's operator takes the node and returns the tensor that follows if it is not the first output.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.steps: list[Any] = []
+        self.recurrent: list[onnx.NodeProto] = []
+        self.order = ""  # of the axes that recurrent nodes take: "abF", or "baF" with batch_first
+        self.rows: dict[str, int] = {}  # how many rows of an input with initial states have been taken
+        if not graph.inputs:
+            raise ValueError("model: expected an input, got none")
+        whole = graph.inputs[0].type.tensor_type.elem_type in (TensorProto.INT32, TensorProto.INT64)
+        self.tensor, self.axes = graph.inputs[0].name, "ab" if whole else "abF"
+
+    @property
+    def batch_first(self) -> bool:
+        return self.order == "baF"
+
+    def follow(self) -> None:
+        graph = self.graph
+        while nodes := graph.takers(self.tensor):
+            if len(nodes) > 1 or self.tensor in graph.outputs:
+                raise refused(nodes[-1], "a chain of layers", f"another use of {self.tensor}")
+            (node,) = nodes
+            if node.op_type not in _OPERATORS or node.domain not in ("", "ai.onnx"):
+                raise refused(node, "an operator of a recurrent network", f"{node.domain} {node.op_type}".strip())
+            graph.use(node)
+            self.tensor = str(_OPERATORS[node.op_type](self, node) or node.output[0])
+        if not self.recurrent:
+            raise ValueError("model: expected an RNN, LSTM or GRU that takes its first input, got none")
+        if self.tensor not in graph.outputs or self.axes not in ("abF", self.order[1:]):
+            raise ValueError(f"{self.tensor}: expected an output with the input's order of time and batch, got another")
+        for node in self.recurrent:
+            self._use_below(node.output[1:])
+        for node in graph.left_over():
+            if node.op_type != "Shape":
+                raise refused(node, "a chain of layers", "a branch")
+
+    def _use_below(self, names: Any) -> None:
+        """Last states that are outputs, split or stacked in whatever way: our layers return them anyway."""
+        for node in [node for name in names for node in self.graph.takers(name) if node.op_type in _MOVES]:
+            self.graph.use(node)
+            self._use_below(node.output)
+
+    def _identity(self, node: onnx.NodeProto) -> None:
+        pass
+
+    def _transpose(self, node: onnx.NodeProto) -> None:
+        order = attributes(node).get("perm", range(len(self.axes))[::-1])
+        if len(order) != len(self.axes):
+            raise refused(node, f"an order of {len(self.axes)} axes", list(order))
+        self.axes = "".join(self.axes[k] for k in order)
+
+    def _squeeze(self, node: onnx.NodeProto) -> None:
+        found = self.graph.integers(node, 1, "axes")
+        if found not in ([self.axes.find("D")], [self.axes.find("D") - len(self.axes)]) or self._directions() != 1:
+            raise refused(node, "the axis of one direction", f"axes {found}")
+        self.axes = self.axes.replace("D", "")
+
+    def _reshape(self, node: onnx.NodeProto) -> None:
+        wanted = [int(size) for size in self.graph.constant(node, 1, "shape")]
+        if not self.axes.endswith("DF") or len(wanted) != 3 or wanted[2] not in (-1, self._features()):
+            raise refused(node, "directions side by side", f"shape {wanted}")
+        self.axes = self.axes.replace("D", "")
+
+    def _gather(self, node: onnx.NodeProto) -> None:
+        if node.input[1] == self.tensor and self.axes == "ab" and not attributes(node).get("axis", 0):
+            self.steps.append(_Embedding(self.graph.constant(node, 0, "table of vectors")))
+            self.axes = "abF"
+            return
+        index, axis = self.graph.constant(node, 1, "index"), attributes(node).get("axis", 0)
+        time = self.axes.find(self.order[:1] or "?")
+        if index.ndim or index != -1 or time < 0 or axis not in (time, time - len(self.axes)):
+            raise refused(node, "the last step of the recurrent layer", f"index {index} of axis {axis}")
+        self.steps.append(_LastStep())
+        self.axes = self.axes.replace(self.order[0], "")
+
+    def _matmul(self, node: onnx.NodeProto) -> None:
+        self._linear(node, self.graph.constant(node, 1, "weight").T, None)
+
+    def _add(self, node: onnx.NodeProto) -> None:
+        bias = self.graph.constant(node, int(node.input[0] == self.tensor), "bias")
+        last = self.steps[-1] if self.steps else None
+        if not isinstance(last, _Linear) or last.bias is not None or bias.shape != last.weight.shape[:1]:
+            raise refused(node, "the bias of a linear layer", f"shape {bias.shape}")
+        self.steps[-1] = last._replace(bias=bias)
+
+    def _gemm(self, node: onnx.NodeProto) -> None:
+        options = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0, **attributes(node)}
+        if (options["alpha"], options["beta"], options["transA"]) != (1, 1, 0):
+            raise refused(node, "x W + b", options)
+        weight = self.graph.constant(node, 1, "weight")
+        bias = self.graph.constant(node, 2, "bias") if input_name(node, 2) else None
+        self._linear(node, weight if options["transB"] else weight.T, bias)
+
+    def _linear(self, node: onnx.NodeProto, weight: Array, bias: Array | None) -> None:
+        if node.input[0] != self.tensor or weight.ndim != 2 or "D" in self.axes or self.axes[-1] != "F":
+            raise refused(node, "a linear layer on the last axis", f"a weight of shape {weight.shape}")
+        if bias is not None and bias.shape != weight.shape[:1]:
+            raise refused(node, f"a bias of shape {weight.shape[:1]}", bias.shape)
+        self.steps.append(_Linear(weight, bias))
+
+    def _layer(self, node: onnx.NodeProto) -> str:
+        self.order = self.order or self.axes
+        if node.input[0] != self.tensor or self.axes != self.order or self.axes[2:] != "F":
+            raise refused(node, "x with time, batch and features in the order of the layer below", "another")
+        self.steps.append(_Recurrent(node.op_type.lower(), _options(node), self._tensors(node)))
+        self.recurrent.append(node)
+        for index in range(5, 7):
+            source = self.graph.origin(input_name(node, index), node)
+            if source is not None:
+                taken = self.rows.get(source[0], 0)
+                if source[1] != taken:
+                    raise refused(node, f"an initial state from row {taken} of {source[0]} on", f"row {source[1]}")
+                self.rows[source[0]] = taken + self._directions()
+        y = str(node.output[0])
+        if not self.graph.takers(y) and y not in self.graph.outputs:
+            return self._top_state(node)
+        self.axes = f"{self.order[0]}D{self.order[1]}F"
+        return y
+
+    def _top_state(self, node: onnx.NodeProto) -> str:
+        """The last step of the last layer, read off its Y_h [1, N, H] or off all layers' [L, N, H]."""
+        states = [n.output[1] for n in self.recurrent if len(n.output) > 1]
+        name, rows = (states or [""])[-1], 1
+        for taker in self.graph.takers(name):
+            if taker.op_type == "Concat" and list(taker.input) == states:
+                name, rows = taker.output[0], len(states)
+        takers = [n for n in self.graph.takers(name) if n.op_type != "Concat"]
+        if self._directions() == 1 and len(takers) == 1:
+            (taker,) = takers
+            one = taker.op_type == "Squeeze" and rows == 1 and self.graph.integers(taker, 1, "axes") == [0]
+            if taker.op_type == "Gather" and not attributes(taker).get("axis", 0):
+                index = self.graph.constant(taker, 1, "index")
+                one = not index.ndim and index in (-1, rows - 1)
+            if one:
+                self.steps.append(_LastStep())
+                self.axes = self.order[1:]
+                return str(taker.output[0])
+        raise refused(node, "Y, or Y_h of the last layer's one direction, to go on", "neither")
+
+    def _tensors(self, node: onnx.NodeProto) -> dict[str, Array]:
+        for index, name in ((4, "sequence_lens"), (7, "P")):
+            if input_name(node, index):
+                raise refused(node, f"no {name}", input_name(node, index))
+        tensors = {"W": self.graph.constant(node, 1, "W"), "R": self.graph.constant(node, 2, "R")}
+        if input_name(node, 3):
+            tensors["B"] = self.graph.constant(node, 3, "B")
+        return tensors
+
+    def _directions(self) -> int:
+        return len(self._top().tensors["R"])
+
+    def _features(self) -> int:
+        return self._directions() * int(self._top().tensors["R"].shape[2])
+
+    def _top(self) -> _Recurrent:
+        return next(step for step in reversed(self.steps) if isinstance(step, _Recurrent))
+
+
+_OPERATORS: dict[str, Callable[[_Chain, onnx.NodeProto], str | None]] = {
+    "Add": _Chain._add,
+    "Dropout": _Chain._identity,  # in inference
+    "GRU": _Chain._layer,
+    "Gather": _Chain._gather,
+    "Gemm": _Chain._gemm,
+    "Identity": _Chain._identity,
+    "LSTM": _Chain._layer,
+    "MatMul": _Chain._matmul,
+    "RNN": _Chain._layer,
+    "Reshape": _Chain._reshape,
+    "Squeeze": _Chain._squeeze,
+    "Transpose": _Chain._transpose,
+}
+
+
+def _options(node: onnx.NodeProto) -> dict[str, Any]:
+    """The arguments of our layer, besides sizes, that a node's attributes ask for."""
+    given = attributes(node)
+    # ONNX's clip bounds the sums of all gates; it is not the bound on c that other libraries call so.
+    for name, default in (("clip", None), ("input_forget", 0), ("layout", 0)):
+        if given.get(name, default) != default:
+            raise refused(node, f"no {name}", given[name])
+    direction = given.get("direction", "forward")
+    if direction not in ("forward", "bidirectional"):
+        raise refused(node, "the direction forward or bidirectional", direction)
+    usual = _ACTIVATIONS[node.op_type] * (2 if direction == "bidirectional" else 1)
+    activations = [name.lower() for name in given.get("activations", usual)]
+    if node.op_type == "RNN" and activations in (usual, ["relu"] * len(usual)):
+        return {"nonlinearity": activations[0]}
+    if activations != usual:
+        raise refused(node, f"activations {', '.join(usual)}", ", ".join(activations))
+    return {"reset_after": bool(given.get("linear_before_reset", 0))} if node.op_type == "GRU" else {}
