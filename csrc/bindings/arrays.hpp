@@ -170,5 +170,9 @@ void register_losses(py::module_& m);
 void register_optim(py::module_& m);
 void register_runtime(py::module_& m);
 void register_frozen(py::module_& m);
+void register_low_precision(py::module_& m);
+
+// Integer sums of this length must stay within int32.
+void require_int8_sums(const std::string& precision, int64_t inputs, int64_t hidden);
 
 }  // namespace fusedrnn::bindings

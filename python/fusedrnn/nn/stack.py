@@ -149,14 +149,15 @@ class _Recurrent(Module):
             return None
         return [[getattr(self, name).data for name in names] for names in self._initial_names]
 
-    def stream(self, batch: int = 1) -> Stream:
+    def stream(self, batch: int = 1, *, precision: str | None = None) -> Stream:
         """A copy for real-time use that takes one time step a call, weights packed once: see ``Stream``.
 
         Args:
-            batch: N, the rows of each step.
+            batch: N, the rows of each step. precision: as ``freeze``.
 
         Raises:
-            ValueError: a batch below 1, or a bidirectional layer, whose other half would need the future.
+            ValueError: a batch below 1, a bidirectional layer, whose other half would need the future, or as
+                ``freeze``.
         """
         if self.bidirectional:
             raise ValueError("stream: expected a layer of one direction; a bidirectional one needs the whole sequence")
@@ -165,26 +166,41 @@ class _Recurrent(Module):
         weights = [self._weights(i) for i in range(self.num_layers)]
         core: Any
         if self._equal and not self.residual:
-            core = self._packed(batch, weights)
+            core = self._packed(batch, weights, precision)
         else:
-            core = Chain(self, batch, [self._packed(batch, [one]) for one in weights])
+            core = Chain(self, batch, [self._packed(batch, [one], precision) for one in weights])
         learned = self._initial_values()
         if learned is None:
             return Stream(core)
         rows = self._states(self.state_names, (None,) * len(self.state_names), batch, learned)
         return Stream(core, *(self._whole(part) for part in zip(*rows, strict=True)))
 
-    def freeze(self) -> Frozen:
-        """A copy for inference over whole sequences, weights packed once: see ``Frozen``."""
+    def freeze(self, *, precision: str | None = None) -> Frozen:
+        """A copy for inference over whole sequences, weights packed once: see ``Frozen``.
+
+        Args:
+            precision: of the factors of products, None for the layer's own, "bfloat16" or "int8" for an RNN, LSTM or
+                GRU in float32; all else stays float32, sums and states above all. docs/low-precision.md has the errors.
+
+        Raises:
+            ValueError: options that change the equations; another precision, one for a layer in float64, or int8 for
+                sizes above 131072.
+        """
         learned = self._initial_values()
         initial = None if learned is None else [[a.copy() for a in values] for values in learned]
-        return Frozen(self, self._packed(0, [self._weights(i) for i in range(len(self._names))]), initial)
+        weights = [self._weights(i) for i in range(len(self._names))]
+        return Frozen(self, self._packed(0, weights, precision), initial)
 
-    def _packed(self, batch: int, weights: list[tuple[Any, ...]]) -> Any:
+    def _packed(self, batch: int, weights: list[tuple[Any, ...]], precision: str | None) -> Any:
         """Weights packed for the instruction set in use: for steps of ``batch`` rows, and for sequences."""
         self._refuse_options()
+        has_products = self.dtype == np.float32 and self.cell in ("rnn", "lstm", "gru")
+        allowed = (None, "bfloat16", "int8") if has_products else (None,)
+        if precision not in allowed:
+            names = ", ".join(map(repr, allowed))
+            raise ValueError(f"precision: expected one of {names} for {self.cell} in {self.dtype}, got {precision!r}")
         make = _core.FrozenFloat32 if self.dtype == np.float32 else _core.FrozenFloat64
-        return make(self.cell, self._cell_option(), batch, [list(arrays) for arrays in weights])
+        return make(self.cell, self._cell_option(), precision or "", batch, [list(arrays) for arrays in weights])
 
     def _cell_option(self) -> str:
         return ""
