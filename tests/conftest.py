@@ -48,11 +48,17 @@ SHAPES = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell with its options: a uniform face for functions whose arguments differ."""
+    """One cell with its options: a uniform face for functions whose arguments differ.
+
+    `parameters` has the axes of each: I inputs, H units, and R = gates * H rows.
+    """
 
     kind: str
     gates: int
     options: dict[str, Any] = field(default_factory=dict)
+    parameters: dict[str, str] = field(
+        default_factory=lambda: {"weight_ih": "RI", "weight_hh": "RH", "bias_ih": "R", "bias_hh": "R"}
+    )
 
     @property
     def states(self) -> tuple[str, ...]:
@@ -61,8 +67,8 @@ class Cell:
     def shapes(self, shape: Shape) -> dict[str, tuple[int, ...]]:
         """The shapes of the arguments of forward, in their order."""
         T, N, I, H = shape  # noqa: E741
-        rows = self.gates * H
-        weights = {"weight_ih": (rows, I), "weight_hh": (rows, H), "bias_ih": (rows,), "bias_hh": (rows,)}
+        sizes = {"I": I, "H": H, "R": self.gates * H}
+        weights = {name: tuple(sizes[axis] for axis in axes) for name, axes in self.parameters.items()}
         return {"x": (T, N, I), **dict.fromkeys(self.states, (N, H)), **weights}
 
     def forward(self, module: Any, arguments: dict[str, Any], **keywords: Any) -> tuple[Any, Any]:
@@ -83,10 +89,63 @@ CELLS = {
     "gru_reset_before": Cell("gru", 3, {"reset_after": False}),
 }
 
+# Whose units see no state but their own: tests/test_elementwise_cells.py.
+_INDRNN = {"weight_ih": "RI", "weight_hh": "H", "bias": "R"}
+ELEMENTWISE_CELLS = {
+    "indrnn_relu": Cell("indrnn", 1, {"nonlinearity": "relu"}, _INDRNN),
+    "indrnn_tanh": Cell("indrnn", 1, {"nonlinearity": "tanh"}, _INDRNN),
+    "mingru": Cell("mingru", 2, {}, {"weight_ih": "RI", "bias": "R"}),
+}
+
+
+GATES = {"rnn": 1, "lstm": 4, "gru": 3, "indrnn": 1, "mingru": 2}
+
+
+class Call(NamedTuple):
+    """One call of any cell with any options, and a gradient for everything that comes out of it.
+
+    Gains and biases of layer normalization are arguments like others: gain_0, gain_1, norm_bias_0, ...
+    """
+
+    kind: str
+    arguments: dict[str, Any]
+    options: dict[str, Any]
+    doutputs: tuple[Any, ...]  # of y, h_n and an LSTM's c_n and c
+
+    def forward(self, module: Any) -> tuple[list[Any], Any]:
+        """[y, h_n] or an LSTM's [y, h_n, c_n, c], and the reserve."""
+        keywords = dict(self.options)
+        plain = {name: a for name, a in self.arguments.items() if not name.startswith(("gain", "norm"))}
+        norms = [name for name in self.arguments if name.startswith("gain")]
+        if norms:
+            biases = [self.arguments.get(name.replace("gain", "norm_bias")) for name in norms]
+            keywords["layer_norm"] = tuple(self.arguments[name] for name in norms), tuple(biases)
+        if self.kind == "lstm":
+            y, h_n, c_n, reserve, c = module.lstm_forward(**plain, **keywords, return_c=True)
+            return [y, h_n, c_n, c], reserve
+        *outputs, reserve = getattr(module, f"{self.kind}_forward")(**plain, **keywords)
+        return outputs, reserve
+
+    def backward(self, module: Any, reserve: Any) -> dict[str, Any]:
+        """The gradient of every argument, by its name."""
+        keywords = {"dc": self.doutputs[3]} if self.kind == "lstm" else {}
+        gradients = getattr(module, f"{self.kind}_backward")(*self.doutputs[:3], reserve, **keywords)._asdict()
+        dgains, dbiases = gradients.pop("dlayer_norm", None) or ((), ())
+        gradients.update({f"dgain_{k}": dgain for k, dgain in enumerate(dgains)})
+        gradients.update({f"dnorm_bias_{k}": dbias for k, dbias in enumerate(dbiases)})
+        return {name[1:]: d for name, d in gradients.items() if d is not None}
+
+    def run(self, module: Any) -> tuple[list[Any], dict[str, Any]]:
+        """Outputs and gradients."""
+        outputs, reserve = self.forward(module)
+        return outputs, self.backward(module, reserve)
+
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "cell" in metafunc.fixturenames:
         metafunc.parametrize("cell", CELLS.values(), ids=CELLS.keys())
+    if "elementwise_cell" in metafunc.fixturenames:
+        metafunc.parametrize("elementwise_cell", ELEMENTWISE_CELLS.values(), ids=ELEMENTWISE_CELLS.keys())
     if "shape" in metafunc.fixturenames:
         metafunc.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
     if "dtype" in metafunc.fixturenames:
@@ -143,7 +202,7 @@ def reference() -> ModuleType:
 @pytest.fixture
 def make_cell() -> Callable[[str], Cell]:
     """A cell by name, for tests that need one and not all."""
-    return CELLS.__getitem__
+    return {**CELLS, **ELEMENTWISE_CELLS}.__getitem__
 
 
 @pytest.fixture
@@ -265,6 +324,54 @@ def make_case() -> Callable[..., Case]:
         if "no_doutputs" in data:
             doutputs.update(dict.fromkeys(name for name in doutputs if name != "dy"))
         return Case(kind, arguments, keywords, doutputs)
+
+    return make
+
+
+@pytest.fixture
+def make_call() -> Callable[..., Call]:
+    """make_call(kind, shape, problem=0, peephole=False, projection=None, norm=False, **options) -> Call, in float64.
+
+    Weights are large enough for gates to differ. `projection` is P; with `norm` the last bias of layer normalization
+    is absent. `problem` seeds the numbers. Options are those of the cell, data options included.
+    """
+
+    def make(
+        kind: str,
+        shape: tuple[int, int, int, int],
+        problem: int = 0,
+        peephole: bool = False,
+        projection: int | None = None,
+        norm: bool = False,
+        **options: Any,
+    ) -> Call:
+        T, N, I, H = shape  # noqa: E741
+        P = projection or H
+        rows = (GATES[kind] - bool(options.get("coupled"))) * H
+        sizes = options.get("batch_sizes")
+        lead = (T, N) if sizes is None else (sum(sizes),)
+        shapes = {"x": (*lead, I), "h0": (N, P), "c0": (N, H), "weight_ih": (rows, I)}
+        if kind == "indrnn":
+            shapes.update({"weight_hh": (H,), "bias": (H,)})
+        elif kind == "mingru":
+            shapes.update({"bias": (rows,)})
+        else:
+            shapes.update({"weight_hh": (rows, P), "bias_ih": (rows,), "bias_hh": (rows,)})
+        if kind != "lstm":
+            del shapes["c0"]
+        if peephole:
+            shapes["weight_peephole"] = (3, H)
+        if projection:
+            shapes["weight_hr"] = (P, H)
+        if norm:
+            widths = [rows, rows, H] if kind == "lstm" else [rows, rows]
+            shapes.update({f"gain_{k}": (width,) for k, width in enumerate(widths)})
+            shapes.update({f"norm_bias_{k}": (width,) for k, width in enumerate(widths[:-1])})
+        outputs = [(*lead, P), (N, P), (N, H), (*lead, H)][: 4 if kind == "lstm" else 2]
+        rng = np.random.default_rng(problem)
+        scale = {"weight_ih": 0.7, "weight_hh": 0.7, "bias_ih": 0.3, "bias_hh": 0.3}
+        arguments = {name: rng.standard_normal(shape) * scale.get(name, 1) for name, shape in shapes.items()}
+        return Call(kind, arguments, options, tuple(rng.standard_normal(shape) for shape in outputs))
 
     return make
 

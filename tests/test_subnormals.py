@@ -19,9 +19,9 @@ def test_a_faded_gradient_is_zero(threads):
     for count in (1, 3):
         threads(count)
         y, _, _, reserve = functional.lstm_forward(x, None, None, *weights)
-        gradients = [g for g in functional.lstm_backward(None, y[-1].copy(), None, reserve) if g is not None]
+        gradients = [d for d in functional.lstm_backward(None, y[-1].copy(), None, reserve) if d is not None]
         found.append(gradients)
-        assert not gradients[0][0].any()  # dx at the first step
+        assert not gradients[0][0].any()  # dx
         for gradient in gradients:
             magnitude = np.abs(gradient)
             assert not ((magnitude > 0) & (magnitude < TINY)).any()

@@ -2,25 +2,73 @@
 #include <vector>
 
 #include "../core/frozen.hpp"
-#include "arrays.hpp"
+#include "../core/low_precision.hpp"
+#include "elementwise.hpp"
+#include "options.hpp"
 
 namespace fusedrnn::bindings {
 namespace {
+
+// A layer whose products are in low precision; float32 alone has them.
+template <class T>
+std::unique_ptr<Frozen<T>> frozen_in(const std::string& precision, const std::string& cell, const std::string& option,
+                                     int64_t batch, int64_t I, int64_t H, const T* weight_ih, const T* weight_hh,
+                                     const T* bias_ih, const T* bias_hh) {
+  if constexpr (std::is_same_v<T, float>) {
+    require_int8_sums(precision, I, H);
+    using Cell = LowPrecisionCell;
+    return frozen_low_precision(precision == "int8" ? Precision::int8 : Precision::bfloat16,
+                                cell == "rnn"    ? (option == "relu" ? Cell::rnn_relu : Cell::rnn_tanh)
+                                : cell == "lstm" ? Cell::lstm
+                                                 : (option == "reset_before" ? Cell::gru_reset_before : Cell::gru),
+                                batch, I, H, weight_ih, weight_hh, bias_ih, bias_hh);
+  }
+  throw py::value_error("precision: expected float64 of a layer in float64, got " + precision);
+}
+
+// parts: (weight_ih, weight_hh, bias) of an IndRNN, whose activation is the option; (weight_ih, bias) of a minGRU.
+template <class T>
+std::unique_ptr<Frozen<T>> frozen_elementwise(const std::string& cell, const std::string& option, int64_t batch,
+                                              const py::sequence& parts) {
+  const bool indrnn = cell == "indrnn";
+  if (parts.size() != (indrnn ? 3 : 2))
+    throw py::value_error(indrnn ? "layers: expected (weight_ih, weight_hh, bias) of each"
+                                 : "layers: expected (weight_ih, bias) of each");
+  const int64_t gates = indrnn ? 1 : 2;
+  const py::object weight_ih = parts[0], bias = parts[parts.size() - 1];
+  ElementwiseForward<T> p{};
+  p.shape.hidden = elementwise_units<T>(weight_ih, gates, "the layer");
+  p.shape.inputs = as_array(weight_ih, "weight_ih").shape(1);
+  const int64_t I = p.shape.inputs, H = p.shape.hidden;
+  require_addressable({batch, H, gates, 8});
+  p.weight_ih = input<T>(weight_ih, "weight_ih", "the layer", {gates * H, I});
+  p.bias = optional_input<T>(bias, "bias", "the layer", {gates * H});
+  if (!indrnn) return frozen_mingru(batch, p);
+  p.weight_hh = input<T>(parts[1], "weight_hh", "the layer", {H});
+  p.activation = activation(py::str(option), "option");
+  return frozen_indrnn(batch, p);
+}
 
 // The layers and directions of a stack, with their weights packed once: any of them over a sequence, or all one time
 // step a call. Steps are not for two threads at once; the lock of the interpreter is held, for they take microseconds.
 template <class T>
 class FrozenStack {
  public:
-  // layers: a list of (weight_ih, weight_hh, bias_ih, bias_hh); option: of the cell, "relu" or "reset_before".
-  // batch: of steps, 0 for sequences alone.
-  FrozenStack(const std::string& cell, const std::string& option, int64_t batch, const py::list& layers) {
+  // layers: a list of (weight_ih, weight_hh, bias_ih, bias_hh), or as frozen_elementwise has it; option: of the cell,
+  // "relu" or "reset_before". precision: of the products, "bfloat16" or "int8", or "" for that of the layer. batch: of
+  // steps, 0 for sequences alone.
+  FrozenStack(const std::string& cell, const std::string& option, const std::string& precision, int64_t batch,
+              const py::list& layers) {
     const int64_t gates = cell == "rnn" ? 1 : cell == "gru" ? 3 : 4;
     if (batch < 0) throw py::value_error("batch: expected at least 0, got " + std::to_string(batch));
     if (layers.empty()) throw py::value_error("layers: expected at least one");
     const FlushSubnormals flush;  // as in a call, for the biases are added here
     for (const py::handle& item : layers) {
       const auto parts = item.cast<py::sequence>();
+      if (cell == "indrnn" || cell == "mingru") {
+        layers_.push_back(frozen_elementwise<T>(cell, option, batch, parts));
+        continue;
+      }
       if (parts.size() != 4) throw py::value_error("layers: expected (weight_ih, weight_hh, bias_ih, bias_hh) of each");
       const py::object weights[] = {parts[0], parts[1], parts[2], parts[3]};
       const int64_t H = hidden_size<T>(weights[0], weights[1], gates);
@@ -30,7 +78,9 @@ class FrozenStack {
       const T* const weight_hh = input<T>(weights[1], "weight_hh", "the layer", {gates * H, H});
       const T* const bias_ih = optional_input<T>(weights[2], "bias_ih", "the layer", {gates * H});
       const T* const bias_hh = optional_input<T>(weights[3], "bias_hh", "the layer", {gates * H});
-      if (cell == "rnn")
+      if (!precision.empty())
+        layers_.push_back(frozen_in<T>(precision, cell, option, batch, I, H, weight_ih, weight_hh, bias_ih, bias_hh));
+      else if (cell == "rnn")
         layers_.push_back(frozen_rnn(batch, I, H, option == "relu", weight_ih, weight_hh, bias_ih, bias_hh));
       else if (cell == "gru")
         layers_.push_back(frozen_gru(batch, I, H, option != "reset_before", weight_ih, weight_hh, bias_ih, bias_hh));
@@ -116,8 +166,8 @@ template <class T>
 void register_frozen_of(py::module_& m, const char* name) {
   using namespace py::literals;
   py::class_<FrozenStack<T>>(m, name)
-      .def(py::init<const std::string&, const std::string&, int64_t, const py::list&>(), "cell"_a, "option"_a,
-           "batch"_a, "layers"_a)
+      .def(py::init<const std::string&, const std::string&, const std::string&, int64_t, const py::list&>(), "cell"_a,
+           "option"_a, "precision"_a, "batch"_a, "layers"_a)
       .def("sequence", &FrozenStack<T>::sequence, "index"_a, "x"_a, "h0"_a, "c0"_a, "reverse"_a)
       .def("step", &FrozenStack<T>::step, "x"_a)
       .def("state", &FrozenStack<T>::state)

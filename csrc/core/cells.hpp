@@ -101,6 +101,34 @@ struct GruBackward {
   T *dweight_ih, *dweight_hh, *dbias_ih, *dbias_hh;
 };
 
+// Cells whose units see no state but their own, so that all products are with the input (core/elementwise.hpp).
+template <class T>
+struct ElementwiseForward {
+  Shape shape;
+  bool reverse;
+  const T *x, *h0;
+  const T* weight_ih;     // [GH, I]: IndRNN G = 1; minGRU gates z, n
+  const T* weight_hh;     // [H] of the IndRNN
+  const T* bias;          // [GH] or null
+  Activation activation;  // of the IndRNN
+  T *y, *h_n;
+  T* reserve;  // minGRU [T, N, 2H]: activated z, then n; IndRNN nothing, y suffices; null: inference
+};
+
+template <class T>
+struct ElementwiseBackward {
+  Shape shape;
+  bool reverse;
+  const T *dy, *dh_n;
+  const T *x, *h0, *y;
+  const T *weight_ih, *weight_hh;
+  Activation activation;
+  const T* reserve;
+  T* dx;
+  T* dh0;
+  T *dweight_ih, *dweight_hh, *dbias;
+};
+
 // What changes a cell's equations; python/fusedrnn/reference has them. Zeros and nulls are the plain cell.
 template <class T>
 struct Options {
@@ -143,6 +171,14 @@ template <class T>
 void gru_forward(const GruForward<T>&);
 template <class T>
 void gru_backward(const GruBackward<T>&);
+template <class T>
+void indrnn_forward(const ElementwiseForward<T>&);
+template <class T>
+void indrnn_backward(const ElementwiseBackward<T>&);
+template <class T>
+void mingru_forward(const ElementwiseForward<T>&);
+template <class T>
+void mingru_backward(const ElementwiseBackward<T>&);
 
 // The same cells with options. What forward keeps is longer: *_reserve elements for each row and step.
 template <class T>

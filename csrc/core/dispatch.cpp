@@ -6,15 +6,19 @@
 
 namespace fusedrnn {
 
-#define FUSEDRNN_DECLARE(name)                   \
-  namespace name {                               \
-  extern const KernelTable<float> table_float;   \
-  extern const KernelTable<double> table_double; \
+#define FUSEDRNN_DECLARE(name)                        \
+  namespace name {                                    \
+  extern const KernelTable<float> table_float;        \
+  extern const KernelTable<double> table_double;      \
+  extern const LowPrecisionTable table_low_precision; \
   }
 FUSEDRNN_DECLARE(baseline)
 #if defined(__x86_64__)
 FUSEDRNN_DECLARE(avx2)
 FUSEDRNN_DECLARE(avx512)
+namespace avx512_bf16_vnni {  // all else is avx512's
+extern const LowPrecisionTable table_low_precision;
+}
 #endif
 
 namespace {
@@ -24,24 +28,29 @@ struct Isa {
   bool (*supported)();
   const KernelTable<float>* table_float;
   const KernelTable<double>* table_double;
+  const LowPrecisionTable* table_low_precision;
 };
 
+#if defined(__x86_64__)
+bool supports_avx512() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+#endif
+
 const Isa isas[] = {
-    {"baseline", [] { return true; }, &baseline::table_float, &baseline::table_double},
+    {"baseline", [] { return true; }, &baseline::table_float, &baseline::table_double, &baseline::table_low_precision},
 #if defined(__x86_64__)
     {"avx2",
      [] {
        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
               __builtin_cpu_supports("bmi2");
      },
-     &avx2::table_float, &avx2::table_double},
-    {"avx512",
-     [] {
-       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-              __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-              __builtin_cpu_supports("avx512vl");
-     },
-     &avx512::table_float, &avx512::table_double},
+     &avx2::table_float, &avx2::table_double, &avx2::table_low_precision},
+    {"avx512", supports_avx512, &avx512::table_float, &avx512::table_double, &avx512::table_low_precision},
+    {"avx512_bf16_vnni",
+     [] { return supports_avx512() && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni"); },
+     &avx512::table_float, &avx512::table_double, &avx512_bf16_vnni::table_low_precision},
 #endif
 };
 
@@ -99,5 +108,7 @@ template <>
 const KernelTable<double>& kernels<double>() {
   return *current().load()->table_double;
 }
+
+const LowPrecisionTable& low_precision_kernels() { return *current().load()->table_low_precision; }
 
 }  // namespace fusedrnn

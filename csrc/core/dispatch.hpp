@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "../kernels/low_precision_table.hpp"
 #include "../kernels/table.hpp"
 
 namespace fusedrnn {
@@ -17,5 +18,6 @@ void set_isa(const std::string& name);
 
 template <class T>
 const KernelTable<T>& kernels();
+const LowPrecisionTable& low_precision_kernels();
 
 }  // namespace fusedrnn

@@ -139,18 +139,9 @@ class OptionCall {
     f(static_cast<const T*>(gathered), rows, from);
   }
 
-  // out[u] += the sum over rows of a b: threads share the columns.
-  void column_sums(int64_t rows, int64_t units, Rows<const T> a, Rows<const T> b, T* out) const {
-    constexpr int64_t piece = 64;
-    if (!out) return;
-    parallel_for((units + piece - 1) / piece, 4.0 * double(rows * units), [&](int64_t i) {
-      const int64_t u = i * piece;
-      k.column_sums({rows,
-                     std::min(piece, units - u),
-                     {a.data + u, a.stride},
-                     {b.data ? b.data + u : nullptr, b.stride},
-                     out + u});
-    });
+  void column_sums(int64_t rows, int64_t units, Rows<const T> a, Rows<const T> b, T* products,
+                   T* sums = nullptr) const {
+    fusedrnn::column_sums(k, rows, units, a, b, products, sums);
   }
 
  protected:

@@ -17,8 +17,6 @@ template <class V>
 FUSEDRNN_NOINLINE V activate_rare(Activation a, V z) {
   const V one = splat<V>(1);
   switch (a) {
-    case Activation::relu:
-      return relu(z);
     case Activation::hard_sigmoid:
       return clamp(fma(splat<V>(Scalar<V>(0.2)), z, splat<V>(Scalar<V>(0.5))), 0, 1);
     case Activation::hard_tanh:
@@ -34,16 +32,17 @@ FUSEDRNN_NOINLINE V activate_rare(Activation a, V z) {
 
 template <class V>
 FUSEDRNN_INLINE V activate(Activation a, V z) {
-  return a == Activation::sigmoid ? sigmoid(z) : a == Activation::tanh ? tanh(z) : activate_rare(a, z);
+  return a == Activation::sigmoid ? sigmoid(z)
+         : a == Activation::tanh  ? tanh(z)
+         : a == Activation::relu  ? relu(z)
+                                  : activate_rare(a, z);
 }
 
-// y 0 and not 0 where there is no slope: a NaN stays one.
+// y * 0 and not 0 where there is no slope: a NaN stays one.
 template <class V>
 FUSEDRNN_NOINLINE V slope_rare(Activation a, V y) {
   const V one = splat<V>(1);
   switch (a) {
-    case Activation::relu:
-      return y > V{} ? one : y * V{};
     case Activation::hard_sigmoid:
       return y > V{} ? (y < one ? splat<V>(Scalar<V>(0.2)) : y * V{}) : y * V{};
     case Activation::hard_tanh:
@@ -63,7 +62,10 @@ FUSEDRNN_NOINLINE V slope_rare(Activation a, V y) {
 template <class V>
 FUSEDRNN_INLINE V slope(Activation a, V y) {
   const V one = splat<V>(1);
-  return a == Activation::sigmoid ? y * (one - y) : a == Activation::tanh ? one - y * y : slope_rare(a, y);
+  return a == Activation::sigmoid ? y * (one - y)
+         : a == Activation::tanh  ? one - y * y
+         : a == Activation::relu  ? (y > V{} ? one : y * V{})
+                                  : slope_rare(a, y);
 }
 
 }  // namespace

@@ -60,9 +60,9 @@ void lstm_pointwise(const LstmPointwise<T>& s) {
       }
     });
     if (!s.gain_c) continue;
-    normalize_row(H, s.row, s.row);
+    const Moments<T> moments = row_moments(H, s.row);
     for_vectors<T>(H, [&](int64_t u, int n) {
-      const V c = scaled(s.gain_c, s.norm_bias_c, u, n, load<V>(s.row + u, n));
+      const V c = scaled(s.gain_c, s.norm_bias_c, u, n, normalized_by(moments, load<V>(s.row + u, n)));
       store(m + u, load<V>(m + u, n) * activate(s.output, c), n);
     });
   }
@@ -83,16 +83,18 @@ void lstm_pointwise_backward(const LstmPointwiseBackward<T>& s) {
     };
     if (s.gain_c) {  // gradients: of c~ through the normalisation
       for_vectors<T>(H, [&](int64_t u, int n) { store(normalized + u, clipped(candidate(u, n), s.cell_clip), n); });
-      const T deviation = normalize_row(H, normalized, normalized);
+      const Moments<T> moments = row_moments(H, normalized);
       for_vectors<T>(H, [&](int64_t u, int n) {
-        const V x = load<V>(normalized + u, n), y = activate(s.output, scaled(s.gain_c, s.norm_bias_c, u, n, x));
+        const V x = normalized_by(moments, load<V>(normalized + u, n));
+        const V y = activate(s.output, scaled(s.gain_c, s.norm_bias_c, u, n, x));
         const V d = load<V>(dm + u, n) * gate(3, u, n) * slope(s.output, y);
+        store(normalized + u, x, n);
         store(outputs + u, y, n);
         store(gradients + u, d, n);
         store(s.normalized_c.at(r) + u, x, n);
         store(s.dnormalized_c.at(r) + u, d, n);
       });
-      normalize_row_backward(H, gradients, normalized, deviation, s.gain_c, gradients);
+      normalize_row_backward(H, gradients, normalized, moments.deviation, s.gain_c, gradients);
     }
     T* const dgates = s.dgates.at(r);
     for_vectors<T>(H, [&](int64_t u, int n) {

@@ -29,21 +29,40 @@ FUSEDRNN_INLINE T inverse_deviation(T sum_of_squares, int64_t n) {
   return T(1) / (sizeof(T) == 4 ? T(__builtin_sqrtf(float(variance))) : T(__builtin_sqrt(double(variance))));
 }
 
-// to = (from - mean) / deviation, which is returned inverted; to may be from.
-template <class T>
-FUSEDRNN_INLINE T normalize_row(int64_t units, const T* from, T* to) {
+// The sum of f(offset, valid lanes) over a row's vectors. Four chains hide the latency of adding; f is zero in the
+// lanes that are not valid.
+template <class T, class F>
+FUSEDRNN_INLINE T sum_row(int64_t units, F f) {
   using V = Full<T>;
-  V sum{}, squares{};
-  for_vectors<T>(units, [&](int64_t u, int n) { sum = sum + load<V>(from + u, n); });
-  const V mean = splat<V>(sum_lanes(sum) / T(units));
-  for_vectors<T>(units, [&](int64_t u, int n) {
-    const V d = first_lanes(load<V>(from + u, n) - mean, n);
-    squares = fma(d, d, squares);
+  constexpr int64_t W = full_lanes<T>;
+  V sums[4] = {};
+  int64_t u = 0;
+  for (; u + 4 * W <= units; u += 4 * W)
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) sums[i] = sums[i] + f(u + i * W, int(W));
+  for (; u < units; u += W) sums[0] = sums[0] + f(u, int(min(W, units - u)));
+  return sum_lanes((sums[0] + sums[1]) + (sums[2] + sums[3]));
+}
+
+template <class T>
+struct Moments {
+  T mean, deviation;  // the deviation inverted
+};
+
+template <class T>
+FUSEDRNN_INLINE Moments<T> row_moments(int64_t units, const T* row) {
+  using V = Full<T>;
+  const T mean = sum_row<T>(units, [&](int64_t u, int n) { return load<V>(row + u, n); }) / T(units);
+  const T squares = sum_row<T>(units, [&](int64_t u, int n) {
+    const V d = first_lanes(load<V>(row + u, n) - splat<V>(mean), n);
+    return d * d;
   });
-  const T deviation = inverse_deviation(sum_lanes(squares), units);
-  for_vectors<T>(units,
-                 [&](int64_t u, int n) { store(to + u, (load<V>(from + u, n) - mean) * splat<V>(deviation), n); });
-  return deviation;
+  return {mean, inverse_deviation(squares, units)};
+}
+
+template <class V>
+FUSEDRNN_INLINE V normalized_by(const Moments<Scalar<V>>& m, V v) {
+  return (v - splat<V>(m.mean)) * splat<V>(m.deviation);
 }
 
 template <class V, class T>
@@ -56,13 +75,15 @@ template <class T>
 void normalize(const Normalize<T>& s) {
   using V = Full<T>;
   for (int64_t r = 0; r < s.rows; ++r) {
-    T* const normalized = s.normalized.at(r);
-    const T deviation = normalize_row(s.units, s.in.at(r), normalized);
-    if (s.deviation.data) *s.deviation.at(r) = deviation;
-    T* const out = s.out.at(r);
+    const T* const in = s.in.at(r);
+    T *const normalized = s.normalized.at(r), *const out = s.out.at(r);
+    const Moments<T> moments = row_moments(s.units, in);
+    if (s.deviation.data) *s.deviation.at(r) = moments.deviation;
     for_vectors<T>(s.units, [&](int64_t u, int n) {
-      const V v = scaled(s.gain, s.bias, u, n, load<V>(normalized + u, n));
-      store(out + u, s.add ? load<V>(out + u, n) + v : v, n);
+      const V v = normalized_by(moments, load<V>(in + u, n));
+      store(normalized + u, v, n);  // may be in or out
+      const V y = scaled(s.gain, s.bias, u, n, v);
+      store(out + u, s.add ? load<V>(out + u, n) + y : y, n);
     });
   }
 }
@@ -72,15 +93,13 @@ template <class T>
 FUSEDRNN_INLINE void normalize_row_backward(int64_t units, const T* dout, const T* normalized, T deviation,
                                             const T* gain, T* din) {
   using V = Full<T>;
-  V sum{}, products{};
+  const auto scaled_gradient = [&](int64_t u, int n) { return load<V>(gain + u, n) * load<V>(dout + u, n); };
+  const V mean = splat<V>(sum_row<T>(units, scaled_gradient) / T(units));
+  const V product =
+      splat<V>(sum_row<T>(units, [&](int64_t u, int n) { return scaled_gradient(u, n) * load<V>(normalized + u, n); }) /
+               T(units));
   for_vectors<T>(units, [&](int64_t u, int n) {
-    const V g = load<V>(gain + u, n) * load<V>(dout + u, n);
-    sum = sum + g;
-    products = fma(g, load<V>(normalized + u, n), products);
-  });
-  const V mean = splat<V>(sum_lanes(sum) / T(units)), product = splat<V>(sum_lanes(products) / T(units));
-  for_vectors<T>(units, [&](int64_t u, int n) {
-    const V g = load<V>(gain + u, n) * load<V>(dout + u, n);
+    const V g = scaled_gradient(u, n);
     store(din + u, (g - mean - load<V>(normalized + u, n) * product) * splat<V>(deviation), n);
   });
 }
@@ -91,17 +110,24 @@ void normalize_backward(const NormalizeBackward<T>& s) {
     normalize_row_backward(s.units, s.dout.at(r), s.normalized.at(r), *s.deviation.at(r), s.gain, s.din.at(r));
 }
 
+// Some rows at a time, so that the sums are read and written less often; each column's terms by ascending row.
 template <class T>
 void column_sums(const ColumnSums<T>& s) {
   using V = Full<T>;
-  for_vectors<T>(s.units, [&](int64_t u, int n) {
-    V sum = load<V>(s.out + u, n);
-    for (int64_t r = 0; r < s.rows; ++r) {
-      const V a = load<V>(s.a.at(r) + u, n);
-      sum = s.b.data ? fma(a, load<V>(s.b.at(r) + u, n), sum) : sum + a;
-    }
-    store(s.out + u, sum, n);
-  });
+  constexpr int64_t group = 8;
+  for (int64_t first = 0; first < s.rows; first += group) {
+    const int64_t last = min(s.rows, first + group);
+    for_vectors<T>(s.units, [&](int64_t u, int n) {
+      V products = s.products ? load<V>(s.products + u, n) : V{}, sums = s.sums ? load<V>(s.sums + u, n) : V{};
+      for (int64_t r = first; r < last; ++r) {
+        const V a = load<V>(s.a.at(r) + u, n);
+        if (s.products) products = fma(a, load<V>(s.b.at(r) + u, n), products);
+        sums = sums + a;
+      }
+      if (s.products) store(s.products + u, products, n);
+      if (s.sums) store(s.sums + u, sums, n);
+    });
+  }
 }
 
 template <class T>

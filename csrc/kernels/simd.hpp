@@ -54,6 +54,10 @@ template <>
 struct IntegerOf<double> {
   using type = int64_t;
 };
+template <>
+struct IntegerOf<uint32_t> {
+  using type = int32_t;
+};
 
 // Scalar type, lanes, and the integer vector of the same shape.
 template <class V>

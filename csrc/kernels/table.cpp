@@ -5,9 +5,11 @@
 #include "gemm.hpp"
 #include "gru.hpp"
 #include "gru_options.hpp"
+#include "indrnn.hpp"
 #include "losses.hpp"
 #include "lstm.hpp"
 #include "lstm_options.hpp"
+#include "mingru.hpp"
 #include "optim.hpp"
 #include "options.hpp"
 #include "random.hpp"
@@ -47,6 +49,10 @@ const KernelTable<Real> FUSEDRNN_JOIN(table_, FUSEDRNN_REAL) = {
     gru_backward<Real>,
     gru_before_backward<Real>,
     gru_reset_backward<Real>,
+    elementwise_forward<IndRnn, Real>,
+    elementwise_backward<IndRnn, Real>,
+    elementwise_forward<MinGru, Real>,
+    elementwise_backward<MinGru, Real>,
     pack_inputs<Real>,
     weight_gradient<Real>,
     transpose<Real>,

@@ -7,6 +7,8 @@
 
 #include <cstdint>
 
+#include "passes.hpp"
+
 namespace fusedrnn {
 
 // One factor of a product: rows [n, depth] times packed weights.
@@ -182,178 +184,6 @@ struct GruResetBackwardStep {
   int64_t reset_h_stride;
 };
 
-// The passes over rows that options need, beside products (kernels/options.hpp).
-
-enum class Activation { sigmoid, tanh, relu, hard_sigmoid, hard_tanh, softsign, softplus, identity };
-
-// An array [rows, units] with its stride from row to row, which may be zero: the same row for all. Or null: absent.
-template <class T>
-struct Rows {
-  T* data = nullptr;
-  int64_t stride = 0;
-  T* at(int64_t row) const { return data ? data + row * stride : nullptr; }
-  Rows<const T> read() const { return {data, stride}; }
-};
-
-// out[u] = dropped where the u-th random word is below the threshold, else kept; kernels/random.hpp.
-template <class T>
-struct RandomMask {
-  int64_t units;
-  uint64_t seed;
-  uint32_t row, step, stream;
-  uint64_t threshold;  // up to 2^32
-  T dropped, kept;
-  T* out;
-};
-
-// Layer normalisation (Ba et al. 2016) of rows: out = (out +) gain (in - mean) / sqrt(variance + 1e-5) + bias.
-template <class T>
-struct Normalize {
-  int64_t rows, units;
-  Rows<const T> in;
-  const T *gain, *bias;  // [units]; bias may be null
-  Rows<T> normalized;    // before gain and bias
-  Rows<T> deviation;     // [rows, 1]: 1 / sqrt(variance + 1e-5), or absent
-  Rows<T> out;
-  bool add;
-};
-
-template <class T>
-struct NormalizeBackward {
-  int64_t rows, units;
-  Rows<const T> dout, normalized, deviation;
-  const T* gain;
-  Rows<T> din;  // may be dout itself
-};
-
-// out[u] += sum over rows of a b, b of ones if absent.
-template <class T>
-struct ColumnSums {
-  int64_t rows, units;
-  Rows<const T> a, b;
-  T* out;
-};
-
-// state += zone (before - state).
-template <class T>
-struct Zoneout {
-  int64_t rows, units;
-  Rows<const T> zone, before;
-  Rows<T> state;
-};
-
-// dh = clip(mask recurrent) + carry_next + dh_n + dy; carry = zone dh, or zero without zone; out = dh - carry. Any but
-// out may be absent; zone not without carry.
-template <class T>
-struct StateGradient {
-  int64_t rows, units;
-  Rows<const T> recurrent = {}, mask = {}, carry_next = {}, dh_n = {}, dy = {}, zone = {};
-  T clip = 0;  // 0: none
-  Rows<T> carry = {}, out = {};
-};
-
-// out = a b.
-template <class T>
-struct Multiply {
-  int64_t rows, units;
-  Rows<const T> a, b;
-  Rows<T> out;
-};
-
-// From the sums of the gates to the state; what is absent is left out of the equations.
-template <class T>
-struct LstmPointwise {
-  int64_t rows, units;
-  int gates;  // 4, or 3 where f = 1 - i
-  Activation gate, candidate, output;
-  T cell_clip;                         // 0: none
-  const T* peephole;                   // [3, units] of i, f, o
-  const T *gain_c, *norm_bias_c;       // [units]
-  Rows<const T> sums, c_prev, zone_c;  // sums [rows, gates units]
-  Rows<T> kept;                        // [rows, 4 units]: activated i, f, g, o
-  Rows<T> c, m;                        // m = o output(c~): h, but for projection and zoneout
-  T* row;                              // [units] of scratch
-};
-
-template <class T>
-struct LstmPointwiseBackward {
-  int64_t rows, units;
-  int gates;
-  Activation gate, candidate, output;
-  T cell_clip;
-  const T* peephole;
-  const T *gain_c, *norm_bias_c;
-  Rows<const T> kept, c_prev, zone_c, dm, dc_next, dc_given;
-  Rows<T> dc;                                           // for the step before; may be dc_next itself
-  Rows<T> dgates;                                       // [rows, gates units]
-  Rows<T> m, c_candidate, normalized_c, dnormalized_c;  // for gradients of weights; the last: of gain normalized + bias
-  T* row;                                               // [3 units] of scratch
-};
-
-// y = activation(sums), and to kept where that is not absent.
-template <class T>
-struct RnnPointwise {
-  int64_t rows, units;
-  Activation activation;
-  Rows<const T> sums;
-  Rows<T> y, kept;
-};
-
-// The gradient of the value becomes that of the sum.
-template <class T>
-struct RnnPointwiseBackward {
-  int64_t rows, units;
-  Activation activation;
-  Rows<const T> value;
-  Rows<T> gradient;
-};
-
-// r, z = gate(x + h). Reset before: h is absent, its products being in x, and reset_h = r dropped.
-template <class T>
-struct GruGates {
-  int64_t rows, units;
-  Activation gate;
-  Rows<const T> x, h;     // [rows, 2 units] of sums
-  Rows<const T> dropped;  // h_(t-1) as the products see it
-  Rows<T> gates;          // [rows, 2 units]
-  Rows<T> reset_h;
-};
-
-// n = candidate(x + r h), or without h where it is absent; y = (1 - z) n + z h_prev.
-template <class T>
-struct GruOutput {
-  int64_t rows, units;
-  Activation candidate;
-  Rows<const T> gates;  // [rows, 2 units]: r, z
-  Rows<const T> x, h;   // the candidate's sums
-  Rows<const T> h_prev;
-  Rows<T> kept;  // [rows, units or 2 units]: n, and h where there is one; or absent
-  Rows<T> y;
-};
-
-// dz and dn of the sums, and carry += z dh.
-template <class T>
-struct GruOutputBackward {
-  int64_t rows, units;
-  Activation gate, candidate;
-  Rows<const T> kept;  // r, z, n
-  Rows<const T> h_prev, dh;
-  Rows<T> carry;
-  Rows<T> dx, dh_sums;  // [rows, 3 units]: dz to both, dn to dx
-};
-
-// Of a product r gated: what n's sum of h is with reset after, or h_(t-1), times mask, with reset before.
-template <class T>
-struct GruGatesBackward {
-  int64_t rows, units;
-  Activation gate;
-  Rows<const T> r, gated = {}, mask = {};
-  Rows<const T> dproduct = {};
-  Rows<T> dr = {}, dr_hidden = {};  // of r's sum; the second the same again, or absent
-  Rows<T> dgated = {};              // before mask
-  Rows<T> product = {};             // again, or absent
-};
-
 // out[k, g] += sum over rows of inputs[row, k] * dgates[row, g] for one panel of columns g; the transpose of a
 // weight's gradient, because the gates of one row fill vectors and the inputs are broadcast.
 template <class T>
@@ -465,6 +295,10 @@ struct KernelTable {
   void (*gru_backward)(const GruBackwardStep<T>&);      // reset after
   void (*gru_before_backward)(const GruBackwardStep<T>&);
   void (*gru_reset_backward)(const GruResetBackwardStep<T>&);
+  void (*indrnn_forward)(const ElementwiseForwardStep<T>&);
+  void (*indrnn_backward)(const ElementwiseBackwardStep<T>&);
+  void (*mingru_forward)(const ElementwiseForwardStep<T>&);
+  void (*mingru_backward)(const ElementwiseBackwardStep<T>&);
   // Some rows [rows, size] as weight_gradient reads them, in rows * size elements; a chunk's at most.
   void (*pack_inputs)(int64_t rows, int64_t size, const T* inputs, int64_t stride, T* packed);
   void (*weight_gradient)(const WeightGradient<T>&);

@@ -140,6 +140,97 @@ def gru_backward(
     dbias_hh: Array | None,
     dlayer_norm: tuple[Sequence[Array], Sequence[Array | None]] | None,
 ) -> tuple[Array | None, Array]: ...
+def indrnn_forward(
+    x: Array,
+    h0: Array | None,
+    weight_ih: Array,
+    weight_hh: Array,
+    bias: Array | None,
+    nonlinearity: str,
+    lengths: Array | None,
+    batch_sizes: Array | None,
+    resets: Array | None,
+    reverse: bool,
+    training: bool,
+) -> tuple[Array, Array, Array | None]: ...
+def indrnn_backward(
+    dy: Array | None,
+    dh_n: Array | None,
+    x: Array,
+    h0: Array | None,
+    y: Array,
+    weight_ih: Array,
+    weight_hh: Array,
+    reserve: Array,
+    nonlinearity: str,
+    lengths: Array | None,
+    batch_sizes: Array | None,
+    resets: Array | None,
+    reverse: bool,
+    input_grad: bool,
+    dweight_ih: Array,
+    dweight_hh: Array,
+    dbias: Array | None,
+) -> tuple[Array | None, Array]: ...
+def mingru_forward(
+    x: Array,
+    h0: Array | None,
+    weight_ih: Array,
+    bias: Array | None,
+    lengths: Array | None,
+    batch_sizes: Array | None,
+    resets: Array | None,
+    reverse: bool,
+    training: bool,
+) -> tuple[Array, Array, Array | None]: ...
+def mingru_backward(
+    dy: Array | None,
+    dh_n: Array | None,
+    x: Array,
+    h0: Array | None,
+    y: Array,
+    weight_ih: Array,
+    reserve: Array,
+    lengths: Array | None,
+    batch_sizes: Array | None,
+    resets: Array | None,
+    reverse: bool,
+    input_grad: bool,
+    dweight_ih: Array,
+    dbias: Array | None,
+) -> tuple[Array | None, Array]: ...
+def low_precision_forward(
+    cell: str,
+    precision: str,
+    x: Array,
+    h0: Array | None,
+    c0: Array | None,
+    weight_ih: Array,
+    weight_hh: Array,
+    bias_ih: Array | None,
+    bias_hh: Array | None,
+    reverse: bool,
+    training: bool,
+) -> tuple[Array, Array, Array | None, Array | None]: ...
+def low_precision_backward(
+    cell: str,
+    dy: Array | None,
+    dh_n: Array | None,
+    dc_n: Array | None,
+    x: Array,
+    h0: Array | None,
+    c0: Array | None,
+    y: Array,
+    weight_ih: Array,
+    weight_hh: Array,
+    reserve: Array,
+    reverse: bool,
+    input_grad: bool,
+    dweight_ih: Array,
+    dweight_hh: Array,
+    dbias_ih: Array | None,
+    dbias_hh: Array | None,
+) -> tuple[Array | None, Array, Array | None]: ...
 def linear_forward(x: Array, weight: Array, bias: Array | None) -> Array: ...
 def linear_backward(
     dy: Array, x: Array, weight: Array, dweight: Array, dbias: Array | None, input_grad: bool
@@ -198,7 +289,9 @@ def set_num_threads(n: int) -> None: ...
 def math_sweep(name: str, x: Array) -> Array: ...
 
 class FrozenFloat32:
-    def __init__(self, cell: str, option: str, batch: int, layers: list[list[Array | None]]) -> None: ...
+    def __init__(
+        self, cell: str, option: str, precision: str, batch: int, layers: list[list[Array | None]]
+    ) -> None: ...
     def sequence(
         self, index: int, x: Array, h0: Array | None, c0: Array | None, reverse: bool
     ) -> tuple[Array, Array, Array | None]: ...
@@ -207,7 +300,9 @@ class FrozenFloat32:
     def set_state(self, h: Array, c: Array | None) -> None: ...
 
 class FrozenFloat64:
-    def __init__(self, cell: str, option: str, batch: int, layers: list[list[Array | None]]) -> None: ...
+    def __init__(
+        self, cell: str, option: str, precision: str, batch: int, layers: list[list[Array | None]]
+    ) -> None: ...
     def sequence(
         self, index: int, x: Array, h0: Array | None, c0: Array | None, reverse: bool
     ) -> tuple[Array, Array, Array | None]: ...

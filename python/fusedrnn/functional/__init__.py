@@ -1,7 +1,7 @@
 """The pure interface: one call is one layer in one direction over a whole sequence.
 
 Arrays are float32 or float64, all of one dtype, C-contiguous, used in place; nothing is cast or copied. T is
-time, N batch, I input size, H hidden size, G the gates of the cell (RNN 1, GRU 3, LSTM 4).
+time, N batch, I input size, H hidden size, G the gates of the cell (RNN and IndRNN 1, minGRU 2, GRU 3, LSTM 4).
 
 ``reserve`` is what a forward call keeps for its backward call: opaque, never altered, so backward may run more
 than once. It refers to x, the initial states, y and the weights: changing one of them in between is an error of
@@ -9,7 +9,9 @@ the caller, which ``FUSEDRNN_CHECK=1`` in the environment finds (a hash at eithe
 """
 
 from fusedrnn.functional.gru import gru_backward, gru_forward
+from fusedrnn.functional.indrnn import indrnn_backward, indrnn_forward
 from fusedrnn.functional.lstm import lstm_backward, lstm_forward
+from fusedrnn.functional.mingru import mingru_backward, mingru_forward
 from fusedrnn.functional.reserve import Accumulate, Reserve
 from fusedrnn.functional.rnn import rnn_backward, rnn_forward
 
@@ -18,8 +20,12 @@ __all__ = [
     "Reserve",
     "gru_backward",
     "gru_forward",
+    "indrnn_backward",
+    "indrnn_forward",
     "lstm_backward",
     "lstm_forward",
+    "mingru_backward",
+    "mingru_forward",
     "rnn_backward",
     "rnn_forward",
 ]

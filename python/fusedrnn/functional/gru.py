@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fusedrnn import _core
+from fusedrnn.functional.low_precision import low_precision_backward, low_precision_forward
 from fusedrnn.functional.reserve import (
     PLAIN,
     Accumulate,
@@ -43,6 +44,7 @@ def gru_forward(
     layer: int = 0,
     row_offset: int = 0,
     step_offset: int = 0,
+    precision: str | None = None,
 ) -> tuple[Array, Array, Reserve | None]:
     """GRU (Cho et al. 2014), gates r, z, n: h_t = (1 - z) n + z h_(t-1), r and z sigmoid.
 
@@ -52,7 +54,8 @@ def gru_forward(
     Args:
         x: [T, N, I]. h0: [N, H], or None for zeros.
         weight_ih: [3H, I]. weight_hh: [3H, H]. bias_ih, bias_hh: [3H] or None.
-        reverse, training, lengths, batch_sizes, resets: as ``rnn_forward``.
+        reverse, training, lengths, batch_sizes, resets, precision: as ``rnn_forward``; precision with
+            ``reset_after=False`` is for inference alone.
         recompute: keep nothing but y, and let backward compute the gates once more: the same bits, for about a third
             more time. Not together with options that change the equations.
         layer_norm: as ``rnn_forward``, of all three gates together; with ``reset_after`` alone.
@@ -78,6 +81,13 @@ def gru_forward(
         }  # fmt: skip
         if recompute:
             refuse_recompute(options, PLAIN)
+    if precision is not None:
+        y, h_n, _, reserve = low_precision_forward(
+            "gru" if reset_after else "gru_reset_before", precision, x, (h0, None), (weight_ih, weight_hh),
+            (bias_ih, bias_hh), reverse=reverse, training=training, options=options,
+            without={"recompute": recompute, "lengths": lengths, "batch_sizes": batch_sizes, "resets": resets},
+        )  # fmt: skip
+        return y, h_n, reserve
     if lengths is not None or batch_sizes is not None or resets is not None:
         lengths, batch_sizes, resets = read_sequences(lengths, batch_sizes, resets)
     y, h_n, buffer = _core.gru_forward(
@@ -102,6 +112,9 @@ def gru_backward(
 ) -> GruGradients:
     """Gradients of ``gru_forward``; arguments as ``rnn_backward``."""
     r = checked_reserve(reserve, "gru")
+    if "low_precision_cell" in r.options:
+        dx, dh0, _, parameters = low_precision_backward(r, dy, dh_n, None, input_grad, accumulate)
+        return GruGradients(dx, dh0, *parameters)
     a, o = r.arrays, r.options
     parameters = parameter_gradients(r, accumulate, "layer_norm")
     dx, dh0 = _core.gru_backward(

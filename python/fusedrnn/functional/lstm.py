@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fusedrnn import _core
+from fusedrnn.functional.low_precision import low_precision_backward, low_precision_forward
 from fusedrnn.functional.reserve import (
     COUNTERS,
     PLAIN,
@@ -61,6 +62,7 @@ def lstm_forward(
     row_offset: int = 0,
     step_offset: int = 0,
     return_c: bool = False,
+    precision: str | None = None,
 ) -> Any:
     """LSTM with forget gate (Hochreiter and Schmidhuber 1997; Gers et al. 2000), gates i, f, g, o.
 
@@ -86,6 +88,7 @@ def lstm_forward(
         recurrent_dropout, dropconnect, grad_clip, seed, layer, row_offset, step_offset: as ``rnn_forward``.
         activations: of the gates, of g and of the output, by the names of ``nonlinearity`` in ``rnn_forward``.
         return_c: all c_t [T, N, H] come last, and ``lstm_backward`` takes their gradient as dc.
+        precision: as ``rnn_forward``; not together with options.
 
     Returns:
         y [T, N, H], h_n [N, H], c_n [N, H], reserve; with return_c also c.
@@ -108,6 +111,12 @@ def lstm_forward(
         }  # fmt: skip
         if recompute:
             refuse_recompute(options, _PLAIN)
+    if precision is not None:
+        return low_precision_forward(
+            "lstm", precision, x, (h0, c0), (weight_ih, weight_hh), (bias_ih, bias_hh),
+            reverse=reverse, training=training, options=options,
+            without={"recompute": recompute, "lengths": lengths, "batch_sizes": batch_sizes, "resets": resets},
+        )  # fmt: skip
     if lengths is not None or batch_sizes is not None or resets is not None:
         lengths, batch_sizes, resets = read_sequences(lengths, batch_sizes, resets)
     y, h_n, c_n, buffer, c = _core.lstm_forward(
@@ -133,8 +142,14 @@ def lstm_backward(
     accumulate: Accumulate | None = None,
 ) -> LstmGradients:
     """Gradients of ``lstm_forward``; dc_n [N, H] is the gradient of c_n, dc [T, N, H] of all c_t, the rest as
-    ``rnn_backward``. ``accumulate`` may go on with those of weight_peephole, weight_hr and layer_norm."""
+    ``rnn_backward``. ``accumulate`` may go on with those of weight_peephole, weight_hr and layer_norm; after four alone
+    the others are fresh."""
     r = checked_reserve(reserve, "lstm")
+    if "low_precision_cell" in r.options:
+        if dc is not None:
+            raise ValueError("dc: expected None, as forward was called with a precision")
+        dx, dh0, dc0, parameters = low_precision_backward(r, dy, dh_n, dc_n, input_grad, accumulate)
+        return LstmGradients(dx, dh0, dc0, *parameters)
     a, o = r.arrays, r.options
     parameters = parameter_gradients(r, accumulate, "weight_peephole", "weight_hr", "layer_norm")
     options = o["options"]

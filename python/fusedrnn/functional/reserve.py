@@ -13,7 +13,7 @@ import numpy as np
 from fusedrnn.gradients import Array
 
 # Arrays that a backward call adds the parameters' gradients to: dweight_ih, dweight_hh, dbias_ih, dbias_hh, and where
-# there are options those that the cell's Gradients has after them.
+# there are options those that the cell's Gradients has after them; of other cells all that their Gradients have.
 Accumulate = tuple[Any, ...]
 
 
@@ -27,7 +27,7 @@ def _digests(arrays: dict[str, Any]) -> dict[str, bytes]:
 
 def _read_again(arrays: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
     """All arrays that backward reads once more, by the names of forward's arguments."""
-    of_cell = options["options"] or {}
+    of_cell = options.get("options") or {}
     found = {**arrays, **{name: value for name, value in of_cell.items() if isinstance(value, np.ndarray)}}
     for kind, parts in zip(("gain", "bias"), of_cell.get("layer_norm") or (), strict=False):
         found |= {f"layer_norm {kind} {k}": part for k, part in enumerate(parts)}
@@ -39,16 +39,17 @@ class Reserve:
     """What backward needs from a forward call.
 
     ``buffer`` holds activated gates: LSTM [T, N, 5H] (i, f, g, o, c), GRU [T, N, 4H] (r, z, n, W_hn h + b_hn) or,
-    reset before, [T, N, 3H]; RNN [T, N, 0]. With recompute LSTM [T, N, H] (c) and GRU [T, N, 0]. Zoneout makes it
-    [T, N, H] for the RNN (the state before zoneout); layer normalization adds both products of all gates, normalized,
-    and the inverse of their deviations, [T, N, 2]. Its layout is the same on every instruction set. With ``lengths``
-    its rows lie as in a packed sequence, longest row first, from the beginning of the buffer.
+    reset before, [T, N, 3H]; RNN and IndRNN [T, N, 0], minGRU [T, N, 2H] (z, n). With recompute LSTM [T, N, H] (c) and
+    GRU [T, N, 0]. Zoneout makes it [T, N, H] for the RNN (the state before zoneout); layer normalization adds both
+    products of all gates, normalized, and the inverse of their deviations, [T, N, 16]. Its layout is the same on every
+    instruction set. With ``lengths`` its rows lie as in a packed sequence, longest row first, from the beginning of the
+    buffer.
     """
 
     cell: str
     buffer: Array
     arrays: dict[str, Any]  # None where a state was
-    biases: tuple[Array | None, Array | None]
+    biases: tuple[Array | None, ...]
     options: dict[str, Any]
     digests: dict[str, bytes] = field(default_factory=dict, repr=False)
 
@@ -79,7 +80,7 @@ def make_reserve(
     cell: str,
     buffer: Array | None,
     arrays: dict[str, Array | None],
-    biases: tuple[Array | None, Array | None],
+    biases: tuple[Array | None, ...],
     **options: Any,
 ) -> Reserve | None:
     if buffer is None:
@@ -101,24 +102,32 @@ def checked_reserve(reserve: Reserve | None, cell: str) -> Reserve:
 
 def parameter_gradients(reserve: Reserve, accumulate: Accumulate | None, *extra: str) -> Accumulate:
     """The arrays that the gradients go to: those given, or fresh zeros; ``extra`` names parameters after the biases."""
-    weight_ih, weight_hh = reserve.arrays["weight_ih"], reserve.arrays["weight_hh"]
     bias_ih, bias_hh = reserve.biases
     options = reserve.options["options"]
-    others = (None,) * len(extra) if options is None else tuple(options[name] for name in extra)
+    if options is None:
+        if accumulate is not None and len(accumulate) == 4:  # a layer's step, which may take microseconds
+            _, _, dbias_ih, dbias_hh = accumulate
+            if (dbias_ih is None) is (bias_ih is None) and (dbias_hh is None) is (bias_hh is None):
+                return accumulate + (None,) * len(extra)
+        options = {}
+    parameters = {
+        "weight_ih": reserve.arrays["weight_ih"],
+        "weight_hh": reserve.arrays["weight_hh"],
+        "bias_ih": bias_ih,
+        "bias_hh": bias_hh,
+        **{name: options.get(name) for name in extra},
+    }
+    return gradient_arrays(parameters, accumulate, fewest=4)
+
+
+def gradient_arrays(parameters: dict[str, Any], accumulate: Accumulate | None, fewest: int | None = None) -> Accumulate:
+    """As ``parameter_gradients``, for any parameters, in their order; those beyond ``fewest`` need not be given."""
     if accumulate is None:
-        return (
-            np.zeros_like(weight_ih),
-            np.zeros_like(weight_hh),
-            None if bias_ih is None else np.zeros_like(bias_ih),
-            None if bias_hh is None else np.zeros_like(bias_hh),
-            *map(_zeros_like, others),
-        )
-    if not isinstance(accumulate, tuple) or len(accumulate) not in (4, 4 + len(extra)):
-        expected = ", ".join(["dweight_ih, dweight_hh, dbias_ih, dbias_hh", *("d" + name for name in extra)])
-        raise TypeError(f"accumulate: expected ({expected})")
-    accumulate += (None,) * (4 + len(extra) - len(accumulate))
-    names = ("bias_ih", "bias_hh", *extra)
-    for name, given, parameter in zip(names, accumulate[2:], (bias_ih, bias_hh, *others), strict=True):
+        return tuple(_zeros_like(parameter) for parameter in parameters.values())
+    if not isinstance(accumulate, tuple) or len(accumulate) not in (fewest, len(parameters)):
+        raise TypeError(f"accumulate: expected ({', '.join('d' + name for name in parameters)})")
+    accumulate += tuple(_zeros_like(parameter) for parameter in list(parameters.values())[len(accumulate) :])
+    for given, (name, parameter) in zip(accumulate, parameters.items(), strict=True):
         if (given is None) != (parameter is None):
             what = name.removesuffix("_ih").removesuffix("_hh")
             expected = f"None, as there was no {what}" if parameter is None else f"an array, as there was a {what}"

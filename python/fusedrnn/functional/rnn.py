@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fusedrnn import _core
+from fusedrnn.functional.low_precision import low_precision_backward, low_precision_forward
 from fusedrnn.functional.reserve import (
     Accumulate,
     Reserve,
@@ -40,6 +41,7 @@ def rnn_forward(
     layer: int = 0,
     row_offset: int = 0,
     step_offset: int = 0,
+    precision: str | None = None,
 ) -> tuple[Array, Array, Reserve | None]:
     """h_t = f(x_t weight_ih' + bias_ih + h_(t-1) weight_hh' + bias_hh), f tanh (Elman 1990) or another activation.
 
@@ -69,6 +71,9 @@ def rnn_forward(
         seed: from 0 to 2^64 - 1. Random numbers are counted by layer, direction, step, row and unit (Philox, Salmon et
             al. 2011), so masks depend neither on threads nor on how a batch or sequence is cut: a part of it says which
             by ``row_offset`` and ``step_offset``, below 2^32; ``layer`` is below 2^28.
+        precision: "bfloat16" or "int8" (inference alone): factors of products, in backward too, are rounded to it;
+            sums, states and gradients are float32. Arrays are float32 as well. Not together with lengths, batch_sizes,
+            resets or options from layer_norm on.
 
     Returns:
         y [T, N, H], h_n [N, H] (the state after the last step walked), reserve.
@@ -87,6 +92,13 @@ def rnn_forward(
             "dropconnect": dropconnect, "grad_clip": grad_clip, "seed": seed, "layer": layer, "row_offset": row_offset,
             "step_offset": step_offset,
         }  # fmt: skip
+    if precision is not None:
+        y, h_n, _, reserve = low_precision_forward(
+            f"rnn_{nonlinearity}", precision, x, (h0, None), (weight_ih, weight_hh), (bias_ih, bias_hh),
+            reverse=reverse, training=training, options=options,
+            without={"lengths": lengths, "batch_sizes": batch_sizes, "resets": resets},
+        )  # fmt: skip
+        return y, h_n, reserve
     if lengths is not None or batch_sizes is not None or resets is not None:
         lengths, batch_sizes, resets = read_sequences(lengths, batch_sizes, resets)
     y, h_n, buffer = _core.rnn_forward(
@@ -122,6 +134,9 @@ def rnn_backward(
         TypeError, ValueError: as ``rnn_forward``. RuntimeError: under FUSEDRNN_CHECK=1, changed arrays.
     """
     r = checked_reserve(reserve, "rnn")
+    if "low_precision_cell" in r.options:
+        dx, dh0, _, parameters = low_precision_backward(r, dy, dh_n, None, input_grad, accumulate)
+        return RnnGradients(dx, dh0, *parameters)
     a, o = r.arrays, r.options
     parameters = parameter_gradients(r, accumulate, "layer_norm")
     dx, dh0 = _core.rnn_backward(

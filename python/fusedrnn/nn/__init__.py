@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fusedrnn.nn.cells import GRUCell, LSTMCell, RNNCell
+from fusedrnn.nn.elementwise import IndRNN, MinGRU
 from fusedrnn.nn.frozen import Frozen, Stream
 from fusedrnn.nn.linear import Dropout, Embedding, LastStep, Linear
 from fusedrnn.nn.losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
@@ -21,10 +22,12 @@ __all__ = [
     "FlatParameters",
     "Frozen",
     "GRUCell",
+    "IndRNN",
     "LSTMCell",
     "LastStep",
     "Linear",
     "MSELoss",
+    "MinGRU",
     "Module",
     "Parameter",
     "RNNCell",

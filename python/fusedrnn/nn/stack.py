@@ -1,4 +1,4 @@
-"""What RNN, LSTM and GRU share: stacks of layers in one or two directions, their parameters and states.
+"""What all recurrent layers share: stacks of layers in one or two directions, their parameters and states.
 
 Shapes: T steps, N rows of the batch, I inputs, H hidden units, L layers, D directions (1 or 2). x is [T, N, I], or
 [N, T, I] with ``batch_first``; y has H * D features of the last layer, both directions' side by side. States are
@@ -9,6 +9,7 @@ size they are a tuple of arrays [D, N, H], one a layer.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from operator import attrgetter
 from typing import Any, TypeAlias
 
@@ -25,14 +26,17 @@ State: TypeAlias = Any  # tuple of h (and c) of one layer and direction, each [N
 States: TypeAlias = Any  # one of them of the whole stack: [L * D, N, H], or a tuple of [D, N, H] where H differs
 Table: TypeAlias = "dict[str, tuple[tuple[int, ...], float | None]]"  # name -> shape, initial value
 
-_BY_POSITION = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")  # of a cell's function; other parameters go by keyword
+_NORM = (("gain_ih", "gain_hh", "gain_c"), ("norm_bias_ih", "norm_bias_hh", "norm_bias_c"))  # together as layer_norm
+_USUAL = (("reset_after", True), ("nonlinearity", "tanh"))
+_RANDOM = ("zoneout_h", "zoneout_c", "recurrent_dropout", "dropconnect")  # options that draw in training
 
 
 class _Recurrent(Module):
     """A stack of one kind of cell.
 
-    A cell is its ``functions`` (forward and backward, of `fusedrnn.functional`), the table of its parameters, and
-    ``options``, which go to every call of forward as they are.
+    A cell is its ``functions`` (forward and backward, of `fusedrnn.functional`), the table of its parameters, those of
+    them that the functions take ``by_position`` (the last may be absent), and ``options``, which go to every call of
+    forward as they are.
     """
 
     functions: tuple[Callable[..., Any], Callable[..., Any]]
@@ -40,6 +44,8 @@ class _Recurrent(Module):
     cell: str
     state_names: tuple[str, ...] = ("h0",)
     gradient_names: tuple[str, ...] = ("dh_n",)
+    by_position: tuple[str, ...] = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    _absent = None  # in place of a parameter that the layer does without
 
     def __init__(
         self,
@@ -63,7 +69,10 @@ class _Recurrent(Module):
         self.hidden_size, self.num_layers = self.hidden_sizes[-1], len(self.hidden_sizes)  # of what y shows
         self.bias, self.batch_first, self.bidirectional = bias, batch_first, bidirectional
         self.residual, self.learn_initial_state = residual, learn_initial_state
-        self.options = options
+        self.layer_norm = bool(options.pop("layer_norm", False))
+        # What differs from the plain cell; a GRU's reset_after says which of two that is.
+        self.options = {name: value for name, value in options.items() if value or name == "reset_after"}
+        self._draws = any(options.get(name) for name in _RANDOM)
         self.dtype = np.dtype(dtype)
         self.directions = 2 if bidirectional else 1
         generator = as_generator(rng)
@@ -78,8 +87,9 @@ class _Recurrent(Module):
         for index in range(self.num_layers * self.directions):
             self._add_parameters(index, generator)
         # All of a layer's arrays by one call, as they are at that moment: a training step asks for them twice.
-        self._data = [attrgetter(*(f"{name}.data" for name in names)) for names in self._names]
-        self._grads = [attrgetter(*(f"{name}.grad" for name in names)) for names in self._names]
+        absent = ["_absent"] * (len(self.by_position) - len(self._names[0]))
+        self._data = [attrgetter(*(f"{name}.data" for name in names), *absent) for names in self._names]
+        self._grads = [attrgetter(*(f"{name}.grad" for name in names), *absent) for names in self._names]
 
     def _sizes(self, hidden: int) -> tuple[int, ...]:
         """Sizes of a layer's h, which is also its output, and of its c if there is one."""
@@ -88,13 +98,17 @@ class _Recurrent(Module):
     def _table(self, inputs: int, hidden: int) -> Table:
         """Parameters of one layer in one direction, in the order of ``state_dict()``, beside the initial states.
 
-        An initial value of None stands for U(-1/sqrt(H), 1/sqrt(H)). Functions take the names of ``_BY_POSITION`` by
-        position, all others as keywords, with gradients called d<name>.
+        An initial value of None stands for U(-1/sqrt(H), 1/sqrt(H)). What functions do not take ``by_position`` they
+        take as keywords, with gradients called d<name>.
         """
         rows = self.gates * hidden
         table: Table = {"weight_ih": ((rows, inputs), None), "weight_hh": ((rows, self._sizes(hidden)[0]), None)}
         if self.bias:
             table.update(bias_ih=((rows,), None), bias_hh=((rows,), None))
+        if self.layer_norm:
+            widths = (rows, rows, hidden)[: 1 + len(self.state_names)]  # the last is that of c, where there is one
+            for value, names in zip((1.0, 0.0), _NORM, strict=True):
+                table.update({name: ((width,), value) for name, width in zip(names, widths, strict=False)})
         return table
 
     def _add_parameters(self, index: int, generator: np.random.Generator) -> None:
@@ -103,8 +117,8 @@ class _Recurrent(Module):
         inputs = self._state_sizes[layer - 1][0] * self.directions if layer else self.input_size
         suffix = f"_l{layer}" + "_reverse" * direction
         table = self._table(inputs, hidden)
-        self._names.append([part + suffix for part in table if part in _BY_POSITION])
-        self._keywords.append({part: part + suffix for part in table if part not in _BY_POSITION})
+        self._names.append([part + suffix for part in table if part in self.by_position])
+        self._keywords.append({part: part + suffix for part in table if part not in self.by_position})
         initial = self.state_names if self.learn_initial_state else ()
         self._initial_names.append([part + suffix for part in initial])
         table.update({part: ((size,), 0.0) for part, size in zip(initial, self._state_sizes[layer], strict=False)})
@@ -115,14 +129,19 @@ class _Recurrent(Module):
 
     def _weights(self, index: int) -> tuple[Any, ...]:
         weights: tuple[Any, ...] = self._data[index](self)
-        return weights if self.bias else (*weights, None, None)
+        return weights
 
     def _gradients(self, index: int) -> tuple[Any, ...]:
         gradients: tuple[Any, ...] = self._grads[index](self)
-        return gradients if self.bias else (*gradients, None, None)
+        return gradients
 
     def _by_keyword(self, index: int) -> dict[str, Any]:
-        return {**self.options, **{part: getattr(self, name).data for part, name in self._keywords[index].items()}}
+        """What a layer's forward takes by keyword: options, and parameters beside the four of every cell."""
+        arrays = {part: getattr(self, name).data for part, name in self._keywords[index].items()}
+        if self.layer_norm:
+            parts = [tuple(arrays.pop(part) for part in group if part in arrays) for group in _NORM]
+            arrays["layer_norm"] = tuple(parts)
+        return {**self.options, **arrays}
 
     def _initial_values(self) -> list[list[Array]] | None:
         """The learned initial states [H] of each layer and direction; None for zeros."""
@@ -130,14 +149,15 @@ class _Recurrent(Module):
             return None
         return [[getattr(self, name).data for name in names] for names in self._initial_names]
 
-    def stream(self, batch: int = 1) -> Stream:
+    def stream(self, batch: int = 1, *, precision: str | None = None) -> Stream:
         """A copy for real-time use that takes one time step a call, weights packed once: see ``Stream``.
 
         Args:
-            batch: N, the rows of each step.
+            batch: N, the rows of each step. precision: as ``freeze``.
 
         Raises:
-            ValueError: a batch below 1, or a bidirectional layer, whose other half would need the future.
+            ValueError: a batch below 1, a bidirectional layer, whose other half would need the future, or as
+                ``freeze``.
         """
         if self.bidirectional:
             raise ValueError("stream: expected a layer of one direction; a bidirectional one needs the whole sequence")
@@ -146,28 +166,50 @@ class _Recurrent(Module):
         weights = [self._weights(i) for i in range(self.num_layers)]
         core: Any
         if self._equal and not self.residual:
-            core = self._packed(batch, weights)
+            core = self._packed(batch, weights, precision)
         else:
-            core = Chain(self, batch, [self._packed(batch, [one]) for one in weights])
+            core = Chain(self, batch, [self._packed(batch, [one], precision) for one in weights])
         learned = self._initial_values()
         if learned is None:
             return Stream(core)
         rows = self._states(self.state_names, (None,) * len(self.state_names), batch, learned)
         return Stream(core, *(self._whole(part) for part in zip(*rows, strict=True)))
 
-    def freeze(self) -> Frozen:
-        """A copy for inference over whole sequences, weights packed once: see ``Frozen``."""
+    def freeze(self, *, precision: str | None = None) -> Frozen:
+        """A copy for inference over whole sequences, weights packed once: see ``Frozen``.
+
+        Args:
+            precision: of the factors of products, None for the layer's own, "bfloat16" or "int8" for an RNN, LSTM or
+                GRU in float32; all else stays float32, sums and states above all. docs/low-precision.md has the errors.
+
+        Raises:
+            ValueError: options that change the equations; another precision, one for a layer in float64, or int8 for
+                sizes above 131072.
+        """
         learned = self._initial_values()
         initial = None if learned is None else [[a.copy() for a in values] for values in learned]
-        return Frozen(self, self._packed(0, [self._weights(i) for i in range(len(self._names))]), initial)
+        weights = [self._weights(i) for i in range(len(self._names))]
+        return Frozen(self, self._packed(0, weights, precision), initial)
 
-    def _packed(self, batch: int, weights: list[tuple[Any, ...]]) -> Any:
+    def _packed(self, batch: int, weights: list[tuple[Any, ...]], precision: str | None) -> Any:
         """Weights packed for the instruction set in use: for steps of ``batch`` rows, and for sequences."""
+        self._refuse_options()
+        has_products = self.dtype == np.float32 and self.cell in ("rnn", "lstm", "gru")
+        allowed = (None, "bfloat16", "int8") if has_products else (None,)
+        if precision not in allowed:
+            names = ", ".join(map(repr, allowed))
+            raise ValueError(f"precision: expected one of {names} for {self.cell} in {self.dtype}, got {precision!r}")
         make = _core.FrozenFloat32 if self.dtype == np.float32 else _core.FrozenFloat64
-        return make(self.cell, self._cell_option(), batch, [list(arrays) for arrays in weights])
+        return make(self.cell, self._cell_option(), precision or "", batch, [list(arrays) for arrays in weights])
 
     def _cell_option(self) -> str:
         return ""
+
+    def _refuse_options(self) -> None:
+        names = [name for name in self.options if name not in ("recompute", "nonlinearity", "reset_after")]
+        names += [name for name in self._keywords[0] if name not in _NORM[1]]
+        if names:
+            raise ValueError(f"freeze, stream: expected a layer without {', '.join(names)}")
 
     def _time_major(self, a: Array) -> Array:
         return np.ascontiguousarray(a.swapaxes(0, 1) if self.batch_first else a)
@@ -233,9 +275,15 @@ class _Recurrent(Module):
             return _stacked(parts)
         return tuple(_stacked(parts[i : i + D]) for i in range(0, len(parts), D))
 
-    def _cell_forward(self, index: int, x: Array, state: State, reverse: bool) -> Any:
-        """(y, *final state, reserve) of one layer in one direction."""
+    def _cell_forward(
+        self, index: int, x: Array, state: State, reverse: bool, call: dict[str, Any] | None = None
+    ) -> Any:
+        """(y, *final state, reserve) of one layer in one direction; ``call``: keywords of this call alone."""
         keywords = self._by_keyword(index) if self._keywords[index] else self.options
+        if call is not None:
+            keywords = {**keywords, **call}
+            if "seed" in call:
+                keywords["layer"] = index // self.directions
         return self.functions[0](x, *state, *self._weights(index), reverse=reverse, training=self.training, **keywords)
 
     def _cell_backward(self, index: int, dy: Array | None, dstate: State, reserve: Any, input_grad: bool) -> Any:
@@ -243,11 +291,23 @@ class _Recurrent(Module):
         accumulate = self._gradients(index)
         gradients = self.functions[1](dy, *dstate, reserve, input_grad=input_grad, accumulate=accumulate)
         for part, name in self._keywords[index].items():
-            getattr(self, name).grad += getattr(gradients, f"d{part}")
+            getattr(self, name).grad += _gradient(gradients, part)
         return gradients
 
-    def _forward(self, x: Any, states: State) -> tuple[Array, tuple[States, ...]]:
-        y, last, reserves = self._sequence(x, states, self._initial_values(), self._cell_forward, self.dropout)
+    def _forward(
+        self, x: Any, states: State, lengths: Any = None, resets: Any = None
+    ) -> tuple[Array, tuple[States, ...]]:
+        cell = self._cell_forward
+        call: dict[str, Any] = {}
+        if lengths is not None:
+            call["lengths"] = lengths
+        if resets is not None:
+            call["resets"] = np.asarray(resets).T if self.batch_first else resets
+        if self._draws and self.training:  # every call its own masks; the generator's state is part of a checkpoint
+            call["seed"] = int(self.dropout.rng.integers(2**64, dtype=np.uint64))
+        if call:
+            cell = partial(cell, call=call)
+        y, last, reserves = self._sequence(x, states, self._initial_values(), cell, self.dropout)
         self._push((y.shape, reserves, states))
         return self._as_given(y), last
 
@@ -328,7 +388,8 @@ class _Recurrent(Module):
         parts += ["bias=False"] * (not self.bias) + ["batch_first=True"] * self.batch_first
         parts += [f"dropout={self.dropout.p}"] * (self.dropout.p > 0)
         parts += ["bidirectional=True"] * self.bidirectional + ["residual=True"] * self.residual
-        parts += ["learn_initial_state=True"] * self.learn_initial_state
+        parts += ["learn_initial_state=True"] * self.learn_initial_state + ["layer_norm=True"] * self.layer_norm
+        parts += [f"{name}={value!r}" for name, value in self.options.items() if (name, value) not in _USUAL]
         return f"{type(self).__name__}({', '.join(parts)})"
 
 
@@ -351,6 +412,16 @@ def _layer_sizes(input_size: int, hidden_size: int | Sequence[int], num_layers: 
     if residual and len(set(sizes)) > 1:
         raise ValueError(f"residual: expected layers of one size, got hidden_size={list(sizes)}")
     return sizes
+
+
+def _gradient(gradients: Any, part: str) -> Array:
+    """That of one parameter that goes by keyword."""
+    for kind, names in enumerate(_NORM):
+        if part in names:
+            of_norm: Array = gradients.dlayer_norm[kind][names.index(part)]
+            return of_norm
+    gradient: Array = getattr(gradients, f"d{part}")
+    return gradient
 
 
 def _stacked(parts: Sequence[Array]) -> Array:

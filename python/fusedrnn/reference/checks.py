@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ..gradients import Array
 
 
@@ -25,6 +27,8 @@ def check_probability(name: str, p: float, *, one: bool) -> None:
 
 
 def check_integer(name: str, value: int, end: int) -> None:
+    if not isinstance(value, int | np.integer):
+        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
     if not 0 <= value < end:
         raise ValueError(f"{name}: expected an integer from 0 to {end - 1}, got {value!r}")
 
@@ -32,5 +36,6 @@ def check_integer(name: str, value: int, end: int) -> None:
 def check_recompute(recompute: bool, **options: Any) -> None:
     """Recomputed gates are the plain cell's: no option may change its equations."""
     for name, value in options.items():
-        if recompute and value is not None and value is not False and not (isinstance(value, float) and value == 0):
+        absent = value is None or (isinstance(value, int | float) and value == 0)
+        if recompute and not absent:
             raise ValueError(f"recompute: expected False with {name}, got True")

@@ -11,7 +11,7 @@ from .activations import Activation, find_activations
 from .checks import check_recompute
 from .norm import find_norms, norm_gradients
 from .products import Affine, Recurrent, find_recurrent
-from .random import Random
+from .random import find_random
 from .sequences import Sequence, find_sequence
 
 ACTIVATIONS = ("sigmoid", "tanh")  # gates, candidate
@@ -100,7 +100,7 @@ def gru_forward(
         raise ValueError("layer_norm: expected None with reset_after=False, got gains and biases")
     gate, candidate = acts = find_activations(activations, ACTIVATIONS)
     sequence = find_sequence(x, lengths, batch_sizes, resets, reverse)
-    random = Random(training, seed, layer, reverse, row_offset, step_offset)
+    random = find_random(training, seed, layer, reverse, row_offset, step_offset)
     norm_x, norm_h = find_norms(layer_norm, (3 * H, 3 * H))
     h_n = sequence.state("h0", h0, H)
     inputs = Affine(weight_ih, bias_ih, norm_x)
@@ -126,7 +126,7 @@ def gru_forward(
             n = candidate.value(a_n + hidden_n(s))
         h_next = (1 - z) * n + z * h
 
-        if zoneout is not None:
+        if zoneout is not None:  # some units keep the previous state
             h_next = h_next + zoneout[step.at] * (h - h_next)
         h_n[step.rows] = h_next
         ys.append(h_next)

@@ -11,7 +11,7 @@ from .activations import Activation, find_activations
 from .checks import check_clip, check_recompute, check_shape
 from .norm import LayerNorm, find_norms, norm_gradients
 from .products import Affine, Recurrent, find_recurrent
-from .random import Random
+from .random import find_random
 from .sequences import Sequence, find_sequence
 
 ACTIVATIONS = ("sigmoid", "tanh", "tanh")  # gate, cell, output
@@ -125,7 +125,7 @@ def lstm_forward(
     check_clip("cell_clip", cell_clip)
     gate, cell, output = acts = find_activations(activations, ACTIVATIONS)
     sequence = find_sequence(x, lengths, batch_sizes, resets, reverse)
-    random = Random(training, seed, layer, reverse, row_offset, step_offset)
+    random = find_random(training, seed, layer, reverse, row_offset, step_offset)
     norm_x, norm_h, norm_c = find_norms(layer_norm, (gates * H, gates * H, H))
     h_n, c_n = sequence.state("h0", h0, P), sequence.state("c0", c0, H)
     inputs = Affine(weight_ih, bias_ih, norm_x)
@@ -141,28 +141,28 @@ def lstm_forward(
         dropped = recurrent.dropped(h, step)
         a_i, *a_f, a_g, a_o = np.split(from_x[step.at] + recurrent.affine(dropped), gates, axis=1)  # a_f: 1 or none
 
-        if weight_peephole is not None:
+        if weight_peephole is not None:  # i and f see the previous c
             a_i = a_i + weight_peephole[0] * c
             a_f = [a + weight_peephole[1] * c for a in a_f]
         i, g = gate.value(a_i), cell.value(a_g)
         f = 1 - i if coupled else gate.value(a_f[0])
         c_next = f * c + i * g
 
-        clipped = None
+        clipped = None  # cell clip
         if cell_clip is not None:
             clipped = np.abs(c_next) > cell_clip
             c_next = np.clip(c_next, -cell_clip, cell_clip)
         candidate = c_next
 
-        if weight_peephole is not None:
+        if weight_peephole is not None:  # o sees the new c
             a_o = a_o + weight_peephole[2] * candidate
         o = gate.value(a_o)
         b = output.value(candidate if norm_c is None else norm_c(candidate))
         h_next = o * b
 
-        if weight_hr is not None:
+        if weight_hr is not None:  # projection
             h_next = h_next @ weight_hr.T
-        if zone_h is not None:
+        if zone_h is not None:  # zoneout, last
             h_next = h_next + zone_h[step.at] * (h - h_next)
         if zone_c is not None:
             c_next = candidate + zone_c[step.at] * (c - candidate)
@@ -212,11 +212,11 @@ def lstm_backward(
         dh_previous: Array | float = 0.0
         dc_previous: Array | float = 0.0
 
-        if zone_c is not None:
+        if zone_c is not None:  # zoneout: what was kept goes straight to the previous state
             dc, dc_previous = dc * (1 - zone_c[step.at]), dc * zone_c[step.at]
         if zone_h is not None:
             dh, dh_previous = dh * (1 - zone_h[step.at]), dh * zone_h[step.at]
-        if weight_hr is not None:
+        if weight_hr is not None:  # projection
             dprojection += dh.T @ (o * b)
             dh = dh @ weight_hr
 
@@ -226,11 +226,11 @@ def lstm_backward(
             dnormed, *dn = norm_c.backward(dnormed, candidate)
             dnorm_c = [None if d is None else total + d for total, d in zip(dnorm_c, dn, strict=True)]
         dc = dc + dnormed
-        if weight_peephole is not None:
+        if weight_peephole is not None:  # o saw the new c
             dpeephole[2] += (da_o * candidate).sum(axis=0)
             dc = dc + da_o * weight_peephole[2]
 
-        if clipped is not None:
+        if clipped is not None:  # cell clip
             dc = np.where(clipped, 0, dc)
 
         di, df = dc * g, dc * c
@@ -240,7 +240,7 @@ def lstm_backward(
         da_f = [] if coupled else [df * gate.slope(f)]
         da_g = dc * i * cell.slope(g)
         dc_previous = dc_previous + dc * f
-        if weight_peephole is not None:
+        if weight_peephole is not None:  # i and f saw the previous c
             for row, da_row in enumerate([da_i, *da_f]):
                 dpeephole[row] += (da_row * c).sum(axis=0)
                 dc_previous = dc_previous + da_row * weight_peephole[row]

@@ -49,12 +49,6 @@ class Random(NamedTuple):
     row_offset: int
     step_offset: int
 
-    def check(self) -> None:
-        check_integer("seed", self.seed, 1 << 64)
-        check_integer("layer", self.layer, 1 << 28)
-        check_integer("row_offset", self.row_offset, 1 << 32)
-        check_integer("step_offset", self.step_offset, 1 << 32)
-
     def words(self, kind: str, rows: Array, steps: Array, units: int) -> Array:
         """[len(rows), units] uint64 below 2^32: the numbers of each row at its step.
 
@@ -101,3 +95,12 @@ class Random(NamedTuple):
             return None
         hits = self._hits(kind, p, rows, np.zeros_like(rows), units)
         return np.where(hits, 0, 1 / (1 - p)).astype(dtype)
+
+
+def find_random(training: bool, seed: int, layer: int, reverse: bool, row_offset: int, step_offset: int) -> Random:
+    """The random numbers of a call; ValueError for one that is out of range."""
+    check_integer("seed", seed, 1 << 64)
+    check_integer("layer", layer, 1 << 28)
+    check_integer("row_offset", row_offset, 1 << 32)
+    check_integer("step_offset", step_offset, 1 << 32)
+    return Random(training, seed, layer, reverse, row_offset, step_offset)

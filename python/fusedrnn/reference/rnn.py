@@ -8,7 +8,7 @@ from ..gradients import Array, RnnGradients
 from .activations import Activation, find_activation
 from .norm import find_norms, norm_gradients
 from .products import Affine, Recurrent, find_recurrent
-from .random import Random
+from .random import find_random
 from .sequences import Sequence, find_sequence
 
 
@@ -66,7 +66,7 @@ def rnn_forward(
     H = weight_hh.shape[0]
     act = find_activation("nonlinearity", nonlinearity)
     sequence = find_sequence(x, lengths, batch_sizes, resets, reverse)
-    random = Random(training, seed, layer, reverse, row_offset, step_offset)
+    random = find_random(training, seed, layer, reverse, row_offset, step_offset)
     norm_x, norm_h = find_norms(layer_norm, (H, H))
     h_n = sequence.state("h0", h0, H)
     inputs = Affine(weight_ih, bias_ih, norm_x)
@@ -81,7 +81,7 @@ def rnn_forward(
         dropped = recurrent.dropped(h, step)
         f = act.value(from_x[step.at] + recurrent.affine(dropped))
         h_next = f
-        if zoneout is not None:
+        if zoneout is not None:  # some units keep the previous state
             h_next = f + zoneout[step.at] * (h - f)
         h_n[step.rows] = h_next
         ys.append(h_next)

@@ -1,0 +1,147 @@
+// Products in low precision: every instruction set of this processor against the definition, and the one that most
+// processors lack, emulated, against all of them. Sums of integers are exact; sums of bfloat16 have the same bits
+// wherever multiply-adds are fused.
+#include "../../csrc/core/low_precision.hpp"
+
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "../../csrc/core/dispatch.hpp"
+#include "../../csrc/core/subnormals.hpp"
+
+namespace fusedrnn {
+#if defined(FUSEDRNN_EMULATED)
+namespace emulated {
+extern const LowPrecisionTable table_low_precision;
+}
+#endif
+}  // namespace fusedrnn
+
+using namespace fusedrnn;
+
+namespace {
+
+int checks = 0, failures = 0;
+
+void check(bool good, const std::string& what) {
+  ++checks;
+  if (good) return;
+  ++failures;
+  std::printf("FAILED %s\n", what.c_str());
+}
+
+struct Case {
+  int64_t rows, units, depth;
+  std::vector<float> x, weights, bias;
+};
+
+// Numbers of many sizes, some of them so small that they or their products are flushed.
+Case random_case(int64_t rows, int64_t units, int64_t depth) {
+  std::mt19937 g(unsigned(rows * 10007 + units * 101 + depth));
+  std::normal_distribution<float> normal;
+  std::uniform_int_distribution<int> exponent(-3, 3), rare(0, 40);
+  const auto draw = [&](int64_t n) {
+    std::vector<float> v(static_cast<std::size_t>(n));
+    for (float& e : v) e = std::ldexp(normal(g), rare(g) == 0 ? -130 : rare(g) == 1 ? -70 : exponent(g));
+    return v;
+  };
+  return {rows, units, depth, draw(rows * depth), draw(units * depth), draw(units)};
+}
+
+// out from bias, then once more on top of that; the units in `parts` shares.
+std::vector<float> product(const LowPrecisionTable& table, Precision precision, const Case& c, int64_t parts) {
+  const FlushSubnormals flush;
+  Memory memory;
+  const LowPrecisionWeights weights(memory, table, precision, c.units, c.depth, c.weights.data());
+  const int64_t stride = c.units + 3;  // what lies between rows stays
+  std::vector<float> out(std::size_t(c.rows * stride), 7);
+  for (const float* bias : {c.bias.data(), static_cast<const float*>(nullptr)})
+    for (int64_t i = 0; i < parts; ++i)
+      weights.multiply(c.rows, {i, parts}, {c.x.data(), c.depth}, bias, {out.data(), stride});
+  return out;
+}
+
+float rounded_to_bfloat16(float x) {
+  if (std::fabs(x) < 0x1p-126f) return 0;
+  int exponent;
+  const double fraction = std::frexp(double(x), &exponent);
+  return float(std::ldexp(std::nearbyint(fraction * 256), exponent - 8));
+}
+
+// A row as numbers whose products are summed exactly, times what it returns.
+double rounded(Precision precision, const float* row, int64_t depth, std::vector<double>& to) {
+  to.clear();
+  if (precision == Precision::bfloat16) {
+    for (int64_t k = 0; k < depth; ++k) to.push_back(rounded_to_bfloat16(row[k]));
+    return 1;
+  }
+  float largest = 0;
+  for (int64_t k = 0; k < depth; ++k) largest = std::max(largest, std::fabs(row[k]));
+  if (largest < 0x1p-118f) {
+    to.assign(std::size_t(depth), 0);
+    return 0;
+  }
+  const float factor = 127 / largest;
+  for (int64_t k = 0; k < depth; ++k) to.push_back(std::nearbyint(row[k] * factor));
+  return largest / 127.0;
+}
+
+double largest_error(Precision precision, const Case& c, const std::vector<float>& out) {
+  std::vector<double> x, w;
+  double worst = 0;
+  for (int64_t r = 0; r < c.rows; ++r) {
+    const double x_scale = rounded(precision, &c.x[std::size_t(r * c.depth)], c.depth, x);
+    for (int64_t u = 0; u < c.units; ++u) {
+      const double scale = x_scale * rounded(precision, &c.weights[std::size_t(u * c.depth)], c.depth, w);
+      double sum = 0, size = std::fabs(c.bias[std::size_t(u)]);
+      for (std::size_t k = 0; k < x.size(); ++k) {
+        sum += x[k] * w[k] * scale;
+        size += 2 * std::fabs(x[k] * w[k] * scale);
+      }
+      const double error = out[std::size_t(r * (c.units + 3) + u)] - (c.bias[std::size_t(u)] + 2 * sum);
+      worst = std::max(worst, std::fabs(error) / (size + 1e-30));
+    }
+  }
+  return worst;
+}
+
+void test(Precision precision, int64_t rows, int64_t units, int64_t depth) {
+  const Case c = random_case(rows, units, depth);
+  const std::string what = std::string(precision == Precision::int8 ? "int8" : "bfloat16") + " rows " +
+                           std::to_string(rows) + " units " + std::to_string(units) + " depth " + std::to_string(depth);
+  // Half a unit in the last place for each rounding: of both scales, their product, the sum as a float and the two
+  // additions; or of every term of a sum, which the baseline rounds twice, and the two additions.
+  const double bound = double(precision == Precision::int8 ? 6 : 2 * depth + 2) * 0x1p-24;
+  std::vector<float> fused;  // of an instruction set with fused multiply-adds
+  for (const std::string& isa : available_isas()) {
+    set_isa(isa);
+    const std::vector<float> out = product(low_precision_kernels(), precision, c, 1);
+    const double error = largest_error(precision, c, out);
+    check(error <= bound, what + " " + isa + " errs by " + std::to_string(error / bound) + " of the bound");
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t u = 0; u < 3; ++u) check(out[std::size_t(r * (units + 3) + units + u)] == 7, what + ": the gap");
+    check(product(low_precision_kernels(), precision, c, 3) == out, what + " " + isa + ": parts");
+    if (isa == "avx2" || isa == "avx512") fused = out;
+  }
+#if defined(FUSEDRNN_EMULATED)
+  const std::vector<float> out = product(emulated::table_low_precision, precision, c, 1);
+  check(largest_error(precision, c, out) <= bound, what + " emulated");
+  check(product(emulated::table_low_precision, precision, c, 3) == out, what + " emulated: parts");
+  if (!fused.empty()) check(fused == out, what + ": emulated and fused sets differ");
+#endif
+}
+
+}  // namespace
+
+int main() {
+  for (const Precision precision : {Precision::bfloat16, Precision::int8})
+    for (const int64_t units : {1, 16, 17, 31, 96, 100})
+      for (const int64_t depth : {1, 2, 3, 5, 8, 63, 130})
+        for (const int64_t rows : {1, 2, 7, 29}) test(precision, rows, units, depth);
+  std::printf("%d checks, %d failures\n", checks, failures);
+  return failures != 0;
+}
