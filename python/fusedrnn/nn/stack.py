@@ -210,6 +210,8 @@ class _Recurrent(Module):
         names += [name for name in self._keywords[0] if name not in _NORM[1]]
         if names:
             raise ValueError(f"freeze, stream: expected a layer without {', '.join(names)}")
+        if self.cell == "rnn" and self._cell_option() not in ("tanh", "relu"):
+            raise ValueError(f"freeze, stream: expected nonlinearity tanh or relu, got {self._cell_option()}")
 
     def _time_major(self, a: Array) -> Array:
         return np.ascontiguousarray(a.swapaxes(0, 1) if self.batch_first else a)
