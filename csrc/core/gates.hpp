@@ -20,7 +20,8 @@ struct GateLayout {
   bool joint;         // the product with h_(t-1) is added to the one with x_t
   bool norm;
 
-  int64_t row() const { return kept + (norm ? 2 * sums + 2 : 0); }
+  // Deviations fill a line, so that rows of the usual sizes begin where vectors do.
+  int64_t row() const { return kept + (norm ? 2 * sums + 16 : 0); }
   template <class T>
   Rows<T> part(T* reserve_row, int64_t offset) const {
     return {reserve_row ? reserve_row + offset : nullptr, row()};
@@ -318,10 +319,8 @@ class BackwardCall : public OptionCall<T> {
   void normalize_block_backward() const {
     const Rows<const T> dx{dx_sums_, stride_}, dh{dh_sums_, stride_};
     const T* const row = p_.reserve + from * layout_.row();
-    this->column_sums(rows, G, dx, {}, bias_x_);
-    if (!layout_.joint) this->column_sums(rows, G, dh, {}, bias_h_);
-    this->column_sums(rows, G, dx, layout_.normalized_x(row), g_.dgain_ih);
-    this->column_sums(rows, G, dh, layout_.normalized_h(row), g_.dgain_hh);
+    this->column_sums(rows, G, dx, layout_.normalized_x(row), g_.dgain_ih, bias_x_);
+    this->column_sums(rows, G, dh, layout_.normalized_h(row), g_.dgain_hh, layout_.joint ? nullptr : bias_h_);
     parallel_rows(rows, 8.0 * double(rows * G), [&](int64_t a, int64_t b) {
       const T* const at = row + a * layout_.row();
       const Rows<T> d = rows_at(dx_sums_, a, stride_);

@@ -144,8 +144,7 @@ void lstm_options_backward(const LstmBackward<T>& p, const Options<T>& o, const 
            .row = own.take<T>(3 * H)});
     });
     if (layout.norm) {
-      call.column_sums(call.rows, H, {dnormalized_c, H}, {normalized_c, H}, g.dgain_c);
-      call.column_sums(call.rows, H, {dnormalized_c, H}, {}, g.dnorm_bias_c);
+      call.column_sums(call.rows, H, {dnormalized_c, H}, {normalized_c, H}, g.dgain_c, g.dnorm_bias_c);
     }
     if (o.weight_peephole) {
       const Rows<const T> dgates = call.dh_sums().read();

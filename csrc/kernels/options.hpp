@@ -110,7 +110,7 @@ void normalize_backward(const NormalizeBackward<T>& s) {
     normalize_row_backward(s.units, s.dout.at(r), s.normalized.at(r), *s.deviation.at(r), s.gain, s.din.at(r));
 }
 
-// Several rows at a time, so that out is read and written less often; each column's terms by ascending row.
+// Some rows at a time, so that the sums are read and written less often; each column's terms by ascending row.
 template <class T>
 void column_sums(const ColumnSums<T>& s) {
   using V = Full<T>;
@@ -118,12 +118,14 @@ void column_sums(const ColumnSums<T>& s) {
   for (int64_t first = 0; first < s.rows; first += group) {
     const int64_t last = min(s.rows, first + group);
     for_vectors<T>(s.units, [&](int64_t u, int n) {
-      V sum = load<V>(s.out + u, n);
+      V products = s.products ? load<V>(s.products + u, n) : V{}, sums = s.sums ? load<V>(s.sums + u, n) : V{};
       for (int64_t r = first; r < last; ++r) {
         const V a = load<V>(s.a.at(r) + u, n);
-        sum = s.b.data ? fma(a, load<V>(s.b.at(r) + u, n), sum) : sum + a;
+        if (s.products) products = fma(a, load<V>(s.b.at(r) + u, n), products);
+        sums = sums + a;
       }
-      store(s.out + u, sum, n);
+      if (s.products) store(s.products + u, products, n);
+      if (s.sums) store(s.sums + u, sums, n);
     });
   }
 }

@@ -32,7 +32,7 @@ class Reserve:
     ``buffer`` holds activated gates: LSTM [T, N, 5H] (i, f, g, o, c), GRU [T, N, 4H] (r, z, n, W_hn h + b_hn) or,
     reset before, [T, N, 3H]; RNN and IndRNN [T, N, 0], minGRU [T, N, 2H] (z, n). With recompute LSTM [T, N, H] (c) and
     GRU [T, N, 0]. Zoneout makes it [T, N, H] for the RNN (the state before zoneout); layer normalization adds both
-    products of all gates, normalized, and the inverse of their deviations, [T, N, 2]. Its layout is the same on every
+    products of all gates, normalized, and the inverse of their deviations, [T, N, 16]. Its layout is the same on every
     instruction set. With ``lengths`` its rows lie as in a packed sequence, longest row first, from the beginning of the
     buffer.
     """
@@ -92,7 +92,13 @@ def checked_reserve(reserve: Reserve | None, cell: str) -> Reserve:
 def parameter_gradients(reserve: Reserve, accumulate: Accumulate | None, *extra: str) -> Accumulate:
     """The arrays that the gradients go to: those given, or fresh zeros; ``extra`` names parameters after the biases."""
     bias_ih, bias_hh = reserve.biases
-    options = reserve.options["options"] or {}
+    options = reserve.options["options"]
+    if options is None:
+        if accumulate is not None and len(accumulate) == 4:  # a layer's step, which may take microseconds
+            _, _, dbias_ih, dbias_hh = accumulate
+            if (dbias_ih is None) is (bias_ih is None) and (dbias_hh is None) is (bias_hh is None):
+                return accumulate + (None,) * len(extra)
+        options = {}
     parameters = {
         "weight_ih": reserve.arrays["weight_ih"],
         "weight_hh": reserve.arrays["weight_hh"],
