@@ -77,10 +77,3 @@ def test_errors(make_layer):
         frozen(np.zeros((2, 2, 3)))
     with pytest.raises((TypeError, ValueError), match=r"(h0|state): expected"):
         frozen(normal(2, 2, 3), normal(1, 3, 8))
-
-
-def test_other_activations_are_refused():
-    layer = nn.RNN(3, 8, nonlinearity="softsign", rng=0)
-    for make in (layer.freeze, layer.stream):
-        with pytest.raises(ValueError, match="freeze, stream: expected nonlinearity tanh or relu, got softsign"):
-            make()
