@@ -104,7 +104,6 @@ def test_layer_norm(kind, forward):
 @pytest.mark.parametrize(
     ("kind", "keywords", "message"),
     [
-        ("lstm", {"weight_hr": _ones(3, 5), "zoneout_h": 0.5}, "zoneout_h: expected 0 with weight_hr, got 0.5"),
         ("gru", {"reset_after": False, "layer_norm": _norm("gru")}, "layer_norm: expected None with reset_after=False"),
         ("lstm", {"weight_hr": _ones(3, 5)}, r"h0: expected shape \(4, 3\), got \(4, 5\)"),
         ("lstm", {"weight_hr": _ones(3)}, r"weight_hr: expected shape \[P, H\], got \(3,\)"),
@@ -167,25 +166,6 @@ def test_batch_sizes(kind, functional, make_case, make_shape):
 
 
 @pytest.mark.parametrize("kind", CELLS)
-def test_changes_between_forward_and_backward_are_found(kind, monkeypatch, functional, make_case, make_shape):
-    case = make_case(kind, make_shape(*SHAPE), np.float32, ["peephole"] * (kind == "lstm"))
-    case = replace(case, keywords={**case.keywords, "layer_norm": _norm(kind)})
-    changed = {
-        "layer_norm gain 0": case.keywords["layer_norm"][0][0],
-        "layer_norm bias 1": case.keywords["layer_norm"][1][1],
-    }
-    if kind == "lstm":
-        changed["weight_peephole"] = case.keywords["weight_peephole"]
-    monkeypatch.setenv("FUSEDRNN_CHECK", "1")
-    for name, array in changed.items():
-        _, reserve = case.forward(functional)
-        case.backward(functional, reserve)
-        array.flat[-1] += 1
-        with pytest.raises(RuntimeError, match=f"^{name}: changed between"):
-            case.backward(functional, reserve)
-
-
-@pytest.mark.parametrize("kind", CELLS)
 def test_backward_checks_the_arrays_of_layer_norm(kind, functional, make_case, make_shape):
     case = make_case(kind, make_shape(*SHAPE), np.float32, [])
     case = replace(case, keywords={**case.keywords, "layer_norm": _norm(kind)})
@@ -193,8 +173,12 @@ def test_backward_checks_the_arrays_of_layer_norm(kind, functional, make_case, m
     gradients = case.backward(functional, reserve)
     good = [value for name, value in gradients.items() if name not in ("dx", "dh0", "dc0")]
     dgains, dbiases = good[-1]
-    with pytest.raises(ValueError, match=r"^dlayer_norm: expected an array, as there was a layer_norm"):
-        case.backward(functional, reserve, accumulate=tuple(good[:4]))
-    for wrong in ((dgains[:1], dbiases), (dgains, (_ones(3), *dbiases[1:])), (dgains,), (dgains, (None, *dbiases[1:]))):
+    for wrong in (
+        None,
+        (dgains[:1], dbiases),
+        (dgains, (_ones(3), *dbiases[1:])),
+        (dgains,),
+        (dgains, (None, *dbiases[1:])),
+    ):
         with pytest.raises((TypeError, ValueError), match=r"^dlayer_norm: expected"):
             case.backward(functional, reserve, accumulate=(*good[:-1], wrong))

@@ -140,7 +140,7 @@ class Problem {
     o.weight_peephole = data(in[peephole]);
     o.weight_hr = data(in[w_hr]);
     o.projection = c_.width();
-    o.zoneout_h = c_.P ? 0 : 0.3;
+    o.zoneout_h = 0.3;
     o.zoneout_c = c_.cell == Cell::lstm ? 0.2 : 0;
     o.recurrent_dropout = 0.3;
     o.dropconnect = 0.2;

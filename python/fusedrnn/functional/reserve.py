@@ -17,21 +17,17 @@ from fusedrnn.gradients import Array
 Accumulate = tuple[Any, ...]
 
 
-def _digests(arrays: dict[str, Any]) -> dict[str, bytes]:
+def _digests(arrays: dict[str, Any], options: dict[str, Any]) -> dict[str, bytes]:
+    given = options.get("options") or {}
+    named = {**arrays, **{name: options.get(name) for name in ("lengths", "batch_sizes", "resets")}}
+    named.update({name: given.get(name) for name in ("weight_peephole", "weight_hr")})
+    for kind, parts in zip(("gains", "biases"), given.get("layer_norm") or (), strict=False):
+        named.update({f"layer_norm {kind}[{i}]": part for i, part in enumerate(parts)})
     return {
         name: hashlib.blake2b(np.ascontiguousarray(a).view(np.uint8).data).digest()
-        for name, a in arrays.items()
+        for name, a in named.items()
         if a is not None and a.size
     }
-
-
-def _read_again(arrays: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
-    """All arrays that backward reads once more, by the names of forward's arguments."""
-    of_cell = options.get("options") or {}
-    found = {**arrays, **{name: value for name, value in of_cell.items() if isinstance(value, np.ndarray)}}
-    for kind, parts in zip(("gain", "bias"), of_cell.get("layer_norm") or (), strict=False):
-        found |= {f"layer_norm {kind} {k}": part for k, part in enumerate(parts)}
-    return found
 
 
 @dataclass(slots=True)  # not frozen, which would make it twice as slow to build: it is made in every training step
@@ -58,7 +54,7 @@ class Reserve:
         hold what they held then."""
         if self.cell != cell:
             raise TypeError(f"reserve: expected one of {cell}_forward, got one of {self.cell}_forward")
-        for name, digest in _digests(_read_again(self.arrays, self.options)).items() if self.digests else ():
+        for name, digest in _digests(self.arrays, self.options).items() if self.digests else ():
             if digest != self.digests[name]:
                 raise RuntimeError(f"{name}: changed between {cell}_forward and {cell}_backward")
 
@@ -87,7 +83,7 @@ def make_reserve(
         return None
     if options.get("recompute"):
         arrays = {**arrays, "bias_ih": biases[0], "bias_hh": biases[1]}
-    digests = _digests(_read_again(arrays, options)) if os.environ.get("FUSEDRNN_CHECK") == "1" else {}
+    digests = _digests(arrays, options) if os.environ.get("FUSEDRNN_CHECK") == "1" else {}
     return Reserve(cell, buffer, arrays, biases, options, digests)
 
 
