@@ -11,6 +11,7 @@ from fusedrnn.functional.reserve import (
     Accumulate,
     Reserve,
     checked_reserve,
+    fixed,
     make_reserve,
     parameter_gradients,
     read_sequences,
@@ -76,7 +77,7 @@ def gru_forward(
     ):  # fmt: skip
         options = {
             "layer_norm": layer_norm, "zoneout_h": zoneout_h, "recurrent_dropout": recurrent_dropout,
-            "dropconnect": dropconnect, "activations": activations, "grad_clip": grad_clip, "seed": seed,
+            "dropconnect": dropconnect, "activations": fixed(activations), "grad_clip": grad_clip, "seed": seed,
             "layer": layer, "row_offset": row_offset, "step_offset": step_offset,
         }  # fmt: skip
         if recompute:

@@ -13,6 +13,7 @@ from fusedrnn.functional.reserve import (
     Accumulate,
     Reserve,
     checked_reserve,
+    fixed,
     make_reserve,
     parameter_gradients,
     read_sequences,
@@ -105,7 +106,7 @@ def lstm_forward(
         options = {
             "weight_peephole": weight_peephole, "weight_hr": weight_hr, "coupled": coupled, "cell_clip": cell_clip,
             "layer_norm": layer_norm, "zoneout_h": zoneout_h, "zoneout_c": zoneout_c,
-            "recurrent_dropout": recurrent_dropout, "dropconnect": dropconnect, "activations": activations,
+            "recurrent_dropout": recurrent_dropout, "dropconnect": dropconnect, "activations": fixed(activations),
             "grad_clip": grad_clip, "seed": seed, "layer": layer, "row_offset": row_offset,
             "step_offset": step_offset,
         }  # fmt: skip

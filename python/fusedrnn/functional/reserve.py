@@ -163,6 +163,11 @@ def _booleans(name: str, values: Any) -> Array | None:
     return np.ascontiguousarray(array)
 
 
+def fixed(names: Any) -> Any:
+    """A list of names as a tuple, which stays as it is until backward; the compiled module refuses what is no names."""
+    return tuple(names) if isinstance(names, list) else names
+
+
 def refuse_recompute(options: dict[str, Any], plain: dict[str, Any]) -> None:
     """What backward computes again is the plain cell."""
     changed = [
