@@ -15,6 +15,7 @@ EXPERIMENTS = {
     "isas": "one workload on every instruction set",
     "memory": "peak memory of a call beside its formula",
     "runs": "whole training runs of the lecture's tasks",
+    "variants": "what each option costs beside the plain cell, and uneven lengths beside their sum",
     "contention": "two processes, or two libraries in one, on the same cores",
     "passes": "optimizers and losses against memory bandwidth",
 }

@@ -93,6 +93,27 @@ class Frozen(FusedRnn):
         self.rnn = self.rnn.freeze()
 
 
+class FrozenBfloat16(FusedRnn):
+    """The same, and single steps, with products in bfloat16."""
+
+    precision = "bfloat16"
+
+    def __init__(self, workload: Workload, threads: int) -> None:
+        if workload.mode == "train" or workload.dtype != "float32":
+            raise Unsupported("freeze(precision=...) is for inference in float32")
+        super().__init__(workload, threads)
+        if workload.mode == "step":
+            self.advance = self.rnn.stream(workload.N, precision=self.precision).step
+        else:
+            self.rnn = self.rnn.freeze(precision=self.precision)
+
+
+class FrozenInt8(FrozenBfloat16):
+    """The same in int8."""
+
+    precision = "int8"
+
+
 class Recompute(FusedRnn):
     """This library's training with gates that are computed once more instead of kept."""
 

@@ -22,9 +22,17 @@ DISTRIBUTIONS = {
     "jax": "jax",
     "numpy": "numpy",
     "frozen": "fusedrnn",
+    "frozen-bfloat16": "fusedrnn",
+    "frozen-int8": "fusedrnn",
     "recompute": "fusedrnn",
 }
-OWN = ("fusedrnn", "frozen", "recompute")  # this library, as it comes and with an option
+OWN = (
+    "fusedrnn",
+    "frozen",
+    "frozen-bfloat16",
+    "frozen-int8",
+    "recompute",
+)  # this library, as it comes and with an option
 COLOURS = {
     "fusedrnn": "#2a7f62",
     "pytorch": "#c8372d",
@@ -33,6 +41,8 @@ COLOURS = {
     "jax": "#b8860b",
     "numpy": "#777777",
     "frozen": "#7fbf9f",
+    "frozen-bfloat16": "#a9d6c0",
+    "frozen-int8": "#cfe8dc",
     "recompute": "#1b4d3e",
 }
 

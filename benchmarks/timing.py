@@ -23,7 +23,17 @@ from typing import Any, TypeVar
 from benchmarks.compiled import CompiledPyTorch
 from benchmarks.graphs import Jax, OnnxRuntime
 from benchmarks.limits import Limits, measure
-from benchmarks.peers import Frozen, FusedRnn, NumPy, PyTorch, Recompute, Unsupported, deviation
+from benchmarks.peers import (
+    Frozen,
+    FrozenBfloat16,
+    FrozenInt8,
+    FusedRnn,
+    NumPy,
+    PyTorch,
+    Recompute,
+    Unsupported,
+    deviation,
+)
 from benchmarks.workloads import Array, Workload
 
 PEERS: dict[str, type[Any]] = {
@@ -34,6 +44,8 @@ PEERS: dict[str, type[Any]] = {
     "jax": Jax,
     "numpy": NumPy,
     "frozen": Frozen,
+    "frozen-bfloat16": FrozenBfloat16,
+    "frozen-int8": FrozenInt8,
     "recompute": Recompute,
 }
 TURN = 0.1  # seconds that one turn should last

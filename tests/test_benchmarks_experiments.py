@@ -13,7 +13,7 @@ import pytest
 import fusedrnn
 from benchmarks import __main__ as command
 from benchmarks import flat, limits, peers, report, timing, training, workloads
-from benchmarks.experiments import contention, grid, isas, memory, passes, runs, scaling
+from benchmarks.experiments import contention, grid, isas, memory, passes, runs, scaling, variants
 
 LIMITS = limits.Limits(1, {"float32": 1e11}, 1e11, 1e10, 1 << 20, 1e-9)
 LINUX = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads Linux's /proc")
@@ -195,6 +195,11 @@ COMMANDS = {
     "runs": (runs, ["addition", "--epochs", "1", "--peers", ""], {}),
     "contention": (contention, ["--parts", "processes", "--threads", "1"], {"TURN": 0.01, "WORKLOADS": (SMALL,)}),
     "passes": (passes, ["adam", "--elements", "4096", "--peers", ""], {}),
+    "variants": (
+        variants,
+        ["--T", "4", "--N", "3", "--I", "2", "--H", "5", "--cells", "lstm", "--peers", ""],
+        {},
+    ),
 }
 
 
@@ -256,6 +261,7 @@ def test_help(name, capsys):
         ("runs chess", "unknown task 'chess'; expected one of count-ones, addition, mnist"),
         ("runs mnist --data nowhere", "--data: expected a folder, or one of full, small, fashion, got 'nowhere'"),
         ("contention --parts cores", "--parts: expected some of processes, libraries, got 'cores'"),
+        ("variants --variants attention", "--variants: expected some of plain, lengths, resets"),
         ("passes adamw", "unknown pass 'adamw'; expected one of sgd, momentum, adam"),
         ("passes --elements 17 --peers ", "--elements: expected a multiple of 16, got 17"),
     ],

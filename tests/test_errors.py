@@ -284,3 +284,26 @@ run(None)
     unchecked = run_python(script)
     assert unchecked.returncode == 1
     assert "AssertionError: x" in unchecked.stderr
+
+
+def test_changed_options_are_found(functional, monkeypatch):
+    """Under FUSEDRNN_CHECK=1 also the arrays of options, which backward reads again."""
+    monkeypatch.setenv("FUSEDRNN_CHECK", "1")
+    rng = np.random.default_rng(0)
+    x, weights = rng.standard_normal((4, 3, 2)), [rng.standard_normal(shape) for shape in ((20, 2), (20, 5))]
+    lengths, resets = np.array([4, 2, 3]), np.zeros((4, 3), bool)
+    peephole, gain = rng.standard_normal((3, 5)), np.ones(20)
+    norm = ((gain, np.ones(20), np.ones(5)), (None, None, np.zeros(5)))
+    for changed, name in (
+        (lengths, "lengths"),
+        (resets, "resets"),
+        (peephole, "weight_peephole"),
+        (gain, r"layer_norm gains\[0\]"),
+        (norm[1][2], r"layer_norm biases\[2\]"),
+    ):
+        *_, reserve = functional.lstm_forward(
+            x, None, None, *weights, lengths=lengths, resets=resets, weight_peephole=peephole, layer_norm=norm
+        )
+        changed.flat[0] = 3 if name == "lengths" else 1 - changed.flat[0]
+        with pytest.raises(RuntimeError, match=f"{name}: changed between lstm_forward and lstm_backward"):
+            functional.lstm_backward(None, None, None, reserve)

@@ -1,4 +1,4 @@
-"""The gradient tools take every option of every cell: through the reference, which has them all."""
+"""The gradient tools take every option of every cell."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fusedrnn
-from fusedrnn import reference
+from fusedrnn import functional
 from fusedrnn.differentiation import GradcheckError
 from fusedrnn.differentiation.trees import leaves, map_leaves
 
@@ -76,7 +76,7 @@ def _problem(kind, options):
     doutputs = [rng.standard_normal((*lines, units)), rng.standard_normal((N, units))]
     doutputs += [rng.standard_normal((N, H))] * (kind == "lstm")
     doutputs += [rng.standard_normal((*lines, H))] * ("return_c" in options)
-    return getattr(reference, f"{kind}_forward"), {**arguments, **options}, doutputs
+    return getattr(functional, f"{kind}_forward"), {**arguments, **options}, doutputs
 
 
 def _real(tree):

@@ -217,7 +217,7 @@ def test_a_refused_gradient_may_be_given_again(layer, x, wrong, message):
         (lambda: nn.LSTM(2, 3, 0), "num_layers: expected at least 1, got 0"),
         (lambda: nn.LSTM(2, 3, dropout=1.0), "dropout: expected a probability"),
         (lambda: nn.LSTM(2, 3, dtype="int32"), "data: expected dtype float32 or float64, got int32"),
-        (lambda: nn.RNN(2, 3, nonlinearity="sine"), 'nonlinearity: expected "tanh" or "relu"'),
+        (lambda: nn.RNN(2, 3, nonlinearity="sine"), "nonlinearity: expected one of sigmoid, tanh"),
         (lambda: nn.Linear(2, 3)(np.ones((4, 3), "f4")), r"x: expected shape \(..., 2\), got \(4, 3\)"),
         (lambda: nn.Linear(2, 0), "out_features: expected at least 1, got 0"),
         (lambda: nn.Embedding(2, 3)(np.array([0, 2])), "indices: expected values from 0 to 1, got 0 to 2"),

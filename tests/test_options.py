@@ -26,7 +26,7 @@ ALONE = {
     "zoneout_c": ("lstm",),
     "return_c": ("lstm",),
 }
-EXCLUDED = ({"layer_norm", "reset_before"}, {"projection", "zoneout_h"})
+EXCLUDED = ({"layer_norm", "reset_before"},)
 
 
 @pytest.fixture
@@ -55,6 +55,12 @@ def test_each_option_alone(kind, option, dtype, isa, make_case, make_shape, asse
     for seed, (units, of_data) in enumerate(product(UNITS, data)):
         case = make_case(kind, make_shape(4, 5, 3, units), dtype, [option], seed, of_data)
         assert_reference(case, f"{units} units, {of_data}")
+
+
+def test_zoneout_of_a_projected_state(dtype, isa, make_case, make_shape, assert_reference):
+    for seed, of_data in enumerate([(), ("lengths", "resets"), ("reverse",)]):
+        case = make_case("lstm", make_shape(4, 5, 3, 9), dtype, ["projection", "zoneout_h"], seed, of_data)
+        assert_reference(case, f"{of_data}")
 
 
 @pytest.mark.parametrize("kind", CELLS)

@@ -367,7 +367,6 @@ REFUSED = [
     ("lstm", {"recompute": True, "zoneout_c": 0.1}, "recompute: expected False with zoneout_c, got True"),
     ("gru", {"recompute": True, "norm": True}, "recompute: expected False with layer_norm, got True"),
     ("gru", {"recompute": True, "dropconnect": 0.1}, "recompute: expected False with dropconnect, got True"),
-    ("lstm", {"projection": 2, "zoneout_h": 0.1}, "zoneout_h: expected 0 with weight_hr, got 0.1"),
     ("gru", {"norm": True, "reset_after": False}, "layer_norm: expected None with reset_after=False"),
     ("rnn", {"batch_sizes": SIZES, "lengths": [1, 2, 3]}, "lengths: expected None with batch_sizes"),
     ("rnn", {"lengths": [1, 2, 5]}, "lengths: expected 3 integers from 0 to 4, got [1, 2, 5]"),

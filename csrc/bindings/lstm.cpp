@@ -41,9 +41,6 @@ struct LstmCall {
       o.weight_peephole = optional_input<T>(dict["weight_peephole"], "weight_peephole", "x", {3, H});
       o.cell_clip = limit(dict, "cell_clip");
       o.zoneout_c = probability(dict, "zoneout_c", false);
-      if (o.weight_hr && o.zoneout_h > 0)
-        throw py::value_error("zoneout_h: expected 0 with weight_hr, got " +
-                              py::repr(dict["zoneout_h"]).cast<std::string>());
       read_activations(dict, {&o.gate, &o.candidate, &o.output});
       read_layer_norm(dict, o, "x", norm_widths());
       options = o;

@@ -136,7 +136,7 @@ void elementwise_backward(const ElementwiseBackward<T>& p, const ElementwiseCell
     Scratch of_block;
     order.previous(first, last, H, h0, p.y, of_block, [&](const T* h_prev, int64_t count, int64_t row) {
       const Rows<const T> of_gate{dgates + (row - from) * width, width}, of_h{h_prev, H};
-      column_sums(k, count, H, of_gate, of_h, sums_hh);
+      column_sums<T>(k, count, H, of_gate, of_h, sums_hh, nullptr);
     });
   }
   add_transposed(k, p.dweight_ih, sums_ih, width, 0, width, I);

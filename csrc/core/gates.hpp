@@ -20,7 +20,8 @@ struct GateLayout {
   bool joint;         // the product with h_(t-1) is added to the one with x_t
   bool norm;
 
-  int64_t row() const { return kept + (norm ? 2 * sums + 2 : 0); }
+  // Deviations fill a line, so that rows of the usual sizes begin where vectors do.
+  int64_t row() const { return kept + (norm ? 2 * sums + 16 : 0); }
   template <class T>
   Rows<T> part(T* reserve_row, int64_t offset) const {
     return {reserve_row ? reserve_row + offset : nullptr, row()};
@@ -53,12 +54,14 @@ class ForwardCall : public OptionCall<T> {
         p_(p),
         layout_(layout),
         apart_(layout.norm || !layout.joint || layout.recurrent < layout.sums),
+        ahead_(apart_ &&
+               (layout.recurrent < layout.sums || input_product_first<T>(p.shape, layout.sums / p.shape.hidden))),
         I(p.shape.inputs),
         G(layout.sums),
         stride_(spread<T>(G)),
         weight_hh_(this->recurrent_weights(p.weight_hh, G)),
-        sharing_(p.shape, G / p.shape.hidden, apart_ ? P : I + P, sizeof(T)),
-        x_rows_(memory, apart_ ? 0 : N, I, !sharing_.by_units()),
+        sharing_(p.shape, G / p.shape.hidden, ahead_ ? P : I + P, sizeof(T)),
+        x_rows_(memory, ahead_ ? 0 : N, I, !sharing_.by_units()),
         h_rows_(memory, N, P, !sharing_.by_units()) {
     pack_rows(packed_ih_ = memory.take<T>(padded(G, k.lanes) * I), p.weight_ih, I, G, k);
     pack_rows(packed_hh_ = memory.take<T>(padded(layout.recurrent, k.lanes) * P), weight_hh_, P, layout.recurrent, k);
@@ -68,7 +71,7 @@ class ForwardCall : public OptionCall<T> {
       add(bias_x_, bias_h_, G);
       bias_h_ = nullptr;
     }
-    x_sums_ = memory.take<T>((apart_ ? order.block_rows() : N) * stride_);
+    x_sums_ = memory.take<T>((ahead_ ? order.block_rows() : N) * stride_);
     if (layout.norm || !layout.joint) h_sums_ = memory.take<T>(N * stride_);
     if (this->masked()) dropped_ = memory.take<T>(N * P);
   }
@@ -79,7 +82,7 @@ class ForwardCall : public OptionCall<T> {
     return run.reset || !dropped_ ? this->h_prev(run) : rows_at<const T>(dropped_, run.first, P);
   }
   // The gates' sums: all, or those of x_t and of h_(t-1) where they are not joint.
-  Rows<T> x_sums(const Run& run) const { return rows_at(x_sums_, apart_ ? run.row - from_ : run.first, stride_); }
+  Rows<T> x_sums(const Run& run) const { return rows_at(x_sums_, ahead_ ? run.row - from_ : run.first, stride_); }
   Rows<T> h_sums(const Run& run) const { return rows_at(layout_.joint ? nullptr : h_sums_, run.first, stride_); }
   // The first row of the reserve, or null in inference.
   T* kept(const Run& run) const { return kept(run.row); }
@@ -97,12 +100,12 @@ class ForwardCall : public OptionCall<T> {
     phases.insert(phases.begin(), Phase::product);
     if (dropped_) phases.insert(phases.begin(), Phase::prepare);
     for (int64_t first = 0, last; first < T_; first = last) {
-      last = apart_ ? order.block_end(first) : T_;
+      last = ahead_ ? order.block_end(first) : T_;
       from_ = order.row_from(first, last);
       const int64_t rows = order.count(first, last);
-      if (apart_)
+      if (ahead_)
         parallel_rows(rows, 2.0 * double(rows) * double(I * G), [&](int64_t a, int64_t b) { input_product(a, b); });
-      const double flops = 2.0 * double(rows) * double((apart_ ? 0 : I * G) + P * layout_.recurrent + second);
+      const double flops = 2.0 * double(rows) * double((ahead_ ? 0 : I * G) + P * layout_.recurrent + second);
       const auto step = [&](int64_t s, int64_t index, int64_t slice, int64_t slice_end, Part part) {
         const Phase phase = phases[std::size_t(index)];
         if (over_rows(phase)) std::tie(slice, slice_end) = rows_of(part, slice, slice_end);
@@ -124,13 +127,8 @@ class ForwardCall : public OptionCall<T> {
 
   // Of the block's rows [a, b).
   void input_product(int64_t a, int64_t b) const {
-    const Rows<T> sums = rows_at(x_sums_, a, stride_);
     const T* const bias = layout_.norm ? nullptr : bias_x_;
-    k.affine({b - a, G, {}, {p_.x + (from_ + a) * I, I, packed_ih_, I}, bias, false, sums.data, stride_});
-    if (!layout_.norm) return;
-    T* const row = kept(from_ + a);
-    const Rows<T> normalized = row ? layout_.normalized_x(row) : sums;
-    k.normalize({b - a, G, sums.read(), o.gain_ih, bias_x_, normalized, layout_.deviation_x(row), sums, false});
+    k.affine({b - a, G, {}, {p_.x + (from_ + a) * I, I, packed_ih_, I}, bias, false, x_sums_ + a * stride_, stride_});
   }
 
   void drop(const Run& run) const {
@@ -140,27 +138,31 @@ class ForwardCall : public OptionCall<T> {
   void product(const Run& run) const {
     const Operand<T> h = run.reset ? Operand<T>{} : h_rows_.operand(dropped(run).data, run.first, run.rows, packed_hh_);
     const Rows<T> x_sums = this->x_sums(run);
-    if (!apart_) {
+    if (!ahead_) {
       const Operand<T> x = x_rows_.operand(p_.x + run.row * I, run.first, run.rows, packed_ih_);
-      return k.rnn_forward({run.rows, G, run.part, x, h, bias_x_, false, false, x_sums.data, stride_});
+      if (!apart_) return k.rnn_forward({run.rows, G, run.part, x, h, bias_x_, false, false, x_sums.data, stride_});
+      k.affine({run.rows, G, run.part, x, layout_.norm ? nullptr : bias_x_, false, x_sums.data, stride_});
     }
     T* const own = h_sums_ ? h_sums_ + run.first * stride_ : nullptr;
     const T* const bias = layout_.norm ? nullptr : bias_h_;
     k.affine({run.rows, layout_.recurrent, run.part, h, bias, !own, own ? own : x_sums.data, stride_});
   }
 
-  // Of the product with h.
+  // Both products.
   void normalize(const Run& run) const {
-    const Rows<T> product = rows_at(h_sums_, run.first, stride_);
     T* const row = kept(run);
-    const Rows<T> normalized = row ? layout_.normalized_h(row) : product;
-    k.normalize({run.rows, G, product.read(), o.gain_hh, bias_h_, normalized, layout_.deviation_h(row),
-                 layout_.joint ? x_sums(run) : product, layout_.joint});
+    const Rows<T> x = x_sums(run), h = rows_at(h_sums_, run.first, stride_);
+    k.normalize({run.rows, G, x.read(), o.gain_ih, bias_x_, row ? layout_.normalized_x(row) : x,
+                 layout_.deviation_x(row), x, false});
+    k.normalize({run.rows, G, h.read(), o.gain_hh, bias_h_, row ? layout_.normalized_h(row) : h,
+                 layout_.deviation_h(row), layout_.joint ? x : h, layout_.joint});
   }
 
   const Forward& p_;
   const GateLayout layout_;
-  const bool apart_;  // x's product of a whole block comes first
+  // The two products are apart. That of x is then a whole block's, ahead of its steps, where few rows of a step would
+  // read wide weights, and with reset before, whose product with h_(t-1) is added to some of x's units.
+  const bool apart_, ahead_;
   const int64_t I, G, stride_;
   const T* const weight_hh_;
   const Sharing sharing_;
@@ -315,18 +317,25 @@ class BackwardCall : public OptionCall<T> {
                           o.gain_hh, rows_at(dproduct_, run.row - from, stride_)});
   }
 
+  // In pieces of rows that stay in the cache from the sums to the pass; their number follows from the block alone, so
+  // that the sums do not depend on threads.
   void normalize_block_backward() const {
-    const Rows<const T> dx{dx_sums_, stride_}, dh{dh_sums_, stride_};
-    const T* const row = p_.reserve + from * layout_.row();
-    this->column_sums(rows, G, dx, {}, bias_x_);
-    if (!layout_.joint) this->column_sums(rows, G, dh, {}, bias_h_);
-    this->column_sums(rows, G, dx, layout_.normalized_x(row), g_.dgain_ih);
-    this->column_sums(rows, G, dh, layout_.normalized_h(row), g_.dgain_hh);
-    parallel_rows(rows, 8.0 * double(rows * G), [&](int64_t a, int64_t b) {
-      const T* const at = row + a * layout_.row();
-      const Rows<T> d = rows_at(dx_sums_, a, stride_);
-      k.normalize_backward({b - a, G, d.read(), layout_.normalized_x(at), layout_.deviation_x(at), o.gain_ih, d});
+    constexpr int64_t piece = 64;
+    const int64_t pieces = (rows + piece - 1) / piece;
+    T* const to[] = {g_.dgain_ih, bias_x_, g_.dgain_hh, layout_.joint ? nullptr : bias_h_};
+    Scratch own;
+    T* const sums = own.zeros<T>(pieces * 4 * G);
+    parallel_for(pieces, 16.0 * double(rows * G), [&](int64_t i) {
+      const int64_t a = i * piece, n = std::min(piece, rows - a);
+      const T* const kept = p_.reserve + (from + a) * layout_.row();
+      const Rows<T> dx = rows_at(dx_sums_, a, stride_), dh = rows_at(dh_sums_, a, stride_);
+      T* const mine = sums + i * 4 * G;
+      k.column_sums({n, G, dx.read(), layout_.normalized_x(kept), mine, mine + G});
+      k.column_sums({n, G, dh.read(), layout_.normalized_h(kept), mine + 2 * G, to[3] ? mine + 3 * G : nullptr});
+      k.normalize_backward({n, G, dx.read(), layout_.normalized_x(kept), layout_.deviation_x(kept), o.gain_ih, dx});
     });
+    for (int64_t i = 0; i < pieces; ++i)
+      for (int64_t part = 0; part < 4; ++part) add(to[part], sums + (i * 4 + part) * G, G);
   }
 
   const Backward& p_;

@@ -114,18 +114,24 @@ void add_transposed(const KernelTable<T>& k, T* dweight, const T* sums, int64_t 
   });
 }
 
-// out[u] += the sum over rows of a b, where out is wanted: threads share the columns.
+// products[u] += the sum over rows of a b, sums[u] += that of a, where they are wanted: threads share the columns.
 template <class T>
-void column_sums(const KernelTable<T>& k, int64_t rows, int64_t units, Rows<const T> a, Rows<const T> b, T* out) {
+void column_sums(const KernelTable<T>& k, int64_t rows, int64_t units, Rows<const T> a, Rows<const T> b, T* products,
+                 T* sums) {
   constexpr int64_t granule = 64;  // columns, of whole lines
-  if (!out) return;
+  if (!products && !sums) return;
+  const auto from = [](auto* p, int64_t u) { return p ? p + u : nullptr; };
   const double flops = 4.0 * double(rows * units);
   const int64_t wanted = flops < parallel_flops ? 1 : std::min<int64_t>(num_threads(), (units - 1) / granule + 1);
   const int64_t piece = ((units - 1) / wanted / granule + 1) * granule;
   parallel_for((units - 1) / piece + 1, flops, [&](int64_t i) {
     const int64_t u = i * piece;
-    const Rows<const T> second{b.data ? b.data + u : nullptr, b.stride};
-    k.column_sums({rows, std::min(piece, units - u), {a.data + u, a.stride}, second, out + u});
+    k.column_sums({rows,
+                   std::min(piece, units - u),
+                   {a.data + u, a.stride},
+                   {from(b.data, u), b.stride},
+                   from(products, u),
+                   from(sums, u)});
   });
 }
 

@@ -152,7 +152,7 @@ void low_precision_backward(const LowPrecisionBackward& p) {
       }
     });
     if (p.dx) multiply_all(input, rows, 2.0 * double(G * I), {dgates, D}, zeros, {p.dx + from * I, I});
-    column_sums<float>(k, rows, S, {dgates, D}, {}, bias_sums);
+    column_sums<float>(k, rows, S, {dgates, D}, {}, nullptr, bias_sums);
     const WeightGradients of_block(k, {dgates, D}, rows, S);
     if (gru)
       of_block.add(0, rows, p.x + from * I, I, {{0, H, p.dweight_ih + 2 * H * I}, {H, 2 * H, p.dweight_ih}});

@@ -41,10 +41,12 @@ void lstm_options_forward(const LstmForward<T>& p, const Options<T>& o) {
 
   std::vector<Phase> phases{Phase::pointwise};
   if (o.weight_hr) phases.push_back(Phase::second_product);
+  if (o.weight_hr && o.zoneout_h > 0) phases.push_back(Phase::finish);
   call.walk(phases, o.weight_hr ? P * H : 0, [&](Phase phase, const Run& run) {
     const Rows<T> y = call.y(run), out = m ? rows_at(m, run.first, H) : y;
     if (phase == Phase::second_product)
       return k.affine({run.rows, P, run.part, {out.data, H, packed_hr, H}, nullptr, false, y.data, P});
+    if (phase == Phase::finish) return call.zoneout(run);
     Scratch own;
     k.lstm_pointwise({.rows = run.rows,
                       .units = H,
@@ -145,10 +147,7 @@ void lstm_options_backward(const LstmBackward<T>& p, const Options<T>& o, const 
            .dnormalized_c = of_block(dnormalized_c),
            .row = own.take<T>(3 * H)});
     });
-    if (layout.norm) {
-      call.column_sums(call.rows, H, {dnormalized_c, H}, {normalized_c, H}, g.dgain_c);
-      call.column_sums(call.rows, H, {dnormalized_c, H}, {}, g.dnorm_bias_c);
-    }
+    if (layout.norm) call.column_sums(call.rows, H, {dnormalized_c, H}, {normalized_c, H}, g.dgain_c, g.dnorm_bias_c);
     if (g.dweight_peephole) {
       const Rows<const T> dgates = call.dh_sums().read();
       call.column_sums(call.rows, H, columns_from(dgates, layout.sums - H), {candidates, H},

@@ -139,8 +139,9 @@ class OptionCall {
     f(static_cast<const T*>(gathered), rows, from);
   }
 
-  void column_sums(int64_t rows, int64_t units, Rows<const T> a, Rows<const T> b, T* out) const {
-    fusedrnn::column_sums(k, rows, units, a, b, out);
+  void column_sums(int64_t rows, int64_t units, Rows<const T> a, Rows<const T> b, T* products,
+                   T* sums = nullptr) const {
+    fusedrnn::column_sums(k, rows, units, a, b, products, sums);
   }
 
  protected:

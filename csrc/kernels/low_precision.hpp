@@ -35,6 +35,13 @@ FUSEDRNN_NOINLINE void finish_product(const LowPrecisionProduct& s, const typena
     }
 }
 
+// Rows of a tile: where words have parts and registers are 16, a row less than the plain tile, or sums would be
+// spilled.
+template <class Format>
+constexpr int product_tile_rows(int vectors) {
+  return vectors == 3 && vector_registers == 16 && Format::parts > 1 ? 3 : tile_rows(vectors);
+}
+
 // R rows times Panels panels of P vectors.
 template <class Format, int R, int P, int Panels>
 FUSEDRNN_INLINE void product_tile(const LowPrecisionProduct& s, int64_t unit, int64_t row) {
@@ -66,8 +73,9 @@ FUSEDRNN_INLINE void product_tile(const LowPrecisionProduct& s, int64_t unit, in
 
 template <class Format, int R, int P>
 FUSEDRNN_INLINE void product_rows(const LowPrecisionProduct& s, int64_t unit, int64_t row) {
-  for (; s.rows - row >= R; row += R) product_tile<Format, R, P, 1>(s, unit, row);
-  if constexpr (R > 1) product_rows<Format, R / 2, P>(s, unit, row);
+  // As in row_groups, four rows are not three and a lone one.
+  for (; s.rows - row >= R && !(R == 3 && s.rows - row == 4); row += R) product_tile<Format, R, P, 1>(s, unit, row);
+  if constexpr (R > 1) product_rows<Format, R == 3 ? 2 : R / 2, P>(s, unit, row);
 }
 
 template <class Format>
@@ -81,11 +89,11 @@ void low_precision_product(const LowPrecisionProduct& s) {
   for (; i < last; ++i) {
     const int64_t first = dense_panel_first(all, i), vectors = dense_panel_first(all, i + 1) - first, unit = first * W;
     if (vectors == 3)
-      product_rows<Format, tile_rows(3), 3>(s, unit, 0);
+      product_rows<Format, product_tile_rows<Format>(3), 3>(s, unit, 0);
     else if (vectors == 2)
-      product_rows<Format, tile_rows(2), 2>(s, unit, 0);
+      product_rows<Format, product_tile_rows<Format>(2), 2>(s, unit, 0);
     else
-      product_rows<Format, tile_rows(1), 1>(s, unit, 0);
+      product_rows<Format, product_tile_rows<Format>(1), 1>(s, unit, 0);
   }
 }
 

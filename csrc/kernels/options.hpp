@@ -29,19 +29,34 @@ FUSEDRNN_INLINE T inverse_deviation(T sum_of_squares, int64_t n) {
   return T(1) / (sizeof(T) == 4 ? T(__builtin_sqrtf(float(variance))) : T(__builtin_sqrt(double(variance))));
 }
 
-// The sum of f(offset, valid lanes) over a row's vectors. Four chains hide the latency of adding; f is zero in the
-// lanes that are not valid.
+template <class V>
+struct Pair {
+  V first, second;
+};
+
+// The sums of both parts of f(offset, valid lanes) over a row's vectors. Several chains hide the latency of adding; f
+// is zero in the lanes that are not valid.
 template <class T, class F>
-FUSEDRNN_INLINE T sum_row(int64_t units, F f) {
+FUSEDRNN_INLINE Pair<T> sum_row_pairs(int64_t units, F f) {
   using V = Full<T>;
   constexpr int64_t W = full_lanes<T>;
-  V sums[4] = {};
+  Pair<V> sums[4] = {};
+  const auto add = [&](int chain, int64_t u, int n) {
+    const Pair<V> v = f(u, n);
+    sums[chain] = {sums[chain].first + v.first, sums[chain].second + v.second};
+  };
   int64_t u = 0;
   for (; u + 4 * W <= units; u += 4 * W)
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) sums[i] = sums[i] + f(u + i * W, int(W));
-  for (; u < units; u += W) sums[0] = sums[0] + f(u, int(min(W, units - u)));
-  return sum_lanes((sums[0] + sums[1]) + (sums[2] + sums[3]));
+    for (int i = 0; i < 4; ++i) add(i, u + i * W, int(W));
+  for (; u < units; u += W) add(0, u, int(min(W, units - u)));
+  return {sum_lanes((sums[0].first + sums[1].first) + (sums[2].first + sums[3].first)),
+          sum_lanes((sums[0].second + sums[1].second) + (sums[2].second + sums[3].second))};
+}
+
+template <class T, class F>
+FUSEDRNN_INLINE T sum_row(int64_t units, F f) {
+  return sum_row_pairs<T>(units, [&](int64_t u, int n) { return Pair<Full<T>>{f(u, n), {}}; }).first;
 }
 
 template <class T>
@@ -94,10 +109,11 @@ FUSEDRNN_INLINE void normalize_row_backward(int64_t units, const T* dout, const 
                                             const T* gain, T* din) {
   using V = Full<T>;
   const auto scaled_gradient = [&](int64_t u, int n) { return load<V>(gain + u, n) * load<V>(dout + u, n); };
-  const V mean = splat<V>(sum_row<T>(units, scaled_gradient) / T(units));
-  const V product =
-      splat<V>(sum_row<T>(units, [&](int64_t u, int n) { return scaled_gradient(u, n) * load<V>(normalized + u, n); }) /
-               T(units));
+  const Pair<T> sums = sum_row_pairs<T>(units, [&](int64_t u, int n) {
+    const V g = scaled_gradient(u, n);
+    return Pair<V>{g, g * load<V>(normalized + u, n)};
+  });
+  const V mean = splat<V>(sums.first / T(units)), product = splat<V>(sums.second / T(units));
   for_vectors<T>(units, [&](int64_t u, int n) {
     const V g = scaled_gradient(u, n);
     store(din + u, (g - mean - load<V>(normalized + u, n) * product) * splat<V>(deviation), n);
@@ -110,7 +126,7 @@ void normalize_backward(const NormalizeBackward<T>& s) {
     normalize_row_backward(s.units, s.dout.at(r), s.normalized.at(r), *s.deviation.at(r), s.gain, s.din.at(r));
 }
 
-// Several rows at a time, so that out is read and written less often; each column's terms by ascending row.
+// Some rows at a time, so that the sums are read and written less often; each column's terms by ascending row.
 template <class T>
 void column_sums(const ColumnSums<T>& s) {
   using V = Full<T>;
@@ -118,12 +134,14 @@ void column_sums(const ColumnSums<T>& s) {
   for (int64_t first = 0; first < s.rows; first += group) {
     const int64_t last = min(s.rows, first + group);
     for_vectors<T>(s.units, [&](int64_t u, int n) {
-      V sum = load<V>(s.out + u, n);
+      V products = s.products ? load<V>(s.products + u, n) : V{}, sums = s.sums ? load<V>(s.sums + u, n) : V{};
       for (int64_t r = first; r < last; ++r) {
         const V a = load<V>(s.a.at(r) + u, n);
-        sum = s.b.data ? fma(a, load<V>(s.b.at(r) + u, n), sum) : sum + a;
+        if (s.products) products = fma(a, load<V>(s.b.at(r) + u, n), products);
+        sums = sums + a;
       }
-      store(s.out + u, sum, n);
+      if (s.products) store(s.products + u, products, n);
+      if (s.sums) store(s.sums + u, sums, n);
     });
   }
 }

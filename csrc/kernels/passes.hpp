@@ -48,12 +48,12 @@ struct NormalizeBackward {
   Rows<T> din;  // may be dout itself
 };
 
-// out[u] += sum over rows of a b, b of ones if absent.
+// products[u] += sum over rows of a b, and sums[u] += sum over rows of a; either may be null.
 template <class T>
 struct ColumnSums {
   int64_t rows, units;
   Rows<const T> a, b;
-  T* out;
+  T *products, *sums;
 };
 
 // state += zone (before - state).

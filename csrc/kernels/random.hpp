@@ -18,11 +18,12 @@ FUSEDRNN_INLINE void philox(uint64_t seed, uint32_t index, uint32_t row, uint32_
   using U = Vector<uint64_t, L>;
   using W = Vector<uint32_t, L>;
   constexpr U zero{};
+  U lane{};
+  for (int l = 0; l < L; ++l) lane[l] = uint64_t(l);
   const U multiplier0 = zero + 0xD2511F53u, multiplier1 = zero + 0xCD9E8D57u;
   for (int block = 0; block < 16; block += L) {
     // The upper halves of lanes are not looked at: products take the lower, and only shifts bring upper ones down.
-    U c0 = zero + (uint64_t(index) * 16 + uint64_t(block)), c1 = zero + row, c2 = zero + step, c3 = zero + stream;
-    for (int l = 0; l < L; ++l) c0[l] += uint64_t(l);
+    U c0 = lane + (uint64_t(index) * 16 + uint64_t(block)), c1 = zero + row, c2 = zero + step, c3 = zero + stream;
     uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
     for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
       const U p0 = multiply_low_halves(c0, multiplier0), p1 = multiply_low_halves(c2, multiplier1);
@@ -43,7 +44,10 @@ void random_mask(const RandomMask<T>& m) {
   T values[64];
   for (int64_t unit = 0; unit < m.units; unit += 64) {
     philox(m.seed, uint32_t(unit / 64), m.row, m.step, m.stream, words);
-    for (int u = 0; u < 64; ++u) values[u] = words[u] < m.threshold ? m.dropped : m.kept;
+    if (m.threshold > 0xffffffffu)
+      for (int u = 0; u < 64; ++u) values[u] = m.dropped;
+    else  // compared as 32 bits, which vectors hold
+      for (int u = 0; u < 64; ++u) values[u] = words[u] < uint32_t(m.threshold) ? m.dropped : m.kept;
     __builtin_memcpy(m.out + unit, values, std::size_t(min(64, m.units - unit)) * sizeof(T));
   }
 }

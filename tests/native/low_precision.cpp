@@ -122,9 +122,76 @@ void test(Precision precision, int64_t rows, int64_t units, int64_t depth) {
 #endif
 }
 
+// Whole layers, for the sanitizers above all: what is kept for backward changes no result, and gradients are finite.
+void test_layer(LowPrecisionCell cell, Precision precision, bool reverse) {
+  constexpr int64_t T = 5, N = 3, I = 7, H = 19;
+  const int64_t gates = cell == LowPrecisionCell::lstm ? 4 : cell >= LowPrecisionCell::gru ? 3 : 1;
+  const bool trains = precision == Precision::bfloat16 && cell != LowPrecisionCell::gru_reset_before;
+  std::mt19937 g(1);
+  std::normal_distribution<float> normal(0, 0.5f);
+  const auto draw = [&](int64_t n) {
+    std::vector<float> v(static_cast<std::size_t>(n));
+    for (float& e : v) e = normal(g);
+    return v;
+  };
+  const auto x = draw(T * N * I), h0 = draw(N * H), c0 = draw(N * H), weight_ih = draw(gates * H * I),
+             weight_hh = draw(gates * H * H), bias = draw(gates * H), dy = draw(T * N * H);
+  std::vector<float> y[2], h_n(N * H), c_n(N * H), reserve(std::size_t(T * N * 5 * H));
+  for (int keep = 0; keep < (trains ? 2 : 1); ++keep) {
+    y[keep].resize(T * N * H);
+    low_precision_forward({precision,
+                           cell,
+                           H,
+                           weight_ih.data(),
+                           weight_hh.data(),
+                           bias.data(),
+                           nullptr,
+                           {T, N, reverse, x.data(), h0.data(), c0.data(), y[keep].data(), h_n.data(), c_n.data()},
+                           I,
+                           keep ? reserve.data() : nullptr});
+  }
+  const std::string what = "cell " + std::to_string(int(cell));
+  for (const float v : y[0]) check(std::isfinite(v), what + ": y is not finite");
+  if (!trains) return;
+  check(y[0] == y[1], what + ": training and inference differ");
+  std::vector<float> dx(T * N * I), dh0(N * H), dc0(N * H), dweight_ih(weight_ih.size()), dweight_hh(weight_hh.size()),
+      dbias(bias.size());
+  LowPrecisionBackward p{};
+  p.cell = cell;
+  p.shape = {T, N, I, H};
+  p.reverse = reverse;
+  p.dy = dy.data();
+  p.x = x.data();
+  p.h0 = h0.data();
+  p.c0 = c0.data();
+  p.y = y[1].data();
+  p.weight_ih = weight_ih.data();
+  p.weight_hh = weight_hh.data();
+  p.reserve = reserve.data();
+  p.dx = dx.data();
+  p.dh0 = dh0.data();
+  p.dc0 = dc0.data();
+  p.dweight_ih = dweight_ih.data();
+  p.dweight_hh = dweight_hh.data();
+  p.dbias_ih = dbias.data();
+  low_precision_backward(p);
+  for (const auto* gradient : {&dx, &dh0, &dweight_ih, &dweight_hh, &dbias}) {
+    float largest = 0;
+    for (const float v : *gradient) largest = std::max(largest, std::isfinite(v) ? std::fabs(v) : 1e9f);
+    check(largest > 1e-3f && largest < 1e3f, what + ": a gradient's size");
+  }
+}
+
 }  // namespace
 
 int main() {
+  using Cell = LowPrecisionCell;
+  for (const std::string& isa : available_isas()) {
+    set_isa(isa);
+    for (const Cell cell : {Cell::rnn_tanh, Cell::rnn_relu, Cell::lstm, Cell::gru, Cell::gru_reset_before})
+      for (const Precision precision : {Precision::bfloat16, Precision::int8})
+        for (const bool reverse : {false, true}) test_layer(cell, precision, reverse);
+  }
   for (const Precision precision : {Precision::bfloat16, Precision::int8})
     for (const int64_t units : {1, 16, 17, 31, 96, 100})
       for (const int64_t depth : {1, 2, 3, 5, 8, 63, 130})

@@ -44,7 +44,8 @@ std::vector<std::function<void(Chosen&)>> options_for(Kind kind, std::mt19937& g
   if (kind == Kind::lstm) {
     all.push_back([](Chosen& o) { o.zoneout_c = true; });
     all.push_back([](Chosen& o) { o.peephole = true; });
-    all.push_back([](Chosen& o) { o.projection = true, o.zoneout_h = false; });
+    all.push_back([](Chosen& o) { o.projection = true; });
+    all.push_back([](Chosen& o) { o.projection = o.zoneout_h = true; });
     all.push_back([](Chosen& o) { o.coupled = true; });
     all.push_back([](Chosen& o) { o.cell_clip = true; });
     all.push_back([](Chosen& o) { o.all_c = true; });
@@ -57,7 +58,6 @@ Chosen mixed(Kind kind, std::mt19937& g) {
   Chosen o = plain_options(kind);
   for (const auto& option : options_for(kind, g))
     if (g() % 2) option(o);
-  if (o.projection) o.zoneout_h = false;
   return o;
 }
 
@@ -431,7 +431,6 @@ void check_sharing(const std::string& isa) {
     if (!takes_options(kind)) return {};
     Chosen o = mixed(kind, g);
     o.projection = projection.value_or(o.projection);
-    o.zoneout_h &= !o.projection;
     return o;
   };
   const auto lengths = [&](Case c) {

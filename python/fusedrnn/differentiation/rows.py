@@ -11,16 +11,12 @@ from fusedrnn import functional
 from fusedrnn.differentiation.trees import leaves, map_leaves
 from fusedrnn.gradients import Array
 
-# Where the rows lie in what a reserve and its options hold. Parameters have no rows.
-_ROW_AXIS = {"x": 1, "y": 1, "c": 1, "h0": 0, "c0": 0, "lengths": 0, "resets": 1}
-_PARAMETERS = ("weight", "bias", "layer_norm")
-
 
 class PerSequenceGradients(NamedTuple):
     """Gradients row by row.
 
     Attributes:
-        dx: [T, N, I], or None with input_grad=False. dinitial: (dh0,) or (dh0, dc0), each [N, H].
+        dx: shaped as x, or None with input_grad=False. dinitial: (dh0,) or (dh0, dc0), each [N, H].
         parameters: name -> [N, ...] ("dweight_ih": [N, GH, I]) for every parameter that there was, in the order of the
             cell's gradients; a tuple of such where the parameter is a tuple.
     """
@@ -30,26 +26,63 @@ class PerSequenceGradients(NamedTuple):
     parameters: dict[str, Any]
 
 
-def _some_rows(name: str, value: Any, rows: slice) -> Any:
-    """``value`` for these rows alone; TypeError for arrays whose rows are not known to lie anywhere."""
-    if value is None or isinstance(value, (bool, int, float, str, np.generic)) or name.startswith(_PARAMETERS):
-        return value
-    axis = _ROW_AXIS.get(name)
-    if axis is not None:
-        return np.ascontiguousarray(np.asarray(value)[(slice(None),) * axis + (rows,)])
-    if isinstance(value, tuple) and all(isinstance(member, (str, type(None))) for member in value):
-        return value
-    raise TypeError(f"{name}: expected an option whose rows can be told apart, got {type(value).__name__}")
+class _Rows:
+    """Where the rows of a call lie in its arrays: [T, N, ...], [N, ...] of states, or packed; and in its reserve."""
 
+    def __init__(self, reserve: functional.Reserve) -> None:
+        self.reserve = reserve
+        x, options = reserve.arrays["x"], reserve.options
+        lengths, sizes = options.get("lengths"), options.get("batch_sizes")
+        self.packed, self.ragged = sizes is not None, lengths is not None
+        self.leading: tuple[int, ...] = x.shape[:-1]
+        self.count = x.shape[1] if sizes is None else int(sizes[0])
+        self._rank = np.arange(self.count)
+        if lengths is not None:  # the reserve's rows lie as if packed, longest first
+            self._rank[np.argsort(-lengths, kind="stable")] = np.arange(self.count)
+            sizes = np.sum(lengths > np.arange(max(lengths, default=0))[:, None], axis=1)
+        self._sizes: Array = np.empty(0, np.int64) if sizes is None else sizes
 
-def _reserve_of(reserve: functional.Reserve, rows: slice) -> functional.Reserve:
-    """The reserve that forward would have kept for these rows alone: the same bits, as no row depends on others."""
-    arrays = {name: _some_rows(name, value, rows) for name, value in reserve.arrays.items()}
-    options = {name: _some_rows(name, value, rows) for name, value in reserve.options.items()}
-    if "row_offset" in options:  # rows keep the random numbers that they had
-        options["row_offset"] += rows.start
-    buffer = np.ascontiguousarray(reserve.buffer[:, rows])
-    return dataclasses.replace(reserve, buffer=buffer, arrays=arrays, options=options, digests={})
+    def _lines(self, n: int) -> Array:
+        """Where the steps of row n stand among packed ones."""
+        rank, sizes = self._rank[n], self._sizes
+        lines: Array = (np.cumsum(sizes) - sizes + rank)[sizes > rank]
+        return lines
+
+    def place(self, name: str, n: int) -> Any:
+        """The index of row n in an array by its name; None for a parameter, which has no rows."""
+        name = name.removeprefix("d")
+        if name in ("h0", "c0", "h_n", "c_n", "lengths"):
+            return slice(n, n + 1)
+        if name not in ("x", "y", "c", "resets"):
+            return None
+        return self._lines(n) if self.packed else (slice(None), slice(n, n + 1))
+
+    def _buffer(self, n: int) -> Array:
+        buffer = self.reserve.buffer
+        if self.packed:
+            return buffer[self._lines(n)]
+        if not self.ragged:
+            return np.ascontiguousarray(buffer[:, n : n + 1])
+        (T, N, width), lines = buffer.shape, self._lines(n)
+        one = np.empty((T, 1, width), buffer.dtype)
+        one[: len(lines), 0] = buffer.reshape(T * N, width)[lines]
+        return one
+
+    def alone(self, name: str, value: Any, n: int) -> Any:
+        """What ``value`` is in a call of row n alone."""
+        place = self.place(name, n)
+        return value if value is None or place is None else np.ascontiguousarray(value[place])
+
+    def reserve_of(self, n: int) -> functional.Reserve:
+        """The reserve that forward would have kept for row n alone: the same bits, as no row depends on others."""
+        arrays = {name: self.alone(name, value, n) for name, value in self.reserve.arrays.items()}
+        options = {name: self.alone(name, value, n) for name, value in self.reserve.options.items()}
+        if self.packed:
+            options["batch_sizes"] = np.ones(len(self._lines(n)), np.int64)
+        if options.get("options") is not None:  # a row keeps the random numbers that it had
+            drawn = options["options"]
+            options["options"] = {**drawn, "row_offset": drawn["row_offset"] + n}
+        return dataclasses.replace(self.reserve, buffer=self._buffer(n), arrays=arrays, options=options, digests={})
 
 
 def per_sequence_gradients(
@@ -63,17 +96,17 @@ def per_sequence_gradients(
 ) -> PerSequenceGradients:
     """Gradients of every parameter for each row alone, in place of a cell's backward.
 
-    Row n's are, bit for bit, what forward and backward of that row alone give. It is one backward call a row, from
-    the reserve of the whole batch: no forward runs again.
+    Row n's are, bit for bit, what forward and backward of that row alone give (for the same random numbers with n more
+    as its ``row_offset``). It is one backward call a row, from the reserve of the whole batch: no forward runs again.
 
     Args:
-        reserve: of ``lstm_forward`` and its like, with training=True.
-        dy: [T, N, H], dh_n, dc_n: [N, H]: gradients of the outputs, None for zeros; dc_n for an LSTM only.
+        reserve: of ``lstm_forward`` and its like, with training=True and any options.
+        dy: shaped as y, dh_n, dc_n: [N, H]: gradients of the outputs, None for zeros; dc_n for an LSTM only.
         input_grad: False leaves dx out.
-        later: gradients that the cell's backward takes by keyword, shaped as dy.
+        later: gradients that the cell's backward takes by keyword, shaped as y but for the last axis (an LSTM's dc).
 
     Raises:
-        TypeError: not a reserve; dc_n for another cell; an option of forward that this function does not know.
+        TypeError: not a reserve; dc_n for another cell.
         ValueError: a shape that does not fit.
     """
     if not isinstance(reserve, functional.Reserve):
@@ -82,39 +115,39 @@ def per_sequence_gradients(
     if dc_n is not None and not lstm:
         raise TypeError(f"dc_n: expected None for {reserve.cell}, which has no cell state, got {type(dc_n).__name__}")
     reserve.check(reserve.cell)
-    _reserve_of(reserve, slice(0, 0))  # refuses what has no rows
     backward = getattr(functional, f"{reserve.cell}_backward")
-    T, N = reserve.arrays["x"].shape[:2]
+    rows = _Rows(reserve)
     doutputs = {"dy": dy, "dh_n": dh_n, **({"dc_n": dc_n} if lstm else {}), **later}
     for name, gradient in doutputs.items():
-        leading = (N,) if name.endswith("_n") else (T, N)
+        leading = (rows.count,) if name.endswith("_n") else rows.leading
         if gradient is not None and gradient.shape[:-1] != leading:
             wanted = ", ".join(map(str, leading))
             raise ValueError(f"{name}: expected shape ({wanted}, H), got {gradient.shape}")
 
-    def gradients(rows: slice) -> dict[str, Any]:
-        parts = {
-            name: None if d is None else np.ascontiguousarray(d[rows] if d.ndim == 2 else d[:, rows])
-            for name, d in doutputs.items()
-        }
-        result = backward(**parts, reserve=_reserve_of(reserve, rows), input_grad=input_grad)
+    def gradients(n: int | None) -> dict[str, Any]:
+        if n is None:
+            result = backward(**doutputs, reserve=reserve, input_grad=input_grad)
+        else:
+            parts = {name: rows.alone(name, d, n) for name, d in doutputs.items()}
+            result = backward(**parts, reserve=rows.reserve_of(n), input_grad=input_grad)
         return {name: gradient for name, gradient in result._asdict().items() if gradient is not None}
 
-    # No row at all gives the shapes; every row then goes to its place.
-    def place(name: str, gradient: Array) -> Array:
-        axis, shape = _ROW_AXIS.get(name[1:]), list(gradient.shape)
-        if axis is None:
-            shape.insert(0, N)
-        else:
-            shape[axis] = N
-        return np.empty(shape, gradient.dtype)
+    def room(name: str, gradient: Array) -> Array:
+        if rows.place(name, 0) is None:
+            return np.empty((rows.count, *gradient.shape), gradient.dtype)
+        lead = rows.leading if name == "dx" else (rows.count,)
+        return np.empty((*lead, gradient.shape[-1]), gradient.dtype)
 
-    results = {name: map_leaves(lambda g, n=name: place(n, g), g) for name, g in gradients(slice(0, 0)).items()}
-    for n in range(N):
-        for name, gradient in gradients(slice(n, n + 1)).items():
-            for (_, whole), (_, part) in zip(leaves(results[name]), leaves(gradient), strict=True):
-                by_row = np.moveaxis(whole, _ROW_AXIS.get(name[1:], 0), 0)
-                by_row[n] = part.reshape(by_row.shape[1:])
+    results: dict[str, Any] = {}
+    for n in range(rows.count) if rows.count else (None,):
+        for name, gradient in gradients(n).items():
+            if name not in results:
+                results[name] = map_leaves(lambda part, name=name: room(name, part), gradient)
+            if n is not None:
+                place = rows.place(name, n)
+                place = n if place is None else place
+                for (_, whole), (_, part) in zip(leaves(results[name]), leaves(gradient), strict=True):
+                    whole[place] = part
     dx = results.pop("dx", None)
     dinitial = tuple(results.pop(name) for name in ("dh0", "dc0") if name in results)
     return PerSequenceGradients(dx, dinitial, results)

@@ -17,10 +17,15 @@ from fusedrnn.gradients import Array
 Accumulate = tuple[Any, ...]
 
 
-def _digests(arrays: dict[str, Any]) -> dict[str, bytes]:
+def _digests(arrays: dict[str, Any], options: dict[str, Any]) -> dict[str, bytes]:
+    given = options.get("options") or {}
+    named = {**arrays, **{name: options.get(name) for name in ("lengths", "batch_sizes", "resets")}}
+    named.update({name: given.get(name) for name in ("weight_peephole", "weight_hr")})
+    for kind, parts in zip(("gains", "biases"), given.get("layer_norm") or (), strict=False):
+        named.update({f"layer_norm {kind}[{i}]": part for i, part in enumerate(parts)})
     return {
         name: hashlib.blake2b(np.ascontiguousarray(a).view(np.uint8).data).digest()
-        for name, a in arrays.items()
+        for name, a in named.items()
         if a is not None and a.size
     }
 
@@ -32,7 +37,7 @@ class Reserve:
     ``buffer`` holds activated gates: LSTM [T, N, 5H] (i, f, g, o, c), GRU [T, N, 4H] (r, z, n, W_hn h + b_hn) or,
     reset before, [T, N, 3H]; RNN and IndRNN [T, N, 0], minGRU [T, N, 2H] (z, n). With recompute LSTM [T, N, H] (c) and
     GRU [T, N, 0]. Zoneout makes it [T, N, H] for the RNN (the state before zoneout); layer normalization adds both
-    products of all gates, normalized, and the inverse of their deviations, [T, N, 2]. Its layout is the same on every
+    products of all gates, normalized, and the inverse of their deviations, [T, N, 16]. Its layout is the same on every
     instruction set. With ``lengths`` its rows lie as in a packed sequence, longest row first, from the beginning of the
     buffer.
     """
@@ -49,7 +54,7 @@ class Reserve:
         hold what they held then."""
         if self.cell != cell:
             raise TypeError(f"reserve: expected one of {cell}_forward, got one of {self.cell}_forward")
-        for name, digest in _digests(self.arrays).items() if self.digests else ():
+        for name, digest in _digests(self.arrays, self.options).items() if self.digests else ():
             if digest != self.digests[name]:
                 raise RuntimeError(f"{name}: changed between {cell}_forward and {cell}_backward")
 
@@ -76,7 +81,7 @@ def make_reserve(
         return None
     if options.get("recompute"):
         arrays = {**arrays, "bias_ih": biases[0], "bias_hh": biases[1]}
-    digests = _digests(arrays) if os.environ.get("FUSEDRNN_CHECK") == "1" else {}
+    digests = _digests(arrays, options) if os.environ.get("FUSEDRNN_CHECK") == "1" else {}
     return Reserve(cell, buffer, arrays, biases, options, digests)
 
 
@@ -92,7 +97,13 @@ def checked_reserve(reserve: Reserve | None, cell: str) -> Reserve:
 def parameter_gradients(reserve: Reserve, accumulate: Accumulate | None, *extra: str) -> Accumulate:
     """The arrays that the gradients go to: those given, or fresh zeros; ``extra`` names parameters after the biases."""
     bias_ih, bias_hh = reserve.biases
-    options = reserve.options["options"] or {}
+    options = reserve.options["options"]
+    if options is None:
+        if accumulate is not None and len(accumulate) == 4:  # a layer's step, which may take microseconds
+            _, _, dbias_ih, dbias_hh = accumulate
+            if (dbias_ih is None) is (bias_ih is None) and (dbias_hh is None) is (bias_hh is None):
+                return accumulate + (None,) * len(extra)
+        options = {}
     parameters = {
         "weight_ih": reserve.arrays["weight_ih"],
         "weight_hh": reserve.arrays["weight_hh"],

@@ -40,6 +40,7 @@ class IndRNN(_Elementwise):
     functions = (functional.indrnn_forward, functional.indrnn_backward)
     gates = 1
     cell = "indrnn"
+    packed_options = tuple(("nonlinearity", name) for name in NONLINEARITIES)
     by_position = ("weight_ih", "weight_hh", "bias")
 
     def __init__(

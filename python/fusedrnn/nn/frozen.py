@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from fusedrnn.gradients import Array
 
@@ -20,39 +23,48 @@ def pair(name: str, state: Any) -> tuple[Any, Any]:
 
 
 class Frozen:
-    """A snapshot of an RNN, LSTM or GRU for inference over whole sequences; made by ``layer.freeze()``.
+    """A snapshot of a recurrent layer for inference over whole sequences; made by ``layer.freeze()``.
 
     A layer packs its weights in every call, since they may have changed; this one packed them when it was made, for the
     instruction set in use then, and later training does not reach it. Results have the bits of the layer's after
-    ``eval()``. Several threads may call it at once.
+    ``eval()``. Several threads may call it at once. Calls with lengths or resets, and those of a layer with options
+    that change its equations, pack in every call all the same.
     """
 
-    def __init__(self, layer: _Recurrent, packed: Any, initial: list[list[Array]] | None = None) -> None:
-        self._layer, self._packed, self._initial = layer, packed, initial
+    def __init__(self, layer: _Recurrent, packed: Any, precision: str | None) -> None:
+        self._layer, self._packed, self._precision = layer, packed, precision  # a snapshot; its weights, if packed
 
-    def __call__(self, x: Array, state: Any = None) -> tuple[Array, Any]:
+    def __call__(self, x: Array, state: Any = None, *, lengths: Any = None, resets: Any = None) -> tuple[Array, Any]:
         """Run over a sequence.
 
         Args:
             x, state: as the layer takes them: x [T, N, I] ([N, T, I] with batch_first), h0 or (h0, c0) [L * D, N, H]
                 (layers of different sizes: one [D, N, H] each).
+            lengths, resets: as the layer takes them; not with a precision.
 
         Returns:
             y and h_n, or (h_n, c_n), as the layer returns them.
 
         Raises:
-            ValueError: a shape that does not fit, or T = 0. TypeError: another dtype.
+            ValueError: a shape that does not fit, T = 0, or lengths or resets with a precision. TypeError: another
+                dtype.
         """
         layer = self._layer
         names = len(layer.state_names)  # h0, or h0 and c0
         states = (state,) if names == 1 else pair("state", state)
+        given = {name: value for name, value in (("lengths", lengths), ("resets", resets)) if value is not None}
+        if given and self._precision is not None:
+            raise ValueError(f"{', '.join(given)}: expected None with precision={self._precision!r}")
+        if given or self._packed is None:
+            y, last = layer._forward(x, states, lengths, resets)
+            return y, (last[0] if names == 1 else last)
 
         def cell(index: int, x: Array, initial: Any, reverse: bool) -> Any:
             h0, c0 = (*initial, None)[:2]
             y, *last = self._packed.sequence(index, x, h0, c0, reverse)
             return (y, *last[:names], None)
 
-        y, last, _ = layer._sequence(x, states, self._initial, cell, lambda y: y)
+        y, last, _ = layer._sequence(x, states, layer._initial_values(), cell, lambda y: y)
         return layer._as_given(y), (last[0] if names == 1 else last)
 
 
@@ -87,11 +99,49 @@ class Chain:
             core.set_state(*(*(part[None] for part in parts), None)[:2])
 
 
+class Unpacked:
+    """A layer that the core does not pack, stepped as packed ones are: ``layer`` is a snapshot, in evaluation."""
+
+    def __init__(self, layer: _Recurrent, batch: int) -> None:
+        self._layer, self._batch = layer, batch
+        self._state = [
+            layer._whole([np.zeros((batch, sizes[k]), layer.dtype) for sizes in layer._state_sizes])
+            for k in range(len(layer.state_names))
+        ]
+
+    def step(self, x: Array) -> Array:
+        """h of the last layer, [N, H], or [H] for x [I]."""
+        layer, N = self._layer, self._batch
+        if not isinstance(x, np.ndarray):
+            raise TypeError(f"x: expected a NumPy array, got {type(x).__name__}")
+        rows = layer._checked("x", x[None] if x.ndim == N == 1 else x, (N, layer.input_size))
+        if not x.flags.c_contiguous:
+            raise ValueError("x: expected a C-contiguous array")
+        steps = rows[:, None] if layer.batch_first else rows[None]
+        y, last, _ = layer._sequence(steps, tuple(self._state), None, layer._cell_forward, lambda y: y)
+        self._state = list(last)
+        top: Array = y[0, 0] if x.ndim == 1 else y[0]
+        return top
+
+    def state(self) -> tuple[Any, Any]:
+        """h and c, as the layer returns them; c is None for a cell without."""
+        h, c = (*copy.deepcopy(self._state), None)[:2]
+        return h, c
+
+    def set_state(self, h: Any, c: Any) -> None:
+        """Go on from other states; none is changed unless all fit."""
+        layer = self._layer
+        given = zip("hc"[: len(layer.state_names)], (h, c), strict=False)
+        parts = [layer._split(name, value, k, self._batch) for k, (name, value) in enumerate(given)]
+        self._state = [layer._whole([part.copy() for part in state]) for state in parts]
+
+
 class Stream:
-    """A snapshot of an RNN, LSTM or GRU stack that is fed one step at a time; made by ``layer.stream()``.
+    """A snapshot of a recurrent layer that is fed one step at a time; made by ``layer.stream()``.
 
     The weights are those of the moment it was made, packed for the instruction set in use then; later training does
-    not reach it. Outputs have the same bits as the layer's over the whole sequence. Not for two threads at once.
+    not reach it. Outputs have the same bits as the layer's over the whole sequence. Not for two threads at once. A
+    layer with options that change its equations is not packed: its steps cost what calls of the layer do.
 
     Attributes:
         step: the call itself, without the object around it: ``y = stream.step(x)``, some tenths of a microsecond

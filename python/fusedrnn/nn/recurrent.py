@@ -82,6 +82,7 @@ class RNN(_OneState):
     functions = (functional.rnn_forward, functional.rnn_backward)
     gates = 1
     cell = "rnn"
+    packed_options = (("nonlinearity", "tanh"), ("nonlinearity", "relu"))
 
     def __init__(
         self,
@@ -266,6 +267,7 @@ class GRU(_OneState):
     functions = (functional.gru_forward, functional.gru_backward)
     gates = 3
     cell = "gru"
+    packed_options = (("reset_after", True), ("reset_after", False))
 
     def __init__(
         self,

@@ -8,20 +8,22 @@ size they are a tuple of arrays [D, N, H], one a layer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from operator import attrgetter
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
 from fusedrnn import _core
 from fusedrnn.gradients import Array
-from fusedrnn.nn.frozen import Chain, Frozen, Stream
+from fusedrnn.nn.frozen import Chain, Frozen, Stream, Unpacked
 from fusedrnn.nn.linear import Dropout
 from fusedrnn.nn.module import Module, as_generator
 from fusedrnn.nn.parameters import Parameter
 
+Self = TypeVar("Self", bound="_Recurrent")
 State: TypeAlias = Any  # tuple of h (and c) of one layer and direction, each [N, H] or None
 States: TypeAlias = Any  # one of them of the whole stack: [L * D, N, H], or a tuple of [D, N, H] where H differs
 Table: TypeAlias = "dict[str, tuple[tuple[int, ...], float | None]]"  # name -> shape, initial value
@@ -29,6 +31,7 @@ Table: TypeAlias = "dict[str, tuple[tuple[int, ...], float | None]]"  # name -> 
 _NORM = (("gain_ih", "gain_hh", "gain_c"), ("norm_bias_ih", "norm_bias_hh", "norm_bias_c"))  # together as layer_norm
 _USUAL = (("reset_after", True), ("nonlinearity", "tanh"))
 _RANDOM = ("zoneout_h", "zoneout_c", "recurrent_dropout", "dropconnect")  # options that draw in training
+_TRAINING_ONLY = ("recompute", "recurrent_dropout", "dropconnect", "grad_clip")  # without effect on inference
 
 
 class _Recurrent(Module):
@@ -45,6 +48,7 @@ class _Recurrent(Module):
     state_names: tuple[str, ...] = ("h0",)
     gradient_names: tuple[str, ...] = ("dh_n",)
     by_position: tuple[str, ...] = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    packed_options: tuple[tuple[str, Any], ...] = ()  # those with which the core packs a layer's weights
     _absent = None  # in place of a parameter that the layer does without
 
     def __init__(
@@ -72,6 +76,7 @@ class _Recurrent(Module):
         self.layer_norm = bool(options.pop("layer_norm", False))
         # What differs from the plain cell; a GRU's reset_after says which of two that is.
         self.options = {name: value for name, value in options.items() if value or name == "reset_after"}
+        self._inference_options = {name: v for name, v in self.options.items() if name not in _TRAINING_ONLY}
         self._draws = any(options.get(name) for name in _RANDOM)
         self.dtype = np.dtype(dtype)
         self.directions = 2 if bidirectional else 1
@@ -136,12 +141,12 @@ class _Recurrent(Module):
         return gradients
 
     def _by_keyword(self, index: int) -> dict[str, Any]:
-        """What a layer's forward takes by keyword: options, and parameters beside the four of every cell."""
+        """The parameters that a layer's forward takes by keyword."""
         arrays = {part: getattr(self, name).data for part, name in self._keywords[index].items()}
         if self.layer_norm:
             parts = [tuple(arrays.pop(part) for part in group if part in arrays) for group in _NORM]
             arrays["layer_norm"] = tuple(parts)
-        return {**self.options, **arrays}
+        return arrays
 
     def _initial_values(self) -> list[list[Array]] | None:
         """The learned initial states [H] of each layer and direction; None for zeros."""
@@ -163,12 +168,13 @@ class _Recurrent(Module):
             raise ValueError("stream: expected a layer of one direction; a bidirectional one needs the whole sequence")
         if batch < 1:
             raise ValueError(f"batch: expected at least 1, got {batch}")
-        weights = [self._weights(i) for i in range(self.num_layers)]
         core: Any
-        if self._equal and not self.residual:
-            core = self._packed(batch, weights, precision)
+        if not self._packable(precision):
+            core = Unpacked(self._snapshot(), batch)
+        elif self._equal and not self.residual:
+            core = self._packed(batch, range(self.num_layers), precision)
         else:
-            core = Chain(self, batch, [self._packed(batch, [one], precision) for one in weights])
+            core = Chain(self, batch, [self._packed(batch, [i], precision) for i in range(self.num_layers)])
         learned = self._initial_values()
         if learned is None:
             return Stream(core)
@@ -183,33 +189,39 @@ class _Recurrent(Module):
                 GRU in float32; all else stays float32, sums and states above all. docs/low-precision.md has the errors.
 
         Raises:
-            ValueError: options that change the equations; another precision, one for a layer in float64, or int8 for
-                sizes above 131072.
+            ValueError: another precision, one for a layer in float64 or with options that change its equations, or int8
+                for sizes above 131072.
         """
-        learned = self._initial_values()
-        initial = None if learned is None else [[a.copy() for a in values] for values in learned]
-        weights = [self._weights(i) for i in range(len(self._names))]
-        return Frozen(self, self._packed(0, weights, precision), initial)
+        packed = self._packed(0, range(len(self._names)), precision) if self._packable(precision) else None
+        return Frozen(self._snapshot(), packed, precision)
 
-    def _packed(self, batch: int, weights: list[tuple[Any, ...]], precision: str | None) -> Any:
-        """Weights packed for the instruction set in use: for steps of ``batch`` rows, and for sequences."""
-        self._refuse_options()
-        has_products = self.dtype == np.float32 and self.cell in ("rnn", "lstm", "gru")
-        allowed = (None, "bfloat16", "int8") if has_products else (None,)
+    def _snapshot(self: Self) -> Self:
+        """A copy in evaluation, without gradients."""
+        layer = copy.deepcopy(self).eval()
+        for parameter in layer.parameters():
+            parameter.grad = np.empty(0, self.dtype)
+        return layer
+
+    def _packable(self, precision: str | None) -> bool:
+        """Whether the core packs a layer like this one; raise for a precision that it does not have."""
+        options = [option[0] for option in self._inference_options.items() if option not in self.packed_options]
+        options += self._keywords[0]
+        allowed: tuple[str | None, ...] = (None,)
+        if self.dtype == np.float32 and self.cell in ("rnn", "lstm", "gru") and not options:
+            allowed = (None, "bfloat16", "int8")
         if precision not in allowed:
             names = ", ".join(map(repr, allowed))
-            raise ValueError(f"precision: expected one of {names} for {self.cell} in {self.dtype}, got {precision!r}")
+            layer = f"{self.cell} in {self.dtype}" + f" with {', '.join(options)}" * bool(options)
+            raise ValueError(f"precision: expected one of {names} for {layer}, got {precision!r}")
+        return not options
+
+    def _packed(self, batch: int, layers: Iterable[int], precision: str | None) -> Any:
+        """Weights packed for the instruction set in use: for steps of ``batch`` rows, and for sequences."""
         make = _core.FrozenFloat32 if self.dtype == np.float32 else _core.FrozenFloat64
-        return make(self.cell, self._cell_option(), precision or "", batch, [list(arrays) for arrays in weights])
+        return make(self.cell, self._cell_option(), precision or "", batch, [list(self._weights(i)) for i in layers])
 
     def _cell_option(self) -> str:
         return ""
-
-    def _refuse_options(self) -> None:
-        names = [name for name in self.options if name not in ("recompute", "nonlinearity", "reset_after")]
-        names += [name for name in self._keywords[0] if name not in _NORM[1]]
-        if names:
-            raise ValueError(f"freeze, stream: expected a layer without {', '.join(names)}")
 
     def _time_major(self, a: Array) -> Array:
         return np.ascontiguousarray(a.swapaxes(0, 1) if self.batch_first else a)
@@ -279,7 +291,9 @@ class _Recurrent(Module):
         self, index: int, x: Array, state: State, reverse: bool, call: dict[str, Any] | None = None
     ) -> Any:
         """(y, *final state, reserve) of one layer in one direction; ``call``: keywords of this call alone."""
-        keywords = self._by_keyword(index) if self._keywords[index] else self.options
+        keywords = self.options if self.training else self._inference_options
+        if self._keywords[index]:
+            keywords = {**keywords, **self._by_keyword(index)}
         if call is not None:
             keywords = {**keywords, **call}
             if "seed" in call:

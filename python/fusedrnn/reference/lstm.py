@@ -100,7 +100,7 @@ def lstm_forward(
     - `cell_clip`: c_t is clipped to [-cell_clip, cell_clip] (Sak et al. 2014); no gradient where it was.
     - `layer_norm` = ((gain_ih, gain_hh, gain_c), (bias_x, bias_h, bias_c)), [G*H], [G*H] and [H], normalizes
       W_ih x_t, W_hh h_{t-1} and the c_t that the output sees (Ba et al. 2016).
-    - `weight_hr` [P, H]: h_t = W_hr (o tanh(c_t)) (Sak et al. 2014); not with zoneout_h.
+    - `weight_hr` [P, H]: h_t = W_hr (o tanh(c_t)) (Sak et al. 2014).
     - `zoneout_c`: as zoneout_h, for c. The output sees c_t before it.
     - `activations`: names for (gates, cell, output) in place of sigmoid, tanh, tanh.
     - `recompute`: nothing here; refused with an option that changes the equations, as the kernels do.
@@ -117,8 +117,6 @@ def lstm_forward(
         layer_norm=layer_norm, zoneout_h=zoneout_h, zoneout_c=zoneout_c, recurrent_dropout=recurrent_dropout,
         dropconnect=dropconnect, activations=activations, grad_clip=grad_clip,
     )  # fmt: skip
-    if weight_hr is not None and zoneout_h:
-        raise ValueError(f"zoneout_h: expected 0 with weight_hr, got {zoneout_h!r}")
     check_shape("weight_hh", weight_hh, (gates * H, H if weight_hr is None else P))
     check_shape("weight_hr", weight_hr, (P, H))
     check_shape("weight_peephole", weight_peephole, (3, H))
@@ -130,7 +128,7 @@ def lstm_forward(
     h_n, c_n = sequence.state("h0", h0, P), sequence.state("c0", c0, H)
     inputs = Affine(weight_ih, bias_ih, norm_x)
     recurrent = find_recurrent(weight_hh, bias_hh, norm_h, random, len(h_n), recurrent_dropout, dropconnect, grad_clip)
-    zone_h = random.zoneout("zoneout_h", zoneout_h, sequence, H)
+    zone_h = random.zoneout("zoneout_h", zoneout_h, sequence, P)
     zone_c = random.zoneout("zoneout_c", zoneout_c, sequence, H)
 
     x = sequence.flat(x)
