@@ -197,7 +197,16 @@ COMMANDS = {
     "passes": (passes, ["adam", "--elements", "4096", "--peers", ""], {}),
     "variants": (
         variants,
-        ["--T", "4", "--N", "3", "--I", "2", "--H", "5", "--cells", "lstm", "--peers", ""],
+        [
+            "--T=4",
+            "--N=3",
+            "--I=2",
+            "--H=5",
+            "--cells=lstm",
+            "--modes=train",
+            "--variants=lengths,peephole",
+            "--peers=",
+        ],
         {},
     ),
 }
@@ -244,7 +253,8 @@ def test_help(name, capsys):
     [
         (
             "shapes addition --peers abacus",
-            "--peers: expected some of pytorch, pytorch-compiled, onnxruntime, jax, numpy, frozen, recompute",
+            "--peers: expected some of pytorch, pytorch-compiled, onnxruntime, jax, numpy, frozen, frozen-bfloat16, "
+            "frozen-int8, recompute",
         ),
         ("addition --peers numpy --rounds 0", "--rounds: expected at least 1, got 0"),
         ("addition --threads 1,0", "--threads: expected numbers from 1 to 256, got '1,0'"),

@@ -167,6 +167,18 @@ def test_onnxs_peepholes_are_i_o_f():
     assert_equal_states(gates.from_onnx(tensors, "lstm"), state)
 
 
+def test_onnxs_coupled_gates_keep_rows_of_a_forget_gate():
+    layer = nn.LSTM(2, 3, coupled=True, peephole=True, bidirectional=True, rng=0)
+    state = layer.state_dict()
+    tensors = gates.to_onnx(state, "lstm", coupled=True)
+    for name, array in (("R", "weight_hh_l0_reverse"), ("W", "weight_ih_l0_reverse")):
+        i, g, o = np.split(state[array], 3)
+        np.testing.assert_array_equal(tensors[name][1], np.concatenate([i, o, np.zeros_like(i), g]))
+    assert tensors["B"].shape == (2, 24)
+    tensors["R"][:, 6:9] = tensors["W"][:, 6:9] = 7  # they do nothing
+    assert_equal_states(gates.from_onnx(tensors, "lstm", coupled=True), state)
+
+
 def test_halves_become_float32_and_dtype_casts():
     state = {"a.weight_ih": np.ones((4, 1), np.float16), "steps": np.array(3), "b.weight": np.ones(2)}
     ours = gates.from_pytorch(state)
@@ -228,6 +240,8 @@ LSTM = nn.LSTM(2, 3, rng=0).state_dict()
             r"R: expected shape \(1, 12, 3\), got \(1, 9, 3\)",
         ),
         (lambda: gates.from_onnx({**gates.to_onnx(LSTM, "lstm"), "P": np.ones((1, 8))}, "lstm"), ValueError, "P: exp"),
+        (lambda: gates.to_onnx({}, "gru", coupled=True), ValueError, "coupled: expected False for gru, got True"),
+        (lambda: gates.to_onnx(LSTM, "lstm", coupled=True), ValueError, r"weight_ih_l0: expected shape \(9, I\)"),
         (lambda: gates.from_onnx({"P": np.ones((1, 9))}, "gru"), ValueError, r"tensors: .*got \['P'\]"),
     ],
 )  # fmt: skip

@@ -82,6 +82,77 @@ def test_a_trained_stack_there_and_back(make_layer, options, run, assert_close, 
     assert_close(layer(x)[0], run(export(layer), x=x)["y"], "float32", "y from zeros")
 
 
+OPTIONS = {
+    "peephole": (nn.LSTM, {"peephole": True}),
+    "coupled": (nn.LSTM, {"coupled": True}),
+    "coupled_peephole": (nn.LSTM, {"coupled": True, "peephole": True, "bias": False}),
+    "training_alone": (nn.LSTM, {"recurrent_dropout": 0.3, "dropconnect": 0.4, "grad_clip": 1.0}),
+    "lstm_hard": (nn.LSTM, {"activations": ("hard_sigmoid", "softsign", "identity")}),
+    "lstm_same": (nn.LSTM, {"activations": ("hard_sigmoid", "hard_sigmoid", "relu"), "peephole": True}),
+    "gru_hard": (nn.GRU, {"activations": ("hard_sigmoid", "softsign")}),
+    "gru_before": (nn.GRU, {"activations": ("sigmoid", "identity"), "reset_after": False}),
+    **{
+        name: (nn.RNN, {"nonlinearity": name})
+        for name in ("sigmoid", "hard_sigmoid", "softplus", "softsign", "identity")
+    },
+}
+
+
+@pytest.mark.parametrize(("make", "options"), OPTIONS.values(), ids=OPTIONS.keys())
+@pytest.mark.parametrize("both", [False, True], ids=["onward", "both_ways"])
+def test_options_and_lengths_there_and_back(make, options, both, run, assert_close, assert_same_bits):
+    layer = trained(make(4, [6, 6] if both else [6, 5], bidirectional=both, rng=0, **options), normal(5, 3, 4))
+    model = export(layer, states=True, lengths=True)
+    imported = load(model)
+    kept = {
+        name: value for name, value in options.items() if name not in ("recurrent_dropout", "dropconnect", "grad_clip")
+    }
+    sizes = {"hidden_size": 6, "num_layers": 2} if both else {"hidden_size": [6, 5]}
+    assert repr(imported) == repr(make(4, **sizes, bidirectional=both, **kept))
+    x, lengths = normal(7, 3, 4), np.array([7, 1, 4], np.int32)
+    if both:
+        states = [(normal(4, 3, 6),)] * len(layer.state_names)
+        names = [(name,) for name in layer.state_names]
+    else:
+        states = [(normal(1, 3, 6), normal(1, 3, 5))] * len(layer.state_names)
+        names = [(f"{name}_l0", f"{name}_l1") for name in layer.state_names]
+    given = [parts[0] if both else parts for parts in states]
+    y, last = layer(x, tuple(given) if len(given) == 2 else given[0], lengths=lengths)
+    last = last if len(given) == 2 else (last,)
+    feed = {name: a for pair in zip(names, states, strict=True) for name, a in zip(*pair, strict=True)}
+    theirs = run(model, x=x, lengths=lengths, **feed)
+    ours = dict(zip(theirs, (y, *(last if both else [a for parts in last for a in parts])), strict=True))
+    for name, expected in theirs.items():
+        assert_close(ours[name], expected, "float32", name)
+    again, _ = imported(x, tuple(given) if len(given) == 2 else given[0], lengths=lengths)
+    assert_same_bits(again, y)
+    assert_close(layer(x)[0], run(export(layer), x=x)["y"], "float32", "y from zeros, without lengths")
+
+
+def test_names_of_states_where_layers_differ():
+    model = nn.Sequential(nn.LSTM(2, [3, 4], rng=0), nn.GRU(4, 5, rng=0))
+    exported = export(model, states=True, lengths=True)
+    assert [i.name for i in exported.graph.input] == [
+        "x", "0.h0_l0", "0.h0_l1", "0.c0_l0", "0.c0_l1", "1.h0", "lengths"
+    ]  # fmt: skip
+    assert [o.name for o in exported.graph.output] == [
+        "y", "0.h_n_l0", "0.h_n_l1", "0.c_n_l0", "0.c_n_l1", "1.h_n"
+    ]  # fmt: skip
+
+
+def test_lengths_are_for_layers_alone():
+    with pytest.raises(ValueError, match="lengths: expected False before LastStep 1, which takes the step T - 1"):
+        export(nn.Sequential(nn.LSTM(2, 3), nn.LastStep()), lengths=True)
+    model = export(nn.Sequential(nn.LSTM(2, 3), nn.Linear(3, 1)), lengths=True)
+    with pytest.raises(ValueError, match=r"LSTM 0.lstm_l0: expected no sequence_lens among other layers.*got lengths"):
+        load(model)
+    stack = export(nn.LSTM(2, 3, 2), lengths=True)
+    (second,) = [node for node in stack.graph.node if node.name == "lstm_l1"]
+    second.input[4] = ""
+    with pytest.raises(ValueError, match=r"LSTM lstm_l1: expected sequence_lens for all layers from one.*, got none"):
+        load(stack)
+
+
 def test_the_documents_example_runs(tmp_path, monkeypatch):
     pytest.importorskip("safetensors", reason="safetensors is not installed: pip install 'fusedrnn[train]'")
     monkeypatch.chdir(tmp_path)
@@ -172,6 +243,12 @@ class Residual(nn.GRU):
     ("module", "options", "message"),
     [
         (Residual(1, 1, residual=True), {}, "residual: expected False, which alone ONNX has, got True"),
+        (nn.LSTM(1, 2, proj_size=1), {}, "proj_size: expected 0, which alone ONNX has, got 1"),
+        (nn.LSTM(1, 2, cell_clip=1.0), {}, "cell_clip: expected None, which alone ONNX has, got 1.0"),
+        (nn.GRU(1, 2, layer_norm=True), {}, "layer_norm: expected False, which alone ONNX has, got True"),
+        (nn.RNN(1, 2, zoneout_h=0.5), {}, "zoneout_h: expected 0.0, which alone ONNX has, got 0.5"),
+        (nn.RNN(1, 2, learn_initial_state=True), {}, "learn_initial_state: expected False, which alone ONNX has"),
+        (nn.RNN(1, 2, nonlinearity="hard_tanh"), {}, "activations: expected sigmoid, .* has, got 'hard_tanh'"),
         (nn.LSTM(1, 1), {"opset": 13}, "opset: expected 14 to .*, got 13"),
         (nn.Linear(1, 1), {}, "module: expected a recurrent layer in it, got none"),
         (nn.Sequential(nn.LSTM(1, 1), Unknown()), {}, "module: expected .*, got Unknown 1"),
@@ -199,6 +276,14 @@ def changed(change, module=None):
 
 def attribute(name, value, op="GRU"):
     return lambda graph, nodes: nodes[op].attribute.append(onnx.helper.make_attribute(name, value))
+
+
+def attributes(**values):
+    def change(graph, nodes):
+        for name, value in values.items():
+            attribute(name, value)(graph, nodes)
+
+    return change
 
 
 def extra_input(index, op="GRU"):
@@ -240,8 +325,10 @@ def append(*node, output="y", **attributes):
         (attribute("clip", 1.0), "GRU gru_l0: expected no clip, got 1.0"),
         (attribute("layout", 1), "GRU gru_l0: expected no layout, got 1"),
         (attribute("direction", "reverse"), "GRU gru_l0: expected the direction .*, got reverse"),
-        (attribute("activations", ["Sigmoid", "Relu"]), "GRU gru_l0: expected activations sigmoid, tanh, got .*relu"),
-        (extra_input(4), "GRU gru_l0: expected no sequence_lens, got more"),
+        (attribute("activations", ["Sigmoid", "Elu"]), "GRU gru_l0: expected activations among Sigmoid, .*, got Elu"),
+        (attribute("activations", ["Sigmoid"]), "GRU gru_l0: expected 2 activations, .*, got sigmoid"),
+        (attributes(activations=["Affine", "Tanh"], activation_alpha=[2.0]), "GRU gru_l0: expected Affine with.*2, 0"),
+        (extra_input(4), "GRU gru_l0: expected sequence_lens for all layers from one input, or none, got more"),
         (extra_input(2), "GRU gru_l0: expected a constant R, got more"),
         (start_at(np.ones((1, 1, 3), np.float32)), "GRU gru_l0: expected an initial state of zeros.*constant start"),
         (append("Tanh", ["before"]), "Tanh added: expected an operator of a recurrent network"),
@@ -261,13 +348,9 @@ def test_load_refuses_by_name(change, message):
         load(model)
 
 
-def test_load_refuses_peepholes_coupled_gates_and_a_second_path():
-    for change, message in (
-        (attribute("input_forget", 1, "LSTM"), "no input_forget"),
-        (extra_input(7, "LSTM"), "no P, got more"),
-    ):
-        with pytest.raises(ValueError, match=f"LSTM lstm_l0: expected {message}"):
-            load(changed(change, nn.LSTM(2, 3)))
+def test_load_refuses_inputs_that_are_no_constants_and_a_second_path():
+    with pytest.raises(ValueError, match="LSTM lstm_l0: expected a constant P, got more"):
+        load(changed(extra_input(7, "LSTM"), nn.LSTM(2, 3)))
     with pytest.raises(ValueError, match="model: expected an RNN, LSTM or GRU"):
         load(onnx.helper.make_model(onnx.helper.make_graph(
             [], "nothing", [onnx.helper.make_tensor_value_info("x", 1, [1])], []

@@ -141,8 +141,8 @@ struct Options {
   // Where the random numbers of a call are: random.hpp.
   uint64_t seed;
   uint32_t layer, direction, row_offset, step_offset;
-  const int64_t *row_numbers,
-      *lengths;                        // [N] of rows in another order, and that are walked backward; null: as they are
+  const int64_t* row_numbers;          // [N], of rows that lie in another order, or null
+  const int64_t* lengths;              // [N], of rows that are walked from their own ends backward, or null
   Activation gate, candidate, output;  // the RNN's is `gate`
   // LSTM
   const T* weight_peephole;  // [3, H] or null

@@ -94,10 +94,12 @@ void lstm_options_backward(const LstmBackward<T>& p, const Options<T>& o, const 
   if (o.weight_hr) {
     pack_columns(packed_hr = scratch.take<T>(padded(H, k.lanes) * P), o.weight_hr, P, H, k.lanes);
     dm = scratch.take<T>(N * H);
+  }
+  if (g.dweight_hr) {
     m = scratch.take<T>(B * H);
     sums_hr = outer_sums(k, scratch, H, P);
   }
-  T* const candidates = o.weight_peephole ? scratch.take<T>(B * H) : nullptr;
+  T* const candidates = g.dweight_peephole ? scratch.take<T>(B * H) : nullptr;
   T* const normalized_c = layout.norm ? scratch.take<T>(B * H) : nullptr;
   T* const dnormalized_c = layout.norm ? scratch.take<T>(B * H) : nullptr;
   T* const zone_c = call.zone_buffer(o.zoneout_c, H);
@@ -146,7 +148,7 @@ void lstm_options_backward(const LstmBackward<T>& p, const Options<T>& o, const 
            .row = own.take<T>(3 * H)});
     });
     if (layout.norm) call.column_sums(call.rows, H, {dnormalized_c, H}, {normalized_c, H}, g.dgain_c, g.dnorm_bias_c);
-    if (o.weight_peephole) {
+    if (g.dweight_peephole) {
       const Rows<const T> dgates = call.dh_sums().read();
       call.column_sums(call.rows, H, columns_from(dgates, layout.sums - H), {candidates, H},
                        g.dweight_peephole + 2 * H);
@@ -166,7 +168,7 @@ void lstm_options_backward(const LstmBackward<T>& p, const Options<T>& o, const 
   order.runs(0, 0, N, [&](int64_t a, int64_t b, bool reset) {
     if (reset) std::fill(p.dc0 + a * H, p.dc0 + b * H, T(0));
   });
-  if (o.weight_hr) add_transposed(k, g.dweight_hr, sums_hr, P, 0, P, H);
+  if (g.dweight_hr) add_transposed(k, g.dweight_hr, sums_hr, P, 0, P, H);
 }
 
 template int64_t lstm_options_reserve(int64_t, const Options<float>&);

@@ -36,7 +36,7 @@ from fusedrnn.gradients import Array
 State: TypeAlias = dict[str, Array]
 
 # The rows of each cell's weights, one letter a gate. The letters are ours; Keras and ONNX call g "c", and n "h".
-_OURS = {"rnn": "h", "lstm": "ifgo", "gru": "rzn"}
+_OURS = {"rnn": "h", "lstm": "ifgo", "gru": "rzn", "coupled lstm": "igo"}
 _KERAS = {"rnn": "h", "lstm": "ifgo", "gru": "zrn"}
 _ONNX = {"rnn": "h", "lstm": "iofg", "gru": "zrn"}
 _HASTE = {"lstm": "igfo", "gru": "zrn"}
@@ -157,18 +157,21 @@ def to_keras(state: Mapping[str, Any], cell: str, *, layer: int = 0, reset_after
     return arrays
 
 
-def from_onnx(tensors: Mapping[str, Any], cell: str, *, layer: int = 0, dtype: Any = None) -> State:
+def from_onnx(
+    tensors: Mapping[str, Any], cell: str, *, layer: int = 0, coupled: bool = False, dtype: Any = None
+) -> State:
     """A state dict of one layer from the inputs of ONNX's operators RNN, LSTM and GRU.
 
     Args:
         tensors: ``W`` [D, GH, I], ``R`` [D, GH, H] and perhaps ``B`` [D, 2GH], Wb before Rb; of an LSTM perhaps ``P``
             [D, 3H], peepholes i, o, f: ``weight_peephole_l<layer>`` [3, H], i, f, o, of the result.
         cell: "rnn", "lstm" or "gru". layer: the result's names end in ``_l<layer>``. dtype: as in ``from_pytorch``.
+        coupled: of an LSTM with ``input_forget=1``, whose rows of the forget gate do nothing: the result has none.
 
     Raises:
         ValueError: another cell, names or shape. KeyError: no W or R.
     """
-    order = _order(_ONNX, cell)
+    order, ours = _order(_ONNX, cell), _our_rows(cell, coupled)
     given = {name: _array(value, dtype) for name, value in tensors.items()}
     unexpected = given.keys() - ({"W", "R", "B", "P"} if cell == "lstm" else {"W", "R", "B"})
     if unexpected:
@@ -187,22 +190,26 @@ def from_onnx(tensors: Mapping[str, Any], cell: str, *, layer: int = 0, dtype: A
     for d in range(directions):
         bias_ih, bias_hh = (None, None) if B is None else B[d].reshape(2, rows)
         peepholes = None if P is None else _reordered(P[d].reshape(3, H), _ONNX_PEEPHOLES, _OUR_PEEPHOLES)
-        state.update(_named(cell, order, _Weights(W[d], R[d], bias_ih, bias_hh, peepholes), _suffix(layer, d)))
+        weights = _Weights(W[d], R[d], bias_ih, bias_hh, peepholes)
+        state.update(_named(ours, order, weights, _suffix(layer, d)))
     return state
 
 
-def to_onnx(state: Mapping[str, Any], cell: str, *, layer: int = 0) -> dict[str, Array]:
-    """``W``, ``R`` and, where there are such weights, ``B`` and ``P``, as in ``from_onnx``.
+def to_onnx(state: Mapping[str, Any], cell: str, *, layer: int = 0, coupled: bool = False) -> dict[str, Array]:
+    """``W``, ``R`` and, where there are such weights, ``B`` and ``P``, as in ``from_onnx``; ``coupled`` as there, with
+    zeros for the forget gate.
 
     Raises:
         ValueError: another cell, a shape that does not fit, or weights that ONNX has not. KeyError: no such layer.
     """
-    order = _order(_ONNX, cell)
+    order, ours = _order(_ONNX, cell), _our_rows(cell, coupled)
 
     def rows(a: Array) -> Array:
-        return _reordered(a, _OURS[cell], order)
+        if coupled:
+            return _reordered(np.concatenate([a, np.zeros_like(a[: len(a) // 3])]), _OURS[ours] + "f", order)
+        return _reordered(a, _OURS[ours], order)
 
-    directions = _directions(state, cell, layer, "ONNX", peepholes=True)
+    directions = _directions(state, ours, layer, "ONNX", peepholes=True)
     tensors = {
         "W": np.stack([rows(w.weight_ih) for w in directions]),
         "R": np.stack([rows(w.weight_hh) for w in directions]),
@@ -264,6 +271,13 @@ def _order(orders: Mapping[str, str], cell: str) -> str:
     if cell not in orders:
         raise ValueError(f"cell: expected {', '.join(map(repr, orders))}, got {cell!r}")
     return orders[cell]
+
+
+def _our_rows(cell: str, coupled: bool) -> str:
+    """The key of ``_OURS`` for a cell."""
+    if coupled and cell != "lstm":
+        raise ValueError(f"coupled: expected False for {cell}, got True")
+    return "coupled lstm" if coupled else cell
 
 
 def _suffix(layer: int, direction: int) -> str:

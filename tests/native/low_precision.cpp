@@ -4,14 +4,10 @@
 #include "../../csrc/core/low_precision.hpp"
 
 #include <cmath>
-#include <cstdio>
-#include <cstring>
-#include <random>
-#include <string>
-#include <vector>
 
 #include "../../csrc/core/dispatch.hpp"
 #include "../../csrc/core/subnormals.hpp"
+#include "checks.hpp"
 
 namespace fusedrnn {
 #if defined(FUSEDRNN_EMULATED)
@@ -24,15 +20,6 @@ extern const LowPrecisionTable table_low_precision;
 using namespace fusedrnn;
 
 namespace {
-
-int checks = 0, failures = 0;
-
-void check(bool good, const std::string& what) {
-  ++checks;
-  if (good) return;
-  ++failures;
-  std::printf("FAILED %s\n", what.c_str());
-}
 
 struct Case {
   int64_t rows, units, depth;
@@ -209,6 +196,5 @@ int main() {
     for (const int64_t units : {1, 16, 17, 31, 96, 100})
       for (const int64_t depth : {1, 2, 3, 5, 8, 63, 130})
         for (const int64_t rows : {1, 2, 7, 29}) test(precision, rows, units, depth);
-  std::printf("%d checks, %d failures\n", checks, failures);
-  return failures != 0;
+  return report();
 }

@@ -3,11 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <bit>
-#include <cstdio>
-#include <cstring>
 #include <limits>
-#include <random>
-#include <string>
 #include <thread>
 #include <type_traits>
 
@@ -16,6 +12,7 @@
 #include "../../csrc/core/frozen.hpp"
 #include "../../csrc/core/parallel.hpp"
 #include "../../csrc/core/sequence.hpp"
+#include "checks.hpp"
 #include "reference.hpp"
 
 using namespace fusedrnn;
@@ -26,27 +23,10 @@ using reference::Outputs;
 
 namespace {
 
-int checks = 0, failures = 0;
-
-void check(bool good, const std::string& what) {
-  ++checks;
-  if (good) return;
-  ++failures;
-  std::printf("FAILED %s\n", what.c_str());
-}
-
 std::string name(const Case& c) {
   const char* const cells[] = {"rnn tanh", "rnn relu", "lstm", "gru", "gru reset before"};
   return std::string(cells[int(c.cell)]) + " T" + std::to_string(c.T) + " N" + std::to_string(c.N) + " I" +
          std::to_string(c.I) + " H" + std::to_string(c.H) + (c.reverse ? " reverse" : "");
-}
-
-template <class T>
-std::vector<T> random(std::mt19937& generator, int64_t n, double scale) {
-  std::uniform_real_distribution<double> uniform(-scale, scale);
-  std::vector<T> out(static_cast<std::size_t>(n));
-  for (T& v : out) v = T(uniform(generator));
-  return out;
 }
 
 template <class T>
@@ -193,11 +173,6 @@ double worst_error(const Problem<T>& p, const Results<T>& ours) {
 
 template <class T>
 constexpr double bound = std::is_same_v<T, float> ? 3e-5 : 1e-11;
-
-template <class T>
-bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
-  return a.size() == b.size() && (a.empty() || !std::memcmp(a.data(), b.data(), a.size() * sizeof(T)));
-}
 
 template <class T>
 bool same_results(const Results<T>& one, const Results<T>& other) {
@@ -477,6 +452,5 @@ int main() {
     check_frozen<double>(isa + " float64");
   }
   check_isa_changed_amid_calls();
-  std::printf("%d checks, %d failures\n", checks, failures);
-  return failures ? 1 : 0;
+  return report();
 }

@@ -70,6 +70,8 @@ def gru_forward(
     Raises:
         TypeError, ValueError: as ``rnn_forward``.
     """
+    if activations is not None and tuple(activations) == _PLAIN["activations"]:
+        activations = None
     options = None
     if (
         layer_norm is not None or zoneout_h or recurrent_dropout or dropconnect or activations is not None

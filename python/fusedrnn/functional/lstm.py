@@ -97,6 +97,8 @@ def lstm_forward(
     Raises:
         TypeError, ValueError: as ``rnn_forward``, and for an option out of its range.
     """
+    if activations is not None and tuple(activations) == _PLAIN["activations"]:
+        activations = None
     options = None
     if (
         weight_peephole is not None or weight_hr is not None or coupled or cell_clip is not None

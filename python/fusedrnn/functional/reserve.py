@@ -170,9 +170,6 @@ def fixed(names: Any) -> Any:
 
 def refuse_recompute(options: dict[str, Any], plain: dict[str, Any]) -> None:
     """What backward computes again is the plain cell."""
-    changed = [
-        name
-        for name, value in plain.items()
-        if options[name] is not value and (value is None or options[name] != value)
-    ]
+    given = {name: options[name] for name in plain if options[name] is not None}
+    changed = [name for name, value in given.items() if plain[name] is None or plain[name] != value]
     raise ValueError(f"recompute: expected False together with {', '.join(changed) or 'return_c'}")

@@ -63,7 +63,7 @@ class RNN(_OneState):
 
     Args:
         input_size, hidden_size, num_layers: I, H, L. With a list of sizes, one a layer, num_layers follows.
-        nonlinearity: "tanh", "relu", or another of those of ``lstm_forward``. bias: whether there are b_ih and b_hh.
+        nonlinearity: "tanh", "relu", or another of those of ``rnn_forward``. bias: whether there are b_ih and b_hh.
         batch_first: x and y are [N, T, features] instead of [T, N, features].
         dropout: probability of zeroing an element between two layers, in training. bidirectional: D = 2.
         residual: from the second layer on y = layer(x) + x, x as dropout left it (He et al. 2016; Wu et al. 2016).
@@ -71,7 +71,7 @@ class RNN(_OneState):
         layer_norm: layer normalization in the cell, with gains (ones at first) and biases (zeros) as parameters
             ``gain_ih_l0``, ``gain_hh_l0``, ``norm_bias_ih_l0``, ``norm_bias_hh_l0`` (an LSTM's c: ``gain_c_l0``,
             ``norm_bias_c_l0``).
-        zoneout_h, recurrent_dropout, dropconnect, grad_clip: as ``lstm_forward``; masks are drawn anew in each call.
+        zoneout_h, recurrent_dropout, dropconnect, grad_clip: as ``rnn_forward``; masks are drawn anew in each call.
         dtype: "float32" or "float64". rng: seed or generator of the initial weights, U(-1/sqrt(H), 1/sqrt(H)),
             and of all that is random in training.
 
@@ -173,6 +173,8 @@ class LSTM(_Recurrent):
         recompute: bool = False,
         forget_bias: float | None = None,
     ) -> None:
+        if not isinstance(proj_size, (int, np.integer)):
+            raise TypeError(f"proj_size: expected an integer, got {proj_size!r}")
         if proj_size < 0:
             raise ValueError(f"proj_size: expected at least 0, got {proj_size}")
         self.peephole, self.proj_size = peephole, proj_size
@@ -206,6 +208,10 @@ class LSTM(_Recurrent):
         if self.proj_size:
             table["weight_hr"] = ((self.proj_size, hidden), None)
         return table
+
+    def _own_options(self) -> dict[str, Any]:
+        shapes = {"peephole": self.peephole, "proj_size": self.proj_size}
+        return {**{name: value for name, value in shapes.items() if value}, **self.options}
 
     @property
     def recompute(self) -> bool:
@@ -259,7 +265,7 @@ class GRU(_OneState):
 
     Args:
         reset_after: the reset gate applies after the product with W_hn (PyTorch, cuDNN) rather than before (paper).
-        activations: of the gates and of n, as ``lstm_forward``. recompute: as ``LSTM``. Others: as ``RNN``.
+        activations: of the gates and of n, as ``gru_forward``. recompute: as ``LSTM``. Others: as ``RNN``.
 
     Parameters: as ``RNN`` with 3H rows.
     """

@@ -69,13 +69,14 @@ class _Recurrent(Module):
     ) -> None:
         super().__init__()
         self.input_size = input_size
-        self.hidden_sizes = _layer_sizes(input_size, hidden_size, num_layers, residual)
+        self.hidden_sizes = _layer_sizes(input_size, hidden_size, num_layers)
         self.hidden_size, self.num_layers = self.hidden_sizes[-1], len(self.hidden_sizes)  # of what y shows
         self.bias, self.batch_first, self.bidirectional = bias, batch_first, bidirectional
         self.residual, self.learn_initial_state = residual, learn_initial_state
         self.layer_norm = bool(options.pop("layer_norm", False))
         # What differs from the plain cell; a GRU's reset_after says which of two that is.
-        self.options = {name: value for name, value in options.items() if value or name == "reset_after"}
+        plain = [name for name, v in options.items() if v is None or v is False or (v == 0 and name in _RANDOM)]
+        self.options = {name: v for name, v in options.items() if name == "reset_after" or name not in plain}
         self._inference_options = {name: v for name, v in self.options.items() if name not in _TRAINING_ONLY}
         self._draws = any(options.get(name) for name in _RANDOM)
         self.dtype = np.dtype(dtype)
@@ -84,6 +85,8 @@ class _Recurrent(Module):
         self.dropout = Dropout(dropout, rng=generator)
         self._state_sizes = [self._sizes(hidden) for hidden in self.hidden_sizes]
         self._equal = len(set(self.hidden_sizes)) == 1
+        if residual and len({sizes[0] for sizes in self._state_sizes}) > 1:
+            raise ValueError(f"residual: expected layers of one size, got hidden_size={list(self.hidden_sizes)}")
         # Names of the parameters of each layer and direction (L * D rows): those that functions take by position, the
         # others by keyword, the initial states.
         self._names: list[list[str]] = []
@@ -95,6 +98,10 @@ class _Recurrent(Module):
         absent = ["_absent"] * (len(self.by_position) - len(self._names[0]))
         self._data = [attrgetter(*(f"{name}.data" for name in names), *absent) for names in self._names]
         self._grads = [attrgetter(*(f"{name}.grad" for name in names), *absent) for names in self._names]
+        if self.layer_norm or self.options.keys() - {"nonlinearity", "reset_after"}:
+            # A batch without rows: forward says what is wrong with options before there is any work.
+            x = np.empty((1, 0, self.input_size), self.dtype)
+            self._cell_forward(0, x, (None,) * len(self.state_names), False)
 
     def _sizes(self, hidden: int) -> tuple[int, ...]:
         """Sizes of a layer's h, which is also its output, and of its c if there is one."""
@@ -222,6 +229,10 @@ class _Recurrent(Module):
 
     def _cell_option(self) -> str:
         return ""
+
+    def _own_options(self) -> dict[str, Any]:
+        """What the constructor took beside what all layers take, where it differs from the plain cell."""
+        return self.options
 
     def _time_major(self, a: Array) -> Array:
         return np.ascontiguousarray(a.swapaxes(0, 1) if self.batch_first else a)
@@ -403,11 +414,11 @@ class _Recurrent(Module):
         parts += [f"dropout={self.dropout.p}"] * (self.dropout.p > 0)
         parts += ["bidirectional=True"] * self.bidirectional + ["residual=True"] * self.residual
         parts += ["learn_initial_state=True"] * self.learn_initial_state + ["layer_norm=True"] * self.layer_norm
-        parts += [f"{name}={value!r}" for name, value in self.options.items() if (name, value) not in _USUAL]
+        parts += [f"{name}={value!r}" for name, value in self._own_options().items() if (name, value) not in _USUAL]
         return f"{type(self).__name__}({', '.join(parts)})"
 
 
-def _layer_sizes(input_size: int, hidden_size: int | Sequence[int], num_layers: int, residual: bool) -> tuple[int, ...]:
+def _layer_sizes(input_size: int, hidden_size: int | Sequence[int], num_layers: int) -> tuple[int, ...]:
     """H of every layer."""
     if isinstance(hidden_size, (tuple, list)):
         sizes = tuple(hidden_size)
@@ -423,8 +434,6 @@ def _layer_sizes(input_size: int, hidden_size: int | Sequence[int], num_layers: 
     ):  # fmt: skip
         if size < 1:
             raise ValueError(f"{name}: expected at least 1, got {size}")
-    if residual and len(set(sizes)) > 1:
-        raise ValueError(f"residual: expected layers of one size, got hidden_size={list(sizes)}")
     return sizes
 
 

@@ -16,9 +16,9 @@ from onnx import TensorProto
 
 from fusedrnn import gates, nn
 from fusedrnn.gradients import Array
+from fusedrnn.onnx.activations import USUAL, from_attributes
 from fusedrnn.onnx.graph import Graph, attributes, input_name, refused
 
-_ACTIVATIONS = {"RNN": ["tanh"], "LSTM": ["sigmoid", "tanh", "tanh"], "GRU": ["sigmoid", "tanh"]}
 _MOVES = ("Concat", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
 
 
@@ -28,7 +28,8 @@ def load(model: str | os.PathLike[str] | onnx.ModelProto, *, dtype: Any = None) 
     Args:
         model: a file, or the model itself. Its nodes are a chain: perhaps an embedding (Gather), then RNN, LSTM or GRU
             with layout=0, perhaps the last step (Gather, or the last layer's Y_h), linear layers (MatMul and Add, or
-            Gemm). Initial states are zeros or inputs.
+            Gemm). Initial states are zeros or inputs; ``sequence_lens`` of a model of recurrent nodes alone may be an
+            input, the ``lengths`` of a call.
         dtype: of the weights; None leaves them, but widens float16 to float32.
 
     Returns:
@@ -36,8 +37,8 @@ def load(model: str | os.PathLike[str] | onnx.ModelProto, *, dtype: Any = None) 
         ``Sequential`` of such, ``Embedding``, ``LastStep`` and ``Linear``. In evaluation.
 
     Raises:
-        ValueError: a damaged file; whatever no network of ours has, by its node's name: clip, peepholes,
-            sequence_lens, ... OSError: a file that cannot be read.
+        ValueError: a damaged file; whatever no network of ours has, by its node's name: clip, constant sequence_lens,
+            ... OSError: a file that cannot be read.
     """
     if not isinstance(model, onnx.ModelProto):
         try:
@@ -54,6 +55,8 @@ def load(model: str | os.PathLike[str] | onnx.ModelProto, *, dtype: Any = None) 
             stacks[-1].append(step)
         else:
             stacks.append([step])
+    if chain.lengths and len(stacks) > 1:
+        raise refused(chain.recurrent[0], "no sequence_lens among other layers, which know none", chain.lengths)
     modules = [_module(steps, chain.batch_first, dtype) for steps in stacks]
     return (modules[0] if len(modules) == 1 else nn.Sequential(*modules)).eval()
 
@@ -61,7 +64,7 @@ def load(model: str | os.PathLike[str] | onnx.ModelProto, *, dtype: Any = None) 
 class _Recurrent(NamedTuple):
     cell: str
     options: dict[str, Any]  # of our layer
-    tensors: dict[str, Array]  # W, R, B
+    tensors: dict[str, Array]  # W, R, B, P
 
     def goes_on(self, below: Any) -> bool:
         """Whether this may be the next layer of the stack that ``below`` belongs to."""
@@ -70,7 +73,7 @@ class _Recurrent(NamedTuple):
         return (
             self[:2] == below[:2]
             and self.tensors.keys() == below.tensors.keys()
-            and self.tensors["R"].shape == below.tensors["R"].shape
+            and len(self.tensors["R"]) == len(below.tensors["R"])
         )
 
 
@@ -95,12 +98,14 @@ def _module(steps: list[Any], batch_first: bool, dtype: Any) -> nn.Module:
     state: gates.State = {}
     module: nn.Module
     if isinstance(first, _Recurrent):
+        coupled = first.options.get("coupled", False)
         for layer, step in enumerate(steps):
-            state.update(gates.from_onnx(step.tensors, step.cell, layer=layer, dtype=dtype))
-        directions, _, hidden_size = first.tensors["R"].shape
+            state.update(gates.from_onnx(step.tensors, step.cell, layer=layer, coupled=coupled, dtype=dtype))
+        sizes = [step.tensors["R"].shape[2] for step in steps]
         module = getattr(nn, first.cell.upper())(
-            first.tensors["W"].shape[2], hidden_size, len(steps), bias="B" in first.tensors, batch_first=batch_first,
-            bidirectional=directions == 2, dtype=state["weight_ih_l0"].dtype, **first.options,
+            first.tensors["W"].shape[2], sizes if len(set(sizes)) > 1 else sizes[0], len(steps),
+            bias="B" in first.tensors, batch_first=batch_first, bidirectional=len(first.tensors["R"]) == 2,
+            dtype=state["weight_ih_l0"].dtype, **first.options,
         )  # fmt: skip
     else:
         arrays = {name: a for name, a in first._asdict().items() if a is not None}
@@ -125,6 +130,7 @@ class _Chain:
         self.steps: list[Any] = []
         self.recurrent: list[onnx.NodeProto] = []
         self.order = ""  # of the axes that recurrent nodes take: "abF", or "baF" with batch_first
+        self.lengths = ""  # the input that is sequence_lens of all recurrent nodes, if any
         self.rows: dict[str, int] = {}  # how many rows of an input with initial states have been taken
         if not graph.inputs:
             raise ValueError("model: expected an input, got none")
@@ -223,7 +229,8 @@ class _Chain:
         self.order = self.order or self.axes
         if node.input[0] != self.tensor or self.axes != self.order or self.axes[2:] != "F":
             raise refused(node, "x with time, batch and features in the order of the layer below", "another")
-        self.steps.append(_Recurrent(node.op_type.lower(), _options(node), self._tensors(node)))
+        tensors = self._tensors(node)
+        self.steps.append(_Recurrent(node.op_type.lower(), _options(node, "P" in tensors), tensors))
         self.recurrent.append(node)
         for index in range(5, 7):
             source = self.graph.origin(input_name(node, index), node)
@@ -259,12 +266,14 @@ class _Chain:
         raise refused(node, "Y, or Y_h of the last layer's one direction, to go on", "neither")
 
     def _tensors(self, node: onnx.NodeProto) -> dict[str, Array]:
-        for index, name in ((4, "sequence_lens"), (7, "P")):
-            if input_name(node, index):
-                raise refused(node, f"no {name}", input_name(node, index))
+        lengths = input_name(node, 4)
+        if lengths != self.lengths and (self.recurrent or lengths not in [i.name for i in self.graph.inputs]):
+            raise refused(node, "sequence_lens for all layers from one input, or none", lengths or "none")
+        self.lengths = lengths
         tensors = {"W": self.graph.constant(node, 1, "W"), "R": self.graph.constant(node, 2, "R")}
-        if input_name(node, 3):
-            tensors["B"] = self.graph.constant(node, 3, "B")
+        for index, name in ((3, "B"), (7, "P")):
+            if input_name(node, index):
+                tensors[name] = self.graph.constant(node, index, name)
         return tensors
 
     def _directions(self) -> int:
@@ -293,20 +302,24 @@ _OPERATORS: dict[str, Callable[[_Chain, onnx.NodeProto], str | None]] = {
 }
 
 
-def _options(node: onnx.NodeProto) -> dict[str, Any]:
-    """The arguments of our layer, besides sizes, that a node's attributes ask for."""
-    given = attributes(node)
+def _options(node: onnx.NodeProto, peephole: bool) -> dict[str, Any]:
+    """The arguments of our layer, besides sizes, that a node asks for."""
+    given, cell = attributes(node), node.op_type.lower()
     # ONNX's clip bounds the sums of all gates; it is not the bound on c that other libraries call so.
-    for name, default in (("clip", None), ("input_forget", 0), ("layout", 0)):
+    for name, default in (("clip", None), ("layout", 0)):
         if given.get(name, default) != default:
             raise refused(node, f"no {name}", given[name])
     direction = given.get("direction", "forward")
     if direction not in ("forward", "bidirectional"):
         raise refused(node, "the direction forward or bidirectional", direction)
-    usual = _ACTIVATIONS[node.op_type] * (2 if direction == "bidirectional" else 1)
-    activations = [name.lower() for name in given.get("activations", usual)]
-    if node.op_type == "RNN" and activations in (usual, ["relu"] * len(usual)):
+    try:
+        activations = from_attributes(given, cell, 2 if direction == "bidirectional" else 1)
+    except ValueError as error:
+        wanted, _, got = str(error).rpartition(", got ")
+        raise refused(node, wanted, got) from None
+    if cell == "rnn":
         return {"nonlinearity": activations[0]}
-    if activations != usual:
-        raise refused(node, f"activations {', '.join(usual)}", ", ".join(activations))
-    return {"reset_after": bool(given.get("linear_before_reset", 0))} if node.op_type == "GRU" else {}
+    options: dict[str, Any] = {} if activations == USUAL[cell] else {"activations": activations}
+    if cell == "gru":
+        return {**options, "reset_after": bool(given.get("linear_before_reset", 0))}
+    return {**options, "peephole": peephole, "coupled": bool(given.get("input_forget", 0))}

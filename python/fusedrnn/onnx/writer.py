@@ -19,11 +19,13 @@ from fusedrnn import gates, nn
 from fusedrnn._core import __version__
 from fusedrnn.checkpoint import write_atomically
 from fusedrnn.gradients import Array
+from fusedrnn.onnx.activations import USUAL, to_attributes
 
 _RECURRENT = (nn.RNN, nn.LSTM, nn.GRU)
 # Arguments of recurrent layers that the graph shows, or that do nothing in evaluation; others must have their defaults.
 _KNOWN = {"nonlinearity", "reset_after", "recompute", "forget_bias", "input_size", "hidden_size", "num_layers", "bias"}
-_KNOWN |= {"batch_first", "dropout", "bidirectional", "dtype", "rng"}
+_KNOWN |= {"batch_first", "dropout", "bidirectional", "dtype", "rng", "peephole", "coupled", "activations"}
+_KNOWN |= {"recurrent_dropout", "dropconnect", "grad_clip"}
 _OLDEST_OPSET = 14  # RNN, LSTM and GRU with the attribute layout, as they stayed
 
 
@@ -32,6 +34,7 @@ def export(
     path: str | os.PathLike[str] | None = None,
     *,
     states: bool = False,
+    lengths: bool = False,
     dtype: Any = None,
     opset: int = 17,
 ) -> onnx.ModelProto:
@@ -43,7 +46,9 @@ def export(
         path: a file to write, by rename; None writes none.
         states: the initial states are inputs too, ``h0`` and an LSTM's ``c0`` [L * D, N, H], and the last ones outputs,
             ``h_n`` and ``c_n``, so that a sequence may come in pieces. Where there are several recurrent modules, their
-            names in the network stand before these: ``0.h0``. Without it states begin as zeros.
+            names in the network stand before these: ``0.h0``; where layers of a module differ in size, the layer after
+            them, each [D, N, H]: ``h0_l0``. Without it states begin as zeros.
+        lengths: integers ``lengths`` [N] are an input too, as the layers' argument.
         dtype: of the model's numbers; None leaves them. ONNX Runtime's CPU operators compute in float32 alone.
         opset: the version of ONNX's operators, from 14.
 
@@ -52,7 +57,7 @@ def export(
         ``Embedding``; its outputs are ``y`` and, where the last module is recurrent, ``h_n`` and an LSTM's ``c_n``.
 
     Raises:
-        ValueError: a module, weights or an opset that cannot be written. OSError: a file that cannot be written.
+        ValueError: a module, option, weights or an opset that cannot be written. OSError: a file that cannot be.
     """
     newest = onnx.defs.onnx_opset_version()
     if not _OLDEST_OPSET <= opset <= newest:
@@ -80,10 +85,9 @@ def export(
             label = prefix if len(layers) > 1 else ""
             names = [label + name for name in m.state_names] if states else []
             last = [f"{label}{name[0]}_n" for name in m.state_names] if states or position == len(chain) - 1 else []
-            x = graph.recurrent(m, prefix, x, names, last)
-            shape = [m.num_layers * m.directions, "N", m.hidden_size]
-            inputs += [graph.described(name, shape) for name in names]
-            outputs += [graph.described(name, shape) for name in last]
+            x = graph.recurrent(m, prefix, x, names, last, "lengths" if lengths else "")
+            inputs += [graph.described(*state) for name in names for state in _parts(m, name)]
+            outputs += [graph.described(*state) for name in last for state in _parts(m, name)]
             features = m.hidden_size * m.directions
         elif isinstance(m, nn.Linear):
             x = graph.linear(m, prefix, x)
@@ -91,11 +95,15 @@ def export(
         elif isinstance(m, nn.Embedding) and position == 0:
             x = graph.node("Gather", [graph.constant(f"{prefix}weight", m.weight.data), x], f"{prefix}y")
         elif isinstance(m, nn.LastStep) and "T" in dims:
+            if lengths:
+                raise ValueError(f"lengths: expected False before LastStep {prefix[:-1]}, which takes the step T - 1")
             index = graph.integers(f"{prefix}index", np.array(-1))
             x = graph.node("Gather", [x, index], f"{prefix}y", axis=dims.index("T"))
             dims.remove("T")
         else:
             raise ValueError(f"module: expected what ONNX's chain of layers has, got {type(m).__name__} {prefix[:-1]}")
+    if lengths:
+        inputs.append(helper.make_tensor_value_info("lengths", TensorProto.INT32, ["N"]))
     graph.node("Identity", [x], "y")
     outputs.insert(0, graph.described("y", [*dims, features]))
     model = graph.model(inputs, outputs, opset)
@@ -111,6 +119,22 @@ def _flat(prefix: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield from _flat(f"{prefix}{i}.", getattr(module, str(i)))
     elif not isinstance(module, nn.Dropout):
         yield prefix, module
+
+
+def _parts(m: nn.RNN | nn.LSTM | nn.GRU, name: str) -> list[tuple[str, list[Any]]]:
+    """Name and shape of a state of all layers, or of each where their sizes differ."""
+    sizes = m.hidden_sizes
+    if len(set(sizes)) == 1:
+        return [(name, [m.num_layers * m.directions, "N", sizes[0]])]
+    return [(f"{name}_l{i}", [m.directions, "N", size]) for i, size in enumerate(sizes)]
+
+
+def _activations(m: nn.RNN | nn.LSTM | nn.GRU) -> dict[str, Any]:
+    """The attributes of a layer's activations, where they are not the usual ones; of an RNN always."""
+    if isinstance(m, nn.RNN):
+        return to_attributes([m.nonlinearity], m.directions)
+    names = m.options.get("activations", USUAL[m.cell])
+    return {} if names == USUAL[m.cell] else to_attributes(names, m.directions)
 
 
 def _check_options(layer: nn.Module) -> None:
@@ -150,23 +174,34 @@ class _Graph:
         x = self.node("MatMul", [x, weight], f"{prefix}product")
         return x if m.bias is None else self.node("Add", [x, self.constant(f"{prefix}bias", m.bias.data)], f"{prefix}y")
 
-    def recurrent(self, m: nn.RNN | nn.LSTM | nn.GRU, prefix: str, x: str, initial: list[str], last: list[str]) -> str:
-        """y, shaped as ``m`` has it; ``initial`` and ``last`` name inputs and outputs [L * D, N, H], or are empty."""
+    def recurrent(
+        self, m: nn.RNN | nn.LSTM | nn.GRU, prefix: str, x: str, initial: list[str], last: list[str], lengths: str
+    ) -> str:
+        """y, shaped as ``m`` has it; ``initial`` and ``last`` name inputs and outputs [L * D, N, H], or are empty.
+
+        Where the layers' sizes differ, these are inputs and outputs of each layer.
+        """
         L, D = m.num_layers, m.directions
         weights = m.state_dict()
-        options: dict[str, Any] = {"direction": "bidirectional"} if D == 2 else {}
+        options = {**({"direction": "bidirectional"} if D == 2 else {}), **_activations(m)}
         if isinstance(m, nn.GRU):
             options["linear_before_reset"] = int(m.reset_after)
-        if isinstance(m, nn.RNN):
-            options["activations"] = [{"tanh": "Tanh", "relu": "Relu"}[m.nonlinearity]] * D
-        starts = [self._split(f"{prefix}{name.rpartition('.')[2]}", name, L, D) for name in initial]
-        ends: list[list[str]] = [[f"{name}_l{i}" for i in range(L)] for name in last]
+        coupled = bool(m.options.get("coupled"))
+        if coupled:
+            options["input_forget"] = 1
+        whole = len(set(m.hidden_sizes)) == 1
+        starts, ends = ([[f"{name}_l{i}" for i in range(L)] for name in names] for names in (initial, last))
+        for name, parts in zip(initial, starts, strict=True):
+            if whole:
+                rows = self.integers(f"{name}_rows", np.full(L, D))
+                self.nodes.append(helper.make_node("Split", [name, rows], parts, f"{name}_split", axis=0))
         if m.batch_first:
             x = self.node("Transpose", [x], f"{prefix}x_time_first", perm=[1, 0, 2])
         for i in range(L):
-            tensors = gates.to_onnx(weights, m.cell, layer=i)
-            constants = [self.constant(f"{prefix}{k}_l{i}", tensors[k]) if k in tensors else "" for k in "WRB"]
-            inputs = [x, *constants, "", *(parts[i] for parts in starts)]
+            tensors = gates.to_onnx(weights, m.cell, layer=i, coupled=coupled)
+            W, R, B, P = (self.constant(f"{prefix}{k}_l{i}", tensors[k]) if k in tensors else "" for k in "WRBP")
+            states = [*(parts[i] for parts in starts), "", ""][:2]
+            inputs = [x, W, R, B, lengths, *states, P]
             while not inputs[-1]:
                 inputs.pop()
             H = tensors["R"].shape[-1]
@@ -182,15 +217,9 @@ class _Graph:
                 shape = self.integers(f"{x}_shape", np.array([0, 0, D * H]))
                 self.node("Reshape", [swapped, shape], x)
         for name, parts in zip(last, ends, strict=True):
-            self.node("Concat", parts, name, axis=0)
+            if whole:
+                self.node("Concat", parts, name, axis=0)
         return self.node("Transpose", [x], f"{prefix}y_batch_first", perm=[1, 0, 2]) if m.batch_first else x
-
-    def _split(self, label: str, name: str, L: int, D: int) -> list[str]:
-        """Each layer's part [D, N, H] of a state [L * D, N, H]."""
-        parts = [f"{label}_l{i}" for i in range(L)]
-        sizes = self.integers(f"{label}_rows", np.full(L, D))
-        self.nodes.append(helper.make_node("Split", [name, sizes], parts, f"{label}_split", axis=0))
-        return parts
 
     def model(
         self, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto], opset: int
