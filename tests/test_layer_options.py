@@ -273,7 +273,6 @@ def test_evaluation_uses_expectations():
         (lambda: nn.GRU(2, 3, activations=()), "activations: expected 2 names, got 0"),
         (lambda: nn.LSTM(2, 3, proj_size=-1), "proj_size: expected at least 0, got -1"),
         (lambda: nn.LSTM(2, 3, proj_size=1.5), "proj_size: expected an integer, got 1.5"),
-        (lambda: nn.LSTM(2, 3, proj_size=2, zoneout_h=0.1), "zoneout_h: expected 0 with weight_hr, got 0.1"),
         (lambda: nn.LSTM(2, 3, coupled=True, forget_bias=1.0), "forget_bias: expected None for coupled gates"),
         (lambda: nn.LSTM(2, 3, cell_clip=0), "cell_clip: expected a positive number or None, got 0"),
         (lambda: nn.RNN(2, 3, grad_clip=-1.0), "grad_clip: expected a positive number or None, got -1.0"),
