@@ -10,8 +10,8 @@ from fusedrnn.functional.reserve import (
     PLAIN,
     Accumulate,
     Reserve,
+    activation_names,
     checked_reserve,
-    fixed,
     make_reserve,
     parameter_gradients,
     read_sequences,
@@ -70,8 +70,8 @@ def gru_forward(
     Raises:
         TypeError, ValueError: as ``rnn_forward``.
     """
-    if activations is not None and tuple(activations) == _PLAIN["activations"]:
-        activations = None
+    if activations is not None:
+        activations = activation_names(activations, ("sigmoid", "tanh"))
     options = None
     if (
         layer_norm is not None or zoneout_h or recurrent_dropout or dropconnect or activations is not None
@@ -79,7 +79,7 @@ def gru_forward(
     ):  # fmt: skip
         options = {
             "layer_norm": layer_norm, "zoneout_h": zoneout_h, "recurrent_dropout": recurrent_dropout,
-            "dropconnect": dropconnect, "activations": fixed(activations), "grad_clip": grad_clip, "seed": seed,
+            "dropconnect": dropconnect, "activations": activations, "grad_clip": grad_clip, "seed": seed,
             "layer": layer, "row_offset": row_offset, "step_offset": step_offset,
         }  # fmt: skip
         if recompute:

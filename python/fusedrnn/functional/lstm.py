@@ -12,8 +12,8 @@ from fusedrnn.functional.reserve import (
     PLAIN,
     Accumulate,
     Reserve,
+    activation_names,
     checked_reserve,
-    fixed,
     make_reserve,
     parameter_gradients,
     read_sequences,
@@ -97,8 +97,8 @@ def lstm_forward(
     Raises:
         TypeError, ValueError: as ``rnn_forward``, and for an option out of its range.
     """
-    if activations is not None and tuple(activations) == _PLAIN["activations"]:
-        activations = None
+    if activations is not None:
+        activations = activation_names(activations, ("sigmoid", "tanh", "tanh"))
     options = None
     if (
         weight_peephole is not None or weight_hr is not None or coupled or cell_clip is not None
@@ -108,7 +108,7 @@ def lstm_forward(
         options = {
             "weight_peephole": weight_peephole, "weight_hr": weight_hr, "coupled": coupled, "cell_clip": cell_clip,
             "layer_norm": layer_norm, "zoneout_h": zoneout_h, "zoneout_c": zoneout_c,
-            "recurrent_dropout": recurrent_dropout, "dropconnect": dropconnect, "activations": fixed(activations),
+            "recurrent_dropout": recurrent_dropout, "dropconnect": dropconnect, "activations": activations,
             "grad_clip": grad_clip, "seed": seed, "layer": layer, "row_offset": row_offset,
             "step_offset": step_offset,
         }  # fmt: skip

@@ -163,9 +163,11 @@ def _booleans(name: str, values: Any) -> Array | None:
     return np.ascontiguousarray(array)
 
 
-def fixed(names: Any) -> Any:
-    """A list of names as a tuple, which stays as it is until backward; the compiled module refuses what is no names."""
-    return tuple(names) if isinstance(names, list) else names
+def activation_names(activations: Any, plain: tuple[str, ...]) -> Any:
+    """None for those of the plain cell; a list becomes a tuple, which stays as it is until backward. The compiled
+    module refuses what is no names."""
+    names = tuple(activations) if isinstance(activations, list) else activations
+    return None if names == plain else names
 
 
 def refuse_recompute(options: dict[str, Any], plain: dict[str, Any]) -> None:
