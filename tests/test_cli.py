@@ -143,9 +143,9 @@ def test_a_truncated_checkpoint_is_refused_and_kept(tmp_path):
 
 @pytest.mark.parametrize("presses", [1, 2])
 def test_ctrl_c_and_resume_end_in_the_same_bits(tmp_path, presses):
-    whole = fusedrnn_command("train", "addition", "--epochs", 6, "--quiet", "--out", "whole", cwd=tmp_path)
+    whole = fusedrnn_command("train", "addition", "--epochs", 4, "--quiet", "--out", "whole", cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
-    process = fusedrnn_command("train", "addition", "--epochs", 6, "--out", "parts", cwd=tmp_path, start=True)
+    process = fusedrnn_command("train", "addition", "--epochs", 4, "--out", "parts", cwd=tmp_path, start=True)
     assert process.stderr.readline().startswith("epoch 1")
     for _ in range(presses):
         process.send_signal(signal.SIGINT)

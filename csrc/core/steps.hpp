@@ -30,6 +30,7 @@ class Steps {
     rows_ = std::max(block_elements / elements_per_row, fewest_block_rows);
     block_ = std::clamp<int64_t>(rows_ / N, 1, shape.steps);
     if (!shape.batch_sizes) {
+      if (shape.batch == 0) block_ = shape.steps;  // of which there may be any number
       rows_ = block_ * shape.batch;
       return;
     }
@@ -106,6 +107,7 @@ class Steps {
   template <class T, class F>
   void previous(int64_t first, int64_t last, int64_t width, const T* initial, const T* states, Scratch& scratch,
                 F f) const {
+    if (count(first, last) == 0) return f(initial, 0, row_from(first, last));
     if (uneven() || shape_.resets) {
       T* const gathered = scratch.take<T>(count(first, last) * width);
       parallel_for(last - first, flops_per_element_moved * double(count(first, last) * width), [&](int64_t i) {
