@@ -18,6 +18,7 @@ from benchmarks.workloads import CELLS, Array
 VARIANTS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "plain": (("lstm", "gru", "rnn"), {}),
     "lengths": (("lstm", "gru", "rnn"), {}),
+    "packed rows": (("lstm", "gru", "rnn"), {}),
     "resets": (("lstm", "gru", "rnn"), {}),
     "peephole": (("lstm",), {}),
     "projection": (("lstm",), {}),
@@ -59,7 +60,7 @@ class Variant:
     @property
     def work(self) -> float:
         """Share of the N T steps that there are to do."""
-        return float(np.mean(self.lengths()) / self.T) if self.name == "lengths" else 1.0
+        return float(np.mean(self.lengths()) / self.T) if self.name in ("lengths", "packed rows") else 1.0
 
     def lengths(self) -> Array:
         """Drawn from 1 to T."""
@@ -76,8 +77,13 @@ class Variant:
         states = [None, None] if self.cell == "lstm" else [None]
         weights = [scale * draw(rows, n) for n in (self.I, self.width)] + [scale * draw(rows) for _ in range(2)]
         keywords = dict(VARIANTS[self.name][1])
+        lead: tuple[int, ...] = (self.T, self.N)
         if self.name == "lengths":
             keywords["lengths"] = self.lengths()
+        elif self.name == "packed rows":
+            longest = int(self.lengths().max())
+            keywords["batch_sizes"] = np.array([(self.lengths() > t).sum() for t in range(longest)])
+            lead = (int(keywords["batch_sizes"].sum()),)
         elif self.name == "resets":
             keywords["resets"] = np.random.default_rng(3).random((self.T, self.N)) < RESET
         elif self.name == "peephole":
@@ -90,7 +96,7 @@ class Variant:
                 tuple(1 + scale * draw(w) for w in widths),
                 tuple(scale * draw(w) for w in widths),
             )
-        return [draw(self.T, self.N, self.I), *states, *weights], keywords, draw(self.T, self.N, self.width)
+        return [draw(*lead, self.I), *states, *weights], keywords, draw(*lead, self.width)
 
 
 def run_functions(module: Any, variant: Variant, dtype: Any) -> Callable[[], dict[str, Array]]:

@@ -271,7 +271,7 @@ def test_help(name, capsys):
         ("runs chess", "unknown task 'chess'; expected one of count-ones, addition, mnist"),
         ("runs mnist --data nowhere", "--data: expected a folder, or one of full, small, fashion, got 'nowhere'"),
         ("contention --parts cores", "--parts: expected some of processes, libraries, got 'cores'"),
-        ("variants --variants attention", "--variants: expected some of plain, lengths, resets"),
+        ("variants --variants attention", "--variants: expected some of plain, lengths, packed rows, resets"),
         ("passes adamw", "unknown pass 'adamw'; expected one of sgd, momentum, adam"),
         ("passes --elements 17 --peers ", "--elements: expected a multiple of 16, got 17"),
     ],
