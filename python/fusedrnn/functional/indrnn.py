@@ -15,8 +15,6 @@ from fusedrnn.functional.reserve import (
 )
 from fusedrnn.gradients import Array, IndRnnGradients
 
-NONLINEARITIES = ("sigmoid", "tanh", "relu", "hard_sigmoid", "hard_tanh", "softsign", "softplus", "identity")
-
 
 def indrnn_forward(
     x: Array,

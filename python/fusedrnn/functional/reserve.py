@@ -16,6 +16,8 @@ from fusedrnn.gradients import Array
 # there are options those that the cell's Gradients has after them; of other cells all that their Gradients have.
 Accumulate = tuple[Any, ...]
 
+ACTIVATIONS = ("sigmoid", "tanh", "relu", "hard_sigmoid", "hard_tanh", "softsign", "softplus", "identity")
+
 
 def _digests(arrays: dict[str, Any], options: dict[str, Any]) -> dict[str, bytes]:
     given = options.get("options") or {}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fusedrnn import functional
-from fusedrnn.functional.indrnn import NONLINEARITIES
+from fusedrnn.functional.reserve import ACTIVATIONS
 from fusedrnn.nn.module import as_generator
 from fusedrnn.nn.recurrent import _OneState
 from fusedrnn.nn.stack import Table
@@ -40,7 +40,7 @@ class IndRNN(_Elementwise):
     functions = (functional.indrnn_forward, functional.indrnn_backward)
     gates = 1
     cell = "indrnn"
-    packed_options = tuple(("nonlinearity", name) for name in NONLINEARITIES)
+    packed_options = tuple(("nonlinearity", name) for name in ACTIVATIONS)
     by_position = ("weight_ih", "weight_hh", "bias")
 
     def __init__(
@@ -59,8 +59,8 @@ class IndRNN(_Elementwise):
         dtype: Any = "float32",
         rng: np.random.Generator | int | None = None,
     ) -> None:
-        if nonlinearity not in NONLINEARITIES:
-            raise ValueError(f"nonlinearity: expected one of {', '.join(NONLINEARITIES)}, got {nonlinearity!r}")
+        if nonlinearity not in ACTIVATIONS:
+            raise ValueError(f"nonlinearity: expected one of {', '.join(ACTIVATIONS)}, got {nonlinearity!r}")
         generator = as_generator(rng)
         super().__init__(
             input_size, hidden_size, num_layers, bias=bias, batch_first=batch_first, dropout=dropout,

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 
 from fusedrnn import functional
+from fusedrnn.functional.reserve import ACTIVATIONS
 from fusedrnn.gradients import Array
 from fusedrnn.nn.frozen import pair
 from fusedrnn.nn.stack import States, Table, _Recurrent
-
-ACTIVATIONS = ("sigmoid", "tanh", "relu", "hard_sigmoid", "hard_tanh", "softsign", "softplus", "identity")
 
 
 class _OneState(_Recurrent):
