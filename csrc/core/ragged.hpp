@@ -13,15 +13,6 @@
 
 namespace fusedrnn {
 
-// A row of an array: often so short that a call of memcpy takes longer than its copy.
-template <class T>
-void copy_row(T* to, const T* from, int64_t n) {
-  constexpr int64_t piece = 16 / int64_t(sizeof(T)), short_row = 64 * piece;
-  if (n < piece || n > short_row) return copy(to, from, n);
-  for (int64_t i = 0; i + piece <= n; i += piece) std::memcpy(to + i, from + i, 16);
-  std::memcpy(to + n - piece, from + n - piece, 16);
-}
-
 class Ragged {
  public:
   // Arrays [steps, batch, ...]: lengths [batch] from 0 to steps.
@@ -72,7 +63,7 @@ class Ragged {
   const T* gather(const T* from, int64_t width, Scratch& scratch) const {
     if (!from || !moved_) return from;
     T* const to = scratch.take<T>(rows() * width);
-    each(rows(), width, [&](int64_t i) { copy_row(to + i * width, from + sources_[std::size_t(i)] * width, width); });
+    each(rows(), width, [&](int64_t i) { copy(to + i * width, from + sources_[std::size_t(i)] * width, width); });
     return to;
   }
 
@@ -84,7 +75,7 @@ class Ragged {
   template <class T>
   void scatter(const T* from, T* to, int64_t width) const {
     if (!to || from == to) return;
-    each(rows(), width, [&](int64_t i) { copy_row(to + sources_[std::size_t(i)] * width, from + i * width, width); });
+    each(rows(), width, [&](int64_t i) { copy(to + sources_[std::size_t(i)] * width, from + i * width, width); });
     const int64_t batch = int64_t(order_.size());
     each(batch, width * (dense_steps_ - rows() / std::max<int64_t>(1, batch)), [&](int64_t j) {
       for (int64_t t = lengths_[std::size_t(j)]; t < dense_steps_; ++t)
