@@ -12,7 +12,7 @@
 namespace fusedrnn {
 
 // The sums of a cell's gates, and a row of its reserve: what the cell keeps; with layer normalisation then both
-// products normalised, and the inverse deviations of the two.
+// products normalised, the inverse deviations of the two, and room for the moments of a state.
 struct GateLayout {
   int64_t kept;       // elements that the cell keeps
   int64_t sums;       // rows of the weights
@@ -41,6 +41,10 @@ struct GateLayout {
   template <class T>
   Rows<T> deviation_h(T* reserve_row) const {
     return part(reserve_row, kept + 2 * sums + 1);
+  }
+  template <class T>
+  Rows<T> moments_c(T* reserve_row) const {
+    return norm ? part(reserve_row, kept + 2 * sums + 2) : Rows<T>{};
   }
 };
 
@@ -108,13 +112,15 @@ class ForwardCall : public OptionCall<T> {
       const double flops = 2.0 * double(rows) * double((ahead_ ? 0 : I * G) + P * layout_.recurrent + second);
       const auto step = [&](int64_t s, int64_t index, int64_t slice, int64_t slice_end, Part part) {
         const Phase phase = phases[std::size_t(index)];
-        if (over_rows(phase)) std::tie(slice, slice_end) = rows_of(part, slice, slice_end);
-        order.runs(s, slice, slice_end, [&](int64_t a, int64_t b, bool reset) {
-          const Run run{s, a, b - a, order.row(s) + a, reset, Next::step, part};
-          if (phase == Phase::prepare) return drop(run);
-          if (phase == Phase::product) return product(run);
-          if (phase == Phase::pointwise && layout_.norm) normalize(run);
-          f(phase, run);
+        if (over_rows(phase)) std::tie(slice, slice_end) = sharing_.rows_of(part, slice, slice_end);
+        order.runs(s, slice, slice_end, [&](int64_t first_row, int64_t last_row, bool reset) {
+          for_groups(phase, first_row, last_row, [&](int64_t a, int64_t b) {
+            const Run run{s, a, b - a, order.row(s) + a, reset, Next::step, part};
+            if (phase == Phase::prepare) return drop(run);
+            if (phase == Phase::product) return product(run);
+            if (phase == Phase::pointwise && layout_.norm) normalize(run);
+            f(phase, run);
+          });
         });
       };
       sharing_.walk_phases(first, last, int64_t(phases.size()), flops, step);
@@ -190,13 +196,18 @@ class BackwardCall : public OptionCall<T> {
         G(layout.sums),
         stride_(spread<T>(G)),
         weight_hh_(this->recurrent_weights(p.weight_hh, G)),
-        sharing_(p.shape, G / p.shape.hidden, P, sizeof(T)) {
+        sharing_(p.shape, G / p.shape.hidden, P, sizeof(T), layout.norm ? rows_together : 1) {
     const int64_t recurrent = layout.recurrent, block = order.block_rows() * stride_;
     pack_columns(packed_hh_ = memory.take<T>(padded(P, k.lanes) * recurrent), weight_hh_, recurrent, P, k.lanes);
     if (p.dx) pack_columns(packed_ih_ = memory.take<T>(padded(I, k.lanes) * G), p.weight_ih, G, I, k.lanes);
     dx_sums_ = memory.take<T>(block);
     dh_sums_ = layout.joint ? dx_sums_ : memory.take<T>(block);
     dproduct_ = layout.norm ? memory.take<T>(block) : dh_sums_;
+    dinput_ = layout.norm && gradients.dweight_peephole ? memory.take<T>(block) : dx_sums_;
+    if (layout.norm) {
+      for (T** const products : {&products_x_, &products_h_, &norm_sums_x_}) *products = group_sums(G);
+      if (!layout.joint) norm_sums_h_ = group_sums(G);
+    }
     next_ = memory.take<T>(N * stride_);
     recurrent_ = memory.take<T>(N * P);
     if (carried || this->zoned()) carry_ = memory.take<T>(N * P);
@@ -237,6 +248,16 @@ class BackwardCall : public OptionCall<T> {
                       .out = out});
   }
 
+  // Sums over all steps that are made amid the walk: each group of rows has its own, whoever walks it, and in the end
+  // they are added in order.
+  T* group_sums(int64_t width) const { return this->scratch.template zeros<T>(groups() * width); }
+  T* group_at(T* sums, const Run& run, int64_t width) const {
+    return sums ? sums + run.first / rows_together * width : nullptr;
+  }
+  void add_groups(T* to, const T* sums, int64_t width) const {
+    for (int64_t i = 0; i < groups(); ++i) add(to, sums + i * width, width);
+  }
+
   // The block before; false when there is none.
   bool next_block() {
     if (first == 0) return false;
@@ -255,15 +276,18 @@ class BackwardCall : public OptionCall<T> {
     const auto step = [&](int64_t back, int64_t index, int64_t slice, int64_t slice_end, Part part) {
       const int64_t s = last - 1 - (back - first);
       const Phase phase = phases[std::size_t(index)];
-      if (over_rows(phase)) std::tie(slice, slice_end) = rows_of(part, slice, slice_end);
-      order.runs_back(s, slice, slice_end, [&](int64_t a, int64_t b, Next next, bool reset) {
-        const Run run{s, a, b - a, order.row(s) + a, reset, next, part};
-        if (phase == Phase::product) {
-          if (next == Next::step) product(run, s + 1 < last ? dproduct_ + (order.row(s + 1) - from) * stride_ : next_);
-          return;
-        }
-        f(phase, run);
-        if (phase == Phase::pointwise && layout_.norm) normalize_backward(run);
+      if (over_rows(phase)) std::tie(slice, slice_end) = sharing_.rows_of(part, slice, slice_end);
+      order.runs_back(s, slice, slice_end, [&](int64_t first_row, int64_t last_row, Next next, bool reset) {
+        for_groups(phase, first_row, last_row, [&](int64_t a, int64_t b) {
+          const Run run{s, a, b - a, order.row(s) + a, reset, next, part};
+          if (phase == Phase::product) {
+            if (next == Next::step)
+              product(run, s + 1 < last ? dproduct_ + (order.row(s + 1) - from) * stride_ : next_);
+            return;
+          }
+          f(phase, run);
+          if (phase == Phase::pointwise && layout_.norm) normalize_backward(run);
+        });
       });
     };
     sharing_.walk_phases(first, last, int64_t(phases.size()), flops, step);
@@ -272,15 +296,14 @@ class BackwardCall : public OptionCall<T> {
   // Gradients of the block's inputs and parameters. outers: those of the cell's own weights.
   void end_block(std::vector<OuterProduct<T>> outers = {}) {
     const bool norm = layout_.norm, joint = layout_.joint;
-    if (norm) normalize_block_backward();
-    outers.push_back({rows, p_.x + from * I, I, dx_sums_, stride_, G, sums_ih_, norm ? nullptr : bias_x_});
+    outers.push_back({rows, p_.x + from * I, I, dinput_, stride_, G, sums_ih_, norm ? nullptr : bias_x_});
     Scratch own;
     this->previous(first, last, own, [&](const T* h_prev, int64_t count, int64_t row) {
       outers.push_back({count, h_prev, P, dproduct_ + (row - from) * stride_, stride_, layout_.recurrent, sums_hh_,
                         norm || joint ? nullptr : bias_h_});
     });
     T* const to = p_.dx ? p_.dx + from * I : nullptr;
-    const AffineStep<T> dx{rows, I, {}, {dx_sums_, stride_, packed_ih_, G}, nullptr, false, to, I};
+    const AffineStep<T> dx{rows, I, {}, {dinput_, stride_, packed_ih_, G}, nullptr, false, to, I};
     gradient_products(k, outers, to ? &dx : nullptr);
     copy(next_, dproduct_ + (order.row(first) - from) * stride_, order.rows(first) * stride_);
   }
@@ -301,41 +324,33 @@ class BackwardCall : public OptionCall<T> {
     });
     add_transposed(k, p_.dweight_ih, sums_ih_, G, 0, G, I);
     this->add_recurrent_gradient(p_.dweight_hh, sums_hh_, 0, layout_.recurrent);
+    if (layout_.norm) {
+      add_groups(g_.dgain_ih, products_x_, G);
+      add_groups(g_.dgain_hh, products_h_, G);
+      add_groups(bias_x_, norm_sums_x_, G);
+      if (!layout_.joint) add_groups(bias_h_, norm_sums_h_, G);
+    }
     for (T* const bias : {p_.dbias_ih, g_.dnorm_bias_ih}) add(bias, bias_x_, G);
     for (T* const bias : {p_.dbias_hh, g_.dnorm_bias_hh}) add(bias, bias_h_, G);
   }
 
  private:
+  int64_t groups() const { return (N + rows_together - 1) / rows_together; }
+
   void product(const Run& run, const T* dproduct) const {
     const Operand<T> following{dproduct + run.first * stride_, stride_, packed_hh_, layout_.recurrent};
     k.affine({run.rows, P, run.part, following, nullptr, layout_.recurrent < G, recurrent(run).data, P});
   }
 
+  // Of both products; that of x last, since its gradient may take the place of the sums'.
   void normalize_backward(const Run& run) const {
     const T* const row = kept(run);
     k.normalize_backward({run.rows, G, dh_sums(run).read(), layout_.normalized_h(row), layout_.deviation_h(row),
-                          o.gain_hh, rows_at(dproduct_, run.row - from, stride_)});
-  }
-
-  // In pieces of rows that stay in the cache from the sums to the pass; their number follows from the block alone, so
-  // that the sums do not depend on threads.
-  void normalize_block_backward() const {
-    constexpr int64_t piece = 64;
-    const int64_t pieces = (rows + piece - 1) / piece;
-    T* const to[] = {g_.dgain_ih, bias_x_, g_.dgain_hh, layout_.joint ? nullptr : bias_h_};
-    Scratch own;
-    T* const sums = own.zeros<T>(pieces * 4 * G);
-    parallel_for(pieces, 16.0 * double(rows * G), [&](int64_t i) {
-      const int64_t a = i * piece, n = std::min(piece, rows - a);
-      const T* const kept = p_.reserve + (from + a) * layout_.row();
-      const Rows<T> dx = rows_at(dx_sums_, a, stride_), dh = rows_at(dh_sums_, a, stride_);
-      T* const mine = sums + i * 4 * G;
-      k.column_sums({n, G, dx.read(), layout_.normalized_x(kept), mine, mine + G});
-      k.column_sums({n, G, dh.read(), layout_.normalized_h(kept), mine + 2 * G, to[3] ? mine + 3 * G : nullptr});
-      k.normalize_backward({n, G, dx.read(), layout_.normalized_x(kept), layout_.deviation_x(kept), o.gain_ih, dx});
-    });
-    for (int64_t i = 0; i < pieces; ++i)
-      for (int64_t part = 0; part < 4; ++part) add(to[part], sums + (i * 4 + part) * G, G);
+                          o.gain_hh, rows_at(dproduct_, run.row - from, stride_), group_at(products_h_, run, G),
+                          group_at(norm_sums_h_, run, G)});
+    k.normalize_backward({run.rows, G, dx_sums(run).read(), layout_.normalized_x(row), layout_.deviation_x(row),
+                          o.gain_ih, rows_at(dinput_, run.row - from, stride_), group_at(products_x_, run, G),
+                          group_at(norm_sums_x_, run, G)});
   }
 
   const Backward& p_;
@@ -345,10 +360,12 @@ class BackwardCall : public OptionCall<T> {
   const T* const weight_hh_;
   const Sharing sharing_;
   T *packed_hh_, *packed_ih_ = nullptr;
-  T *dx_sums_, *dh_sums_, *dproduct_;  // a block's, as its steps lie in time; the last of the product with h
+  T *dx_sums_, *dh_sums_;    // a block's, as its steps lie in time
+  T *dinput_, *dproduct_;    // the same of the products with x and h
   T* next_;                            // dproduct of the step after the block
   T *recurrent_, *carry_ = nullptr;    // [N, P]
   T *sums_ih_, *sums_hh_, *bias_x_, *bias_h_;
+  T *products_x_ = nullptr, *products_h_ = nullptr, *norm_sums_x_ = nullptr, *norm_sums_h_ = nullptr;  // of groups
 };
 
 }  // namespace fusedrnn

@@ -64,6 +64,7 @@ void lstm_options_forward(const LstmForward<T>& p, const Options<T>& o) {
                                                 : c_at(run.step - 1, run.first).read(),
                       .zone_c = call.zone(Draw::zoneout_c, run, H, zone_c),
                       .kept = layout.part(call.kept(run), 0),
+                      .moments_c = layout.moments_c(call.kept(run)),
                       .c = c_at(run.step, run.first),
                       .m = out,
                       .row = own.take<T>(H)});
@@ -100,8 +101,8 @@ void lstm_options_backward(const LstmBackward<T>& p, const Options<T>& o, const 
     sums_hr = outer_sums(k, scratch, H, P);
   }
   T* const candidates = g.dweight_peephole ? scratch.take<T>(B * H) : nullptr;
-  T* const normalized_c = layout.norm ? scratch.take<T>(B * H) : nullptr;
-  T* const dnormalized_c = layout.norm ? scratch.take<T>(B * H) : nullptr;
+  T* const gain_sums = layout.norm ? call.group_sums(H) : nullptr;
+  T* const norm_bias_sums = layout.norm ? call.group_sums(H) : nullptr;
   T* const zone_c = call.zone_buffer(o.zoneout_c, H);
   copy_or_zero(p.dc0, p.dc_n, N * H);  // dc of the running step lives here
 
@@ -134,6 +135,7 @@ void lstm_options_backward(const LstmBackward<T>& p, const Options<T>& o, const 
            .gain_c = o.gain_c,
            .norm_bias_c = o.norm_bias_c,
            .kept = layout.part(call.kept(run), 0),
+           .moments_c = layout.moments_c(call.kept(run)),
            .c_prev = c_prev(run.step, run.first, run.reset),
            .zone_c = call.zone(Draw::zoneout_c, run, H, zone_c),
            .dm = dm ? rows_at<const T>(dm, run.first, H) : dstate.read(),
@@ -143,11 +145,10 @@ void lstm_options_backward(const LstmBackward<T>& p, const Options<T>& o, const 
            .dgates = call.dx_sums(run),
            .m = of_block(m),
            .c_candidate = of_block(candidates),
-           .normalized_c = of_block(normalized_c),
-           .dnormalized_c = of_block(dnormalized_c),
+           .dgain_c = call.group_at(gain_sums, run, H),
+           .dnorm_bias_c = call.group_at(norm_bias_sums, run, H),
            .row = own.take<T>(3 * H)});
     });
-    if (layout.norm) call.column_sums(call.rows, H, {dnormalized_c, H}, {normalized_c, H}, g.dgain_c, g.dnorm_bias_c);
     if (g.dweight_peephole) {
       const Rows<const T> dgates = call.dh_sums().read();
       call.column_sums(call.rows, H, columns_from(dgates, layout.sums - H), {candidates, H},
@@ -165,6 +166,10 @@ void lstm_options_backward(const LstmBackward<T>& p, const Options<T>& o, const 
     call.end_block(outers);
   }
   call.end();
+  if (layout.norm) {
+    call.add_groups(g.dgain_c, gain_sums, H);
+    call.add_groups(g.dnorm_bias_c, norm_bias_sums, H);
+  }
   order.runs(0, 0, N, [&](int64_t a, int64_t b, bool reset) {
     if (reset) std::fill(p.dc0 + a * H, p.dc0 + b * H, T(0));
   });

@@ -18,9 +18,14 @@ enum class Phase { prepare, product, pointwise, second_product, finish };
 
 inline bool over_rows(Phase phase) { return phase != Phase::product && phase != Phase::second_product; }
 
-// A thread's share of a phase that goes over whole rows, where threads share the units.
-inline std::pair<int64_t, int64_t> rows_of(Part part, int64_t a, int64_t b) {
-  return {a + (b - a) * part.index / part.count, a + (b - a) * (part.index + 1) / part.count};
+// Rows that go through all passes of a phase together: they stay in the L1 cache. Each multiple begins a group.
+constexpr int64_t rows_together = 4;
+
+// f(first, last) for rows [a, b): all at once in products, else by groups.
+template <class F>
+void for_groups(Phase phase, int64_t a, int64_t b, F f) {
+  if (!over_rows(phase)) return f(a, b);
+  for (int64_t last; a < b; a = last) f(a, last = std::min(b, (a / rows_together + 1) * rows_together));
 }
 
 // Rows of a step that have the same past and the same future.

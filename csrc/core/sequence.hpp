@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "../kernels/table.hpp"
@@ -30,9 +31,11 @@ bool input_product_first(const Shape& s, int64_t gates) {
 // do not fit one core's cache: there threads share the units, keep their weights, and meet after every step.
 class Sharing {
  public:
-  // gates: products of a unit with each of the depth inputs of a step.
-  Sharing(const Shape& shape, int64_t gates, int64_t depth, std::size_t element)
+  // gates: products of a unit with each of the depth inputs of a step. together: rows that no cut separates, from every
+  // multiple on.
+  Sharing(const Shape& shape, int64_t gates, int64_t depth, std::size_t element, int64_t together = 1)
       : shape_(shape),
+        together_(together),
         slice_(std::max(fewest_rows, slice_bytes / int64_t(element) / (2 * gates * shape.hidden + depth))) {
     const int64_t threads = num_threads(), weights = gates * shape.hidden * depth;
     if (threads == 1 || shape.steps == 1 || 2 * weights * shape.batch < step_flops) return;
@@ -41,6 +44,14 @@ class Sharing {
   }
 
   bool by_units() const { return parts_ > 1; }
+
+  // A thread's share of rows [a, b) in a phase that goes over whole rows, where threads share the units.
+  std::pair<int64_t, int64_t> rows_of(Part part, int64_t a, int64_t b) const {
+    const auto cut = [&](int64_t i) {
+      return i == part.count ? b : (a + (b - a) * i / part.count) / together_ * together_;
+    };
+    return {cut(part.index), cut(part.index + 1)};
+  }
 
   // f(step, first row, last row, part) for steps [first, last), in this order.
   template <class F>
@@ -58,7 +69,11 @@ class Sharing {
     const auto slice = [&](int64_t a, int64_t b) {
       for (int64_t i = 0; i < (last - first) * phases; ++i) f(first + i / phases, i % phases, a, b, Part{});
     };
-    if (!shape_.batch_sizes) return parallel_rows(shape_.batch, flops, slice, slice_);
+    if (!shape_.batch_sizes)
+      return parallel_rows(
+          (shape_.batch + together_ - 1) / together_, flops,
+          [&](int64_t a, int64_t b) { slice(a * together_, std::min(shape_.batch, b * together_)); },
+          slice_ / together_);
     const std::vector<int64_t> cuts = even_cuts(first, last, flops < parallel_flops ? 1 : num_threads());
     parallel_for(int64_t(cuts.size()) - 1, flops,
                  [&](int64_t i) { slice(cuts[std::size_t(i)], cuts[std::size_t(i) + 1]); });
@@ -80,7 +95,8 @@ class Sharing {
     int64_t steps = last - first;  // that the row takes part in
     for (int64_t n = 0; n < shape_.batch_sizes[first]; ++n) {
       while (shape_.batch_sizes[first + steps - 1] <= n) --steps;
-      if (done * slices >= total * int64_t(cuts.size()) || n - cuts.back() >= slice_) cuts.push_back(n);
+      if (n % together_ == 0 && (done * slices >= total * int64_t(cuts.size()) || n - cuts.back() >= slice_))
+        cuts.push_back(n);
       done += steps;
     }
     cuts.push_back(shape_.batch_sizes[first]);
@@ -88,7 +104,7 @@ class Sharing {
   }
 
   Shape shape_;
-  int64_t slice_, parts_ = 1;
+  int64_t together_, slice_, parts_ = 1;
 };
 
 // A stride for rows of so many elements that does not put all of them into the same few sets of the L1 cache, as

@@ -61,6 +61,10 @@ void lstm_pointwise(const LstmPointwise<T>& s) {
     });
     if (!s.gain_c) continue;
     const Moments<T> moments = row_moments(H, s.row);
+    if (s.moments_c.data) {
+      s.moments_c.at(r)[0] = moments.mean;
+      s.moments_c.at(r)[1] = moments.deviation;
+    }
     for_vectors<T>(H, [&](int64_t u, int n) {
       const V c = scaled(s.gain_c, s.norm_bias_c, u, n, normalized_by(moments, load<V>(s.row + u, n)));
       store(m + u, load<V>(m + u, n) * activate(s.output, c), n);
@@ -82,19 +86,24 @@ void lstm_pointwise_backward(const LstmPointwiseBackward<T>& s) {
       return candidate_state(gate(0, u, n), gate(1, u, n), gate(2, u, n), load<V>(c_prev + u, n));
     };
     if (s.gain_c) {  // gradients: of c~ through the normalisation
-      for_vectors<T>(H, [&](int64_t u, int n) { store(normalized + u, clipped(candidate(u, n), s.cell_clip), n); });
-      const Moments<T> moments = row_moments(H, normalized);
+      const Moments<T> moments{s.moments_c.at(r)[0], s.moments_c.at(r)[1]};
       for_vectors<T>(H, [&](int64_t u, int n) {
-        const V x = normalized_by(moments, load<V>(normalized + u, n));
+        const V x = normalized_by(moments, clipped(candidate(u, n), s.cell_clip));
         const V y = activate(s.output, scaled(s.gain_c, s.norm_bias_c, u, n, x));
         const V d = load<V>(dm + u, n) * gate(3, u, n) * slope(s.output, y);
         store(normalized + u, x, n);
         store(outputs + u, y, n);
         store(gradients + u, d, n);
-        store(s.normalized_c.at(r) + u, x, n);
-        store(s.dnormalized_c.at(r) + u, d, n);
       });
-      normalize_row_backward(H, gradients, normalized, moments.deviation, s.gain_c, gradients);
+      normalize_backward<T>({1,
+                             H,
+                             {gradients, H},
+                             {normalized, H},
+                             {&moments.deviation, 1},
+                             s.gain_c,
+                             {gradients, H},
+                             s.dgain_c,
+                             s.dnorm_bias_c});
     }
     T* const dgates = s.dgates.at(r);
     for_vectors<T>(H, [&](int64_t u, int n) {

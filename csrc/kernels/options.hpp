@@ -103,27 +103,46 @@ void normalize(const Normalize<T>& s) {
   }
 }
 
-// With g = gain dout: din = (g - mean g - normalized mean(g normalized)) / deviation; din may be dout.
+// Backward, with g = gain dout: din = (g - mean g - normalized mean(g normalized)) / deviation. Here the sums of g and
+// of g normalized.
 template <class T>
-FUSEDRNN_INLINE void normalize_row_backward(int64_t units, const T* dout, const T* normalized, T deviation,
-                                            const T* gain, T* din) {
+FUSEDRNN_INLINE Pair<T> scaled_sums(int64_t units, const T* dout, const T* normalized, const T* gain) {
   using V = Full<T>;
-  const auto scaled_gradient = [&](int64_t u, int n) { return load<V>(gain + u, n) * load<V>(dout + u, n); };
-  const Pair<T> sums = sum_row_pairs<T>(units, [&](int64_t u, int n) {
-    const V g = scaled_gradient(u, n);
+  return sum_row_pairs<T>(units, [&](int64_t u, int n) {
+    const V g = load<V>(gain + u, n) * load<V>(dout + u, n);
     return Pair<V>{g, g * load<V>(normalized + u, n)};
-  });
-  const V mean = splat<V>(sums.first / T(units)), product = splat<V>(sums.second / T(units));
-  for_vectors<T>(units, [&](int64_t u, int n) {
-    const V g = scaled_gradient(u, n);
-    store(din + u, (g - mean - load<V>(normalized + u, n) * product) * splat<V>(deviation), n);
   });
 }
 
+// Some rows at a time, so that the sums of columns are read and written less often; each column's terms by ascending
+// row.
 template <class T>
 void normalize_backward(const NormalizeBackward<T>& s) {
-  for (int64_t r = 0; r < s.rows; ++r)
-    normalize_row_backward(s.units, s.dout.at(r), s.normalized.at(r), *s.deviation.at(r), s.gain, s.din.at(r));
+  using V = Full<T>;
+  constexpr int64_t group = 4;
+  for (int64_t first = 0; first < s.rows; first += group) {
+    const int64_t last = min(s.rows, first + group);
+    V mean[group], product[group], deviation[group];
+    for (int64_t r = first; r < last; ++r) {
+      const Pair<T> sums = scaled_sums(s.units, s.dout.at(r), s.normalized.at(r), s.gain);
+      mean[r - first] = splat<V>(sums.first / T(s.units));
+      product[r - first] = splat<V>(sums.second / T(s.units));
+      deviation[r - first] = splat<V>(*s.deviation.at(r));
+    }
+    for_vectors<T>(s.units, [&](int64_t u, int n) {
+      const V gain = load<V>(s.gain + u, n);
+      V products = load<V>(s.products + u, n), sums = s.sums ? load<V>(s.sums + u, n) : V{};
+      for (int64_t r = first; r < last; ++r) {
+        const V d = load<V>(s.dout.at(r) + u, n), normalized = load<V>(s.normalized.at(r) + u, n);
+        const int64_t i = r - first;
+        store(s.din.at(r) + u, (gain * d - mean[i] - normalized * product[i]) * deviation[i], n);
+        products = fma(d, normalized, products);
+        sums = sums + d;
+      }
+      store(s.products + u, products, n);
+      if (s.sums) store(s.sums + u, sums, n);
+    });
+  }
 }
 
 // Some rows at a time, so that the sums are read and written less often; each column's terms by ascending row.

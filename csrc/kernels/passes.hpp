@@ -40,12 +40,15 @@ struct Normalize {
   bool add;
 };
 
+// Also products[u] += sum over rows of dout normalized, the gain's gradient, and sums[u] += sum over rows of dout, the
+// bias's, where that is not null.
 template <class T>
 struct NormalizeBackward {
   int64_t rows, units;
   Rows<const T> dout, normalized, deviation;
   const T* gain;
   Rows<T> din;  // may be dout itself
+  T *products, *sums;
 };
 
 // products[u] += sum over rows of a b, and sums[u] += sum over rows of a; either may be null.
@@ -93,6 +96,7 @@ struct LstmPointwise {
   const T *gain_c, *norm_bias_c;       // [units]
   Rows<const T> sums, c_prev, zone_c;  // sums [rows, gates units]
   Rows<T> kept;                        // [rows, 4 units]: activated i, f, g, o
+  Rows<T> moments_c;                   // [rows, 2]: mean and inverse deviation of c~, or absent
   Rows<T> c, m;                        // m = o output(c~): h, but for projection and zoneout
   T* row;                              // [units] of scratch
 };
@@ -105,11 +109,12 @@ struct LstmPointwiseBackward {
   T cell_clip;
   const T* peephole;
   const T *gain_c, *norm_bias_c;
-  Rows<const T> kept, c_prev, zone_c, dm, dc_next, dc_given;
-  Rows<T> dc;                                           // for the step before; may be dc_next itself
-  Rows<T> dgates;                                       // [rows, gates units]
-  Rows<T> m, c_candidate, normalized_c, dnormalized_c;  // for gradients of weights; the last: of gain normalized + bias
-  T* row;                                               // [3 units] of scratch
+  Rows<const T> kept, moments_c, c_prev, zone_c, dm, dc_next, dc_given;
+  Rows<T> dc;               // for the step before; may be dc_next itself
+  Rows<T> dgates;           // [rows, gates units]
+  Rows<T> m, c_candidate;   // for gradients of weights
+  T *dgain_c, *dnorm_bias_c;  // [units], added to
+  T* row;                   // [3 units] of scratch
 };
 
 // y = activation(sums), and to kept where that is not absent.
