@@ -47,6 +47,7 @@ void lstm_pointwise(const LstmPointwise<T>& s) {
       const V o = activate(s.gate, zo);
       store(c_out + u, s.zone_c.data ? fma(load<V>(s.zone_c.at(r) + u, n), before - c, c) : c, n);
       if (kept) {
+        for (int g = 0; g < 4; ++g) prefetch_for_write(s.kept.at(r + rows_ahead) + g * H + u);
         store(kept + u, i, n);
         store(kept + H + u, f, n);
         store(kept + 2 * H + u, g, n);
@@ -107,6 +108,8 @@ void lstm_pointwise_backward(const LstmPointwiseBackward<T>& s) {
     }
     T* const dgates = s.dgates.at(r);
     for_vectors<T>(H, [&](int64_t u, int n) {
+      for (int g = 0; g < 4; ++g) prefetch(s.kept.at(r + rows_ahead) + g * H + u);
+      prefetch(s.c_prev.at(r + rows_ahead) + u);
       const V i = gate(0, u, n), f = gate(1, u, n), g = gate(2, u, n), o = gate(3, u, n);
       const V before = load<V>(c_prev + u, n), dh = load<V>(dm + u, n);
       const V unclipped = candidate_state(i, f, g, before), c = clipped(unclipped, s.cell_clip);

@@ -14,6 +14,10 @@ FUSEDRNN_INLINE void for_row_vectors(int64_t rows, int64_t units, F f) {
   for (int64_t r = 0; r < rows; ++r) for_vectors<T>(units, [&](int64_t u, int n) { f(r, u, n); });
 }
 
+// Rows of the reserve lie kilobytes apart, too far for the hardware to see that they will be needed: a pass fetches
+// those of the next group while it has its own (rows_together in core/options.hpp).
+constexpr int64_t rows_ahead = 4;
+
 // Zero in the lanes from n on.
 template <class V>
 FUSEDRNN_INLINE V first_lanes(V v, int n) {
@@ -94,7 +98,9 @@ void normalize(const Normalize<T>& s) {
     T *const normalized = s.normalized.at(r), *const out = s.out.at(r);
     const Moments<T> moments = row_moments(s.units, in);
     if (s.deviation.data) *s.deviation.at(r) = moments.deviation;
+    T* const ahead = s.normalized.at(r + rows_ahead);
     for_vectors<T>(s.units, [&](int64_t u, int n) {
+      prefetch_for_write(ahead + u);
       const V v = normalized_by(moments, load<V>(in + u, n));
       store(normalized + u, v, n);  // may be in or out
       const V y = scaled(s.gain, s.bias, u, n, v);
@@ -106,9 +112,11 @@ void normalize(const Normalize<T>& s) {
 // Backward, with g = gain dout: din = (g - mean g - normalized mean(g normalized)) / deviation. Here the sums of g and
 // of g normalized.
 template <class T>
-FUSEDRNN_INLINE Pair<T> scaled_sums(int64_t units, const T* dout, const T* normalized, const T* gain) {
+FUSEDRNN_INLINE Pair<T> scaled_sums(int64_t units, const T* dout, const T* normalized, const T* gain,
+                                    const T* ahead) {
   using V = Full<T>;
   return sum_row_pairs<T>(units, [&](int64_t u, int n) {
+    prefetch(ahead + u);
     const V g = load<V>(gain + u, n) * load<V>(dout + u, n);
     return Pair<V>{g, g * load<V>(normalized + u, n)};
   });
@@ -124,7 +132,8 @@ void normalize_backward(const NormalizeBackward<T>& s) {
     const int64_t last = min(s.rows, first + group);
     V mean[group], product[group], deviation[group];
     for (int64_t r = first; r < last; ++r) {
-      const Pair<T> sums = scaled_sums(s.units, s.dout.at(r), s.normalized.at(r), s.gain);
+      const Pair<T> sums = scaled_sums(s.units, s.dout.at(r), s.normalized.at(r), s.gain,
+                                       s.normalized.at(r + rows_ahead));
       mean[r - first] = splat<V>(sums.first / T(s.units));
       product[r - first] = splat<V>(sums.second / T(s.units));
       deviation[r - first] = splat<V>(*s.deviation.at(r));
