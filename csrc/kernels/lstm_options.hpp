@@ -21,7 +21,8 @@ FUSEDRNN_INLINE V clipped(V c, Scalar<V> limit) {
 }
 
 template <class T>
-void lstm_pointwise(const LstmPointwise<T>& s) {
+void lstm_pointwise(const LstmPointwise<T>& step) {
+  const LstmPointwise<T> s = step;  // a copy, whose fields stores to memory cannot change
   using V = Full<T>;
   const int64_t H = s.units;
   const bool coupled = s.gates == 3;
@@ -29,7 +30,7 @@ void lstm_pointwise(const LstmPointwise<T>& s) {
   for (int64_t r = 0; r < s.rows; ++r) {
     const T *const sums = s.sums.at(r), *const c_prev = s.c_prev.at(r);
     T *const kept = s.kept.at(r), *const c_out = s.c.at(r), *const m = s.m.at(r);
-    for_vectors<T>(H, [&](int64_t u, int n) {
+    for_vectors_once<T>(H, [&](int64_t u, int n) {
       const V before = load<V>(c_prev + u, n);
       V zi = load<V>(sums + u, n), zo = load<V>(sums + (s.gates - 1) * H + u, n);
       if (s.peephole) zi = fma(load<V>(s.peephole + u, n), before, zi);
@@ -66,7 +67,7 @@ void lstm_pointwise(const LstmPointwise<T>& s) {
       s.moments_c.at(r)[0] = moments.mean;
       s.moments_c.at(r)[1] = moments.deviation;
     }
-    for_vectors<T>(H, [&](int64_t u, int n) {
+    for_vectors_once<T>(H, [&](int64_t u, int n) {
       const V c = scaled(s.gain_c, s.norm_bias_c, u, n, normalized_by(moments, load<V>(s.row + u, n)));
       store(m + u, load<V>(m + u, n) * activate(s.output, c), n);
     });
@@ -74,7 +75,8 @@ void lstm_pointwise(const LstmPointwise<T>& s) {
 }
 
 template <class T>
-void lstm_pointwise_backward(const LstmPointwiseBackward<T>& s) {
+void lstm_pointwise_backward(const LstmPointwiseBackward<T>& step) {
+  const LstmPointwiseBackward<T> s = step;
   using V = Full<T>;
   const int64_t H = s.units;
   const bool coupled = s.gates == 3;
@@ -88,7 +90,7 @@ void lstm_pointwise_backward(const LstmPointwiseBackward<T>& s) {
     };
     if (s.gain_c) {  // gradients: of c~ through the normalisation
       const Moments<T> moments{s.moments_c.at(r)[0], s.moments_c.at(r)[1]};
-      for_vectors<T>(H, [&](int64_t u, int n) {
+      for_vectors_once<T>(H, [&](int64_t u, int n) {
         const V x = normalized_by(moments, clipped(candidate(u, n), s.cell_clip));
         const V y = activate(s.output, scaled(s.gain_c, s.norm_bias_c, u, n, x));
         const V d = load<V>(dm + u, n) * gate(3, u, n) * slope(s.output, y);
@@ -107,7 +109,7 @@ void lstm_pointwise_backward(const LstmPointwiseBackward<T>& s) {
                              s.dnorm_bias_c});
     }
     T* const dgates = s.dgates.at(r);
-    for_vectors<T>(H, [&](int64_t u, int n) {
+    for_vectors_once<T>(H, [&](int64_t u, int n) {
       for (int g = 0; g < 4; ++g) prefetch(s.kept.at(r + rows_ahead) + g * H + u);
       prefetch(s.c_prev.at(r + rows_ahead) + u);
       const V i = gate(0, u, n), f = gate(1, u, n), g = gate(2, u, n), o = gate(3, u, n);

@@ -11,7 +11,7 @@ namespace {
 // f(row, offset, valid lanes) for each vector of the rows.
 template <class T, class F>
 FUSEDRNN_INLINE void for_row_vectors(int64_t rows, int64_t units, F f) {
-  for (int64_t r = 0; r < rows; ++r) for_vectors<T>(units, [&](int64_t u, int n) { f(r, u, n); });
+  for (int64_t r = 0; r < rows; ++r) for_vectors_once<T>(units, [&](int64_t u, int n) { f(r, u, n); });
 }
 
 // Rows of the reserve lie kilobytes apart, too far for the hardware to see that they will be needed: a pass fetches
@@ -91,7 +91,8 @@ FUSEDRNN_INLINE V scaled(const T* gain, const T* bias, int64_t u, int n, V norma
 }
 
 template <class T>
-void normalize(const Normalize<T>& s) {
+void normalize(const Normalize<T>& step) {
+  const Normalize<T> s = step;  // a copy, whose fields stores to memory cannot change
   using V = Full<T>;
   for (int64_t r = 0; r < s.rows; ++r) {
     const T* const in = s.in.at(r);
@@ -99,7 +100,7 @@ void normalize(const Normalize<T>& s) {
     const Moments<T> moments = row_moments(s.units, in);
     if (s.deviation.data) *s.deviation.at(r) = moments.deviation;
     T* const ahead = s.normalized.at(r + rows_ahead);
-    for_vectors<T>(s.units, [&](int64_t u, int n) {
+    for_vectors_once<T>(s.units, [&](int64_t u, int n) {
       prefetch_for_write(ahead + u);
       const V v = normalized_by(moments, load<V>(in + u, n));
       store(normalized + u, v, n);  // may be in or out
@@ -125,7 +126,8 @@ FUSEDRNN_INLINE Pair<T> scaled_sums(int64_t units, const T* dout, const T* norma
 // Some rows at a time, so that the sums of columns are read and written less often; each column's terms by ascending
 // row.
 template <class T>
-void normalize_backward(const NormalizeBackward<T>& s) {
+void normalize_backward(const NormalizeBackward<T>& step) {
+  const NormalizeBackward<T> s = step;
   using V = Full<T>;
   constexpr int64_t group = 4;
   for (int64_t first = 0; first < s.rows; first += group) {
@@ -138,7 +140,7 @@ void normalize_backward(const NormalizeBackward<T>& s) {
       product[r - first] = splat<V>(sums.second / T(s.units));
       deviation[r - first] = splat<V>(*s.deviation.at(r));
     }
-    for_vectors<T>(s.units, [&](int64_t u, int n) {
+    for_vectors_once<T>(s.units, [&](int64_t u, int n) {
       const V gain = load<V>(s.gain + u, n);
       V products = load<V>(s.products + u, n), sums = s.sums ? load<V>(s.sums + u, n) : V{};
       for (int64_t r = first; r < last; ++r) {

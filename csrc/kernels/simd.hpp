@@ -242,11 +242,13 @@ FUSEDRNN_INLINE Piece part_of(V v) {
 // Sum of the lanes, pairwise from the halves: the order is fixed.
 template <class V>
 FUSEDRNN_INLINE Scalar<V> sum_lanes(V v) {
-  Scalar<V> lane[lanes_of<V>];
-  __builtin_memcpy(lane, &v, sizeof v);
-  for (int half = lanes_of<V> / 2; half > 0; half /= 2)
-    for (int l = 0; l < half; ++l) lane[l] += lane[l + half];
-  return lane[0];
+  constexpr int half = lanes_of<V> / 2;
+  if constexpr (half == 1) {
+    return v[0] + v[1];
+  } else {
+    using Half = Vector<Scalar<V>, half>;
+    return sum_lanes(part_of<Half, 0>(v) + part_of<Half, half>(v));
+  }
 }
 
 // f(offset, valid lanes) for each vector of n elements.
@@ -256,6 +258,13 @@ FUSEDRNN_INLINE void for_vectors(int64_t n, F f) {
   int64_t i = 0;
   for (; i + W <= n; i += W) f(i, W);
   if (i < n) f(i, int(n - i));
+}
+
+// The same for a long f, whose code then stands in one place and is inlined there.
+template <class T, class F>
+FUSEDRNN_INLINE void for_vectors_once(int64_t n, F f) {
+  constexpr int W = full_lanes<T>;
+  for (int64_t i = 0; i < n; i += W) f(i, int(n - i < W ? n - i : W));
 }
 
 template <class T>
