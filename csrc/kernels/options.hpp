@@ -158,7 +158,8 @@ void normalize_backward(const NormalizeBackward<T>& step) {
 
 // Some rows at a time, so that the sums are read and written less often; each column's terms by ascending row.
 template <class T>
-void column_sums(const ColumnSums<T>& s) {
+void column_sums(const ColumnSums<T>& step) {
+  const ColumnSums<T> s = step;
   using V = Full<T>;
   constexpr int64_t group = 8;
   for (int64_t first = 0; first < s.rows; first += group) {
@@ -177,7 +178,8 @@ void column_sums(const ColumnSums<T>& s) {
 }
 
 template <class T>
-void zoneout(const Zoneout<T>& s) {
+void zoneout(const Zoneout<T>& step) {
+  const Zoneout<T> s = step;
   using V = Full<T>;
   for_row_vectors<T>(s.rows, s.units, [&](int64_t r, int64_t u, int n) {
     const V state = load<V>(s.state.at(r) + u, n);
@@ -186,7 +188,8 @@ void zoneout(const Zoneout<T>& s) {
 }
 
 template <class T>
-void state_gradient(const StateGradient<T>& s) {
+void state_gradient(const StateGradient<T>& step) {
+  const StateGradient<T> s = step;
   using V = Full<T>;
   const auto add = [](V dh, const Rows<const T>& rows, int64_t r, int64_t u, int n) {
     return rows.data ? dh + load<V>(rows.at(r) + u, n) : dh;
@@ -209,7 +212,8 @@ void state_gradient(const StateGradient<T>& s) {
 }
 
 template <class T>
-void multiply(const Multiply<T>& s) {
+void multiply(const Multiply<T>& step) {
+  const Multiply<T> s = step;
   using V = Full<T>;
   for_row_vectors<T>(s.rows, s.units, [&](int64_t r, int64_t u, int n) {
     store(s.out.at(r) + u, load<V>(s.a.at(r) + u, n) * load<V>(s.b.at(r) + u, n), n);

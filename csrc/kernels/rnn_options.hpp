@@ -8,7 +8,8 @@ namespace fusedrnn::FUSEDRNN_ISA {
 namespace {
 
 template <class T>
-void rnn_pointwise(const RnnPointwise<T>& s) {
+void rnn_pointwise(const RnnPointwise<T>& step) {
+  const RnnPointwise<T> s = step;
   for_row_vectors<T>(s.rows, s.units, [&](int64_t r, int64_t u, int n) {
     const auto f = activate(s.activation, load<Full<T>>(s.sums.at(r) + u, n));
     store(s.y.at(r) + u, f, n);
@@ -17,7 +18,8 @@ void rnn_pointwise(const RnnPointwise<T>& s) {
 }
 
 template <class T>
-void rnn_pointwise_backward(const RnnPointwiseBackward<T>& s) {
+void rnn_pointwise_backward(const RnnPointwiseBackward<T>& step) {
+  const RnnPointwiseBackward<T> s = step;
   using V = Full<T>;
   for_row_vectors<T>(s.rows, s.units, [&](int64_t r, int64_t u, int n) {
     const V f = load<V>(s.value.at(r) + u, n);
