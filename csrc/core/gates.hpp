@@ -12,7 +12,7 @@
 namespace fusedrnn {
 
 // The sums of a cell's gates, and a row of its reserve: what the cell keeps; with layer normalisation then both
-// products normalised, the inverse deviations of the two, and room for the moments of a state.
+// products normalised, the inverse deviations of the two, and the moments of c.
 struct GateLayout {
   int64_t kept;       // elements that the cell keeps
   int64_t sums;       // rows of the weights
@@ -311,7 +311,7 @@ class BackwardCall : public OptionCall<T> {
   // dh0, and the gradients of the parameters that all cells have.
   void end() const {
     order.runs(0, 0, N, [&](int64_t a, int64_t b, bool reset) {
-      if (reset) return std::fill(p_.dh0 + a * P, p_.dh0 + b * P, T(0));
+      if (reset) return zero(p_.dh0 + a * P, (b - a) * P);
       const Run run{0, a, b - a, 0, reset, Next::step, {}};
       product(run, next_);
       k.state_gradient({.rows = run.rows,
@@ -360,10 +360,10 @@ class BackwardCall : public OptionCall<T> {
   const T* const weight_hh_;
   const Sharing sharing_;
   T *packed_hh_, *packed_ih_ = nullptr;
-  T *dx_sums_, *dh_sums_;    // a block's, as its steps lie in time
-  T *dinput_, *dproduct_;    // the same of the products with x and h
-  T* next_;                            // dproduct of the step after the block
-  T *recurrent_, *carry_ = nullptr;    // [N, P]
+  T *dx_sums_, *dh_sums_;            // a block's, as its steps lie in time
+  T *dinput_, *dproduct_;            // the same of the products with x and h
+  T* next_;                          // dproduct of the step after the block
+  T *recurrent_, *carry_ = nullptr;  // [N, P]
   T *sums_ih_, *sums_hh_, *bias_x_, *bias_h_;
   T *products_x_ = nullptr, *products_h_ = nullptr, *norm_sums_x_ = nullptr, *norm_sums_h_ = nullptr;  // of groups
 };

@@ -279,7 +279,7 @@ void gru_backward(const GruBackward<T>& p) {
     hand_on(order, first, last, N, dgates, next, S);
   }
   order.runs(0, 0, N, [&](int64_t a, int64_t b, bool reset) {
-    if (reset) return std::fill(p.dh0 + a * H, p.dh0 + b * H, T(0));
+    if (reset) return zero(p.dh0 + a * H, (b - a) * H);
     k.affine({b - a, H, {}, {next + a * S + H, S, packed_hh, D}, nullptr, true, p.dh0 + a * H, H});
   });
   add_transposed(k, p.dweight_ih, sums_ih, 3 * H, H, 2 * H, I);

@@ -36,7 +36,7 @@ class LowPrecisionWeights {
         if (i < count)
           k_.weights(depth, weights + (unit + i) * depth, row, scales ? scales + unit + i : nullptr);
         else
-          std::fill_n(row, words_, 0u);
+          zero(row, words_);
         for (int64_t w = 0; w < words_; ++w) panels[unit * words_ + w * width + i] = row[w];
         if (offsets && i < count) offsets[unit + i] = offset(row);
       }

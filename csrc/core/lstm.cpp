@@ -214,8 +214,8 @@ void lstm_backward(const LstmBackward<T>& p) {
   }
   order.runs(0, 0, N, [&](int64_t a, int64_t b, bool reset) {
     if (!reset) return k.affine({b - a, H, {}, {next + a * D, D, packed_hh, G}, nullptr, false, p.dh0 + a * H, H});
-    std::fill(p.dh0 + a * H, p.dh0 + b * H, T(0));
-    std::fill(p.dc0 + a * H, p.dc0 + b * H, T(0));
+    zero(p.dh0 + a * H, (b - a) * H);
+    zero(p.dc0 + a * H, (b - a) * H);
   });
   add_transposed(k, p.dweight_ih, sums_ih, G, 0, G, I);
   add_transposed(k, p.dweight_hh, sums_hh, G, 0, G, H);

@@ -171,7 +171,7 @@ void lstm_options_backward(const LstmBackward<T>& p, const Options<T>& o, const 
     call.add_groups(g.dnorm_bias_c, norm_bias_sums, H);
   }
   order.runs(0, 0, N, [&](int64_t a, int64_t b, bool reset) {
-    if (reset) std::fill(p.dc0 + a * H, p.dc0 + b * H, T(0));
+    if (reset) zero(p.dc0 + a * H, (b - a) * H);
   });
   if (g.dweight_hr) add_transposed(k, g.dweight_hr, sums_hr, P, 0, P, H);
 }

@@ -79,7 +79,7 @@ class Ragged {
     const int64_t batch = int64_t(order_.size());
     each(batch, width * (dense_steps_ - rows() / std::max<int64_t>(1, batch)), [&](int64_t j) {
       for (int64_t t = lengths_[std::size_t(j)]; t < dense_steps_; ++t)
-        std::fill_n(to + (t * batch + order_[std::size_t(j)]) * width, width, T(0));
+        zero(to + (t * batch + order_[std::size_t(j)]) * width, width);
     });
   }
 

@@ -131,7 +131,7 @@ void rnn_backward(const RnnBackward<T>& p) {
     hand_on(order, first, last, N, dz, next, H);
   }
   order.runs(0, 0, N, [&](int64_t a, int64_t b, bool reset) {
-    if (reset) return std::fill(p.dh0 + a * H, p.dh0 + b * H, T(0));
+    if (reset) return zero(p.dh0 + a * H, (b - a) * H);
     k.affine({b - a, H, {}, {next + a * H, H, packed_hh, H}, nullptr, false, p.dh0 + a * H, H});
   });
   add_transposed(k, p.dweight_ih, sums_ih, H, 0, H, I);

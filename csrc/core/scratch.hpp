@@ -4,10 +4,22 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <new>
 #include <vector>
 
 namespace fusedrnn {
+
+template <class T>
+void copy(T* to, const T* from, int64_t n) {
+  if (n > 0) std::memcpy(to, from, std::size_t(n) * sizeof(T));
+}
+
+// std::fill_n goes element by element where gcc does not know how many there are.
+template <class T>
+void zero(T* to, int64_t n) {
+  if (n > 0) std::memset(to, 0, std::size_t(n) * sizeof(T));
+}
 
 // `count` elements, 64-byte aligned, of an owner of memory: Scratch below, or Memory.
 template <class Owner>
@@ -22,7 +34,7 @@ class Takes {
   template <class T>
   T* zeros(int64_t count) {
     T* p = take<T>(count);
-    for (int64_t i = 0; i < count; ++i) p[i] = T(0);
+    zero(p, count);
     return p;
   }
 };

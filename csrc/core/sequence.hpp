@@ -70,10 +70,9 @@ class Sharing {
       for (int64_t i = 0; i < (last - first) * phases; ++i) f(first + i / phases, i % phases, a, b, Part{});
     };
     if (!shape_.batch_sizes)
-      return parallel_rows(
-          (shape_.batch + together_ - 1) / together_, flops,
-          [&](int64_t a, int64_t b) { slice(a * together_, std::min(shape_.batch, b * together_)); },
-          slice_ / together_);
+      return parallel_rows((shape_.batch + together_ - 1) / together_, flops,
+                           [&](int64_t a, int64_t b) { slice(a * together_, std::min(shape_.batch, b * together_)); },
+                           slice_ / together_);
     const std::vector<int64_t> cuts = even_cuts(first, last, flops < parallel_flops ? 1 : num_threads());
     parallel_for(int64_t(cuts.size()) - 1, flops,
                  [&](int64_t i) { slice(cuts[std::size_t(i)], cuts[std::size_t(i) + 1]); });

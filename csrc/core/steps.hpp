@@ -5,7 +5,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 #include <vector>
 
@@ -116,7 +115,7 @@ class Steps {
         const T* const from = s == 0 ? initial : states + row(s - 1) * width;
         runs(s, 0, shape_.batch, [&](int64_t a, int64_t b, bool reset) {
           if (reset)
-            std::fill(to + a * width, to + b * width, T(0));
+            zero(to + a * width, (b - a) * width);
           else
             std::copy(from + a * width, from + b * width, to + a * width);
         });
@@ -147,16 +146,11 @@ class Steps {
 };
 
 template <class T>
-void copy(T* to, const T* from, int64_t n) {
-  if (n > 0) std::memcpy(to, from, std::size_t(n) * sizeof(T));
-}
-
-template <class T>
 void copy_or_zero(T* to, const T* from, int64_t n) {
   if (from)
     copy(to, from, n);
   else
-    std::fill_n(to, n, T(0));
+    zero(to, n);
 }
 
 // h_n or c_n [N, width]: the state after each row's last step, of states in rows of `stride` elements; the initial one

@@ -113,8 +113,7 @@ void normalize(const Normalize<T>& step) {
 // Backward, with g = gain dout: din = (g - mean g - normalized mean(g normalized)) / deviation. Here the sums of g and
 // of g normalized.
 template <class T>
-FUSEDRNN_INLINE Pair<T> scaled_sums(int64_t units, const T* dout, const T* normalized, const T* gain,
-                                    const T* ahead) {
+FUSEDRNN_INLINE Pair<T> scaled_sums(int64_t units, const T* dout, const T* normalized, const T* gain, const T* ahead) {
   using V = Full<T>;
   return sum_row_pairs<T>(units, [&](int64_t u, int n) {
     prefetch(ahead + u);
@@ -134,8 +133,8 @@ void normalize_backward(const NormalizeBackward<T>& step) {
     const int64_t last = min(s.rows, first + group);
     V mean[group], product[group], deviation[group];
     for (int64_t r = first; r < last; ++r) {
-      const Pair<T> sums = scaled_sums(s.units, s.dout.at(r), s.normalized.at(r), s.gain,
-                                       s.normalized.at(r + rows_ahead));
+      const Pair<T> sums =
+          scaled_sums(s.units, s.dout.at(r), s.normalized.at(r), s.gain, s.normalized.at(r + rows_ahead));
       mean[r - first] = splat<V>(sums.first / T(s.units));
       product[r - first] = splat<V>(sums.second / T(s.units));
       deviation[r - first] = splat<V>(*s.deviation.at(r));

@@ -110,11 +110,11 @@ struct LstmPointwiseBackward {
   const T* peephole;
   const T *gain_c, *norm_bias_c;
   Rows<const T> kept, moments_c, c_prev, zone_c, dm, dc_next, dc_given;
-  Rows<T> dc;               // for the step before; may be dc_next itself
-  Rows<T> dgates;           // [rows, gates units]
-  Rows<T> m, c_candidate;   // for gradients of weights
+  Rows<T> dc;                 // for the step before; may be dc_next itself
+  Rows<T> dgates;             // [rows, gates units]
+  Rows<T> m, c_candidate;     // for gradients of weights
   T *dgain_c, *dnorm_bias_c;  // [units], added to
-  T* row;                   // [3 units] of scratch
+  T* row;                     // [3 units] of scratch
 };
 
 // y = activation(sums), and to kept where that is not absent.
