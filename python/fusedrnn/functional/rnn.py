@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fusedrnn import _core
+from fusedrnn.functional.exchange import parts_in_place
 from fusedrnn.functional.low_precision import low_precision_backward, low_precision_forward
 from fusedrnn.functional.reserve import (
     Accumulate,
@@ -88,9 +89,9 @@ def rnn_forward(
         or grad_clip is not None
     ):  # fmt: skip
         options = {
-            "layer_norm": layer_norm, "zoneout_h": zoneout_h, "recurrent_dropout": recurrent_dropout,
-            "dropconnect": dropconnect, "grad_clip": grad_clip, "seed": seed, "layer": layer, "row_offset": row_offset,
-            "step_offset": step_offset,
+            "layer_norm": parts_in_place("layer_norm", layer_norm), "zoneout_h": zoneout_h,
+            "recurrent_dropout": recurrent_dropout, "dropconnect": dropconnect, "grad_clip": grad_clip, "seed": seed,
+            "layer": layer, "row_offset": row_offset, "step_offset": step_offset,
         }  # fmt: skip
     if precision is not None:
         y, h_n, _, reserve = low_precision_forward(
