@@ -35,8 +35,11 @@ def _torch(values):
 
 def _jax(values):
     jax = pytest.importorskip("jax")
-    with jax.enable_x64(True):
-        return jax.device_put(values)
+    before = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", True)
+    array = jax.device_put(values)
+    jax.config.update("jax_enable_x64", before)
+    return array
 
 
 needs_versions = pytest.mark.skipif(np.lib.NumpyVersion(np.__version__) < "2.1.0", reason="NumPy exports no versions")
