@@ -8,22 +8,29 @@
 #include "core/cells.hpp"
 #include "core/parallel.hpp"
 
+using Floats = std::vector<float>;
+
+Floats random(std::mt19937& generator, int64_t size) {
+  std::normal_distribution<float> normal(0, 0.3f);
+  Floats values(static_cast<std::size_t>(size));
+  for (float& value : values) value = normal(generator);
+  return values;
+}
+
+void descend(Floats& weights, const Floats& gradient) {
+  for (std::size_t i = 0; i < weights.size(); ++i) weights[i] -= 10 * gradient[i];
+}
+
 int main() {
   using namespace fusedrnn;
   const int64_t T = 12, N = 32, I = 1, H = 16;
   set_num_threads(2);
 
   std::mt19937 generator(0);
-  std::normal_distribution<float> normal(0, 0.3f);
-  const auto random = [&](int64_t size) {
-    std::vector<float> values(static_cast<std::size_t>(size));
-    for (float& value : values) value = normal(generator);
-    return values;
-  };
-  std::vector<float> weight_ih = random(4 * H * I), weight_hh = random(4 * H * H), bias(4 * H);
-  const std::vector<float> x = random(T * N * I);
-  std::vector<float> y(T * N * H), h_n(N * H), c_n(N * H), reserve(T * N * 5 * H);
-  std::vector<float> dy(T * N * H), dh0(N * H), dc0(N * H);
+  Floats weight_ih = random(generator, 4 * H * I), weight_hh = random(generator, 4 * H * H), bias(4 * H);
+  const Floats x = random(generator, T * N * I);
+  Floats y(T * N * H), h_n(N * H), c_n(N * H), reserve(T * N * 5 * H);
+  Floats dy(T * N * H), dh0(N * H), dc0(N * H);
 
   float first = 0, loss = 0;
   try {
@@ -42,7 +49,7 @@ int main() {
 
       // Half the mean square of what is between the units' mean and the target.
       loss = 0;
-      std::vector<float> sums(N);
+      Floats sums(N);
       for (int64_t t = 0; t < T; ++t)
         for (int64_t n = 0; n < N; ++n) {
           sums[n] += x[t * N + n];
@@ -65,15 +72,12 @@ int main() {
       b.reserve = f.reserve;
       b.dh0 = dh0.data();
       b.dc0 = dc0.data();
-      std::vector<float> dweight_ih(weight_ih.size()), dweight_hh(weight_hh.size()), dbias(bias.size());
+      Floats dweight_ih(weight_ih.size()), dweight_hh(weight_hh.size()), dbias(bias.size());
       b.dweight_ih = dweight_ih.data();  // these are added to; b.dx stays null: nobody asks for it
       b.dweight_hh = dweight_hh.data();
       b.dbias_ih = dbias.data();
       lstm_backward(b);
 
-      const auto descend = [](std::vector<float>& weights, const std::vector<float>& gradient) {
-        for (std::size_t i = 0; i < weights.size(); ++i) weights[i] -= 2 * gradient[i];
-      };
       descend(weight_ih, dweight_ih);
       descend(weight_hh, dweight_hh);
       descend(bias, dbias);

@@ -73,9 +73,8 @@ def rnn_forward(
             al. 2011), so masks depend neither on threads nor on how a batch or sequence is cut: a part of it says which
             by ``row_offset`` and ``step_offset``, below 2^32; ``layer`` is below 2^28.
         precision: "bfloat16" or "int8" (inference alone): factors of products, in backward too, are rounded to it;
-            sums, states and gradients are float32. Arrays are float32 as well; x, weights, biases and initial states may
-            be bfloat16 (DLPack, ml_dtypes). Not together with lengths, batch_sizes, resets or options from layer_norm
-            on.
+            sums, states and gradients are float32. Arrays are float32 too; x, weights, biases and initial states may be
+            bfloat16 (DLPack, ml_dtypes). Not together with lengths, batch_sizes, resets or options from layer_norm on.
 
     Returns:
         y [T, N, H], h_n [N, H] (the state after the last step walked), reserve.
