@@ -340,5 +340,89 @@ def test_errors_of_training(functional, make_cell, make_shape, make_problem):
         with pytest.raises(ValueError, match=message):
             cell.forward(functional, arguments, **options)
     wide = {name: a.astype(np.float64) for name, a in arguments.items()}
-    with pytest.raises(TypeError, match="x: expected float32 together with precision, got float64"):
+    with pytest.raises(TypeError, match="x: expected float32 or bfloat16 together with precision, got float64"):
         cell.forward(functional, wide, precision="bfloat16")
+
+
+# arrays in bfloat16
+
+HALF_ARGUMENTS = ("x", "h0", "c0", "weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
+
+def in_torch(a):
+    torch = pytest.importorskip("torch")
+    return torch.from_numpy(a).bfloat16()
+
+
+def in_ml_dtypes(a):
+    return a.astype(pytest.importorskip("ml_dtypes").bfloat16)
+
+
+@pytest.fixture(params=[in_torch, in_ml_dtypes])
+def halved(request):
+    return request.param
+
+
+@pytest.fixture(params=["all", "x", "weight_ih", "weight_hh"])
+def some(request):
+    return HALF_ARGUMENTS if request.param == "all" else (request.param,)
+
+
+def test_arrays_in_bfloat16_give_the_bits_of_the_same_numbers_in_float32(
+    functional, isa, trained, halved, some, make_shape, make_problem, assert_same_bits
+):
+    """Several blocks of steps; an odd number of inputs, so that a last pair lacks its second number."""
+    arguments, doutputs = make_problem(trained, make_shape(40, 30, 13, 64), np.float32)
+    rounded = {name: bfloat16(a).astype(np.float32) for name, a in arguments.items()}
+    halves = {name: halved(a) if name in some else a for name, a in rounded.items()}
+    for reverse in (False, True):
+        options = {"precision": "bfloat16", "reverse": reverse}
+        expected, reserve = trained.forward(functional, rounded, **options)
+        gradients = trained.backward(functional, doutputs, reserve)
+        outputs, reserve = trained.forward(functional, halves, **options)
+        assert_same_bits(outputs, expected)
+        assert_same_bits(trained.backward(functional, doutputs, reserve), gradients)
+
+
+def test_bfloat16_of_any_size_and_kind(functional, isa, halved):
+    """A product with every number of a bfloat16: as if it had been float32."""
+    values = (np.arange(1 << 16, dtype=np.uint32) << 16).view(np.float32)
+    values = np.where(np.isnan(values), np.float32(np.nan), values)
+    x, weights = values.reshape(-1, 1, 16), (np.eye(16, dtype=np.float32), np.zeros((16, 16), np.float32))
+    for value in (np.inf, -np.inf, np.nan):  # which would make NaN of all their row
+        x = x[~np.any(x == value, axis=(1, 2)) & ~np.any(np.isnan(x), axis=(1, 2))]
+    x = np.ascontiguousarray(x)
+    options = {"nonlinearity": "relu", "training": False, "precision": "bfloat16"}
+    expected, _, _ = functional.rnn_forward(x, None, *weights, **options)
+    y, _, _ = functional.rnn_forward(halved(x), None, *weights, **options)
+    np.testing.assert_array_equal(y, expected)
+    for value in (np.inf, np.nan):
+        x[0, 0, 3] = value
+        y, _, _ = functional.rnn_forward(halved(x), None, *weights, **options)
+        assert not np.isfinite(y[0]).all()
+
+
+def test_int8_rounds_what_was_bfloat16(functional, isa, trained, halved, make_shape, make_problem, assert_same_bits):
+    arguments, _ = make_problem(trained, make_shape(3, 5, 9, 20), np.float32)
+    rounded = {name: bfloat16(a).astype(np.float32) for name, a in arguments.items()}
+    options = {"precision": "int8", "training": False}
+    expected, _ = trained.forward(functional, rounded, **options)
+    outputs, _ = trained.forward(functional, {name: halved(a) for name, a in rounded.items()}, **options)
+    assert_same_bits(outputs, expected)
+
+
+def test_errors_of_arrays_in_bfloat16(functional, halved, make_cell, make_shape, make_problem):
+    cell = make_cell("lstm")
+    arguments, (dy, *states) = make_problem(cell, make_shape(2, 2, 3, 4), np.float32)
+    with pytest.raises(TypeError, match=r"^x: expected float32 or float64, got bfloat16, which goes together with a"):
+        cell.forward(functional, {name: halved(a) for name, a in arguments.items()})
+    for name in ("weight_ih", "h0"):
+        with pytest.raises(TypeError, match=rf"^{name}: expected dtype float32 like x, got bfloat16"):
+            cell.forward(functional, {**arguments, name: halved(arguments[name])})
+        with pytest.raises(
+            TypeError, match=rf"^{name}: expected float32 or bfloat16 together with precision, got int1"
+        ):
+            cell.forward(functional, {**arguments, name: arguments[name].astype(np.int16)}, precision="bfloat16")
+    _, reserve = cell.forward(functional, {name: halved(a) for name, a in arguments.items()}, precision="bfloat16")
+    with pytest.raises(TypeError, match=r"^dy: expected dtype float32 like y, got bfloat16"):
+        cell.backward(functional, (halved(dy), *states), reserve)

@@ -1,9 +1,6 @@
 // Checked views of NumPy arrays, allocation of outputs, and the wording of every error about arrays.
 #pragma once
 
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
-
 #include <cstdint>
 #include <exception>
 #include <initializer_list>
@@ -13,10 +10,9 @@
 
 #include "../core/blocks.hpp"
 #include "../core/subnormals.hpp"
+#include "exchange.hpp"
 
 namespace fusedrnn::bindings {
-
-namespace py = pybind11;
 
 inline std::string shape_text(const std::vector<int64_t>& shape) {
   std::string text = "(";
@@ -28,15 +24,34 @@ inline std::vector<int64_t> shape_of(const py::array& a) {
   return std::vector<int64_t>(a.shape(), a.shape() + a.ndim());
 }
 
+// Says why the argument is none that can be read in place.
+[[noreturn]] inline void refuse(const py::object& object, const char* name) {
+  const std::string type = py::str(py::type::of(object).attr("__name__"));
+  if (exports_memory(object)) {
+    std::string why;
+    try {
+      exported(object);
+    } catch (const py::error_already_set& e) {
+      why = py::str(e.value());
+    } catch (const std::exception& e) {
+      why = e.what();
+    }
+    throw py::type_error(std::string(name) + ": " + type + " cannot be read in place: " +
+                         (why.empty() ? "among these parts only NumPy arrays can be" : why));
+  }
+  throw py::type_error(std::string(name) + ": expected a NumPy array, got " + type +
+                       ", which exports neither DLPack nor a buffer");
+}
+
 // The argument as an array; lists and scalars are refused, so that nothing is copied or cast silently.
 inline py::array as_array(const py::object& object, const char* name) {
-  if (!py::isinstance<py::array>(object))
-    throw py::type_error(std::string(name) + ": expected a NumPy array, got " +
-                         std::string(py::str(py::type::of(object).attr("__name__"))));
+  if (!py::isinstance<py::array>(object)) refuse(object, name);
   return py::reinterpret_borrow<py::array>(object);
 }
 
-inline std::string dtype_text(const py::array& a) { return py::str(static_cast<py::handle>(a.dtype())); }
+inline std::string dtype_text(const py::array& a) {
+  return is_bfloat16(a) ? "bfloat16" : py::str(static_cast<py::handle>(a.dtype()));
+}
 
 // Calls f<float>() or f<double>() by the dtype of x.
 template <class F>
@@ -44,7 +59,8 @@ auto dispatch_dtype(const py::object& object, const char* name, F f) {
   const py::array a = as_array(object, name);
   if (py::isinstance<py::array_t<float>>(a)) return f(float{});
   if (py::isinstance<py::array_t<double>>(a)) return f(double{});
-  throw py::type_error(std::string(name) + ": expected float32 or float64, got " + dtype_text(a));
+  throw py::type_error(std::string(name) + ": expected float32 or float64, got " + dtype_text(a) +
+                       (is_bfloat16(a) ? ", which goes together with a precision" : ""));
 }
 
 inline void require_contiguous(const py::array& a, const char* name) {
@@ -148,9 +164,7 @@ py::array_t<T> empty(const std::vector<int64_t>& shape) {
 }
 
 // H where weight_hh agrees with itself; otherwise the rows of weight_ih say what weight_hh should have been.
-template <class T>
-int64_t hidden_size(const py::object& weight_ih, const py::object& weight_hh, int64_t gates) {
-  const py::array ih = checked<T>(weight_ih, "weight_ih", "x"), hh = checked<T>(weight_hh, "weight_hh", "x");
+inline int64_t hidden_size(const py::array& ih, const py::array& hh, int64_t gates) {
   require_ndim(ih, "weight_ih", 2, gates == 1 ? "[H, I]" : gates == 3 ? "[3H, I]" : "[4H, I]");
   require_ndim(hh, "weight_hh", 2, gates == 1 ? "[H, H]" : gates == 3 ? "[3H, H]" : "[4H, H]");
   const int64_t hidden = hh.shape(0) == gates * hh.shape(1) ? hh.shape(1)
@@ -158,6 +172,12 @@ int64_t hidden_size(const py::object& weight_ih, const py::object& weight_hh, in
                                                             : hh.shape(0) / gates;
   require_at_least_one(hidden, "weight_hh", "a hidden size");
   return hidden;
+}
+
+template <class T>
+int64_t hidden_size(const py::object& weight_ih, const py::object& weight_hh, int64_t gates) {
+  const py::array ih = checked<T>(weight_ih, "weight_ih", "x"), hh = checked<T>(weight_hh, "weight_hh", "x");
+  return hidden_size(ih, hh, gates);
 }
 
 void register_rnn(py::module_& m);

@@ -35,11 +35,10 @@ struct GruCall {
   }
 };
 
-py::tuple call_gru_forward(const py::object& x, const py::object& h0, const py::object& weight_ih,
-                           const py::object& weight_hh, const py::object& bias_ih, const py::object& bias_hh,
-                           bool reset_after, const py::object& lengths, const py::object& batch_sizes,
-                           const py::object& resets, bool reverse, bool training, bool recompute,
-                           const py::object& options) {
+py::tuple call_gru_forward(const Argument& x, const Argument& h0, const Argument& weight_ih, const Argument& weight_hh,
+                           const Argument& bias_ih, const Argument& bias_hh, bool reset_after,
+                           const py::object& lengths, const py::object& batch_sizes, const py::object& resets,
+                           bool reverse, bool training, bool recompute, const py::object& options) {
   return dispatch_dtype(x, "x", [&](auto scalar) -> py::tuple {
     using T = decltype(scalar);
     const GruCall<T> call(x, weight_ih, weight_hh, reset_after, lengths, batch_sizes, resets, options, reverse,
@@ -71,13 +70,13 @@ py::tuple call_gru_forward(const py::object& x, const py::object& h0, const py::
   });
 }
 
-py::tuple call_gru_backward(const py::object& dy, const py::object& dh_n, const py::object& x, const py::object& h0,
-                            const py::object& y, const py::object& weight_ih, const py::object& weight_hh,
-                            const py::object& bias_ih, const py::object& bias_hh, const py::object& reserve,
-                            bool reset_after, const py::object& lengths, const py::object& batch_sizes,
-                            const py::object& resets, bool reverse, bool recompute, const py::object& options,
-                            bool input_grad, const py::object& dweight_ih, const py::object& dweight_hh,
-                            const py::object& dbias_ih, const py::object& dbias_hh, const py::object& dlayer_norm) {
+py::tuple call_gru_backward(const Argument& dy, const Argument& dh_n, const Argument& x, const Argument& h0,
+                            const Argument& y, const Argument& weight_ih, const Argument& weight_hh,
+                            const Argument& bias_ih, const Argument& bias_hh, const Argument& reserve, bool reset_after,
+                            const py::object& lengths, const py::object& batch_sizes, const py::object& resets,
+                            bool reverse, bool recompute, const py::object& options, bool input_grad,
+                            const Argument& dweight_ih, const Argument& dweight_hh, const Argument& dbias_ih,
+                            const Argument& dbias_hh, const py::object& dlayer_norm) {
   return dispatch_dtype(x, "x", [&](auto scalar) -> py::tuple {
     using T = decltype(scalar);
     const GruCall<T> call(x, weight_ih, weight_hh, reset_after, lengths, batch_sizes, resets, options, reverse, true);

@@ -6,8 +6,8 @@ namespace {
 
 constexpr int64_t indrnn_gates = 1, indrnn_kept = 0;  // y is all that backward needs: the reserve is an empty buffer
 
-py::tuple call_indrnn_forward(const py::object& x, const py::object& h0, const py::object& weight_ih,
-                              const py::object& weight_hh, const py::object& bias, const std::string& nonlinearity,
+py::tuple call_indrnn_forward(const Argument& x, const Argument& h0, const Argument& weight_ih,
+                              const Argument& weight_hh, const Argument& bias, const std::string& nonlinearity,
                               const py::object& lengths, const py::object& batch_sizes, const py::object& resets,
                               bool reverse, bool training) {
   return call_elementwise_forward(
@@ -19,11 +19,11 @@ py::tuple call_indrnn_forward(const py::object& x, const py::object& h0, const p
       [](const auto& p) { indrnn_forward(p); });
 }
 
-py::tuple call_indrnn_backward(const py::object& dy, const py::object& dh_n, const py::object& x, const py::object& h0,
-                               const py::object& y, const py::object& weight_ih, const py::object& weight_hh,
-                               const py::object& reserve, const std::string& nonlinearity, const py::object& lengths,
+py::tuple call_indrnn_backward(const Argument& dy, const Argument& dh_n, const Argument& x, const Argument& h0,
+                               const Argument& y, const Argument& weight_ih, const Argument& weight_hh,
+                               const Argument& reserve, const std::string& nonlinearity, const py::object& lengths,
                                const py::object& batch_sizes, const py::object& resets, bool reverse, bool input_grad,
-                               const py::object& dweight_ih, const py::object& dweight_hh, const py::object& dbias) {
+                               const Argument& dweight_ih, const Argument& dweight_hh, const Argument& dbias) {
   return call_elementwise_backward(
       {indrnn_gates, indrnn_kept, x, h0, weight_ih, dbias, lengths, batch_sizes, resets, reverse}, dy, dh_n, y, reserve,
       input_grad, dweight_ih, dbias,

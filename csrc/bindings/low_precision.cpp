@@ -7,6 +7,43 @@
 namespace fusedrnn::bindings {
 namespace {
 
+// float32 or bfloat16, each array on its own.
+py::array checked_either(const py::object& object, const char* name) {
+  py::array a = as_array(object, name);
+  if (!py::isinstance<py::array_t<float>>(a) && !is_bfloat16(a))
+    throw py::type_error(std::string(name) + ": expected float32 or bfloat16 together with precision, got " +
+                         dtype_text(a));
+  return a;
+}
+
+// One side of a product, read in place.
+Factor factor(const py::object& object, const char* name, const std::vector<int64_t>& shape) {
+  const py::array a = checked_either(object, name);
+  require_shape(a, name, shape);
+  require_contiguous(a, name);
+  if (is_bfloat16(a)) return static_cast<const uint16_t*>(a.data());
+  return static_cast<const float*>(a.data());
+}
+
+// An initial state or bias, which no product rounds: as float32, small enough for a copy where it was none.
+class Small {
+ public:
+  Small(const py::object& object, const char* name, const std::vector<int64_t>& shape) {
+    if (object.is_none()) return;
+    array_ = checked_either(object, name);
+    require_shape(array_, name, shape);
+    require_contiguous(array_, name);
+    if (!is_bfloat16(array_)) return;
+    auto wide = empty<float>(shape);
+    widen(static_cast<const uint16_t*>(array_.data()), array_.size(), wide.mutable_data());
+    array_ = wide;
+  }
+  const float* data() const { return array_ ? static_cast<const float*>(array_.data()) : nullptr; }
+
+ private:
+  py::array array_ = py::reinterpret_steal<py::array>(py::handle());
+};
+
 // A call's sizes and what it computes.
 struct LowPrecisionCall {
   LowPrecisionCell cell;
@@ -23,16 +60,14 @@ struct LowPrecisionCall {
     rnn = i < 2;
     lstm = cell == LowPrecisionCell::lstm;
     gates = rnn ? 1 : lstm ? 4 : 3;
-    const py::array a = as_array(x, "x");
-    if (!py::isinstance<py::array_t<float>>(a))
-      throw py::type_error("x: expected float32 together with precision, got " + dtype_text(a));
+    const py::array a = checked_either(x, "x");
     require_ndim(a, "x", 3, "[T, N, I]");
     T = a.shape(0);
     N = a.shape(1);
     I = a.shape(2);
     require_at_least_one(T, "x", "a sequence length");
     require_at_least_one(I, "x", "an input size");
-    H = hidden_size<float>(weight_ih, weight_hh, gates);
+    H = hidden_size(checked_either(weight_ih, "weight_ih"), checked_either(weight_hh, "weight_hh"), gates);
     require_addressable({T, N, H, 5, 8});
     require_addressable({H, H + I, 4, 8});
   }
@@ -40,31 +75,27 @@ struct LowPrecisionCall {
   std::vector<int64_t> reserve() const { return {T, N, (rnn ? 0 : lstm ? 5 : 4) * H}; }
 };
 
-py::tuple call_forward(const std::string& cell, const std::string& precision, const py::object& x, const py::object& h0,
-                       const py::object& c0, const py::object& weight_ih, const py::object& weight_hh,
-                       const py::object& bias_ih, const py::object& bias_hh, bool reverse, bool training) {
+py::tuple call_forward(const std::string& cell, const std::string& precision, const Argument& x, const Argument& h0,
+                       const Argument& c0, const Argument& weight_ih, const Argument& weight_hh,
+                       const Argument& bias_ih, const Argument& bias_hh, bool reverse, bool training) {
   const LowPrecisionCall call(cell, x, weight_ih, weight_hh);
   const auto [T, N, I, H, rows] = std::array{call.T, call.N, call.I, call.H, call.gates * call.H};
   require_int8_sums(precision, I, H);
-  LowPrecisionForward p{};
-  p.precision = precision == "int8" ? Precision::int8 : Precision::bfloat16;
-  p.cell = call.cell;
-  p.inputs = I;
-  p.hidden = H;
-  p.weight_ih = input<float>(weight_ih, "weight_ih", "x", {rows, I});
-  p.weight_hh = input<float>(weight_hh, "weight_hh", "x", {rows, H});
-  p.bias_ih = optional_input<float>(bias_ih, "bias_ih", "x", {rows});
-  p.bias_hh = optional_input<float>(bias_hh, "bias_hh", "x", {rows});
+  const Small of_h0(h0, "h0", {N, H}), of_c0(c0, "c0", {N, H});
+  const Small of_bias_ih(bias_ih, "bias_ih", {rows}), of_bias_hh(bias_hh, "bias_hh", {rows});
   auto y = empty<float>({T, N, H}), h_n = empty<float>({N, H});
-  p.sequence = {T,
-                N,
-                reverse,
-                input<float>(x, "x", "x", {T, N, I}),
-                optional_input<float>(h0, "h0", "x", {N, H}),
-                optional_input<float>(c0, "c0", "x", {N, H}),
-                y.mutable_data(),
-                h_n.mutable_data(),
-                nullptr};
+  LowPrecisionForward p{
+      .precision = precision == "int8" ? Precision::int8 : Precision::bfloat16,
+      .cell = call.cell,
+      .hidden = H,
+      .weight_ih = factor(weight_ih, "weight_ih", {rows, I}),
+      .weight_hh = factor(weight_hh, "weight_hh", {rows, H}),
+      .bias_ih = of_bias_ih.data(),
+      .bias_hh = of_bias_hh.data(),
+      .x = factor(x, "x", {T, N, I}),
+      .sequence = {T, N, reverse, nullptr, of_h0.data(), of_c0.data(), y.mutable_data(), h_n.mutable_data(), nullptr},
+      .inputs = I,
+      .reserve = nullptr};
   py::object c_n = py::none(), reserve = py::none();
   if (call.lstm) {
     auto array = empty<float>({N, H});
@@ -80,31 +111,34 @@ py::tuple call_forward(const std::string& cell, const std::string& precision, co
   return py::make_tuple(y, h_n, c_n, reserve);
 }
 
-py::tuple call_backward(const std::string& cell, const py::object& dy, const py::object& dh_n, const py::object& dc_n,
-                        const py::object& x, const py::object& h0, const py::object& c0, const py::object& y,
-                        const py::object& weight_ih, const py::object& weight_hh, const py::object& reserve,
-                        bool reverse, bool input_grad, const py::object& dweight_ih, const py::object& dweight_hh,
-                        const py::object& dbias_ih, const py::object& dbias_hh) {
+py::tuple call_backward(const std::string& cell, const Argument& dy, const Argument& dh_n, const Argument& dc_n,
+                        const Argument& x, const Argument& h0, const Argument& c0, const Argument& y,
+                        const Argument& weight_ih, const Argument& weight_hh, const Argument& reserve, bool reverse,
+                        bool input_grad, const Argument& dweight_ih, const Argument& dweight_hh,
+                        const Argument& dbias_ih, const Argument& dbias_hh) {
   const LowPrecisionCall call(cell, x, weight_ih, weight_hh);
   const auto [T, N, I, H, rows] = std::array{call.T, call.N, call.I, call.H, call.gates * call.H};
-  LowPrecisionBackward p{};
-  p.cell = call.cell;
-  p.shape = {T, N, I, H};
-  p.reverse = reverse;
-  p.dy = optional_input<float>(dy, "dy", "x", {T, N, H});
-  p.dh_n = optional_input<float>(dh_n, "dh_n", "x", {N, H});
-  p.dc_n = optional_input<float>(dc_n, "dc_n", "x", {N, H});
-  p.x = input<float>(x, "x", "x", {T, N, I});
-  p.h0 = optional_input<float>(h0, "h0", "x", {N, H});
-  p.c0 = optional_input<float>(c0, "c0", "x", {N, H});
-  p.y = input<float>(y, "y", "x", {T, N, H});
-  p.weight_ih = input<float>(weight_ih, "weight_ih", "x", {rows, I});
-  p.weight_hh = input<float>(weight_hh, "weight_hh", "x", {rows, H});
-  p.reserve = input<float>(reserve, "reserve", "x", call.reserve());
-  p.dweight_ih = output<float>(dweight_ih, "dweight_ih", "x", {rows, I});
-  p.dweight_hh = output<float>(dweight_hh, "dweight_hh", "x", {rows, H});
-  p.dbias_ih = optional_output<float>(dbias_ih, "dbias_ih", "x", {rows});
-  p.dbias_hh = optional_output<float>(dbias_hh, "dbias_hh", "x", {rows});
+  const Small of_h0(h0, "h0", {N, H}), of_c0(c0, "c0", {N, H});
+  LowPrecisionBackward p{.cell = call.cell,
+                         .shape = {T, N, I, H},
+                         .reverse = reverse,
+                         .dy = optional_input<float>(dy, "dy", "y", {T, N, H}),
+                         .dh_n = optional_input<float>(dh_n, "dh_n", "y", {N, H}),
+                         .dc_n = optional_input<float>(dc_n, "dc_n", "y", {N, H}),
+                         .x = factor(x, "x", {T, N, I}),
+                         .weight_ih = factor(weight_ih, "weight_ih", {rows, I}),
+                         .weight_hh = factor(weight_hh, "weight_hh", {rows, H}),
+                         .h0 = of_h0.data(),
+                         .c0 = of_c0.data(),
+                         .y = input<float>(y, "y", "x", {T, N, H}),
+                         .reserve = input<float>(reserve, "reserve", "x", call.reserve()),
+                         .dx = nullptr,
+                         .dh0 = nullptr,
+                         .dc0 = nullptr,
+                         .dweight_ih = output<float>(dweight_ih, "dweight_ih", "y", {rows, I}),
+                         .dweight_hh = output<float>(dweight_hh, "dweight_hh", "y", {rows, H}),
+                         .dbias_ih = optional_output<float>(dbias_ih, "dbias_ih", "y", {rows}),
+                         .dbias_hh = optional_output<float>(dbias_hh, "dbias_hh", "y", {rows})};
   auto dh0 = empty<float>({N, H});
   p.dh0 = dh0.mutable_data();
   py::object dx = py::none(), dc0 = py::none();

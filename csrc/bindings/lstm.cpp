@@ -55,11 +55,10 @@ struct LstmCall {
   }
 };
 
-py::tuple call_lstm_forward(const py::object& x, const py::object& h0, const py::object& c0,
-                            const py::object& weight_ih, const py::object& weight_hh, const py::object& bias_ih,
-                            const py::object& bias_hh, const py::object& lengths, const py::object& batch_sizes,
-                            const py::object& resets, bool reverse, bool training, bool recompute,
-                            const py::object& options, bool return_c) {
+py::tuple call_lstm_forward(const Argument& x, const Argument& h0, const Argument& c0, const Argument& weight_ih,
+                            const Argument& weight_hh, const Argument& bias_ih, const Argument& bias_hh,
+                            const py::object& lengths, const py::object& batch_sizes, const py::object& resets,
+                            bool reverse, bool training, bool recompute, const py::object& options, bool return_c) {
   return dispatch_dtype(x, "x", [&](auto scalar) -> py::tuple {
     using T = decltype(scalar);
     const LstmCall<T> call(x, weight_ih, weight_hh, lengths, batch_sizes, resets, options, reverse, training);
@@ -98,14 +97,14 @@ py::tuple call_lstm_forward(const py::object& x, const py::object& h0, const py:
   });
 }
 
-py::tuple call_lstm_backward(const py::object& dy, const py::object& dh_n, const py::object& dc_n, const py::object& dc,
-                             const py::object& x, const py::object& h0, const py::object& c0, const py::object& y,
-                             const py::object& weight_ih, const py::object& weight_hh, const py::object& bias_ih,
-                             const py::object& bias_hh, const py::object& reserve, const py::object& lengths,
+py::tuple call_lstm_backward(const Argument& dy, const Argument& dh_n, const Argument& dc_n, const Argument& dc,
+                             const Argument& x, const Argument& h0, const Argument& c0, const Argument& y,
+                             const Argument& weight_ih, const Argument& weight_hh, const Argument& bias_ih,
+                             const Argument& bias_hh, const Argument& reserve, const py::object& lengths,
                              const py::object& batch_sizes, const py::object& resets, bool reverse, bool recompute,
-                             const py::object& options, bool input_grad, const py::object& dweight_ih,
-                             const py::object& dweight_hh, const py::object& dbias_ih, const py::object& dbias_hh,
-                             const py::object& dweight_peephole, const py::object& dweight_hr,
+                             const py::object& options, bool input_grad, const Argument& dweight_ih,
+                             const Argument& dweight_hh, const Argument& dbias_ih, const Argument& dbias_hh,
+                             const Argument& dweight_peephole, const Argument& dweight_hr,
                              const py::object& dlayer_norm) {
   return dispatch_dtype(x, "x", [&](auto scalar) -> py::tuple {
     using T = decltype(scalar);

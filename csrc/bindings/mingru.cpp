@@ -5,18 +5,18 @@ namespace {
 
 constexpr int64_t mingru_gates = 2, mingru_kept = 2;  // z and n
 
-py::tuple call_mingru_forward(const py::object& x, const py::object& h0, const py::object& weight_ih,
-                              const py::object& bias, const py::object& lengths, const py::object& batch_sizes,
-                              const py::object& resets, bool reverse, bool training) {
+py::tuple call_mingru_forward(const Argument& x, const Argument& h0, const Argument& weight_ih, const Argument& bias,
+                              const py::object& lengths, const py::object& batch_sizes, const py::object& resets,
+                              bool reverse, bool training) {
   return call_elementwise_forward(
       {mingru_gates, mingru_kept, x, h0, weight_ih, bias, lengths, batch_sizes, resets, reverse}, training,
       [](auto&) {}, [](const auto& p) { mingru_forward(p); });
 }
 
-py::tuple call_mingru_backward(const py::object& dy, const py::object& dh_n, const py::object& x, const py::object& h0,
-                               const py::object& y, const py::object& weight_ih, const py::object& reserve,
+py::tuple call_mingru_backward(const Argument& dy, const Argument& dh_n, const Argument& x, const Argument& h0,
+                               const Argument& y, const Argument& weight_ih, const Argument& reserve,
                                const py::object& lengths, const py::object& batch_sizes, const py::object& resets,
-                               bool reverse, bool input_grad, const py::object& dweight_ih, const py::object& dbias) {
+                               bool reverse, bool input_grad, const Argument& dweight_ih, const Argument& dbias) {
   return call_elementwise_backward(
       {mingru_gates, mingru_kept, x, h0, weight_ih, dbias, lengths, batch_sizes, resets, reverse}, dy, dh_n, y, reserve,
       input_grad, dweight_ih, dbias, [](auto&) {}, [](const auto& p) { mingru_backward(p); });

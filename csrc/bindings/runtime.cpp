@@ -50,6 +50,9 @@ void register_runtime(py::module_& m) {
   m.def("set_isa", &set_isa, "name"_a);
   m.def("num_threads", &num_threads);
   m.def("set_num_threads", &set_num_threads, "n"_a);
+  m.def(
+      "as_array", [](const Argument& object, const char* name) { return as_array(object, name); }, "object"_a,
+      "name"_a);
   m.def("math_sweep", &math_sweep, "name"_a, "x"_a);
 }
 

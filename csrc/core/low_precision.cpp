@@ -1,5 +1,6 @@
 #include "low_precision.hpp"
 
+#include <cstring>
 #include <optional>
 
 #include "dispatch.hpp"
@@ -11,8 +12,8 @@ namespace {
 // they are given no operands and start from partial sums. The input's product comes first, for all steps of a block.
 class FrozenLowPrecision final : public Frozen<float> {
  public:
-  FrozenLowPrecision(Precision precision, LowPrecisionCell cell, int64_t N, int64_t I, int64_t H,
-                     const float* weight_ih, const float* weight_hh, const float* bias_ih, const float* bias_hh)
+  FrozenLowPrecision(Precision precision, LowPrecisionCell cell, int64_t N, int64_t I, int64_t H, Factor weight_ih,
+                     Factor weight_hh, const float* bias_ih, const float* bias_hh)
       : Frozen<float>(N, I, H),
         k_(kernels<float>()),
         cell_(cell),
@@ -30,7 +31,7 @@ class FrozenLowPrecision final : public Frozen<float> {
         sums_(memory_.take<float>(N * columns_)),
         reset_h_(memory_.take<float>(N * H)),
         c_(memory_.zeros<float>(N * H)) {
-    if (gru()) candidate_.emplace(memory_, low_precision_kernels(), precision, H, H, weight_hh + 2 * H * H);
+    if (gru()) candidate_.emplace(memory_, low_precision_kernels(), precision, H, H, weight_hh, 2 * H * H);
     const int64_t shared = after() ? 2 * H : gates_ * H;
     add_biases(bias_, bias_ih, bias_hh, shared);
     if (!after()) return;
@@ -41,10 +42,10 @@ class FrozenLowPrecision final : public Frozen<float> {
   float* c() override { return has_c() ? c_ : nullptr; }
   bool has_c() const override { return lstm(); }
 
-  void sequence(const Sequence<float>& s) const override { run(s, nullptr); }
+  void sequence(const Sequence<float>& s) const override { run(s, s.x, nullptr); }
 
-  // Reserve: as in cells.hpp, or null.
-  void run(const Sequence<float>& s, float* reserve) const {
+  // x: in place of the sequence's. Reserve: as in cells.hpp, or null.
+  void run(const Sequence<float>& s, Factor x, float* reserve) const {
     const int64_t T_ = s.steps, N = s.batch, I = inputs, H = hidden;
     const Shape shape{T_, N, I, H};
     Scratch scratch;
@@ -66,7 +67,9 @@ class FrozenLowPrecision final : public Frozen<float> {
       const int64_t from = order.row_from(first, last), rows = order.count(first, last);
       float* const of_block = rnn() ? s.y + from * H : sums;  // the RNN's sums wait in y
       parallel_rows(rows, 2.0 * double(rows) * double(gates_ * I * H), [&](int64_t a, int64_t b) {
-        input_.multiply(b - a, {}, {s.x + (from + a) * I, I}, bias_, {of_block + a * stride, stride});
+        Scratch of_rows;
+        const float* const factor = x.read(of_rows, (from + a) * I, (b - a) * I);
+        input_.multiply(b - a, {}, {factor, I}, bias_, {of_block + a * stride, stride});
       });
       const double flops = 2.0 * double(rows) * double(gates_ * H * H);
       sharing.walk_phases(
@@ -199,10 +202,22 @@ class FrozenLowPrecision final : public Frozen<float> {
 
 }  // namespace
 
+void widen(const uint16_t* bfloat16, int64_t count, float* to) {
+  constexpr int64_t together = 16;  // a count that the compiler knows makes vectors of them
+  const auto one = [&](int64_t i) {
+    const uint32_t bits = uint32_t(bfloat16[i]) << 16;
+    std::memcpy(to + i, &bits, sizeof bits);
+  };
+  int64_t i = 0;
+  for (; i + together <= count; i += together)
+    for (int64_t j = 0; j < together; ++j) one(i + j);
+  for (; i < count; ++i) one(i);
+}
+
 void low_precision_forward(const LowPrecisionForward& p) {
   const FrozenLowPrecision layer(p.precision, p.cell, 0, p.inputs, p.hidden, p.weight_ih, p.weight_hh, p.bias_ih,
                                  p.bias_hh);
-  layer.run(p.sequence, p.reserve);
+  layer.run(p.sequence, p.x, p.reserve);
 }
 
 std::unique_ptr<Frozen<float>> frozen_low_precision(Precision precision, LowPrecisionCell cell, int64_t batch,

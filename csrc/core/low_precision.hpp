@@ -15,12 +15,35 @@ enum class Precision { bfloat16, int8 };
 // Terms of an int8 sum that never leave int32.
 constexpr int64_t longest_int8_sum = int64_t(1) << 17;
 
+// As float32, which holds every bfloat16.
+void widen(const uint16_t* bfloat16, int64_t count, float* to);
+
+// An array of one side of a product, which is read to be rounded and for nothing else: float32, or bfloat16, whose rows
+// are widened when their turn has come.
+class Factor {
+ public:
+  Factor() = default;
+  Factor(const float* array) : float32_(array) {}
+  Factor(const uint16_t* array) : bfloat16_(array) {}
+
+  const float* read(Scratch& scratch, int64_t first, int64_t count) const {
+    if (!bfloat16_) return float32_ + first;
+    float* const to = scratch.take<float>(count);
+    widen(bfloat16_ + first, count, to);
+    return to;
+  }
+
+ private:
+  const float* float32_ = nullptr;
+  const uint16_t* bfloat16_ = nullptr;
+};
+
 class LowPrecisionWeights {
  public:
-  // weights: [units, depth].
+  // weights: [units, depth] from element `first` on.
   template <class Owner>
   LowPrecisionWeights(Owner& memory, const LowPrecisionTable& table, Precision precision, int64_t units, int64_t depth,
-                      const float* weights)
+                      Factor weights, int64_t first = 0)
       : k_(precision == Precision::int8 ? table.int8 : table.bfloat16),
         units_(units),
         depth_(depth),
@@ -33,9 +56,11 @@ class LowPrecisionWeights {
       Scratch scratch;
       uint32_t* const row = scratch.zeros<uint32_t>(words_);
       for (int64_t i = 0; i < width; ++i) {
-        if (i < count)
-          k_.weights(depth, weights + (unit + i) * depth, row, scales ? scales + unit + i : nullptr);
-        else
+        if (i < count) {
+          Scratch of_row;
+          k_.weights(depth, weights.read(of_row, first + (unit + i) * depth, depth), row,
+                     scales ? scales + unit + i : nullptr);
+        } else
           zero(row, words_);
         for (int64_t w = 0; w < words_; ++w) panels[unit * words_ + w * width + i] = row[w];
         if (offsets && i < count) offsets[unit + i] = offset(row);
@@ -79,8 +104,10 @@ struct LowPrecisionForward {
   Precision precision;
   LowPrecisionCell cell;
   int64_t hidden;
-  const float *weight_ih, *weight_hh, *bias_ih, *bias_hh;  // as in cells.hpp
-  Sequence<float> sequence;
+  Factor weight_ih, weight_hh;  // as in cells.hpp
+  const float *bias_ih, *bias_hh;
+  Factor x;
+  Sequence<float> sequence;  // but for its x
   int64_t inputs;
   float* reserve;  // as in cells.hpp, or null: inference; not with reset before
 };
@@ -93,8 +120,8 @@ struct LowPrecisionBackward {
   Shape shape;
   bool reverse;
   const float *dy, *dh_n, *dc_n;  // any may be null
-  const float *x, *h0, *c0, *y;
-  const float *weight_ih, *weight_hh, *reserve;
+  Factor x, weight_ih, weight_hh;
+  const float *h0, *c0, *y, *reserve;
   float *dx, *dh0, *dc0;  // dx may be null; dc0 of an LSTM alone
   float *dweight_ih, *dweight_hh, *dbias_ih, *dbias_hh;
 };

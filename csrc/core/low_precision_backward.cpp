@@ -67,18 +67,20 @@ void low_precision_backward(const LowPrecisionBackward& p) {
   const int64_t S = gru ? 4 * H : G, D = spread<float>(S), second = gru ? H : 0;
   const int64_t R = (lstm ? 5 : 4) * H;  // of a reserve row; an RNN has none
   Scratch scratch;
+  const float* const weight_ih = p.weight_ih.read(scratch, 0, G * I);
   const auto columns_of = [&](const float* weights, int64_t units) {
     return LowPrecisionWeights(scratch, low_precision_kernels(), Precision::bfloat16, units, G,
                                transposed(k, scratch, {weights, units}, G, units));
   };
-  const float* ordered = p.weight_ih;
+  const float* ordered = weight_ih;
   if (gru) {
     float* const to = scratch.take<float>(G * I);
-    copy(to, p.weight_ih + 2 * H * I, H * I);
-    copy(to + H * I, p.weight_ih, 2 * H * I);
+    copy(to, weight_ih + 2 * H * I, H * I);
+    copy(to + H * I, weight_ih, 2 * H * I);
     ordered = to;
   }
-  const LowPrecisionWeights recurrent = columns_of(p.weight_hh, H), input = columns_of(ordered, I);
+  const LowPrecisionWeights recurrent = columns_of(p.weight_hh.read(scratch, 0, G * H), H),
+                            input = columns_of(ordered, I);
   const float* const zeros = scratch.zeros<float>(std::max(I, N * H));
   const float *const h0 = p.h0 ? p.h0 : zeros, *const c0 = p.c0 ? p.c0 : zeros;
 
@@ -154,11 +156,12 @@ void low_precision_backward(const LowPrecisionBackward& p) {
     if (p.dx) multiply_all(input, rows, 2.0 * double(G * I), {dgates, D}, zeros, {p.dx + from * I, I});
     column_sums<float>(k, rows, S, {dgates, D}, {}, nullptr, bias_sums);
     const WeightGradients of_block(k, {dgates, D}, rows, S);
-    if (gru)
-      of_block.add(0, rows, p.x + from * I, I, {{0, H, p.dweight_ih + 2 * H * I}, {H, 2 * H, p.dweight_ih}});
-    else
-      of_block.add(0, rows, p.x + from * I, I, {{0, G, p.dweight_ih}});
     Scratch of_previous;
+    const float* const x = p.x.read(of_previous, from * I, rows * I);
+    if (gru)
+      of_block.add(0, rows, x, I, {{0, H, p.dweight_ih + 2 * H * I}, {H, 2 * H, p.dweight_ih}});
+    else
+      of_block.add(0, rows, x, I, {{0, G, p.dweight_ih}});
     order.previous(first, last, H, h0, p.y, of_previous, [&](const float* h_prev, int64_t count, int64_t row) {
       of_block.add(row - from, count, h_prev, H, {{second, G, p.dweight_hh}});
     });

@@ -3,6 +3,7 @@
 // wherever multiply-adds are fused.
 #include "../../csrc/core/low_precision.hpp"
 
+#include <bit>
 #include <cmath>
 
 #include "../../csrc/core/dispatch.hpp"
@@ -122,64 +123,86 @@ void test(Precision precision, int64_t rows, int64_t units, int64_t depth) {
 #endif
 }
 
-// Whole layers, for the sanitizers above all: what is kept for backward changes no result, and gradients are finite.
+// Whole layers, for the sanitizers above all: what is kept for backward changes no result, gradients are finite, and
+// arrays in bfloat16 give the bits of the same numbers in float32.
 void test_layer(LowPrecisionCell cell, Precision precision, bool reverse) {
   constexpr int64_t T = 5, N = 3, I = 7, H = 19;
   const int64_t gates = cell == LowPrecisionCell::lstm ? 4 : cell >= LowPrecisionCell::gru ? 3 : 1;
   const bool trains = precision == Precision::bfloat16 && cell != LowPrecisionCell::gru_reset_before;
   std::mt19937 g(1);
   std::normal_distribution<float> normal(0, 0.5f);
+  using Halves = std::vector<uint16_t>;
   const auto draw = [&](int64_t n) {
-    std::vector<float> v(static_cast<std::size_t>(n));
-    for (float& e : v) e = normal(g);
-    return v;
+    Halves halves(static_cast<std::size_t>(n));
+    for (uint16_t& e : halves) e = uint16_t(std::bit_cast<uint32_t>(normal(g)) >> 16);
+    std::vector<float> v(halves.size());
+    widen(halves.data(), n, v.data());
+    return std::pair{v, halves};
   };
-  const auto x = draw(T * N * I), h0 = draw(N * H), c0 = draw(N * H), weight_ih = draw(gates * H * I),
-             weight_hh = draw(gates * H * H), bias = draw(gates * H), dy = draw(T * N * H);
-  std::vector<float> y[2], h_n(N * H), c_n(N * H), reserve(std::size_t(T * N * 5 * H));
-  for (int keep = 0; keep < (trains ? 2 : 1); ++keep) {
-    y[keep].resize(T * N * H);
+  const auto [x, x_half] = draw(T * N * I);
+  const auto [weight_ih, weight_ih_half] = draw(gates * H * I);
+  const auto [weight_hh, weight_hh_half] = draw(gates * H * H);
+  const auto h0 = draw(N * H).first, c0 = draw(N * H).first, bias = draw(gates * H).first, dy = draw(T * N * H).first;
+  struct Gradients {
+    std::vector<float> dx, dh0, dc0, dweight_ih, dweight_hh, dbias;
+    bool operator==(const Gradients&) const = default;
+  };
+  std::vector<float> y[3], h_n(N * H), c_n(N * H), reserve(std::size_t(T * N * 5 * H));
+  Gradients of_run[2];
+  const std::string what = "cell " + std::to_string(int(cell));
+  for (int run = 0; run < 3; ++run) {  // inference; then, if it trains, training from float32 and from bfloat16
+    const bool halves = run == 2, keep = run > 0 && trains;
+    const Factor of_x = halves ? Factor(x_half.data()) : Factor(x.data()),
+                 ih = halves ? Factor(weight_ih_half.data()) : Factor(weight_ih.data()),
+                 hh = halves ? Factor(weight_hh_half.data()) : Factor(weight_hh.data());
+    y[run].resize(T * N * H);
     low_precision_forward({precision,
                            cell,
                            H,
-                           weight_ih.data(),
-                           weight_hh.data(),
+                           ih,
+                           hh,
                            bias.data(),
                            nullptr,
-                           {T, N, reverse, x.data(), h0.data(), c0.data(), y[keep].data(), h_n.data(), c_n.data()},
+                           of_x,
+                           {T, N, reverse, nullptr, h0.data(), c0.data(), y[run].data(), h_n.data(), c_n.data()},
                            I,
                            keep ? reserve.data() : nullptr});
+    for (const float v : y[run]) check(std::isfinite(v), what + ": y is not finite");
+    check(y[run] == y[0], what + (halves ? ": bfloat16 and float32 differ" : ": training and inference differ"));
+    if (!keep) continue;
+    Gradients& d = of_run[run - 1];
+    d = {std::vector<float>(T * N * I),
+         std::vector<float>(N * H),
+         std::vector<float>(N * H),
+         std::vector<float>(weight_ih.size()),
+         std::vector<float>(weight_hh.size()),
+         std::vector<float>(bias.size())};
+    LowPrecisionBackward p{};
+    p.cell = cell;
+    p.shape = {T, N, I, H};
+    p.reverse = reverse;
+    p.dy = dy.data();
+    p.x = of_x;
+    p.weight_ih = ih;
+    p.weight_hh = hh;
+    p.h0 = h0.data();
+    p.c0 = c0.data();
+    p.y = y[run].data();
+    p.reserve = reserve.data();
+    p.dx = d.dx.data();
+    p.dh0 = d.dh0.data();
+    p.dc0 = d.dc0.data();
+    p.dweight_ih = d.dweight_ih.data();
+    p.dweight_hh = d.dweight_hh.data();
+    p.dbias_ih = d.dbias.data();
+    low_precision_backward(p);
+    for (const auto* gradient : {&d.dx, &d.dh0, &d.dweight_ih, &d.dweight_hh, &d.dbias}) {
+      float largest = 0;
+      for (const float v : *gradient) largest = std::max(largest, std::isfinite(v) ? std::fabs(v) : 1e9f);
+      check(largest > 1e-3f && largest < 1e3f, what + ": a gradient's size");
+    }
   }
-  const std::string what = "cell " + std::to_string(int(cell));
-  for (const float v : y[0]) check(std::isfinite(v), what + ": y is not finite");
-  if (!trains) return;
-  check(y[0] == y[1], what + ": training and inference differ");
-  std::vector<float> dx(T * N * I), dh0(N * H), dc0(N * H), dweight_ih(weight_ih.size()), dweight_hh(weight_hh.size()),
-      dbias(bias.size());
-  LowPrecisionBackward p{};
-  p.cell = cell;
-  p.shape = {T, N, I, H};
-  p.reverse = reverse;
-  p.dy = dy.data();
-  p.x = x.data();
-  p.h0 = h0.data();
-  p.c0 = c0.data();
-  p.y = y[1].data();
-  p.weight_ih = weight_ih.data();
-  p.weight_hh = weight_hh.data();
-  p.reserve = reserve.data();
-  p.dx = dx.data();
-  p.dh0 = dh0.data();
-  p.dc0 = dc0.data();
-  p.dweight_ih = dweight_ih.data();
-  p.dweight_hh = dweight_hh.data();
-  p.dbias_ih = dbias.data();
-  low_precision_backward(p);
-  for (const auto* gradient : {&dx, &dh0, &dweight_ih, &dweight_hh, &dbias}) {
-    float largest = 0;
-    for (const float v : *gradient) largest = std::max(largest, std::isfinite(v) ? std::fabs(v) : 1e9f);
-    check(largest > 1e-3f && largest < 1e3f, what + ": a gradient's size");
-  }
+  check(of_run[0] == of_run[1], what + ": gradients of bfloat16 and float32 differ");
 }
 
 }  // namespace

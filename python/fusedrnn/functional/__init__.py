@@ -2,6 +2,9 @@
 
 Arrays are float32 or float64, all of one dtype, C-contiguous, used in place; nothing is cast or copied. T is
 time, N batch, I input size, H hidden size, G the gates of the cell (RNN and IndRNN 1, minGRU 2, GRU 3, LSTM 4).
+Arrays of other libraries are taken as they lie in the CPU's memory, if they export it through DLPack (torch's tensors,
+jax's arrays) or the buffer protocol (array.array, memoryview); results are NumPy's. What gradients are added to must be
+writable.
 
 ``reserve`` is what a forward call keeps for its backward call: opaque, never altered, so backward may run more
 than once. It refers to x, the initial states, y and the weights: changing one of them in between is an error of

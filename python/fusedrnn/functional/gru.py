@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fusedrnn import _core
+from fusedrnn.functional.exchange import parts_in_place
 from fusedrnn.functional.low_precision import low_precision_backward, low_precision_forward
 from fusedrnn.functional.reserve import (
     PLAIN,
@@ -78,9 +79,9 @@ def gru_forward(
         or grad_clip is not None
     ):  # fmt: skip
         options = {
-            "layer_norm": layer_norm, "zoneout_h": zoneout_h, "recurrent_dropout": recurrent_dropout,
-            "dropconnect": dropconnect, "activations": activations, "grad_clip": grad_clip, "seed": seed,
-            "layer": layer, "row_offset": row_offset, "step_offset": step_offset,
+            "layer_norm": parts_in_place("layer_norm", layer_norm), "zoneout_h": zoneout_h,
+            "recurrent_dropout": recurrent_dropout, "dropconnect": dropconnect, "activations": activations,
+            "grad_clip": grad_clip, "seed": seed, "layer": layer, "row_offset": row_offset, "step_offset": step_offset,
         }  # fmt: skip
         if recompute:
             refuse_recompute(options, PLAIN)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fusedrnn import _core
+from fusedrnn.functional.exchange import in_place, parts_in_place
 from fusedrnn.functional.low_precision import low_precision_backward, low_precision_forward
 from fusedrnn.functional.reserve import (
     COUNTERS,
@@ -106,8 +107,9 @@ def lstm_forward(
         or activations is not None or grad_clip is not None or return_c
     ):  # fmt: skip
         options = {
-            "weight_peephole": weight_peephole, "weight_hr": weight_hr, "coupled": coupled, "cell_clip": cell_clip,
-            "layer_norm": layer_norm, "zoneout_h": zoneout_h, "zoneout_c": zoneout_c,
+            "weight_peephole": in_place("weight_peephole", weight_peephole),
+            "weight_hr": in_place("weight_hr", weight_hr), "coupled": coupled, "cell_clip": cell_clip,
+            "layer_norm": parts_in_place("layer_norm", layer_norm), "zoneout_h": zoneout_h, "zoneout_c": zoneout_c,
             "recurrent_dropout": recurrent_dropout, "dropconnect": dropconnect, "activations": activations,
             "grad_clip": grad_clip, "seed": seed, "layer": layer, "row_offset": row_offset,
             "step_offset": step_offset,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fusedrnn.functional.exchange import in_place
 from fusedrnn.gradients import Array
 
 # Arrays that a backward call adds the parameters' gradients to: dweight_ih, dweight_hh, dbias_ih, dbias_hh, and where
@@ -25,9 +26,10 @@ def _digests(arrays: dict[str, Any], options: dict[str, Any]) -> dict[str, bytes
     named.update({name: given.get(name) for name in ("weight_peephole", "weight_hr")})
     for kind, parts in zip(("gains", "biases"), given.get("layer_norm") or (), strict=False):
         named.update({f"layer_norm {kind}[{i}]": part for i, part in enumerate(parts)})
+    read = {name: in_place(name, a) for name, a in named.items()}
     return {
         name: hashlib.blake2b(np.ascontiguousarray(a).view(np.uint8).data).digest()
-        for name, a in named.items()
+        for name, a in read.items()
         if a is not None and a.size
     }
 
@@ -138,7 +140,8 @@ def _zeros_like(parameter: Any) -> Any:
         return None
     if isinstance(parameter, (tuple, list)):
         return tuple(_zeros_like(part) for part in parameter)
-    return np.zeros_like(parameter)
+    array = in_place("parameter", parameter)
+    return np.zeros_like(array, np.float32 if array.dtype.itemsize == 2 else None)  # of a bfloat16: as its gradient
 
 
 def read_sequences(lengths: Any, batch_sizes: Any, resets: Any) -> tuple[Array | None, Array | None, Array | None]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fusedrnn import _core
+from fusedrnn.functional.exchange import parts_in_place
 from fusedrnn.functional.low_precision import low_precision_backward, low_precision_forward
 from fusedrnn.functional.reserve import (
     Accumulate,
@@ -72,8 +73,8 @@ def rnn_forward(
             al. 2011), so masks depend neither on threads nor on how a batch or sequence is cut: a part of it says which
             by ``row_offset`` and ``step_offset``, below 2^32; ``layer`` is below 2^28.
         precision: "bfloat16" or "int8" (inference alone): factors of products, in backward too, are rounded to it;
-            sums, states and gradients are float32. Arrays are float32 as well. Not together with lengths, batch_sizes,
-            resets or options from layer_norm on.
+            sums, states and gradients are float32. Arrays are float32 too; x, weights, biases and initial states may be
+            bfloat16 (DLPack, ml_dtypes). Not together with lengths, batch_sizes, resets or options from layer_norm on.
 
     Returns:
         y [T, N, H], h_n [N, H] (the state after the last step walked), reserve.
@@ -88,9 +89,9 @@ def rnn_forward(
         or grad_clip is not None
     ):  # fmt: skip
         options = {
-            "layer_norm": layer_norm, "zoneout_h": zoneout_h, "recurrent_dropout": recurrent_dropout,
-            "dropconnect": dropconnect, "grad_clip": grad_clip, "seed": seed, "layer": layer, "row_offset": row_offset,
-            "step_offset": step_offset,
+            "layer_norm": parts_in_place("layer_norm", layer_norm), "zoneout_h": zoneout_h,
+            "recurrent_dropout": recurrent_dropout, "dropconnect": dropconnect, "grad_clip": grad_clip, "seed": seed,
+            "layer": layer, "row_offset": row_offset, "step_offset": step_offset,
         }  # fmt: skip
     if precision is not None:
         y, h_n, _, reserve = low_precision_forward(

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 
 from fusedrnn import _core
+from fusedrnn.functional.exchange import in_place
 from fusedrnn.gradients import Array
 from fusedrnn.nn.frozen import Chain, Frozen, Stream, Unpacked
 from fusedrnn.nn.linear import Dropout
@@ -242,7 +243,7 @@ class _Recurrent(Module):
 
     def _checked(self, name: str, a: Any, shape: tuple[int | str, ...]) -> Array:
         """``a`` as an array, its dtype the layer's and its shape ``shape``, where a letter allows any size."""
-        array = np.asarray(a)
+        array = a if type(a) is np.ndarray else np.asarray(in_place(name, a))
         if array.dtype != self.dtype:
             raise TypeError(f"{name}: expected dtype {self.dtype} as the layer has, got {array.dtype}")
         # By a loop rather than all(): this is asked four times a training step, and steps may take microseconds.
