@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "arrays.hpp"
+#include "data.hpp"
 
 namespace fusedrnn::bindings {
 namespace {
@@ -47,11 +47,13 @@ class Small {
 // A call's sizes and what it computes.
 struct LowPrecisionCall {
   LowPrecisionCell cell;
-  int64_t T, N, I, H, gates;
+  Data data;
+  int64_t N, I, H, gates;
   bool lstm, rnn;
 
   LowPrecisionCall(const std::string& name, const py::object& x, const py::object& weight_ih,
-                   const py::object& weight_hh) {
+                   const py::object& weight_hh, const py::object& lengths, const py::object& batch_sizes,
+                   const py::object& resets, bool reverse) {
     const std::vector<std::string> names{"rnn_tanh", "rnn_relu", "lstm", "gru", "gru_reset_before"};
     std::size_t i = 0;
     while (i < names.size() && names[i] != name) ++i;
@@ -60,46 +62,48 @@ struct LowPrecisionCall {
     rnn = i < 2;
     lstm = cell == LowPrecisionCell::lstm;
     gates = rnn ? 1 : lstm ? 4 : 3;
-    const py::array a = checked_either(x, "x");
-    require_ndim(a, "x", 3, "[T, N, I]");
-    T = a.shape(0);
-    N = a.shape(1);
-    I = a.shape(2);
-    require_at_least_one(T, "x", "a sequence length");
-    require_at_least_one(I, "x", "an input size");
+    data = read_data(checked_either(x, "x"), lengths, batch_sizes, resets, reverse);
+    N = data.shape.batch;
+    I = data.shape.inputs;
     H = hidden_size(checked_either(weight_ih, "weight_ih"), checked_either(weight_hh, "weight_hh"), gates);
-    require_addressable({T, N, H, 5, 8});
+    data.shape.hidden = H;
+    require_addressable({data.rows[0], N, H, 5, 8});
     require_addressable({H, H + I, 4, 8});
   }
 
-  std::vector<int64_t> reserve() const { return {T, N, (rnn ? 0 : lstm ? 5 : 4) * H}; }
+  std::vector<int64_t> reserve() const { return data.of((rnn ? 0 : lstm ? 5 : 4) * H); }
 };
 
 py::tuple call_forward(const std::string& cell, const std::string& precision, const Argument& x, const Argument& h0,
                        const Argument& c0, const Argument& weight_ih, const Argument& weight_hh,
-                       const Argument& bias_ih, const Argument& bias_hh, bool reverse, bool training) {
-  const LowPrecisionCall call(cell, x, weight_ih, weight_hh);
-  const auto [T, N, I, H, rows] = std::array{call.T, call.N, call.I, call.H, call.gates * call.H};
+                       const Argument& bias_ih, const Argument& bias_hh, const py::object& lengths,
+                       const py::object& batch_sizes, const py::object& resets, bool reverse, bool training) {
+  const LowPrecisionCall call(cell, x, weight_ih, weight_hh, lengths, batch_sizes, resets, reverse);
+  const auto [N, I, H, rows] = std::array{call.N, call.I, call.H, call.gates * call.H};
+  const Data& d = call.data;
   require_int8_sums(precision, I, H);
   const Small of_h0(h0, "h0", {N, H}), of_c0(c0, "c0", {N, H});
   const Small of_bias_ih(bias_ih, "bias_ih", {rows}), of_bias_hh(bias_hh, "bias_hh", {rows});
-  auto y = empty<float>({T, N, H}), h_n = empty<float>({N, H});
-  LowPrecisionForward p{
-      .precision = precision == "int8" ? Precision::int8 : Precision::bfloat16,
-      .cell = call.cell,
-      .hidden = H,
-      .weight_ih = factor(weight_ih, "weight_ih", {rows, I}),
-      .weight_hh = factor(weight_hh, "weight_hh", {rows, H}),
-      .bias_ih = of_bias_ih.data(),
-      .bias_hh = of_bias_hh.data(),
-      .x = factor(x, "x", {T, N, I}),
-      .sequence = {T, N, reverse, nullptr, of_h0.data(), of_c0.data(), y.mutable_data(), h_n.mutable_data(), nullptr},
-      .inputs = I,
-      .reserve = nullptr};
+  auto y = empty<float>(d.of(H)), h_n = empty<float>({N, H});
+  LowPrecisionForward p{.precision = precision == "int8" ? Precision::int8 : Precision::bfloat16,
+                        .cell = call.cell,
+                        .shape = d.shape,
+                        .reverse = reverse,
+                        .x = factor(x, "x", d.of(I)),
+                        .h0 = of_h0.data(),
+                        .c0 = of_c0.data(),
+                        .weight_ih = factor(weight_ih, "weight_ih", {rows, I}),
+                        .weight_hh = factor(weight_hh, "weight_hh", {rows, H}),
+                        .bias_ih = of_bias_ih.data(),
+                        .bias_hh = of_bias_hh.data(),
+                        .y = y.mutable_data(),
+                        .h_n = h_n.mutable_data(),
+                        .c_n = nullptr,
+                        .reserve = nullptr};
   py::object c_n = py::none(), reserve = py::none();
   if (call.lstm) {
     auto array = empty<float>({N, H});
-    p.sequence.c_n = array.mutable_data();
+    p.c_n = array.mutable_data();
     c_n = array;
   }
   if (training) {
@@ -107,30 +111,32 @@ py::tuple call_forward(const std::string& cell, const std::string& precision, co
     p.reserve = buffer.mutable_data();
     reserve = buffer;
   }
-  without_gil([&] { low_precision_forward(p); });
+  run_forward(d, p, H, low_precision_forward);
   return py::make_tuple(y, h_n, c_n, reserve);
 }
 
 py::tuple call_backward(const std::string& cell, const Argument& dy, const Argument& dh_n, const Argument& dc_n,
                         const Argument& x, const Argument& h0, const Argument& c0, const Argument& y,
-                        const Argument& weight_ih, const Argument& weight_hh, const Argument& reserve, bool reverse,
-                        bool input_grad, const Argument& dweight_ih, const Argument& dweight_hh,
+                        const Argument& weight_ih, const Argument& weight_hh, const Argument& reserve,
+                        const py::object& lengths, const py::object& batch_sizes, const py::object& resets,
+                        bool reverse, bool input_grad, const Argument& dweight_ih, const Argument& dweight_hh,
                         const Argument& dbias_ih, const Argument& dbias_hh) {
-  const LowPrecisionCall call(cell, x, weight_ih, weight_hh);
-  const auto [T, N, I, H, rows] = std::array{call.T, call.N, call.I, call.H, call.gates * call.H};
+  const LowPrecisionCall call(cell, x, weight_ih, weight_hh, lengths, batch_sizes, resets, reverse);
+  const auto [N, I, H, rows] = std::array{call.N, call.I, call.H, call.gates * call.H};
+  const Data& d = call.data;
   const Small of_h0(h0, "h0", {N, H}), of_c0(c0, "c0", {N, H});
   LowPrecisionBackward p{.cell = call.cell,
-                         .shape = {T, N, I, H},
+                         .shape = d.shape,
                          .reverse = reverse,
-                         .dy = optional_input<float>(dy, "dy", "y", {T, N, H}),
+                         .dy = optional_input<float>(dy, "dy", "y", d.of(H)),
                          .dh_n = optional_input<float>(dh_n, "dh_n", "y", {N, H}),
                          .dc_n = optional_input<float>(dc_n, "dc_n", "y", {N, H}),
-                         .x = factor(x, "x", {T, N, I}),
+                         .x = factor(x, "x", d.of(I)),
                          .weight_ih = factor(weight_ih, "weight_ih", {rows, I}),
                          .weight_hh = factor(weight_hh, "weight_hh", {rows, H}),
                          .h0 = of_h0.data(),
                          .c0 = of_c0.data(),
-                         .y = input<float>(y, "y", "x", {T, N, H}),
+                         .y = input<float>(y, "y", "x", d.of(H)),
                          .reserve = input<float>(reserve, "reserve", "x", call.reserve()),
                          .dx = nullptr,
                          .dh0 = nullptr,
@@ -143,7 +149,7 @@ py::tuple call_backward(const std::string& cell, const Argument& dy, const Argum
   p.dh0 = dh0.mutable_data();
   py::object dx = py::none(), dc0 = py::none();
   if (input_grad) {
-    auto array = empty<float>({T, N, I});
+    auto array = empty<float>(d.of(I));
     p.dx = array.mutable_data();
     dx = array;
   }
@@ -152,7 +158,7 @@ py::tuple call_backward(const std::string& cell, const Argument& dy, const Argum
     p.dc0 = array.mutable_data();
     dc0 = array;
   }
-  without_gil([&] { low_precision_backward(p); });
+  run_backward(d, p, H, low_precision_backward);
   return py::make_tuple(dx, dh0, dc0);
 }
 
@@ -167,10 +173,10 @@ void require_int8_sums(const std::string& precision, int64_t inputs, int64_t hid
 void register_low_precision(py::module_& m) {
   using namespace py::literals;
   m.def("low_precision_forward", &call_forward, "cell"_a, "precision"_a, "x"_a, "h0"_a, "c0"_a, "weight_ih"_a,
-        "weight_hh"_a, "bias_ih"_a, "bias_hh"_a, "reverse"_a, "training"_a);
+        "weight_hh"_a, "bias_ih"_a, "bias_hh"_a, "lengths"_a, "batch_sizes"_a, "resets"_a, "reverse"_a, "training"_a);
   m.def("low_precision_backward", &call_backward, "cell"_a, "dy"_a, "dh_n"_a, "dc_n"_a, "x"_a, "h0"_a, "c0"_a, "y"_a,
-        "weight_ih"_a, "weight_hh"_a, "reserve"_a, "reverse"_a, "input_grad"_a, "dweight_ih"_a, "dweight_hh"_a,
-        "dbias_ih"_a, "dbias_hh"_a);
+        "weight_ih"_a, "weight_hh"_a, "reserve"_a, "lengths"_a, "batch_sizes"_a, "resets"_a, "reverse"_a,
+        "input_grad"_a, "dweight_ih"_a, "dweight_hh"_a, "dbias_ih"_a, "dbias_hh"_a);
 }
 
 }  // namespace fusedrnn::bindings

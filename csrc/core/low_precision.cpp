@@ -42,52 +42,69 @@ class FrozenLowPrecision final : public Frozen<float> {
   float* c() override { return has_c() ? c_ : nullptr; }
   bool has_c() const override { return lstm(); }
 
-  void sequence(const Sequence<float>& s) const override { run(s, s.x, nullptr); }
+  void sequence(const Sequence<float>& s) const override {
+    LowPrecisionForward p{};
+    p.shape = {s.steps, s.batch, inputs, hidden};
+    p.reverse = s.reverse;
+    p.x = s.x;
+    p.h0 = s.h0;
+    p.c0 = s.c0;
+    p.y = s.y;
+    p.h_n = s.h_n;
+    p.c_n = s.c_n;
+    run(p);
+  }
 
-  // x: in place of the sequence's. Reserve: as in cells.hpp, or null.
-  void run(const Sequence<float>& s, Factor x, float* reserve) const {
-    const int64_t T_ = s.steps, N = s.batch, I = inputs, H = hidden;
-    const Shape shape{T_, N, I, H};
+  // With the layer's own weights.
+  void run(const LowPrecisionForward& p) const {
+    const int64_t T_ = p.shape.steps, N = p.shape.batch, I = inputs, H = hidden;
+    float* const reserve = p.reserve;
     Scratch scratch;
-    const float* const h0 = s.h0 ? s.h0 : scratch.zeros<float>(N * H);
-    const float* const c0 = s.c0 || !lstm() ? s.c0 : scratch.zeros<float>(N * H);
-    if (lstm() && !reserve) copy(s.c_n, c0, N * H);
-    const Steps order(shape, s.reverse, columns_);
-    const Sharing sharing(shape, gates_, H, element_);
+    const float* const zeros = scratch.zeros<float>(N * H);
+    const float *const h0 = p.h0 ? p.h0 : zeros, *const c0 = p.c0 ? p.c0 : zeros;
+    if (lstm() && !reserve) copy(p.c_n, c0, N * H);
+    const Steps order(p.shape, p.reverse, columns_);
+    const Sharing sharing(p.shape, gates_, H, element_);
     const int64_t stride = rnn() ? H : spread<float>(columns_), R = kept();
     float* const sums = rnn() ? nullptr : scratch.take<float>(order.block_rows() * stride);
     float* const reset_h = scratch.take<float>(N * H);
     // An LSTM's c of a step's row: in the reserve, or in place.
     const auto c_at = [&](int64_t step, int64_t a) -> Rows<float> {
       if (!lstm()) return {};
-      return reserve ? Rows<float>{reserve + (order.row(step) + a) * R + 4 * H, R} : Rows<float>{s.c_n + a * H, H};
+      return reserve ? Rows<float>{reserve + (order.row(step) + a) * R + 4 * H, R} : Rows<float>{p.c_n + a * H, H};
+    };
+    const auto c_prev = [&](int64_t step, int64_t a, bool reset) -> Rows<const float> {
+      if (reset) return {zeros, H};
+      if (step == 0) return {(reserve ? c0 : p.c_n) + a * H, H};
+      return c_at(step - 1, a).read();
     };
     for (int64_t first = 0, last; first < T_; first = last) {
       last = order.block_end(first);
       const int64_t from = order.row_from(first, last), rows = order.count(first, last);
-      float* const of_block = rnn() ? s.y + from * H : sums;  // the RNN's sums wait in y
+      float* const of_block = rnn() ? p.y + from * H : sums;  // the RNN's sums wait in y
       parallel_rows(rows, 2.0 * double(rows) * double(gates_ * I * H), [&](int64_t a, int64_t b) {
         Scratch of_rows;
-        const float* const factor = x.read(of_rows, (from + a) * I, (b - a) * I);
+        const float* const factor = p.x.read(of_rows, (from + a) * I, (b - a) * I);
         input_.multiply(b - a, {}, {factor, I}, bias_, {of_block + a * stride, stride});
       });
       const double flops = 2.0 * double(rows) * double(gates_ * H * H);
       sharing.walk_phases(
-          first, last, phases(), flops, [&](int64_t step, int64_t phase, int64_t a, int64_t b, Part part) {
-            const int64_t row = order.row(step) + a;
-            advance(phase, part, b - a,
-                    {.h_prev = (step == 0 ? h0 : s.y + order.row(step - 1) * H) + a * H,
-                     .sums = {of_block + (row - from) * stride, stride},
-                     .gates = {reserve && !rnn() ? reserve + row * R : nullptr, R},
-                     .c_prev = step == 0 && reserve && lstm() ? Rows<const float>{c0 + a * H, H}
-                                                              : c_at(std::max<int64_t>(0, step - 1), a).read(),
-                     .c = c_at(step, a),
-                     .reset_h = reset_h + a * H,
-                     .y = s.y + row * H});
+          first, last, phases(), flops, [&](int64_t step, int64_t phase, int64_t slice, int64_t slice_end, Part part) {
+            order.runs(step, slice, slice_end, [&](int64_t a, int64_t b, bool reset) {
+              const int64_t row = order.row(step) + a;
+              advance(phase, part, b - a,
+                      {.h_prev = reset ? zeros : (step == 0 ? h0 : p.y + order.row(step - 1) * H) + a * H,
+                       .sums = {of_block + (row - from) * stride, stride},
+                       .gates = {reserve && !rnn() ? reserve + row * R : nullptr, R},
+                       .c_prev = lstm() ? c_prev(step, a, reset) : Rows<const float>{},
+                       .c = c_at(step, a),
+                       .reset_h = reset_h + a * H,
+                       .y = p.y + row * H});
+            });
           });
     }
-    last_states(order, N, H, h0, s.y, H, s.h_n);
-    if (lstm() && reserve) last_states(order, N, H, c0, reserve + 4 * H, R, s.c_n);
+    last_states(order, N, H, h0, p.y, H, p.h_n);
+    if (lstm() && reserve) last_states(order, N, H, c0, reserve + 4 * H, R, p.c_n);
   }
 
  private:
@@ -215,9 +232,9 @@ void widen(const uint16_t* bfloat16, int64_t count, float* to) {
 }
 
 void low_precision_forward(const LowPrecisionForward& p) {
-  const FrozenLowPrecision layer(p.precision, p.cell, 0, p.inputs, p.hidden, p.weight_ih, p.weight_hh, p.bias_ih,
-                                 p.bias_hh);
-  layer.run(p.sequence, p.x, p.reserve);
+  const FrozenLowPrecision layer(p.precision, p.cell, 0, p.shape.inputs, p.shape.hidden, p.weight_ih, p.weight_hh,
+                                 p.bias_ih, p.bias_hh);
+  layer.run(p);
 }
 
 std::unique_ptr<Frozen<float>> frozen_low_precision(Precision precision, LowPrecisionCell cell, int64_t batch,

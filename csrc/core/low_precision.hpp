@@ -33,6 +33,12 @@ class Factor {
     return to;
   }
 
+  // What f makes of the array, as a Factor again.
+  template <class F>
+  Factor map(F f) const {
+    return bfloat16_ ? Factor(f(bfloat16_)) : Factor(f(float32_));
+  }
+
  private:
   const float* float32_ = nullptr;
   const uint16_t* bfloat16_ = nullptr;
@@ -103,13 +109,14 @@ enum class LowPrecisionCell { rnn_tanh, rnn_relu, lstm, gru, gru_reset_before };
 struct LowPrecisionForward {
   Precision precision;
   LowPrecisionCell cell;
-  int64_t hidden;
-  Factor weight_ih, weight_hh;  // as in cells.hpp
+  Shape shape;
+  bool reverse;
+  Factor x;  // this and all others as in cells.hpp
+  const float *h0, *c0;
+  Factor weight_ih, weight_hh;
   const float *bias_ih, *bias_hh;
-  Factor x;
-  Sequence<float> sequence;  // but for its x
-  int64_t inputs;
-  float* reserve;  // as in cells.hpp, or null: inference; not with reset before
+  float *y, *h_n, *c_n;
+  float* reserve;  // null: inference; not with reset before
 };
 void low_precision_forward(const LowPrecisionForward&);
 

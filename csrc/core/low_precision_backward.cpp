@@ -97,16 +97,22 @@ void low_precision_backward(const LowPrecisionBackward& p) {
     first = order.block_begin(last);
     const int64_t from = order.row_from(first, last), rows = order.count(first, last);
     const double flops = 2.0 * double(rows) * double(G * H);
-    sharing.walk_phases(first, last, 2, flops, [&](int64_t index, int64_t phase, int64_t a, int64_t b, Part part) {
-      const int64_t s = last - 1 - (index - first), row = order.row(s) + a, n = b - a;
+    const auto step_back = [&](int64_t s, int64_t phase, int64_t a, int64_t n, Next follows, bool reset, Part part) {
+      const int64_t row = order.row(s) + a;
       if (phase == 0) {
-        if (s + 1 == T_) return;
+        if (follows == Next::reset && part.index == 0) {  // what would come back to h and c
+          if (gru) zero(p.dh0 + a * H, n * H);
+          if (lstm) zero(p.dc0 + a * H, n * H);
+        }
+        if (follows != Next::step) return;
         const float* const following = s + 1 < last ? dgates + (order.row(s + 1) - from) * D : next;
         recurrent.multiply(n, part, {following + a * D + second, D}, gru ? nullptr : zeros,
                            {(gru ? p.dh0 : dh) + a * H, H});
         return;
       }
-      const float* const dstate = s + 1 < T_ ? dh + a * H : p.dh_n ? p.dh_n + a * H : nullptr;
+      const float* const dstate = follows == Next::step            ? dh + a * H
+                                  : follows == Next::end && p.dh_n ? p.dh_n + a * H
+                                                                   : nullptr;
       const auto fill = [&](auto step) {
         step.rows = n;
         step.units = H;
@@ -128,15 +134,15 @@ void low_precision_backward(const LowPrecisionBackward& p) {
         step.dh_n = dstate;
         step.c = step.gates + 4 * H;
         step.c_stride = R;
-        step.c_prev = s == 0 ? c0 + a * H : p.reserve + (order.row(s - 1) + a) * R + 4 * H;
-        step.c_prev_stride = s == 0 ? H : R;
+        step.c_prev = reset ? zeros : s == 0 ? c0 + a * H : p.reserve + (order.row(s - 1) + a) * R + 4 * H;
+        step.c_prev_stride = reset || s == 0 ? H : R;
         step.dc = p.dc0 + a * H;
         step.dc_next = step.dc;
         step.dc_stride = step.dc_next_stride = H;
         k.lstm_backward(step);
       } else if (gru) {
         auto step = gated(GruBackwardStep<float>{});
-        step.h_prev = (s == 0 ? h0 : p.y + order.row(s - 1) * H) + a * H;
+        step.h_prev = reset ? zeros : (s == 0 ? h0 : p.y + order.row(s - 1) * H) + a * H;
         step.h_prev_stride = H;
         step.carry = p.dh0 + a * H;
         step.carry_next = step.carry;
@@ -152,7 +158,14 @@ void low_precision_backward(const LowPrecisionBackward& p) {
         step.dz_stride = D;
         k.rnn_backward(step);
       }
-    });
+    };
+    sharing.walk_phases(first, last, 2, flops,
+                        [&](int64_t index, int64_t phase, int64_t slice, int64_t slice_end, Part part) {
+                          const int64_t s = last - 1 - (index - first);
+                          order.runs_back(s, slice, slice_end, [&](int64_t a, int64_t b, Next follows, bool reset) {
+                            step_back(s, phase, a, b - a, follows, reset, part);
+                          });
+                        });
     if (p.dx) multiply_all(input, rows, 2.0 * double(G * I), {dgates, D}, zeros, {p.dx + from * I, I});
     column_sums<float>(k, rows, S, {dgates, D}, {}, nullptr, bias_sums);
     const WeightGradients of_block(k, {dgates, D}, rows, S);
@@ -167,7 +180,12 @@ void low_precision_backward(const LowPrecisionBackward& p) {
     });
     hand_on(order, first, last, N, dgates, next, D);
   }
-  multiply_all(recurrent, N, 2.0 * double(G * H), {next + second, D}, gru ? nullptr : zeros, {p.dh0, H});
+  multiply_all(recurrent, order.rows(0), 2.0 * double(G * H), {next + second, D}, gru ? nullptr : zeros, {p.dh0, H});
+  order.runs(0, 0, N, [&](int64_t a, int64_t b, bool reset) {
+    if (!reset) return;
+    zero(p.dh0 + a * H, (b - a) * H);
+    if (lstm) zero(p.dc0 + a * H, (b - a) * H);
+  });
   if (gru) {
     add(p.dbias_ih, bias_sums + H, 2 * H);
     if (p.dbias_ih) add(p.dbias_ih + 2 * H, bias_sums, H);

@@ -67,6 +67,13 @@ class Ragged {
     return to;
   }
 
+  // The same of an array of one type or another (Factor in low_precision.hpp).
+  template <class Either>
+    requires requires(const Either& e) { e.map([](const float* array) { return array; }); }
+  Either gather(const Either& from, int64_t width, Scratch& scratch) const {
+    return from.map([&](const auto* array) { return gather(array, width, scratch); });
+  }
+
   // Room for an array that the core writes, and its way to where the caller wants it; steps past a row's end are zero.
   template <class T>
   T* room(T* to, int64_t width, Scratch& scratch) const {
@@ -136,15 +143,13 @@ void forward_ragged(const Ragged& ragged, const Forward& p, int64_t width, F for
   if constexpr (requires { q.c0; }) {
     q.c0 = ragged.gather_states(p.c0, H, scratch);
     q.c_n = ragged.state_room(p.c_n, H, scratch);
-    q.c = ragged.room(p.c, H, scratch);
   }
+  if constexpr (requires { q.c; }) q.c = ragged.room(p.c, H, scratch);
   forward(q);
   ragged.scatter(q.y, p.y, width);
   ragged.scatter_states(q.h_n, p.h_n, width);
-  if constexpr (requires { q.c0; }) {
-    ragged.scatter_states(q.c_n, p.c_n, H);
-    ragged.scatter(q.c, p.c, H);
-  }
+  if constexpr (requires { q.c0; }) ragged.scatter_states(q.c_n, p.c_n, H);
+  if constexpr (requires { q.c; }) ragged.scatter(q.c, p.c, H);
 }
 
 template <class Backward, class F>
@@ -165,7 +170,7 @@ void backward_ragged(const Ragged& ragged, const Backward& p, int64_t width, F b
   q.dh0 = ragged.state_room(p.dh0, width, scratch);
   if constexpr (requires { q.c0; }) {
     q.dc_n = ragged.gather_states(p.dc_n, H, scratch);
-    q.dc = ragged.gather(p.dc, H, scratch);
+    if constexpr (requires { q.dc; }) q.dc = ragged.gather(p.dc, H, scratch);
     q.c0 = ragged.gather_states(p.c0, H, scratch);
     q.dc0 = ragged.state_room(p.dc0, H, scratch);
   }

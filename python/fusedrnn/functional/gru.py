@@ -89,7 +89,7 @@ def gru_forward(
         y, h_n, _, reserve = low_precision_forward(
             "gru" if reset_after else "gru_reset_before", precision, x, (h0, None), (weight_ih, weight_hh),
             (bias_ih, bias_hh), reverse=reverse, training=training, options=options,
-            without={"recompute": recompute, "lengths": lengths, "batch_sizes": batch_sizes, "resets": resets},
+            sequences=(lengths, batch_sizes, resets), recompute=recompute,
         )  # fmt: skip
         return y, h_n, reserve
     if lengths is not None or batch_sizes is not None or resets is not None:

@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from fusedrnn import _core
-from fusedrnn.functional.reserve import Accumulate, Reserve, make_reserve, parameter_gradients
+from fusedrnn.functional.reserve import (
+    Accumulate,
+    Reserve,
+    make_reserve,
+    parameter_gradients,
+    read_sequences,
+)
 from fusedrnn.gradients import Array
 
 
@@ -20,25 +26,29 @@ def low_precision_forward(
     reverse: bool,
     training: bool,
     options: dict[str, Any] | None,
-    without: dict[str, Any],
+    sequences: tuple[Any, Any, Any],
+    recompute: bool = False,
 ) -> Any:
     """y, h_n, c_n (of an LSTM, else None) and the reserve; ``cell`` is the core's name, with the option after an
-    underscore. Other options of the call, ``options`` and ``without``, are refused."""
+    underscore. sequences: lengths, batch_sizes and resets. Other options of the call are refused."""
     if precision not in ("bfloat16", "int8"):
         raise ValueError(f"precision: expected None, 'bfloat16' or 'int8', got {precision!r}")
     if options is not None:
         raise ValueError("precision: expected None together with options that change the equations or the results")
-    given = [name for name, value in without.items() if value is not None and value is not False]
-    if given:
-        raise ValueError(f"precision: expected None together with {', '.join(given)}")
+    if recompute:
+        raise ValueError("precision: expected None together with recompute")
     if training and (precision == "int8" or cell == "gru_reset_before"):
         what = "for int8" if precision == "int8" else "with reset_after=False"
         raise ValueError(f"training: expected False {what}, got True")
-    y, h_n, c_n, buffer = _core.low_precision_forward(cell, precision, x, *states, *weights, *biases, reverse, training)
+    lengths, batch_sizes, resets = read_sequences(*sequences)
+    y, h_n, c_n, buffer = _core.low_precision_forward(
+        cell, precision, x, *states, *weights, *biases, lengths, batch_sizes, resets, reverse, training
+    )
     arrays = {"x": x, "h0": states[0], "c0": states[1], "y": y, "weight_ih": weights[0], "weight_hh": weights[1]}
     reserve = make_reserve(
-        cell.split("_")[0], buffer, arrays, biases, reverse=reverse, options=None, low_precision_cell=cell
-    )
+        cell.split("_")[0], buffer, arrays, biases, reverse=reverse, lengths=lengths, batch_sizes=batch_sizes,
+        resets=resets, options=None, low_precision_cell=cell,
+    )  # fmt: skip
     return y, h_n, c_n, reserve
 
 
@@ -55,6 +65,6 @@ def low_precision_backward(
     parameters = parameter_gradients(reserve, accumulate)
     dx, dh0, dc0 = _core.low_precision_backward(
         o["low_precision_cell"], dy, dh_n, dc_n, a["x"], a["h0"], a["c0"], a["y"], a["weight_ih"], a["weight_hh"],
-        reserve.buffer, o["reverse"], input_grad, *parameters,
+        reserve.buffer, o["lengths"], o["batch_sizes"], o["resets"], o["reverse"], input_grad, *parameters,
     )  # fmt: skip
     return dx, dh0, dc0, parameters

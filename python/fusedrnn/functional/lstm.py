@@ -120,7 +120,7 @@ def lstm_forward(
         return low_precision_forward(
             "lstm", precision, x, (h0, c0), (weight_ih, weight_hh), (bias_ih, bias_hh),
             reverse=reverse, training=training, options=options,
-            without={"recompute": recompute, "lengths": lengths, "batch_sizes": batch_sizes, "resets": resets},
+            sequences=(lengths, batch_sizes, resets), recompute=recompute,
         )  # fmt: skip
     if lengths is not None or batch_sizes is not None or resets is not None:
         lengths, batch_sizes, resets = read_sequences(lengths, batch_sizes, resets)

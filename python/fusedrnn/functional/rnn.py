@@ -74,7 +74,7 @@ def rnn_forward(
             by ``row_offset`` and ``step_offset``, below 2^32; ``layer`` is below 2^28.
         precision: "bfloat16" or "int8" (inference alone): factors of products, in backward too, are rounded to it;
             sums, states and gradients are float32. Arrays are float32 too; x, weights, biases and initial states may be
-            bfloat16 (DLPack, ml_dtypes). Not together with lengths, batch_sizes, resets or options from layer_norm on.
+            bfloat16 (DLPack, ml_dtypes). Not together with options from layer_norm on.
 
     Returns:
         y [T, N, H], h_n [N, H] (the state after the last step walked), reserve.
@@ -97,7 +97,7 @@ def rnn_forward(
         y, h_n, _, reserve = low_precision_forward(
             f"rnn_{nonlinearity}", precision, x, (h0, None), (weight_ih, weight_hh), (bias_ih, bias_hh),
             reverse=reverse, training=training, options=options,
-            without={"lengths": lengths, "batch_sizes": batch_sizes, "resets": resets},
+            sequences=(lengths, batch_sizes, resets),
         )  # fmt: skip
         return y, h_n, reserve
     if lengths is not None or batch_sizes is not None or resets is not None:
