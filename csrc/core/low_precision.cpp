@@ -1,5 +1,6 @@
 #include "low_precision.hpp"
 
+#include <bit>
 #include <cstring>
 #include <optional>
 
@@ -220,15 +221,17 @@ class FrozenLowPrecision final : public Frozen<float> {
 }  // namespace
 
 void widen(const uint16_t* bfloat16, int64_t count, float* to) {
-  constexpr int64_t together = 16;  // a count that the compiler knows makes vectors of them
-  const auto one = [&](int64_t i) {
-    const uint32_t bits = uint32_t(bfloat16[i]) << 16;
-    std::memcpy(to + i, &bits, sizeof bits);
-  };
+  constexpr int64_t together = 8;  // by the compiler's vectors: -O2 makes none of a loop
+  using Halves [[gnu::vector_size(2 * together)]] = uint16_t;
+  using Words [[gnu::vector_size(4 * together)]] = uint32_t;
   int64_t i = 0;
-  for (; i + together <= count; i += together)
-    for (int64_t j = 0; j < together; ++j) one(i + j);
-  for (; i < count; ++i) one(i);
+  for (; i + together <= count; i += together) {
+    Halves halves;
+    std::memcpy(&halves, bfloat16 + i, sizeof halves);
+    const Words words = __builtin_convertvector(halves, Words) << 16;
+    std::memcpy(to + i, &words, sizeof words);
+  }
+  for (; i < count; ++i) to[i] = std::bit_cast<float>(uint32_t(bfloat16[i]) << 16);
 }
 
 void low_precision_forward(const LowPrecisionForward& p) {
