@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -247,3 +249,12 @@ def test_only_the_adapter_imports_pytorch():
         "sys.exit('imported')"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_pages_examples_run(capsys):
+    page = (Path(__file__).parents[2] / "docs/pytorch.md").read_text()
+    variables: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(compile(block, "docs/pytorch.md", "exec"), variables)
+    assert capsys.readouterr().out.strip() in page
+    assert not variables["y"].isnan().any()

@@ -12,6 +12,8 @@ from fusedrnn.torch.calls import Cell
 from fusedrnn.torch.ops import layer as run_layer
 from fusedrnn.torch.support import autocast, refusal
 
+_PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
 
 class _Step(torch.nn.RNNCellBase):
     cell: Cell
@@ -26,7 +28,8 @@ class _Step(torch.nn.RNNCellBase):
         if not isinstance(input, Tensor) or (states and len(states) != len(self.cell.states)):
             return super().forward(input, hx)
         x = input
-        parameters = [self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh]
+        own = self._parameters
+        parameters = [own[name] if name in own else getattr(self, name) for name in _PARAMETERS]
         if torch.is_autocast_enabled("cpu") and x.is_cpu:
             x, *states = autocast((x, *states), parameters[0].dtype)  # type: ignore[assignment]
         expected = (*x.shape[:-1], self.hidden_size)
