@@ -1,0 +1,191 @@
+"""What the adapter knows of each cell, and one call of it: a layer in one direction over tensors.
+
+Tensors go to the compiled module in place and its arrays come back as tensors, so that nothing is copied but what is
+not contiguous. No gradients are recorded here: ``function`` and ``operators`` do that.
+
+T steps, N rows, I inputs, H units, P elements of h (H, or the size of an LSTM's projection).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fusedrnn import _core
+from fusedrnn.functional.reserve import COUNTERS, PLAIN
+
+_compiled: Any = _core  # whose arguments are put together of parts here
+_NORM = ("gain_ih", "gain_hh", "norm_bias_ih", "norm_bias_hh")
+_NORM_LSTM = ("gain_ih", "gain_hh", "gain_c", "norm_bias_ih", "norm_bias_hh", "norm_bias_c")
+_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+NO_SEQUENCES = (None, None, None)
+_RANDOM: dict[str, Any] = {"zoneout_h": 0.0, "recurrent_dropout": 0.0, "dropconnect": 0.0}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell: its states, its parameters in the order of every call (the plain cell's first), and its options.
+
+    ``direct`` are arguments of the compiled functions, ``options`` those that its dictionary of options holds, both
+    with the plain cell's values.
+    """
+
+    name: str
+    gates: int
+    states: tuple[str, ...]
+    parameters: tuple[str, ...]
+    direct: Mapping[str, Any]
+    options: Mapping[str, Any]
+
+    def rows(self, options: Mapping[str, Any]) -> int:
+        """The gates that have rows of the weights."""
+        return 3 if options.get("coupled") else self.gates
+
+
+RNN = Cell("rnn", 1, ("h0",), (*_WEIGHTS, *_NORM), {"nonlinearity": "tanh"}, {**_RANDOM, "grad_clip": None, "layer": 0})
+LSTM = Cell(
+    "lstm",
+    4,
+    ("h0", "c0"),
+    (*_WEIGHTS, "weight_peephole", "weight_hr", *_NORM_LSTM),
+    {"recompute": False},
+    {**_RANDOM, "zoneout_c": 0.0, "grad_clip": None, "coupled": False, "cell_clip": None, "layer": 0},
+)
+GRU = Cell(
+    "gru",
+    3,
+    ("h0",),
+    (*_WEIGHTS, *_NORM),
+    {"reset_after": True, "recompute": False},
+    {**_RANDOM, "grad_clip": None, "layer": 0},
+)
+CELLS = {cell.name: cell for cell in (RNN, LSTM, GRU)}
+# What the compiled module reads of its dictionary of options, and the plain cell.
+_ALL_OPTIONS: dict[str, Any] = {
+    **PLAIN,
+    **COUNTERS,
+    "weight_peephole": None,
+    "weight_hr": None,
+    "coupled": False,
+    "cell_clip": None,
+    "zoneout_c": 0.0,
+}
+
+
+@dataclass(slots=True)
+class Call:
+    """One call but for its differentiable tensors.
+
+    ``sequences`` are lengths, batch_sizes and resets, tensors or None; ``options`` those of ``Cell.direct`` and
+    ``Cell.options`` that are not the plain cell's, and the seed. ``training`` keeps a reserve.
+    """
+
+    cell: Cell
+    sequences: tuple[Tensor | None, Tensor | None, Tensor | None] = NO_SEQUENCES
+    reverse: bool = False
+    training: bool = True
+    options: dict[str, Any] | None = None
+
+    def direct(self) -> list[Any]:
+        if self.options is None:
+            return list(self.cell.direct.values())
+        return [self.options.get(name, plain) for name, plain in self.cell.direct.items()]
+
+    def compiled_options(self, parameters: Sequence[Any]) -> dict[str, Any] | None:
+        """The dictionary of options with the arrays among them; None for the plain cell."""
+        given = {name: value for name, value in (self.options or {}).items() if name not in self.cell.direct}
+        extra = dict(zip(self.cell.parameters[4:], parameters[4:], strict=False))
+        if not given and all(array is None for array in extra.values()):
+            return None
+        extra = {name: array for name, array in extra.items() if array is not None}
+        if "gain_ih" in extra:
+            kinds = ("ih", "hh", "c") if "gain_c" in extra else ("ih", "hh")
+            gains = tuple(extra.pop(f"gain_{kind}") for kind in kinds)
+            extra["layer_norm"] = (gains, tuple(extra.pop(f"norm_bias_{kind}", None) for kind in kinds))
+        return {**_ALL_OPTIONS, **given, **extra}
+
+
+def _arrays(tensors: Sequence[Tensor | None]) -> Sequence[Any]:
+    """The tensors' memory as arrays; a copy only of what is not contiguous."""
+    if tensors is NO_SEQUENCES:
+        return tensors
+    return [None if t is None else t.contiguous().numpy(force=True) for t in tensors]
+
+
+def forward(
+    call: Call, x: Tensor, states: Sequence[Tensor | None], parameters: Sequence[Tensor | None]
+) -> tuple[tuple[Tensor, ...], Tensor | None]:
+    """(y, h_n[, c_n]) and the reserve, None without ``training``. Parameters are in the order of ``Cell.parameters``,
+    of which only the first need be given."""
+    arrays = _arrays(parameters)
+    options = call.compiled_options(arrays) if call.options or len(arrays) > 4 else None
+    data = (*_arrays((x, *states)), *arrays[:4])
+    sequences = _arrays(call.sequences)
+    if call.cell is LSTM:
+        y, h_n, c_n, reserve, _ = _compiled.lstm_forward(
+            *data, *sequences, call.reverse, call.training, *call.direct(), options, False
+        )
+        outputs = (torch.from_numpy(y), torch.from_numpy(h_n), torch.from_numpy(c_n))
+        return outputs, None if reserve is None else torch.from_numpy(reserve)
+    if call.cell is GRU:
+        reset_after, recompute = call.direct()
+        y, h_n, reserve = _compiled.gru_forward(
+            *data, reset_after, *sequences, call.reverse, call.training, recompute, options
+        )
+    else:
+        y, h_n, reserve = _compiled.rnn_forward(*data, *call.direct(), *sequences, call.reverse, call.training, options)
+    return (torch.from_numpy(y), torch.from_numpy(h_n)), None if reserve is None else torch.from_numpy(reserve)
+
+
+def backward(
+    call: Call,
+    doutputs: Sequence[Tensor | None],
+    x: Tensor,
+    states: Sequence[Tensor | None],
+    parameters: Sequence[Tensor | None],
+    y: Tensor,
+    reserve: Tensor,
+    input_grad: bool,
+) -> tuple[Tensor | None, ...]:
+    """(dx, dh0[, dc0], then each parameter's); None for what there was not, and for dx without ``input_grad``."""
+    arrays = _arrays(parameters)
+    options = call.compiled_options(arrays) if call.options or len(arrays) > 4 else None
+    dparameters = [None if a is None else np.zeros(a.shape, a.dtype) for a in arrays]
+    dpeephole = dhr = dnorm = None
+    if options is not None:
+        extra = dict(zip(call.cell.parameters[4:], dparameters[4:], strict=False))
+        dpeephole, dhr, dnorm = extra.get("weight_peephole"), extra.get("weight_hr"), _norm_gradients(options, extra)
+    dy = _arrays(doutputs)
+    *kept, buffer = _arrays((x, *states, y, reserve))
+    sequences = _arrays(call.sequences)
+    if call.cell is LSTM:
+        dx, *dstates = _compiled.lstm_backward(
+            *dy, None, *kept, *arrays[:4], buffer, *sequences, call.reverse, *call.direct(), options, input_grad,
+            *dparameters[:4], dpeephole, dhr, dnorm,
+        )  # fmt: skip
+    elif call.cell is GRU:
+        reset_after, recompute = call.direct()
+        dx, *dstates = _compiled.gru_backward(
+            *dy, *kept, *arrays[:4], buffer, reset_after, *sequences, call.reverse, recompute, options, input_grad,
+            *dparameters[:4], dnorm,
+        )  # fmt: skip
+    else:
+        dx, *dstates = _compiled.rnn_backward(
+            *dy, *kept, *arrays[:2], buffer, *call.direct(), *sequences, call.reverse, options, input_grad,
+            *dparameters[:4], dnorm,
+        )  # fmt: skip
+    gradients = (dx, *(None if s is None else d for s, d in zip(states, dstates, strict=True)), *dparameters)
+    return tuple([None if d is None else torch.from_numpy(d) for d in gradients])
+
+
+def _norm_gradients(options: dict[str, Any] | None, gradients: Mapping[str, Any]) -> Any:
+    """The gradients of ``layer_norm``, shaped like it."""
+    if options is None or options["layer_norm"] is None:
+        return None
+    kinds = ("ih", "hh", "c")[: len(options["layer_norm"][0])]
+    return tuple(gradients[f"gain_{kind}"] for kind in kinds), tuple(gradients[f"norm_bias_{kind}"] for kind in kinds)

@@ -1,0 +1,56 @@
+"""One layer in one direction, by whichever of three ways fits: autograd's function, in eager mode; the registered
+operator, where a compiler looks; PyTorch's own operators, in forward mode and under the transforms of torch.func."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fusedrnn.torch import calls, operators
+from fusedrnn.torch.calls import NO_SEQUENCES, Call, Cell
+from fusedrnn.torch.composite import unroll
+from fusedrnn.torch.function import Layer
+from fusedrnn.torch.support import transformed
+
+
+def layer(
+    cell: Cell,
+    x: Tensor,
+    states: Sequence[Tensor | None],
+    parameters: Sequence[Tensor | None],
+    *,
+    sequences: tuple[Tensor | None, Tensor | None, Tensor | None] = NO_SEQUENCES,
+    reverse: bool = False,
+    options: dict[str, Any] | None = None,
+    seed: Tensor | None = None,
+    keep: bool = False,
+) -> tuple[Tensor, ...]:
+    """(y, h_n[, c_n]) of one layer in one direction; gradients flow to x, states and parameters.
+
+    Args:
+        x: [T, N, I], or packed [sum of batch_sizes, I]; float32 or float64 on the CPU.
+        states: h0 [N, P] (and c0 [N, H] of an LSTM), each may be None for zeros.
+        parameters: in the order of ``cell.parameters``; those at the end may be left out.
+        sequences: (lengths, batch_sizes, resets), as ``fusedrnn.functional`` takes them.
+        options: what differs from the plain cell, by the names of ``cell.direct`` and ``cell.options``.
+        seed: of the options that are random.
+        keep: whether options are those of training also where no gradient is asked for.
+
+    Raises:
+        ValueError, TypeError: as ``fusedrnn.functional``.
+    """
+    tensors = (x, *states, *parameters)
+    needed = torch.is_grad_enabled() and any([t is not None and t.requires_grad for t in tensors])
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+        return operators.run(cell, x, states, parameters, sequences, seed, reverse, options or {}, needed or keep)
+    if seed is not None:
+        options = {**(options or {}), "seed": int(seed)}
+    call = Call(cell, sequences, reverse, needed or keep, options or None)
+    if transformed():
+        return unroll(call, x, states, parameters)
+    if needed:
+        return Layer.apply(call, *tensors)  # type: ignore[no-any-return]
+    return calls.forward(call, x, states, parameters)[0]
