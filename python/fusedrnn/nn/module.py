@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -11,6 +11,20 @@ from fusedrnn.gradients import Array
 from fusedrnn.nn.parameters import FlatParameters, Parameter
 
 Self = TypeVar("Self", bound="Module")
+
+
+class Rows(NamedTuple):
+    """What a process has of a joint batch: rows from start up to stop of so many, on that axis of the input."""
+
+    start: int
+    stop: int
+    total: int
+    axis: int
+
+    @property
+    def share(self) -> float:
+        """The part of the joint batch, from 0 to 1."""
+        return (self.stop - self.start) / self.total if self.total else 0.0
 
 
 class Module:
@@ -26,6 +40,7 @@ class Module:
     """
 
     training: bool
+    rows: Rows | None = None
 
     def __init__(self) -> None:
         self.training = True
@@ -109,6 +124,12 @@ class Module:
     def eval(self: Self) -> Self:
         """Switch to evaluation: no dropout, and nothing kept for backward."""
         return self.train(False)
+
+    def set_rows(self, rows: Rows | None) -> None:
+        """Say which rows of a joint batch the next calls are given, so that they draw the masks of those; None: all."""
+        if rows != self.rows:
+            for module in self.modules():
+                module.rows = rows
 
     def zero_grad(self) -> None:
         """Set every parameter's gradient to zero."""
