@@ -1,30 +1,25 @@
 """Several processes train as one: what they learn is what one learns from the joint batch.
 
-Most of it runs in threads over a communicator of our own, so that it holds where MPI is not installed; the last tests
-start ``mpirun``.
+In threads over a communicator of our own, so that it holds where MPI is not installed; tests/test_mpirun.py starts
+processes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import pickle
 import re
-import shutil
-import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from fusedrnn import distributed, nn, optim, runtime
+from fusedrnn import nn, optim
 from fusedrnn.checkpoint import read_checkpoint
-from fusedrnn.distributed import DistributedError, MpiWorld, World, find_world
+from fusedrnn.distributed import DistributedError, MpiWorld, World
 from fusedrnn.nn.module import Rows
 from fusedrnn.tbptt import Windows
 from fusedrnn.train import Trainer, TrainingError, TrainingInterrupted
@@ -230,11 +225,11 @@ def test_float32_is_close():
 
 
 @pytest.mark.parametrize("time_major", [False, True])
-@pytest.mark.parametrize(("axis", "shape"), [(1, (4, 6, 3)), (1, (6, 3)), (0, (6, 4, 3)), (0, (6, 3))])
-def test_dropout_draws_the_masks_of_the_joint_batch(axis, shape, time_major):
+@pytest.mark.parametrize(("axis", "dimensions"), [(1, (4, 6, 3)), (1, (6, 3)), (0, (6, 4, 3)), (0, (6, 3))])
+def test_dropout_draws_the_masks_of_the_joint_batch(axis, dimensions, time_major):
     """Of time-major networks rows are the last axis but one, before and after the last step was taken; of others the
     first, but for what lies within a stack of layers."""
-    at = len(shape) - 2 if time_major or axis else 0
+    at = len(dimensions) - 2 if time_major or axis else 0
 
     def mask(rows, shape):
         layer = nn.Dropout(0.5, rng=0)
@@ -242,13 +237,13 @@ def test_dropout_draws_the_masks_of_the_joint_batch(axis, shape, time_major):
         layer.set_rows(rows)
         return layer(np.ones(shape, "f4"))
 
-    joint = mask(None, shape)
-    start, stop = 1, shape[at] - 1
-    part = tuple(stop - start if k == at else n for k, n in enumerate(shape))
-    ours = mask(Rows(start, stop, shape[at], axis), part)
+    joint = mask(None, dimensions)
+    start, stop = 1, dimensions[at] - 1
+    part = tuple(stop - start if k == at else n for k, n in enumerate(dimensions))
+    ours = mask(Rows(start, stop, dimensions[at], axis), part)
     np.testing.assert_array_equal(ours, joint[(slice(None),) * at + (slice(start, stop),)])
     with pytest.raises(ValueError, match=rf"Dropout: expected {stop} rows on axis {at} of x, of a joint batch, got"):
-        mask(Rows(0, stop, shape[at], axis), part)
+        mask(Rows(0, stop, dimensions[at], axis), part)
 
 
 def test_rows_are_forgotten_after_training():
@@ -489,62 +484,3 @@ def test_what_cannot_be_shared_is_refused(options, message):
     for result in results:
         assert isinstance(result, ValueError)
         assert re.search(message, str(result)), result
-
-
-# launchers
-
-
-@pytest.fixture
-def launched(monkeypatch):
-    """As if started by MPICH's mpirun as one of two."""
-    find_world.cache_clear()
-    for name in ("OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "PMIX_RANK"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("PMI_SIZE", "2")
-    yield
-    find_world.cache_clear()
-
-
-@pytest.mark.parametrize("size", ["1", None])
-def test_one_process_needs_no_mpi(launched, monkeypatch, size):
-    monkeypatch.setitem(sys.modules, "mpi4py", None)
-    monkeypatch.setenv("PMI_SIZE", size) if size else monkeypatch.delenv("PMI_SIZE")
-    assert type(find_world()) is World
-
-
-def test_several_processes_without_mpi4py_are_refused(launched, monkeypatch):
-    monkeypatch.setitem(sys.modules, "mpi4py", None)
-    with pytest.raises(DistributedError, match=r"started 2 processes, but mpi4py .* pip install 'fusedrnn\[mpi\]'"):
-        find_world()
-
-
-def test_a_launcher_of_another_mpi_is_named(launched, monkeypatch):
-    alone = SimpleNamespace(Get_size=lambda: 1)
-    module = SimpleNamespace(COMM_WORLD=alone, Get_library_version=lambda: "Some MPI 1.0\nand more")
-    monkeypatch.setitem(sys.modules, "mpi4py", SimpleNamespace(MPI=module))
-    with pytest.raises(
-        DistributedError, match=r"started 2 .* finds only its own: .* \(Some MPI 1.0\) than the launcher"
-    ):
-        find_world()
-
-
-@pytest.mark.parametrize(
-    ("masks", "own"),
-    [
-        ([{0, 1, 2, 3}] * 2, [2, 2]),
-        ([{0, 1, 2, 3}] * 3, [1, 1, 1]),
-        ([{0}] * 2, [1, 1]),
-        ([{0, 1, 2}, {3, 4}], [3, 2]),
-        ([{0, 1, 2, 3}, {2, 3}], [3, 1]),
-    ],
-)
-def test_processes_share_the_cores_of_their_machine(monkeypatch, masks, own):
-    for mask, threads in zip(masks, own, strict=True):
-        monkeypatch.setattr(os, "sched_getaffinity", lambda process, mask=mask: mask)
-        assert distributed._share_of_cores(SimpleNamespace(allgather=lambda own, masks=masks: masks)) == threads
-
-
-def test_threads_that_were_chosen_stay(run_python):
-    code = "import fusedrnn; from fusedrnn import runtime; print(runtime.threads_were_chosen()); {}; print(runtime.threads_were_chosen())"
-    assert run_python(code.format("fusedrnn.set_num_threads(1)")).stdout.split() == ["False", "True"]
-    assert run_python(code.format(""), FUSEDRNN_NUM_THREADS="2").stdout.split() == ["True", "True"]
