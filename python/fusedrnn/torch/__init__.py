@@ -1,0 +1,18 @@
+"""PyTorch models on the kernels of fusedrnn, for float32 and float64 on a CPU.
+
+``accelerate(model)`` is the one line that a model needs; ``RNN``, ``LSTM``, ``GRU`` and the cells are ``torch.nn``'s with
+another forward, and ``torch.ops.fusedrnn`` has the operators below them.
+"""
+
+from __future__ import annotations
+
+try:
+    import torch  # noqa: F401
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("fusedrnn.torch needs PyTorch: pip install 'fusedrnn[torch]'", name="torch") from error
+
+from fusedrnn.torch.accelerate import Report, accelerate, restore
+from fusedrnn.torch.cells import GRUCell, LSTMCell, RNNCell
+from fusedrnn.torch.modules import GRU, LSTM, RNN
+
+__all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell", "Report", "accelerate", "restore"]

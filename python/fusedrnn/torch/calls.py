@@ -1,0 +1,196 @@
+"""What the adapter knows of each cell, and one call of it: a layer in one direction over tensors.
+
+Tensors go to the compiled module in place and its arrays come back as tensors, so that nothing is copied but what is
+not contiguous. No gradients are recorded here: ``function`` and ``operators`` do that.
+
+T steps, N rows, I inputs, H units, P elements of h (H, or the size of an LSTM's projection).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fusedrnn import _core
+from fusedrnn.functional.reserve import COUNTERS, PLAIN
+
+_NORM = ("gain_ih", "gain_hh", "norm_bias_ih", "norm_bias_hh")
+_NORM_LSTM = ("gain_ih", "gain_hh", "gain_c", "norm_bias_ih", "norm_bias_hh", "norm_bias_c")
+_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+_RANDOM: dict[str, Any] = {"zoneout_h": 0.0, "recurrent_dropout": 0.0, "dropconnect": 0.0}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell: its states, its parameters in the order of every call (the plain cell's first), and its options.
+
+    ``direct`` are arguments of the compiled functions, ``options`` those that its dictionary of options holds, both with
+    the plain cell's values.
+    """
+
+    name: str
+    gates: int
+    states: tuple[str, ...]
+    parameters: tuple[str, ...]
+    direct: Mapping[str, Any]
+    options: Mapping[str, Any]
+
+    def rows(self, options: Mapping[str, Any]) -> int:
+        """The gates that have rows of the weights."""
+        return 3 if options.get("coupled") else self.gates
+
+
+RNN = Cell("rnn", 1, ("h0",), (*_WEIGHTS, *_NORM), {"nonlinearity": "tanh"}, {**_RANDOM, "grad_clip": None, "layer": 0})
+LSTM = Cell(
+    "lstm",
+    4,
+    ("h0", "c0"),
+    (*_WEIGHTS, "weight_peephole", "weight_hr", *_NORM_LSTM),
+    {"recompute": False},
+    {**_RANDOM, "zoneout_c": 0.0, "grad_clip": None, "coupled": False, "cell_clip": None, "layer": 0},
+)
+GRU = Cell(
+    "gru",
+    3,
+    ("h0",),
+    (*_WEIGHTS, *_NORM),
+    {"reset_after": True, "recompute": False},
+    {**_RANDOM, "grad_clip": None, "layer": 0},
+)
+CELLS = {cell.name: cell for cell in (RNN, LSTM, GRU)}
+# What the compiled module reads of its dictionary of options, and the plain cell.
+_ALL_OPTIONS: dict[str, Any] = {
+    **PLAIN,
+    **COUNTERS,
+    "weight_peephole": None,
+    "weight_hr": None,
+    "coupled": False,
+    "cell_clip": None,
+    "zoneout_c": 0.0,
+}
+
+
+@dataclass(slots=True)
+class Call:
+    """One call but for its differentiable tensors.
+
+    ``sequences`` are lengths, batch_sizes and resets, arrays or None; ``options`` those of ``Cell.direct`` and
+    ``Cell.options`` that are not the plain cell's, and the seed. ``training`` keeps a reserve.
+    """
+
+    cell: Cell
+    sequences: tuple[Any, Any, Any] = (None, None, None)
+    reverse: bool = False
+    training: bool = True
+    options: dict[str, Any] | None = None
+
+    def direct(self) -> list[Any]:
+        given = self.options or {}
+        return [given.get(name, plain) for name, plain in self.cell.direct.items()]
+
+    def compiled_options(self, parameters: Sequence[Any]) -> dict[str, Any] | None:
+        """The dictionary of options with the arrays among them; None for the plain cell."""
+        given = {name: value for name, value in (self.options or {}).items() if name not in self.cell.direct}
+        extra = dict(zip(self.cell.parameters[4:], parameters[4:], strict=False))
+        if not given and all(array is None for array in extra.values()):
+            return None
+        extra = {name: array for name, array in extra.items() if array is not None}
+        if "gain_ih" in extra:
+            kinds = ("ih", "hh", "c") if "gain_c" in extra else ("ih", "hh")
+            gains = tuple(extra.pop(f"gain_{kind}") for kind in kinds)
+            extra["layer_norm"] = (gains, tuple(extra.pop(f"norm_bias_{kind}", None) for kind in kinds))
+        return {**_ALL_OPTIONS, **given, **extra}
+
+
+def sequence_arrays(*sequences: Tensor | None) -> tuple[Any, ...]:
+    """lengths, batch_sizes and resets as the compiled module takes them."""
+    return tuple(None if t is None else array(t) for t in sequences)
+
+
+def array(tensor: Tensor) -> Any:
+    """The tensor's memory as an array; a copy only where it is not contiguous."""
+    return tensor.contiguous().numpy(force=True)
+
+
+def _arrays(tensors: Sequence[Tensor | None]) -> list[Any]:
+    return [None if t is None else t.contiguous().numpy(force=True) for t in tensors]
+
+
+def forward(
+    call: Call, x: Tensor, states: Sequence[Tensor | None], parameters: Sequence[Tensor | None]
+) -> tuple[tuple[Tensor, ...], Tensor | None]:
+    """(y, h_n[, c_n]) and the reserve, None without ``training``. Parameters are in the order of ``Cell.parameters``,
+    of which only the first need be given."""
+    arrays = _arrays(parameters)
+    options = call.compiled_options(arrays) if call.options or len(arrays) > 4 else None
+    data = (*_arrays((x, *states)), *arrays[:4])
+    if call.cell is LSTM:
+        y, h_n, c_n, reserve, _ = _core.lstm_forward(
+            *data, *call.sequences, call.reverse, call.training, *call.direct(), options, False
+        )
+        outputs = (torch.from_numpy(y), torch.from_numpy(h_n), torch.from_numpy(c_n))
+        return outputs, None if reserve is None else torch.from_numpy(reserve)
+    if call.cell is GRU:
+        reset_after, recompute = call.direct()
+        y, h_n, reserve = _core.gru_forward(
+            *data, reset_after, *call.sequences, call.reverse, call.training, recompute, options
+        )
+    else:
+        y, h_n, reserve = _core.rnn_forward(
+            *data, *call.direct(), *call.sequences, call.reverse, call.training, options
+        )
+    return (torch.from_numpy(y), torch.from_numpy(h_n)), None if reserve is None else torch.from_numpy(reserve)
+
+
+def backward(
+    call: Call,
+    doutputs: Sequence[Tensor | None],
+    x: Tensor,
+    states: Sequence[Tensor | None],
+    parameters: Sequence[Tensor | None],
+    y: Tensor,
+    reserve: Tensor,
+    input_grad: bool,
+) -> tuple[Tensor | None, ...]:
+    """(dx, dh0[, dc0], then each parameter's); None for what there was not, and for dx without ``input_grad``."""
+    arrays = _arrays(parameters)
+    options = call.compiled_options(arrays) if call.options or len(arrays) > 4 else None
+    dparameters = [None if a is None else np.zeros(a.shape, a.dtype) for a in arrays]
+    extra = dict(zip(call.cell.parameters[4:], dparameters[4:], strict=False))
+    norm = _norm_gradients(options, extra)
+    kept = (*_arrays((x, *states, y)), *arrays[:4])
+    dy = _arrays(doutputs)
+    buffer = array(reserve)
+    if call.cell is LSTM:
+        dx, *dstates = _core.lstm_backward(
+            *dy, None, *kept, buffer, *call.sequences, call.reverse, *call.direct(), options, input_grad,
+            *dparameters[:4], extra.get("weight_peephole"), extra.get("weight_hr"), norm,
+        )  # fmt: skip
+    elif call.cell is GRU:
+        reset_after, recompute = call.direct()
+        dx, *dstates = _core.gru_backward(
+            *dy, *kept, buffer, reset_after, *call.sequences, call.reverse, recompute, options, input_grad,
+            *dparameters[:4], norm,
+        )  # fmt: skip
+    else:
+        dx, *dstates = _core.rnn_backward(
+            *dy, *kept[:-2], buffer, *call.direct(), *call.sequences, call.reverse, options, input_grad,
+            *dparameters[:4], norm,
+        )  # fmt: skip
+    dstates = [None if state is None else d for state, d in zip(states, dstates, strict=True)]
+    return tuple(None if d is None else torch.from_numpy(d) for d in (dx, *dstates, *dparameters))
+
+
+def _norm_gradients(options: dict[str, Any] | None, gradients: Mapping[str, Any]) -> Any:
+    """The gradients of ``layer_norm``, shaped like it."""
+    if options is None or options["layer_norm"] is None:
+        return None
+    kinds = ("ih", "hh", "c")[: len(options["layer_norm"][0])]
+    return tuple(gradients[f"gain_{kind}"] for kind in kinds), tuple(
+        gradients[f"norm_bias_{kind}"] for kind in kinds
+    )

@@ -1,0 +1,71 @@
+"""RNNCell, LSTMCell and GRUCell: ``torch.nn``'s cells whose step runs on the kernels, under the terms of ``modules``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fusedrnn.torch import calls
+from fusedrnn.torch.calls import Cell
+from fusedrnn.torch.ops import layer as run_layer
+from fusedrnn.torch.support import autocast, refusal
+
+
+class _Step(torch.nn.RNNCellBase):
+    cell: Cell
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        """As the cell of ``torch.nn``: input [N, I] or [I]; hx h [N, H] or [H], or (h, c) of an LSTM, None for zeros.
+
+        Raises:
+            ValueError, RuntimeError: as PyTorch's.
+        """
+        states = () if hx is None else (hx,) if isinstance(hx, Tensor) else tuple(hx)
+        if not isinstance(input, Tensor) or (states and len(states) != len(self.cell.states)):
+            return super().forward(input, hx)
+        x = input
+        parameters = [self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh]
+        if torch.is_autocast_enabled("cpu") and x.is_cpu:
+            x, *states = autocast((x, *states), parameters[0].dtype)  # type: ignore[assignment]
+        expected = (*x.shape[:-1], self.hidden_size)
+        if (
+            refusal([x, *states, *(p for p in parameters if p is not None)])
+            or x.dim() not in (1, 2)
+            or x.shape[-1] != self.input_size
+            or 0 in x.shape
+            or any(s.shape != expected for s in states)
+        ):
+            return super().forward(input, hx)
+        batched = x.dim() == 2
+        initial = [s if batched else s.unsqueeze(0) for s in states] or [None] * len(self.cell.states)
+        x = x.unsqueeze(0) if batched else x[None, None]
+        _, *final = run_layer(self.cell, x, initial, parameters, options=self._options())
+        if not batched:
+            final = [s.squeeze(0) for s in final]
+        return tuple(final) if len(final) > 1 else final[0]
+
+    def _options(self) -> dict[str, Any]:
+        return {}
+
+
+class RNNCell(_Step, torch.nn.RNNCell):
+    """``torch.nn.RNNCell`` on the kernels, for float32 and float64 on the CPU."""
+
+    cell = calls.RNN
+
+    def _options(self) -> dict[str, Any]:
+        return {} if self.nonlinearity == "tanh" else {"nonlinearity": self.nonlinearity}
+
+
+class LSTMCell(_Step, torch.nn.LSTMCell):
+    """``torch.nn.LSTMCell`` on the kernels, for float32 and float64 on the CPU."""
+
+    cell = calls.LSTM
+
+
+class GRUCell(_Step, torch.nn.GRUCell):
+    """``torch.nn.GRUCell`` on the kernels, for float32 and float64 on the CPU."""
+
+    cell = calls.GRU

@@ -1,0 +1,193 @@
+"""RNN, LSTM and GRU: ``torch.nn``'s layers whose forward runs on the kernels.
+
+They are subclasses that add no state of their own, so constructors, initial values, ``state_dict`` and all that PyTorch
+does with a layer are PyTorch's. A call that the kernels do not take goes to PyTorch's own forward, and so does one that
+is wrong: its errors are PyTorch's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from fusedrnn.torch import calls
+from fusedrnn.torch.calls import Cell
+from fusedrnn.torch.ops import layer as run_layer
+from fusedrnn.torch.support import autocast, only_kernels, refusal
+
+
+class _Recurrent(torch.nn.RNNBase):
+    """What the three share: inputs and states in any of PyTorch's layouts, and the walk through layers and directions."""
+
+    cell: Cell
+
+    def forward(self, input: Any, hx: Any = None, *, lengths: Any = None, resets: Any = None) -> Any:
+        """As the layer of ``torch.nn``, and beyond it:
+
+        Args:
+            input: [T, N, I], [N, T, I] with ``batch_first``, unbatched [T, I], or a PackedSequence.
+            hx: h0 [L * D, N, P], or (h0, c0) of an LSTM; None for zeros.
+            lengths: N integers from 0 to T, in any order: y is zero past a row's end, and h_n its own last state. Not
+                with a PackedSequence.
+            resets: booleans [T, N] (as ``input`` lies; packed: as its data): where true, the state is zero before that
+                step.
+
+        Raises:
+            ValueError, RuntimeError: as PyTorch's. ValueError: lengths or resets in a call that the kernels do not take.
+        """
+        packed = isinstance(input, PackedSequence)
+        x, batch_sizes = (input.data, input.batch_sizes) if packed else (input, None)
+        sorted_indices = input.sorted_indices if packed else None
+        parameters = [self._layer_parameters(names) for names in self._all_weights]
+        states = self._states(hx)
+        if states is None or not isinstance(x, Tensor):
+            return self._leave(input, hx, lengths, resets, "such arguments")
+        if torch.is_autocast_enabled("cpu") and x.is_cpu:
+            x, *states = autocast((x, *states), parameters[0][0].dtype)
+        reason = self._refusal(x, batch_sizes, states, parameters)
+        if reason:
+            return self._leave(input, hx, lengths, resets, reason)
+
+        unbatched = x.dim() == 2 and not packed
+        if unbatched:
+            x, states = x.unsqueeze(1), [s.unsqueeze(1) for s in states]
+        elif self.batch_first and not packed:
+            x = x.transpose(0, 1).contiguous()
+        if sorted_indices is not None:
+            states = [s.index_select(1, sorted_indices) for s in states]
+        if batch_sizes is not None and not states and torch.compiler.is_compiling():
+            states = self._zeros(x, int(batch_sizes[0]))  # as an operator's outputs need a size
+        sequences = (self._lengths(lengths, packed), batch_sizes, self._resets(resets, packed, unbatched))
+        y, final = self._walk(x, states, parameters, sequences)
+
+        if packed:
+            y = PackedSequence(y, batch_sizes, sorted_indices, input.unsorted_indices)
+            if input.unsorted_indices is not None:
+                final = [s.index_select(1, input.unsorted_indices) for s in final]
+        elif unbatched:
+            y, final = y.squeeze(1), [s.squeeze(1) for s in final]
+        elif self.batch_first:
+            y = y.transpose(0, 1)
+        return y, tuple(final) if len(final) > 1 else final[0]
+
+    def _walk(self, x: Tensor, states: Any, parameters: Any, sequences: Any) -> tuple[Tensor, list[Tensor]]:
+        """y and the final states [L * D, N, ...] of the whole stack."""
+        directions = 2 if self.bidirectional else 1
+        options = self._options()
+        finals = []
+        for k, weights in enumerate(parameters):
+            if k % directions == 0:
+                if k and self.dropout and self.training:
+                    x = torch.nn.functional.dropout(x, self.dropout, True)
+                ys = []
+            initial = [s[k] for s in states] or [None] * len(self.cell.states)
+            y, *final = run_layer(
+                self.cell, x, initial, weights, sequences=sequences, reverse=k % directions == 1, options=options
+            )
+            ys.append(y)
+            finals.append(final)
+            if len(ys) == directions:
+                x = ys[0] if directions == 1 else torch.cat(ys, -1)
+        return x, [torch.stack(s) if len(s) > 1 else s[0].unsqueeze(0) for s in zip(*finals, strict=True)]
+
+    def _options(self) -> dict[str, Any]:
+        """What differs from the plain cell."""
+        return {}
+
+    def _layer_parameters(self, names: list[str]) -> list[Tensor | None]:
+        """In the order of ``Cell.parameters``; by attribute where parametrized, as the value is then computed."""
+        own = self._parameters
+        given = [own[name] if name in own else getattr(self, name) for name in names]
+        if not self.bias:
+            given[2:2] = [None, None]
+        if self.proj_size:
+            given.insert(4, None)
+        return given
+
+    def _states(self, hx: Any) -> list[Tensor] | None:
+        """hx as a list, empty for zeros; None where it is not what PyTorch takes."""
+        if hx is None:
+            return []
+        if len(self.cell.states) == 1:
+            return [hx] if isinstance(hx, Tensor) else None
+        if isinstance(hx, (tuple, list)) and len(hx) == 2 and all(isinstance(s, Tensor) for s in hx):
+            return list(hx)
+        return None
+
+    def _refusal(self, x: Tensor, batch_sizes: Tensor | None, states: Any, parameters: Any) -> str:
+        reason = refusal([x, *states, *(p for layer in parameters for p in layer if p is not None)])
+        if reason:
+            return reason
+        dims = x.dim()
+        if dims not in ((2,) if batch_sizes is not None else (2, 3)) or x.shape[-1] != self.input_size:
+            return f"an input of shape {tuple(x.shape)}"
+        if 0 in x.shape:
+            return "empty inputs"
+        if not states:
+            return ""
+        if batch_sizes is not None:
+            rows = [int(batch_sizes[0])]
+        elif dims == 2:
+            rows = []
+        else:
+            rows = [x.shape[0 if self.batch_first else 1]]
+        stack = self.num_layers * (2 if self.bidirectional else 1)
+        for state, width in zip(states, (self.proj_size or self.hidden_size, self.hidden_size), strict=False):
+            if state.shape != (stack, *rows, width):
+                return f"a state of shape {tuple(state.shape)}"
+        return ""
+
+    def _leave(self, input: Any, hx: Any, lengths: Any, resets: Any, reason: str) -> Any:
+        """PyTorch's own forward, or its error."""
+        if lengths is not None or resets is not None:
+            raise only_kernels("lengths" if lengths is not None else "resets", reason)
+        return super().forward(input, hx)
+
+    def _zeros(self, x: Tensor, rows: int) -> list[Tensor]:
+        stack = self.num_layers * (2 if self.bidirectional else 1)
+        widths = (self.proj_size or self.hidden_size, self.hidden_size)[: len(self.cell.states)]
+        return [x.new_zeros(stack, rows, width) for width in widths]
+
+    def _lengths(self, lengths: Any, packed: bool) -> Tensor | None:
+        if lengths is None:
+            return None
+        if packed:
+            raise ValueError("lengths: expected None beside a PackedSequence, which has its own")
+        lengths = torch.as_tensor(lengths)
+        if lengths.is_floating_point() or lengths.dtype is torch.bool:
+            raise TypeError(f"lengths: expected integers, got {lengths.dtype}")
+        return lengths.to("cpu", torch.int64)
+
+    def _resets(self, resets: Any, packed: bool, unbatched: bool) -> Tensor | None:
+        if resets is None:
+            return None
+        resets = torch.as_tensor(resets)
+        if resets.dtype is not torch.bool:
+            raise TypeError(f"resets: expected booleans, got {resets.dtype}")
+        if unbatched:
+            return resets.unsqueeze(-1)
+        return resets.transpose(0, 1) if self.batch_first and not packed else resets
+
+
+class RNN(_Recurrent, torch.nn.RNN):
+    """``torch.nn.RNN`` on the kernels, for float32 and float64 on the CPU; ``forward`` also takes lengths and resets."""
+
+    cell = calls.RNN
+
+    def _options(self) -> dict[str, Any]:
+        return {"nonlinearity": "relu"} if self.mode == "RNN_RELU" else {}
+
+
+class LSTM(_Recurrent, torch.nn.LSTM):
+    """``torch.nn.LSTM`` on the kernels, for float32 and float64 on the CPU; ``forward`` also takes lengths and resets."""
+
+    cell = calls.LSTM
+
+
+class GRU(_Recurrent, torch.nn.GRU):
+    """``torch.nn.GRU`` on the kernels, for float32 and float64 on the CPU; ``forward`` also takes lengths and resets."""
+
+    cell = calls.GRU

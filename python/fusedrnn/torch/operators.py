@@ -1,0 +1,177 @@
+"""The calls as operators of the dispatcher, ``torch.ops.fusedrnn.lstm_forward`` and its like: what torch.compile,
+torch.export and everything else that looks at operators sees, one node a layer and direction.
+
+Forward takes x, the states, the parameters in the order of ``Cell.parameters``, lengths, batch_sizes, resets, a seed, and
+options; it returns y, h_n (, c_n) and the reserve. Backward takes the outputs' gradients, x, states, parameters, y, the
+reserve and the rest, and returns the gradients of x, states and parameters; an empty tensor stands for what there is none
+of, as operators return tensors alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fusedrnn.torch import calls
+from fusedrnn.torch.calls import CELLS, Call, Cell
+from fusedrnn.torch.composite import double_backward
+
+_SEQUENCES = ("lengths", "batch_sizes", "resets", "seed")
+_TYPES = {"nonlinearity": "str", "reset_after": "bool", "recompute": "bool", "coupled": "bool", "layer": "int"}
+_OPTIONAL = {"grad_clip": "float?", "cell_clip": "float?"}
+
+
+class _Operator:
+    """Both operators of a cell: the places of their arguments and what the dispatcher asks for."""
+
+    def __init__(self, cell: Cell) -> None:
+        self.cell = cell
+        self.plain = {**cell.direct, **cell.options}
+        self.states = len(cell.states)
+        self.tensors = 1 + self.states + len(cell.parameters)  # x, states, parameters
+        needed = ("x", "weight_ih", "weight_hh")
+        inputs = [f"Tensor{'' if n in needed else '?'} {n}" for n in ("x", *cell.states, *cell.parameters)]
+        sequences = [f"Tensor? {name}" for name in _SEQUENCES]
+        options = [f"{_TYPES.get(n) or _OPTIONAL.get(n, 'float')} {n}" for n in self.plain]
+        doutputs = [f"Tensor? d{name}" for name in ("y", "h_n", "c_n")[: 1 + self.states]]
+        self.forward_schema = _schema([*inputs, *sequences, "bool reverse", *options, "bool training"], 2 + self.states)
+        self.backward_schema = _schema(
+            [*doutputs, *inputs, "Tensor y", "Tensor reserve", *sequences, "bool reverse", *options, "bool input_grad"],
+            self.tensors,
+        )
+
+    def register(self) -> None:
+        forward, backward = f"fusedrnn::{self.cell.name}_forward", f"fusedrnn::{self.cell.name}_backward"
+        for name, schema in ((forward, self.forward_schema), (backward, self.backward_schema)):
+            torch.library.define(name, schema, tags=(torch.Tag.pt2_compliant_tag,))
+        torch.library.impl(forward, "cpu")(self.forward)
+        torch.library.impl(backward, "cpu")(self.backward)
+        torch.library.register_fake(forward)(self.fake_forward)
+        torch.library.register_fake(backward)(self.fake_backward)
+        torch.library.register_autograd(forward, self.backward_of_forward, setup_context=self.keep_forward)
+        torch.library.register_autograd(backward, self.backward_of_backward, setup_context=self.keep_backward)
+
+    def call(self, sequences: Sequence[Tensor | None], options: Sequence[Any], training: bool) -> Call:
+        """From (lengths, batch_sizes, resets, seed) and (reverse, options...)."""
+        *arrays, seed = sequences
+        given = {
+            name: value for (name, plain), value in zip(self.plain.items(), options[1:], strict=True) if value != plain
+        }
+        if seed is not None:
+            given["seed"] = int(seed)
+        return Call(self.cell, calls.sequence_arrays(*arrays), options[0], training, given or None)  # type: ignore[arg-type]
+
+    def split(self, arguments: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
+        """(tensors, sequences, options) of what follows x, states and parameters at the front."""
+        n = self.tensors
+        return arguments[:n], arguments[n : n + len(_SEQUENCES)], arguments[n + len(_SEQUENCES) :]
+
+    def forward(self, *arguments: Any) -> tuple[Tensor, ...]:
+        (x, *rest), sequences, (*options, training) = self.split(arguments)
+        call = self.call(sequences, options, training)
+        outputs, reserve = calls.forward(call, x, rest[: self.states], rest[self.states :])
+        return *outputs, x.new_empty(0) if reserve is None else reserve
+
+    def backward(self, *arguments: Any) -> tuple[Tensor, ...]:
+        doutputs, (x, *rest), y, reserve, sequences, options, input_grad = self.split_backward(arguments)
+        call = self.call(sequences, options, True)
+        states, parameters = rest[: self.states], rest[self.states :]
+        gradients = calls.backward(call, doutputs, x, states, parameters, y, reserve, input_grad)
+        return tuple(x.new_empty(0) if g is None else g for g in gradients)
+
+    def split_backward(self, arguments: Sequence[Any]) -> tuple[Any, ...]:
+        outputs = 1 + self.states
+        at = outputs + self.tensors
+        sequences = arguments[at + 2 : at + 2 + len(_SEQUENCES)]
+        *options, input_grad = arguments[at + 2 + len(_SEQUENCES) :]
+        return arguments[:outputs], arguments[outputs:at], arguments[at], arguments[at + 1], sequences, options, input_grad
+
+    def fake_forward(self, *arguments: Any) -> tuple[Tensor, ...]:
+        (x, *rest), (_, batch_sizes, *_), (_, *options, training) = self.split(arguments)
+        given = dict(zip(self.plain, options, strict=True))
+        parameters = dict(zip(self.cell.parameters, rest[self.states :], strict=True))
+        h0, weight_hh = rest[0], parameters["weight_hh"]
+        elements = weight_hh.shape[1]
+        units = weight_hh.shape[0] // self.cell.rows(given)
+        if h0 is not None:
+            rows = h0.shape[0]
+        else:
+            rows = x.shape[1] if batch_sizes is None else torch.library.get_ctx().new_dynamic_size()
+        y = x.new_empty((*x.shape[:-1], elements))
+        states = [x.new_empty((rows, width)) for width in (elements, units)[: self.states]]
+        width = self.kept(given, units, parameters.get("gain_ih") is not None)
+        return y, *states, x.new_empty((*x.shape[:-1], width)) if training else x.new_empty(0)
+
+    def kept(self, options: dict[str, Any], units: int, norm: bool) -> int:
+        """The width of the reserve, as ``fusedrnn.functional.Reserve`` says."""
+        if self.cell is calls.LSTM:
+            kept = 1 if options["recompute"] else 5
+        elif self.cell is calls.GRU:
+            kept = 0 if options["recompute"] else 4 if options["reset_after"] else 3
+        else:
+            kept = 1 if options["zoneout_h"] else 0
+        return kept * units + (2 * self.cell.rows(options) * units + 16 if norm else 0)
+
+    def fake_backward(self, *arguments: Any) -> tuple[Tensor, ...]:
+        _, (x, *rest), _, _, _, _, input_grad = self.split_backward(arguments)
+        given = (x if input_grad else None, *rest)
+        return tuple(x.new_empty(0) if t is None else x.new_empty(t.shape) for t in given)
+
+    def keep_forward(self, ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        tensors, sequences, (*options, _) = self.split(inputs)
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(output[-1])
+        ctx.save_for_backward(*tensors, output[0], output[-1], *sequences)
+        ctx.options = options
+
+    def backward_of_forward(self, ctx: Any, *doutputs: Tensor | None) -> tuple[Any, ...]:
+        run = getattr(torch.ops.fusedrnn, f"{self.cell.name}_backward")
+        input_grad = ctx.needs_input_grad[0]
+        gradients = run(*doutputs[:-1], *ctx.saved_tensors, *ctx.options, input_grad)
+        needed = ctx.needs_input_grad[: self.tensors]
+        gradients = [g if need else None for g, need in zip(gradients, needed, strict=True)]
+        return *gradients, *[None] * (len(_SEQUENCES) + len(ctx.options) + 1)
+
+    def keep_backward(self, ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        doutputs, tensors, _, _, sequences, options, _ = self.split_backward(inputs)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*doutputs, *tensors, *sequences)
+        ctx.options = options
+
+    def backward_of_backward(self, ctx: Any, *ddinputs: Tensor | None) -> tuple[Any, ...]:
+        outputs = 1 + self.states
+        doutputs, rest = ctx.saved_tensors[:outputs], ctx.saved_tensors[outputs:]
+        tensors, sequences, _ = self.split(rest)
+        call = self.call(sequences, ctx.options, True)
+        ddoutputs, dinputs = double_backward(call, ddinputs, doutputs, tensors)
+        return *ddoutputs, *dinputs, *[None] * (2 + len(_SEQUENCES) + len(ctx.options) + 1)
+
+
+def _schema(arguments: Sequence[str], outputs: int) -> str:
+    return f"({', '.join(arguments)}) -> ({', '.join(['Tensor'] * outputs)})"
+
+
+for _cell in CELLS.values():
+    _Operator(_cell).register()
+
+
+def run(
+    cell: Cell,
+    x: Tensor,
+    states: Sequence[Tensor | None],
+    parameters: Sequence[Tensor | None],
+    sequences: tuple[Tensor | None, Tensor | None, Tensor | None],
+    seed: Tensor | None,
+    reverse: bool,
+    options: dict[str, Any],
+    training: bool,
+) -> tuple[Tensor, ...]:
+    """(y, h_n[, c_n]) by the registered operator."""
+    operator = getattr(torch.ops.fusedrnn, f"{cell.name}_forward")
+    absent = [None] * (len(cell.parameters) - len(parameters))
+    values = [options.get(name, plain) for name, plain in (*cell.direct.items(), *cell.options.items())]
+    outputs = operator(x, *states, *parameters, *absent, *sequences, seed, reverse, *values, training)
+    return tuple(outputs[:-1])

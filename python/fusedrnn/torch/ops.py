@@ -1,0 +1,55 @@
+"""One layer in one direction, by whichever of two ways fits: autograd's function, or the registered operator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fusedrnn.torch import calls, operators
+from fusedrnn.torch.calls import Call, Cell
+from fusedrnn.torch.function import Layer
+
+_NOTHING: Mapping[str, Any] = {}
+_NO_SEQUENCES = (None, None, None)
+
+
+def layer(
+    cell: Cell,
+    x: Tensor,
+    states: Sequence[Tensor | None],
+    parameters: Sequence[Tensor | None],
+    *,
+    sequences: tuple[Tensor | None, Tensor | None, Tensor | None] = _NO_SEQUENCES,
+    reverse: bool = False,
+    options: Mapping[str, Any] = _NOTHING,
+    seed: Tensor | None = None,
+    keep: bool = False,
+) -> tuple[Tensor, ...]:
+    """(y, h_n[, c_n]) of one layer in one direction; gradients flow to x, states and parameters.
+
+    Args:
+        x: [T, N, I], or packed [sum of batch_sizes, I]; float32 or float64 on the CPU.
+        states: h0 [N, P] (and c0 [N, H] of an LSTM), each may be None for zeros.
+        parameters: in the order of ``cell.parameters``; those at the end may be left out.
+        sequences: (lengths, batch_sizes, resets), as ``fusedrnn.functional`` takes them.
+        options: what differs from the plain cell, by the names of ``cell.direct`` and ``cell.options``.
+        seed: of the options that are random.
+        keep: whether options are those of training also where no gradient is asked for.
+
+    Raises:
+        ValueError, TypeError: as ``fusedrnn.functional``.
+    """
+    needed = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *states, *parameters))
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+        return operators.run(
+            cell, x, states, parameters, sequences, seed, reverse, dict(options), needed or keep
+        )
+    arrays = _NO_SEQUENCES if sequences is _NO_SEQUENCES else calls.sequence_arrays(*sequences)
+    given = {**options, "seed": int(seed)} if seed is not None else options
+    call = Call(cell, arrays, reverse, needed or keep, given or None)  # type: ignore[arg-type]
+    if needed:
+        return Layer.apply(call, x, *states, *parameters)  # type: ignore[no-any-return]
+    return calls.forward(call, x, states, parameters)[0]

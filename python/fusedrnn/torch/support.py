@@ -1,0 +1,50 @@
+"""What the kernels take of PyTorch's tensors and modes; the rest is left to PyTorch's own layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+_PLAIN = (Tensor, Parameter)
+
+
+def refusal(tensors: Sequence[Tensor]) -> str:
+    """Why the kernels do not take a call with these tensors; empty where they do."""
+    compiling = torch.compiler.is_compiling()
+    if not compiling:
+        if torch._C._is_tracing():
+            return "torch.jit.trace and exports by tracing"
+        if torch.autograd.forward_ad._current_level >= 0:
+            return "forward-mode gradients"
+        if torch._C._functorch.peek_interpreter_stack() is not None:
+            return "transforms of torch.func"
+    elif torch.onnx.is_in_onnx_export():
+        return "exports to ONNX"
+    plain_types = not compiling and not torch._C._len_torch_dispatch_stack()
+    dtype = tensors[0].dtype
+    if dtype is not torch.float32 and dtype is not torch.float64:
+        return f"{dtype} (float32 and float64 they do)"
+    for tensor in tensors:
+        if not tensor.is_cpu:
+            return f"tensors on {tensor.device}"
+        if tensor.dtype is not dtype:
+            return f"{tensor.dtype} beside {dtype}"
+        if tensor.layout is not torch.strided:
+            return f"tensors of layout {tensor.layout}"
+        if plain_types and type(tensor) not in _PLAIN:
+            return f"tensors of type {type(tensor).__name__}"
+    return ""
+
+
+def autocast(tensors: Iterable[Any], dtype: torch.dtype) -> tuple[Any, ...]:
+    """Under torch.autocast, tensors of its lower precision as ``dtype``: the kernels' products and sums are the weights'
+    dtype throughout."""
+    return tuple(t.to(dtype) if isinstance(t, Tensor) and t.is_floating_point() else t for t in tensors)
+
+
+def only_kernels(what: str, reason: str) -> ValueError:
+    return ValueError(f"{what}: PyTorch's own layers have none, and the kernels do not take {reason}")
