@@ -250,7 +250,7 @@ def test_dropout_draws_the_masks_of_the_joint_batch(axis, dimensions, time_major
 
 def test_nothing_of_a_shared_batch_stays_in_the_model():
     for trainer in fitted(2, trained(epochs=1)):
-        assert {module.rows for module in trainer.model.modules()} == {None}
+        assert {module._rows for module in trainer.model.modules()} == {None}
         assert not any(module._saved for module in trainer.model.modules())
 
 
@@ -392,6 +392,17 @@ def test_what_the_first_process_cannot_write_all_raise(tmp_path):
     assert [type(result) for result in results] == [TrainingError, TrainingError]
     assert str(results[0]) == str(results[1])
     assert "cannot write to" in str(results[1])
+
+
+def test_others_set_up_when_the_first_is_done(tmp_path):
+    def fetch(world):
+        found = (tmp_path / "data").exists()
+        if world.rank == 0:
+            time.sleep(0.1)
+            (tmp_path / "data").write_text("")
+        return found
+
+    assert fitted(3, lambda world: world.after_first(lambda: fetch(world))) == [False, True, True]
 
 
 def test_what_evaluation_raises_all_raise_even_if_it_cannot_be_pickled():

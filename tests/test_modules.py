@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from fusedrnn import nn, optim
+from fusedrnn.nn.module import Rows
 
 
 class Tagger(nn.Module):
@@ -233,3 +234,19 @@ def test_a_module_without_forward_says_so():
         nn.Module()(1)
     with pytest.raises(NotImplementedError, match="Module defines no backward"):
         nn.Module().backward(1)
+
+
+def test_a_copy_is_of_no_joint_batch_and_names_stay_free():
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rows, self.head = 3, nn.Linear(2, 2)
+
+    module = Counting()
+    module.set_rows(Rows(2, 4, 6, 1))
+    assert copy.deepcopy(module)._rows is None
+    assert copy.deepcopy(module.head)._rows is None
+    assert module.rows == 3
+    assert module.head._rows.share == pytest.approx(1 / 3)
+    module.set_rows(None)
+    assert module.head._rows is None

@@ -238,6 +238,18 @@ def test_tasks_train_in_two_processes(mpirun, digits, tmp_path, monkeypatch, nam
         assert refused.stderr.count("has contents; choose another folder") == 1
 
 
+def test_mistakes_end_in_one_line(mpirun, tmp_path):
+    for arguments, message in (
+        (["mnist", "--data", "/no/such/folder"], "fusedrnn: --data /no/such/folder: no such folder"),
+        (["nonsense"], "fusedrnn: no task 'nonsense'; there are"),
+    ):
+        done = mpirun(2, "-m", "fusedrnn.cli", "train", *arguments, "--out", tmp_path / "run")
+        assert done.returncode != 0
+        assert done.stderr.count(message) == 1, done.stderr
+        assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_error_in_one_process_ends_both(mpirun, tmp_path):
     program = tmp_path / "program.py"
     program.write_text(TRAINING)

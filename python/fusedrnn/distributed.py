@@ -76,6 +76,10 @@ class World:
         """What ``function`` gives or raises in the first process, which alone calls it."""
         return function()
 
+    def after_first(self, function: Callable[[], T]) -> T:
+        """What ``function`` gives, called in the other processes when the first is done: what it fetched is there."""
+        return function()
+
     def same(self, what: str, value: Callable[[], Any]) -> None:
         """Raise DistributedError in every process unless all have the same value. One alone does not ask for it."""
 
@@ -185,6 +189,12 @@ class MpiWorld(World):
             raise failure
         result: T = value
         return result
+
+    def after_first(self, function: Callable[[], T]) -> T:
+        """As of ``World``; what it raises in the first process all raise."""
+        kept: list[T] = []
+        self.first(lambda: kept.append(function()))
+        return kept[0] if kept else function()
 
     def same(self, what: str, value: Callable[[], Any]) -> None:
         """As of ``World``."""

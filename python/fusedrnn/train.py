@@ -427,7 +427,7 @@ class Trainer:
         self._world.same("parameters, random state", lambda: (fingerprint(self._flat.data), self.model.rng_state()))
         states: dict[str, Array] = {}
         carried = take_apart(self._carried, states)
-        tensors = self._world.join_rows(states, self.model.rows)
+        tensors = self._world.join_rows(states, self.model._rows)
         tensors.update({f"model.{key}": array for key, array in self.model.state_dict().items()})
         numbers: dict[str, Any] = {}
         for key, value in self.optimizer.state_dict().items():

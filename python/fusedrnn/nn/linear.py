@@ -151,9 +151,9 @@ class Dropout(Module):
 
     def _uniform(self, shape: tuple[int, ...]) -> Array:
         """Numbers from U(0, 1); for some rows of a joint batch, theirs of those that all rows would draw."""
-        if self.rows is None:
+        if self._rows is None:
             return self.rng.random(shape, dtype=np.float32)
-        start, stop, total, axis = self.rows
+        start, stop, total, axis = self._rows
         axis = len(shape) - 2 if self.time_major or axis > 0 else 0
         if axis < 0 or shape[axis] != stop - start:
             raise ValueError(

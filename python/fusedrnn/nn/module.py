@@ -40,7 +40,7 @@ class Module:
     """
 
     training: bool
-    rows: Rows | None = None
+    _rows: Rows | None = None
 
     def __init__(self) -> None:
         self.training = True
@@ -127,9 +127,9 @@ class Module:
 
     def set_rows(self, rows: Rows | None) -> None:
         """Say which rows of a joint batch the next calls are given, so that they draw the masks of those; None: all."""
-        if rows != self.rows:
+        if rows != self._rows:
             for module in self.modules():
-                module.rows = rows
+                module._rows = rows
 
     def zero_grad(self) -> None:
         """Set every parameter's gradient to zero."""
@@ -194,8 +194,8 @@ class Module:
             generator.bit_generator.state = state[name]
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy has arrays of its own: neither this one's buffer nor its half-finished calls go with it.
-        return {**self.__dict__, "_flat": None, "_saved": []}
+        # A copy has arrays of its own: neither this one's buffer nor its half-finished calls nor batch go with it.
+        return {**self.__dict__, "_flat": None, "_saved": [], "_rows": None}
 
 
 class Sequential(Module):

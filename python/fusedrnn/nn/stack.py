@@ -331,8 +331,8 @@ class _Recurrent(Module):
             call["resets"] = np.asarray(resets).T if self.batch_first else resets
         if self._draws and self.training:  # every call its own masks; the generator's state is part of a checkpoint
             call["seed"] = int(self.dropout.rng.integers(2**64, dtype=np.uint64))
-            if self.rows is not None:
-                call["row_offset"] = self.rows.start
+            if self._rows is not None:
+                call["row_offset"] = self._rows.start
         if call:
             cell = partial(cell, call=call)
         y, last, reserves = self._sequence(x, states, self._initial_values(), cell, self.dropout)

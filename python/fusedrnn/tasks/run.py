@@ -77,7 +77,8 @@ def _run_task(task: Task, command: Command, announce: Callable[[Path], None], wo
         world.first(partial(_require_writable, command.json))
     folder = command.resume or world.first(partial(_fresh_folder, task.name, command.out))
 
-    run = task.setup(Options(preset, epochs, steps, seed, command.data, say if world.rank == 0 else _silent))
+    options = Options(preset, epochs, steps, seed, command.data, say if world.rank == 0 else _silent)
+    run = world.after_first(partial(task.setup, options))
     trainer = Trainer(
         run.model,
         run.loss,
