@@ -90,8 +90,9 @@ class Call:
     options: dict[str, Any] | None = None
 
     def direct(self) -> list[Any]:
-        given = self.options or {}
-        return [given.get(name, plain) for name, plain in self.cell.direct.items()]
+        if self.options is None:
+            return list(self.cell.direct.values())
+        return [self.options.get(name, plain) for name, plain in self.cell.direct.items()]
 
     def compiled_options(self, parameters: Sequence[Any]) -> dict[str, Any] | None:
         """The dictionary of options with the arrays among them; None for the plain cell."""
@@ -161,29 +162,31 @@ def backward(
     arrays = _arrays(parameters)
     options = call.compiled_options(arrays) if call.options or len(arrays) > 4 else None
     dparameters = [None if a is None else np.zeros(a.shape, a.dtype) for a in arrays]
-    extra = dict(zip(call.cell.parameters[4:], dparameters[4:], strict=False))
-    norm = _norm_gradients(options, extra)
-    kept = (*_arrays((x, *states, y)), *arrays[:4])
+    dpeephole = dhr = dnorm = None
+    if options is not None:
+        extra = dict(zip(call.cell.parameters[4:], dparameters[4:], strict=False))
+        dpeephole, dhr, dnorm = extra.get("weight_peephole"), extra.get("weight_hr"), _norm_gradients(options, extra)
     dy = _arrays(doutputs)
+    kept = _arrays((x, *states, y))
     buffer = array(reserve)
     if call.cell is LSTM:
         dx, *dstates = _core.lstm_backward(
-            *dy, None, *kept, buffer, *call.sequences, call.reverse, *call.direct(), options, input_grad,
-            *dparameters[:4], extra.get("weight_peephole"), extra.get("weight_hr"), norm,
+            *dy, None, *kept, *arrays[:4], buffer, *call.sequences, call.reverse, *call.direct(), options, input_grad,
+            *dparameters[:4], dpeephole, dhr, dnorm,
         )  # fmt: skip
     elif call.cell is GRU:
         reset_after, recompute = call.direct()
         dx, *dstates = _core.gru_backward(
-            *dy, *kept, buffer, reset_after, *call.sequences, call.reverse, recompute, options, input_grad,
-            *dparameters[:4], norm,
+            *dy, *kept, *arrays[:4], buffer, reset_after, *call.sequences, call.reverse, recompute, options, input_grad,
+            *dparameters[:4], dnorm,
         )  # fmt: skip
     else:
         dx, *dstates = _core.rnn_backward(
-            *dy, *kept[:-2], buffer, *call.direct(), *call.sequences, call.reverse, options, input_grad,
-            *dparameters[:4], norm,
+            *dy, *kept, *arrays[:2], buffer, *call.direct(), *call.sequences, call.reverse, options, input_grad,
+            *dparameters[:4], dnorm,
         )  # fmt: skip
     dstates = [None if state is None else d for state, d in zip(states, dstates, strict=True)]
-    return tuple(None if d is None else torch.from_numpy(d) for d in (dx, *dstates, *dparameters))
+    return tuple([None if d is None else torch.from_numpy(d) for d in (dx, *dstates, *dparameters)])
 
 
 def _norm_gradients(options: dict[str, Any] | None, gradients: Mapping[str, Any]) -> Any:

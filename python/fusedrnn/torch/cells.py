@@ -46,8 +46,8 @@ class _Step(torch.nn.RNNCellBase):
             final = [s.squeeze(0) for s in final]
         return tuple(final) if len(final) > 1 else final[0]
 
-    def _options(self) -> dict[str, Any]:
-        return {}
+    def _options(self) -> dict[str, Any] | None:
+        return None
 
 
 class RNNCell(_Step, torch.nn.RNNCell):
@@ -55,8 +55,8 @@ class RNNCell(_Step, torch.nn.RNNCell):
 
     cell = calls.RNN
 
-    def _options(self) -> dict[str, Any]:
-        return {} if self.nonlinearity == "tanh" else {"nonlinearity": self.nonlinearity}
+    def _options(self) -> dict[str, Any] | None:
+        return None if self.nonlinearity == "tanh" else {"nonlinearity": self.nonlinearity}
 
 
 class LSTMCell(_Step, torch.nn.LSTMCell):

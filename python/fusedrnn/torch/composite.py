@@ -1,4 +1,5 @@
-"""The cells in plain PyTorch operators, for what the kernels do not compute: derivatives of their backward.
+"""The cells in plain PyTorch operators, for what the kernels do not compute: derivatives of their backward, forward mode,
+the transforms of torch.func.
 
 ``double_backward`` runs the cell once more step by step and lets autograd differentiate its gradient, so it is as exact
 and as slow as PyTorch's own loop, and of any order.

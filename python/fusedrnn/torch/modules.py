@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from fusedrnn.torch import calls
 from fusedrnn.torch.calls import Cell
+from fusedrnn.torch.ops import NO_SEQUENCES
 from fusedrnn.torch.ops import layer as run_layer
 from fusedrnn.torch.support import autocast, only_kernels, refusal
 
@@ -60,7 +61,9 @@ class _Recurrent(torch.nn.RNNBase):
             states = [s.index_select(1, sorted_indices) for s in states]
         if batch_sizes is not None and not states and torch.compiler.is_compiling():
             states = self._zeros(x, int(batch_sizes[0]))  # as an operator's outputs need a size
-        sequences = (self._lengths(lengths, packed), batch_sizes, self._resets(resets, packed, unbatched))
+        sequences = NO_SEQUENCES
+        if packed or lengths is not None or resets is not None:
+            sequences = (self._lengths(lengths, packed), batch_sizes, self._resets(resets, packed, unbatched))
         y, final = self._walk(x, states, parameters, sequences)
 
         if packed:
@@ -93,9 +96,9 @@ class _Recurrent(torch.nn.RNNBase):
                 x = ys[0] if directions == 1 else torch.cat(ys, -1)
         return x, [torch.stack(s) if len(s) > 1 else s[0].unsqueeze(0) for s in zip(*finals, strict=True)]
 
-    def _options(self) -> dict[str, Any]:
+    def _options(self) -> dict[str, Any] | None:
         """What differs from the plain cell."""
-        return {}
+        return None
 
     def _layer_parameters(self, names: list[str]) -> list[Tensor | None]:
         """In the order of ``Cell.parameters``; by attribute where parametrized, as the value is then computed."""
@@ -177,8 +180,8 @@ class RNN(_Recurrent, torch.nn.RNN):
 
     cell = calls.RNN
 
-    def _options(self) -> dict[str, Any]:
-        return {"nonlinearity": "relu"} if self.mode == "RNN_RELU" else {}
+    def _options(self) -> dict[str, Any] | None:
+        return {"nonlinearity": "relu"} if self.mode == "RNN_RELU" else None
 
 
 class LSTM(_Recurrent, torch.nn.LSTM):

@@ -1,8 +1,9 @@
-"""One layer in one direction, by whichever of two ways fits: autograd's function, or the registered operator."""
+"""One layer in one direction, by whichever of three ways fits: autograd's function, in eager mode; the registered
+operator, where a compiler looks; PyTorch's own operators, in forward mode and under the transforms of torch.func."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,10 +11,11 @@ from torch import Tensor
 
 from fusedrnn.torch import calls, operators
 from fusedrnn.torch.calls import Call, Cell
+from fusedrnn.torch.composite import unroll
 from fusedrnn.torch.function import Layer
+from fusedrnn.torch.support import transformed
 
-_NOTHING: Mapping[str, Any] = {}
-_NO_SEQUENCES = (None, None, None)
+NO_SEQUENCES = (None, None, None)
 
 
 def layer(
@@ -22,9 +24,9 @@ def layer(
     states: Sequence[Tensor | None],
     parameters: Sequence[Tensor | None],
     *,
-    sequences: tuple[Tensor | None, Tensor | None, Tensor | None] = _NO_SEQUENCES,
+    sequences: tuple[Tensor | None, Tensor | None, Tensor | None] = NO_SEQUENCES,
     reverse: bool = False,
-    options: Mapping[str, Any] = _NOTHING,
+    options: dict[str, Any] | None = None,
     seed: Tensor | None = None,
     keep: bool = False,
 ) -> tuple[Tensor, ...]:
@@ -42,14 +44,16 @@ def layer(
     Raises:
         ValueError, TypeError: as ``fusedrnn.functional``.
     """
-    needed = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *states, *parameters))
+    tensors = (x, *states, *parameters)
+    needed = torch.is_grad_enabled() and any([t is not None and t.requires_grad for t in tensors])
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
-        return operators.run(
-            cell, x, states, parameters, sequences, seed, reverse, dict(options), needed or keep
-        )
-    arrays = _NO_SEQUENCES if sequences is _NO_SEQUENCES else calls.sequence_arrays(*sequences)
-    given = {**options, "seed": int(seed)} if seed is not None else options
-    call = Call(cell, arrays, reverse, needed or keep, given or None)  # type: ignore[arg-type]
+        return operators.run(cell, x, states, parameters, sequences, seed, reverse, options or {}, needed or keep)
+    arrays = NO_SEQUENCES if sequences is NO_SEQUENCES else calls.sequence_arrays(*sequences)
+    if seed is not None:
+        options = {**(options or {}), "seed": int(seed)}
+    call = Call(cell, arrays, reverse, needed or keep, options or None)
+    if transformed():
+        return unroll(call, x, states, parameters)
     if needed:
-        return Layer.apply(call, x, *states, *parameters)  # type: ignore[no-any-return]
+        return Layer.apply(call, *tensors)  # type: ignore[no-any-return]
     return calls.forward(call, x, states, parameters)[0]

@@ -1,4 +1,4 @@
-"""What the kernels take of PyTorch's tensors and modes; the rest is left to PyTorch's own layers."""
+"""What the kernels take of PyTorch's tensors and modes, and what becomes of the rest."""
 
 from __future__ import annotations
 
@@ -15,14 +15,9 @@ _PLAIN = (Tensor, Parameter)
 def refusal(tensors: Sequence[Tensor]) -> str:
     """Why the kernels do not take a call with these tensors; empty where they do."""
     compiling = torch.compiler.is_compiling()
-    if not compiling:
-        if torch._C._is_tracing():
-            return "torch.jit.trace and exports by tracing"
-        if torch.autograd.forward_ad._current_level >= 0:
-            return "forward-mode gradients"
-        if torch._C._functorch.peek_interpreter_stack() is not None:
-            return "transforms of torch.func"
-    elif torch.onnx.is_in_onnx_export():
+    if not compiling and torch._C._is_tracing():
+        return "torch.jit.trace and exports by tracing"
+    if compiling and torch.onnx.is_in_onnx_export():
         return "exports to ONNX"
     plain_types = not compiling and not torch._C._len_torch_dispatch_stack()
     dtype = tensors[0].dtype
@@ -38,6 +33,13 @@ def refusal(tensors: Sequence[Tensor]) -> str:
         if plain_types and type(tensor) not in _PLAIN:
             return f"tensors of type {type(tensor).__name__}"
     return ""
+
+
+def transformed() -> bool:
+    """Whether derivatives in forward mode or transforms of torch.func are at work, which see no kernels."""
+    return (
+        torch._C._functorch.peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0
+    )
 
 
 def autocast(tensors: Iterable[Any], dtype: torch.dtype) -> tuple[Any, ...]:
