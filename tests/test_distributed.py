@@ -226,28 +226,6 @@ def test_float32_is_close():
     assert deviation(fitted(2, trained(dtype="float32")), trained(dtype="float32")(World())) < 1e-5
 
 
-@pytest.mark.parametrize("time_major", [False, True])
-@pytest.mark.parametrize(("axis", "dimensions"), [(1, (4, 6, 3)), (1, (6, 3)), (0, (6, 4, 3)), (0, (6, 3))])
-def test_dropout_draws_the_masks_of_the_joint_batch(axis, dimensions, time_major):
-    """Of time-major networks rows are the last axis but one, before and after the last step was taken; of others the
-    first, but for what lies within a stack of layers."""
-    at = len(dimensions) - 2 if time_major or axis else 0
-
-    def mask(rows, shape):
-        layer = nn.Dropout(0.5, rng=0)
-        layer.time_major = time_major
-        layer.set_rows(rows)
-        return layer(np.ones(shape, "f4"))
-
-    joint = mask(None, dimensions)
-    start, stop = 1, dimensions[at] - 1
-    part = tuple(stop - start if k == at else n for k, n in enumerate(dimensions))
-    ours = mask(Rows(start, stop, dimensions[at], axis), part)
-    np.testing.assert_array_equal(ours, joint[(slice(None),) * at + (slice(start, stop),)])
-    with pytest.raises(ValueError, match=rf"Dropout: expected {stop} rows on axis {at} of x, of a joint batch, got"):
-        mask(Rows(0, stop, dimensions[at], axis), part)
-
-
 def test_nothing_of_a_shared_batch_stays_in_the_model():
     for trainer in fitted(2, trained(epochs=1)):
         assert {module._rows for module in trainer.model.modules()} == {None}
@@ -464,6 +442,10 @@ def other_batches(world):
         ),
         (lambda world: make(world, optimizer=(optim.Adam, optim.SGD)[world.rank]), "optimizer: .* got Adam in"),
         (lambda world: make(world, dtype=("float32", "float64")[world.rank]), "parameters: expected the same"),
+        (
+            lambda world: make(world, "x" * world.rank or None).resume("y"),
+            "out is None: .* got True in process 0 and False",
+        ),
         (other_batches, "batches, x and target: expected the same in all 2 processes"),
     ],
 )

@@ -250,3 +250,25 @@ def test_a_copy_is_of_no_joint_batch_and_names_stay_free():
     assert module.head._rows.share == pytest.approx(1 / 3)
     module.set_rows(None)
     assert module.head._rows is None
+
+
+@pytest.mark.parametrize("time_major", [False, True])
+@pytest.mark.parametrize(("axis", "dimensions"), [(1, (4, 6, 3)), (1, (6, 3)), (0, (6, 4, 3)), (0, (6, 3))])
+def test_dropout_draws_the_masks_of_the_joint_batch(axis, dimensions, time_major):
+    """Of time-major networks rows are the last axis but one, before and after the last step was taken; of others the
+    first, but for what lies within a stack of layers."""
+    at = len(dimensions) - 2 if time_major or axis else 0
+
+    def mask(rows, shape):
+        layer = nn.Dropout(0.5, rng=0)
+        layer.time_major = time_major
+        layer.set_rows(rows)
+        return layer(np.ones(shape, "f4"))
+
+    joint = mask(None, dimensions)
+    start, stop = 1, dimensions[at] - 1
+    part = tuple(stop - start if k == at else n for k, n in enumerate(dimensions))
+    ours = mask(Rows(start, stop, dimensions[at], axis), part)
+    np.testing.assert_array_equal(ours, joint[(slice(None),) * at + (slice(start, stop),)])
+    with pytest.raises(ValueError, match=rf"Dropout: expected {stop} rows on axis {at} of x, of a joint batch, got"):
+        mask(Rows(0, stop, dimensions[at], axis), part)

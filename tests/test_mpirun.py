@@ -119,7 +119,7 @@ with open(f"{out}/{world.rank}.json", "w") as stream:
 
 @pytest.fixture
 def mpirun():
-    """mpirun(n, *arguments of Python, timeout=60): n processes of this interpreter."""
+    """mpirun(n, *arguments of Python, timeout=120): n processes of this interpreter."""
     pytest.importorskip("mpi4py")
     beside = Path(sys.executable).with_name("mpirun")
     command = str(beside) if beside.exists() else shutil.which("mpirun")
@@ -130,7 +130,7 @@ def mpirun():
     openmpi = {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe", "OMPI_MCA_rmaps_base_oversubscribe": "1"}
     allowed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 
-    def run(n, *arguments, timeout=60):
+    def run(n, *arguments, timeout=120):
         return subprocess.run(
             [command, "-n", str(n), sys.executable, *map(str, arguments)],
             env={**inherited, **openmpi, **allowed, "MPLBACKEND": "agg"},

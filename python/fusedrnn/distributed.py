@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import sys
 import time
 import traceback
 import zlib
@@ -26,6 +25,7 @@ from fusedrnn.gradients import Array
 from fusedrnn.nn import Dropout, Module
 from fusedrnn.nn.module import Rows
 from fusedrnn.optim import Optimizer
+from fusedrnn.report import say
 
 T = TypeVar("T")
 _PATIENCE = 5.0  # seconds in which processes that fail alike should do so
@@ -237,9 +237,9 @@ class MpiWorld(World):
             end = time.monotonic() + self.patience
             while not others.Test():
                 if time.monotonic() > end:
-                    traceback.print_exception(error)
-                    print(f"fusedrnn: error in process {self.rank} of {self.size}; ending all", file=sys.stderr)
-                    sys.stderr.flush()
+                    told = "".join(traceback.format_exception(error))
+                    say(f"{told}fusedrnn: error in process {self.rank} of {self.size}; ending all")
+                    time.sleep(0.5)  # launchers lose what was written just before they kill
                     self.comm.Abort(1)
                 time.sleep(0.01)
             raise

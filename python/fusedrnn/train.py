@@ -241,7 +241,7 @@ class Trainer:
         """What must be the same in all processes that train as one."""
         names = ("seed", "epochs", "steps", "patience", "monitor", "mode", "evaluate_every", "checkpoint_every")
         numbers = {name: getattr(self, name) for name in (*names, "log_every", "clip_norm", "clip_value", "row_axes")}
-        return {**numbers, "out": self.out is None, "batches": len(self.batches(0)), "lr": self._base_lr}
+        return {**numbers, "out is None": self.out is None, "batches": len(self.batches(0)), "lr": self._base_lr}
 
     def resume(self, path: str | Path | None = None) -> Trainer:
         """Take up the run that the checkpoint in the run folder (or at `path`) left off; `fit` goes on from there.
@@ -249,9 +249,10 @@ class Trainer:
         Lines of ``metrics.jsonl`` that came after the checkpoint are dropped. Raises CheckpointError.
         """
         source = self.checkpoint_path if path is None else Path(path)
-        if source is None:
-            raise ValueError("resume: expected a path, for this Trainer has no run folder")
         with self._world.guard():
+            self._world.same("out is None", lambda: self.out is None)
+            if source is None:
+                raise ValueError("resume: expected a path, for this Trainer has no run folder")
             state = self._load(self._world.first(lambda: read_checkpoint(source)), source)
             self._state = state
             self._saved_step = state.step
