@@ -22,6 +22,7 @@ from fusedrnn.functional.reserve import COUNTERS, PLAIN
 _NORM = ("gain_ih", "gain_hh", "norm_bias_ih", "norm_bias_hh")
 _NORM_LSTM = ("gain_ih", "gain_hh", "gain_c", "norm_bias_ih", "norm_bias_hh", "norm_bias_c")
 _WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+NO_SEQUENCES = (None, None, None)
 _RANDOM: dict[str, Any] = {"zoneout_h": 0.0, "recurrent_dropout": 0.0, "dropconnect": 0.0}
 
 
@@ -79,12 +80,12 @@ _ALL_OPTIONS: dict[str, Any] = {
 class Call:
     """One call but for its differentiable tensors.
 
-    ``sequences`` are lengths, batch_sizes and resets, arrays or None; ``options`` those of ``Cell.direct`` and
+    ``sequences`` are lengths, batch_sizes and resets, tensors or None; ``options`` those of ``Cell.direct`` and
     ``Cell.options`` that are not the plain cell's, and the seed. ``training`` keeps a reserve.
     """
 
     cell: Cell
-    sequences: tuple[Any, Any, Any] = (None, None, None)
+    sequences: tuple[Tensor | None, Tensor | None, Tensor | None] = NO_SEQUENCES
     reverse: bool = False
     training: bool = True
     options: dict[str, Any] | None = None
@@ -108,17 +109,10 @@ class Call:
         return {**_ALL_OPTIONS, **given, **extra}
 
 
-def sequence_arrays(*sequences: Tensor | None) -> tuple[Any, ...]:
-    """lengths, batch_sizes and resets as the compiled module takes them."""
-    return tuple(None if t is None else array(t) for t in sequences)
-
-
-def array(tensor: Tensor) -> Any:
-    """The tensor's memory as an array; a copy only where it is not contiguous."""
-    return tensor.contiguous().numpy(force=True)
-
-
-def _arrays(tensors: Sequence[Tensor | None]) -> list[Any]:
+def _arrays(tensors: Sequence[Tensor | None]) -> Sequence[Any]:
+    """The tensors' memory as arrays; a copy only of what is not contiguous."""
+    if tensors is NO_SEQUENCES:
+        return tensors
     return [None if t is None else t.contiguous().numpy(force=True) for t in tensors]
 
 
@@ -130,20 +124,21 @@ def forward(
     arrays = _arrays(parameters)
     options = call.compiled_options(arrays) if call.options or len(arrays) > 4 else None
     data = (*_arrays((x, *states)), *arrays[:4])
+    sequences = _arrays(call.sequences)
     if call.cell is LSTM:
         y, h_n, c_n, reserve, _ = _core.lstm_forward(
-            *data, *call.sequences, call.reverse, call.training, *call.direct(), options, False
+            *data, *sequences, call.reverse, call.training, *call.direct(), options, False
         )
         outputs = (torch.from_numpy(y), torch.from_numpy(h_n), torch.from_numpy(c_n))
         return outputs, None if reserve is None else torch.from_numpy(reserve)
     if call.cell is GRU:
         reset_after, recompute = call.direct()
         y, h_n, reserve = _core.gru_forward(
-            *data, reset_after, *call.sequences, call.reverse, call.training, recompute, options
+            *data, reset_after, *sequences, call.reverse, call.training, recompute, options
         )
     else:
         y, h_n, reserve = _core.rnn_forward(
-            *data, *call.direct(), *call.sequences, call.reverse, call.training, options
+            *data, *call.direct(), *sequences, call.reverse, call.training, options
         )
     return (torch.from_numpy(y), torch.from_numpy(h_n)), None if reserve is None else torch.from_numpy(reserve)
 
@@ -167,22 +162,22 @@ def backward(
         extra = dict(zip(call.cell.parameters[4:], dparameters[4:], strict=False))
         dpeephole, dhr, dnorm = extra.get("weight_peephole"), extra.get("weight_hr"), _norm_gradients(options, extra)
     dy = _arrays(doutputs)
-    kept = _arrays((x, *states, y))
-    buffer = array(reserve)
+    *kept, buffer = _arrays((x, *states, y, reserve))
+    sequences = _arrays(call.sequences)
     if call.cell is LSTM:
         dx, *dstates = _core.lstm_backward(
-            *dy, None, *kept, *arrays[:4], buffer, *call.sequences, call.reverse, *call.direct(), options, input_grad,
+            *dy, None, *kept, *arrays[:4], buffer, *sequences, call.reverse, *call.direct(), options, input_grad,
             *dparameters[:4], dpeephole, dhr, dnorm,
         )  # fmt: skip
     elif call.cell is GRU:
         reset_after, recompute = call.direct()
         dx, *dstates = _core.gru_backward(
-            *dy, *kept, *arrays[:4], buffer, reset_after, *call.sequences, call.reverse, recompute, options, input_grad,
+            *dy, *kept, *arrays[:4], buffer, reset_after, *sequences, call.reverse, recompute, options, input_grad,
             *dparameters[:4], dnorm,
         )  # fmt: skip
     else:
         dx, *dstates = _core.rnn_backward(
-            *dy, *kept, *arrays[:2], buffer, *call.direct(), *call.sequences, call.reverse, options, input_grad,
+            *dy, *kept, *arrays[:2], buffer, *call.direct(), *sequences, call.reverse, options, input_grad,
             *dparameters[:4], dnorm,
         )  # fmt: skip
     dstates = [None if state is None else d for state, d in zip(states, dstates, strict=True)]

@@ -26,7 +26,7 @@ def unroll(
 ) -> tuple[Tensor, ...]:
     """(y, h_n[, c_n]), as ``calls.forward``."""
     given = dict(zip(call.cell.parameters, parameters, strict=False))
-    lengths, batch_sizes, resets = (None if a is None else torch.from_numpy(a) for a in call.sequences)
+    lengths, batch_sizes, resets = call.sequences
     places = None
     if batch_sizes is not None:  # as rows of uneven length
         steps = torch.arange(len(batch_sizes)).repeat_interleave(batch_sizes)

@@ -26,9 +26,11 @@ class Layer(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *doutputs: Tensor | None) -> tuple[Any, ...]:
-        run = LayerBackward.apply if torch.is_grad_enabled() else _backward
-        gradients = run(ctx.call, ctx.needs_input_grad[1], *doutputs, *ctx.saved_tensors)
-        return None, *gradients
+        tensors = ctx.saved_tensors
+        if not torch.is_grad_enabled():
+            return None, *_backward(ctx.call, ctx.needs_input_grad[1], *doutputs, *tensors)
+        kept = (tensors[-2].detach(), tensors[-1])  # y follows from the inputs: no gradient goes by way of it
+        return None, *LayerBackward.apply(ctx.call, ctx.needs_input_grad[1], *doutputs, *tensors[:-2], *kept)
 
 
 def _backward(call: Call, input_grad: bool, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:

@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from fusedrnn.torch import calls
-from fusedrnn.torch.calls import Cell
-from fusedrnn.torch.ops import NO_SEQUENCES
+from fusedrnn.torch.calls import NO_SEQUENCES, Cell
 from fusedrnn.torch.ops import layer as run_layer
 from fusedrnn.torch.support import autocast, only_kernels, refusal
 
@@ -147,6 +146,10 @@ class _Recurrent(torch.nn.RNNBase):
         """PyTorch's own forward, or its error."""
         if lengths is not None or resets is not None:
             raise only_kernels("lengths" if lengths is not None else "resets", reason)
+        if isinstance(input, PackedSequence):  # PyTorch's LSTM would not look, and read past the end of what is too short
+            self.check_input(input.data, input.batch_sizes)
+            if self._states(hx):
+                self.check_forward_args(input.data, hx, input.batch_sizes)
         return super().forward(input, hx)
 
     def _zeros(self, x: Tensor, rows: int) -> list[Tensor]:

@@ -56,13 +56,13 @@ class _Operator:
 
     def call(self, sequences: Sequence[Tensor | None], options: Sequence[Any], training: bool) -> Call:
         """From (lengths, batch_sizes, resets, seed) and (reverse, options...)."""
-        *arrays, seed = sequences
+        lengths, batch_sizes, resets, seed = sequences
         given = {
             name: value for (name, plain), value in zip(self.plain.items(), options[1:], strict=True) if value != plain
         }
         if seed is not None:
             given["seed"] = int(seed)
-        return Call(self.cell, calls.sequence_arrays(*arrays), options[0], training, given or None)  # type: ignore[arg-type]
+        return Call(self.cell, (lengths, batch_sizes, resets), options[0], training, given or None)
 
     def split(self, arguments: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
         """(tensors, sequences, options) of what follows x, states and parameters at the front."""
@@ -73,7 +73,11 @@ class _Operator:
         (x, *rest), sequences, (*options, training) = self.split(arguments)
         call = self.call(sequences, options, training)
         outputs, reserve = calls.forward(call, x, rest[: self.states], rest[self.states :])
-        return *outputs, x.new_empty(0) if reserve is None else reserve
+        if reserve is None:
+            return *outputs, x.new_empty(0)
+        if sequences[0] is not None:  # an operator's outputs follow from its inputs, so nothing is left unwritten
+            reserve.flatten(0, 1)[int(sequences[0].sum()) :] = 0
+        return *outputs, reserve
 
     def backward(self, *arguments: Any) -> tuple[Tensor, ...]:
         doutputs, (x, *rest), y, reserve, sequences, options, input_grad = self.split_backward(arguments)
@@ -130,7 +134,9 @@ class _Operator:
     def backward_of_forward(self, ctx: Any, *doutputs: Tensor | None) -> tuple[Any, ...]:
         run = getattr(torch.ops.fusedrnn, f"{self.cell.name}_backward")
         input_grad = ctx.needs_input_grad[0]
-        gradients = run(*doutputs[:-1], *ctx.saved_tensors, *ctx.options, input_grad)
+        tensors, (y, *kept) = ctx.saved_tensors[: self.tensors], ctx.saved_tensors[self.tensors :]
+        # y follows from the inputs: no gradient goes by way of it
+        gradients = run(*doutputs[:-1], *tensors, y.detach(), *kept, *ctx.options, input_grad)
         needed = ctx.needs_input_grad[: self.tensors]
         gradients = [g if need else None for g, need in zip(gradients, needed, strict=True)]
         return *gradients, *[None] * (len(_SEQUENCES) + len(ctx.options) + 1)

@@ -10,12 +10,10 @@ import torch
 from torch import Tensor
 
 from fusedrnn.torch import calls, operators
-from fusedrnn.torch.calls import Call, Cell
+from fusedrnn.torch.calls import NO_SEQUENCES, Call, Cell
 from fusedrnn.torch.composite import unroll
 from fusedrnn.torch.function import Layer
 from fusedrnn.torch.support import transformed
-
-NO_SEQUENCES = (None, None, None)
 
 
 def layer(
@@ -48,10 +46,9 @@ def layer(
     needed = torch.is_grad_enabled() and any([t is not None and t.requires_grad for t in tensors])
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
         return operators.run(cell, x, states, parameters, sequences, seed, reverse, options or {}, needed or keep)
-    arrays = NO_SEQUENCES if sequences is NO_SEQUENCES else calls.sequence_arrays(*sequences)
     if seed is not None:
         options = {**(options or {}), "seed": int(seed)}
-    call = Call(cell, arrays, reverse, needed or keep, options or None)
+    call = Call(cell, sequences, reverse, needed or keep, options or None)
     if transformed():
         return unroll(call, x, states, parameters)
     if needed:

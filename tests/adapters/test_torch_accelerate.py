@@ -1,0 +1,142 @@
+"""`accelerate` changes a model in place and says what it did; `restore` undoes it."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'fusedrnn[torch]'")
+
+import fusedrnn.torch as ft  # noqa: E402
+from fusedrnn.torch import calls  # noqa: E402
+
+
+class OwnLSTM(torch.nn.LSTM):
+    """A subclass with code of its own."""
+
+    def forward(self, input, hx=None):
+        return super().forward(2 * input, hx)
+
+
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding = torch.nn.Embedding(11, 6)
+        self.encoder = torch.nn.GRU(6, 8, num_layers=2, dropout=0.5, bidirectional=True, batch_first=True)
+        self.decoder = torch.nn.ModuleDict({"lstm": torch.nn.LSTM(16, 5), "cell": torch.nn.LSTMCell(5, 4)})
+        self.plain = torch.nn.RNN(5, 4)
+        self.own = OwnLSTM(4, 3)
+        self.cells = torch.nn.ModuleList([torch.nn.GRUCell(4, 3), torch.nn.RNNCell(3, 3)])
+
+    def forward(self, tokens):
+        x, _ = self.encoder(self.embedding(tokens))
+        x, _ = self.decoder["lstm"](x.transpose(0, 1))
+        z, _ = self.plain(x)
+        h, _ = self.decoder["cell"](x[-1])
+        return self.cells[1](self.cells[0](h + z[-1])).sum() + self.own(z)[0].sum()
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return Model()
+
+
+def step(model, optimizer):
+    torch.manual_seed(1)
+    optimizer.zero_grad()
+    loss = model(torch.arange(10).reshape(2, 5))
+    loss.backward()
+    optimizer.step()
+    return float(loss.detach())
+
+
+def test_a_model_trains_on_as_before(model, monkeypatch):
+    other = copy.deepcopy(model)
+    optimizers = [torch.optim.SGD(m.parameters(), lr=0.01, momentum=0.9) for m in (model, other)]
+    seen = []
+    model.encoder.register_forward_hook(lambda *a: seen.append(a))
+    assert step(model, optimizers[0]) == step(other, optimizers[1])
+    before = {name: (id(module), [id(p) for p in module.parameters()]) for name, module in model.named_modules()}
+    keys = list(model.state_dict())
+
+    report = ft.accelerate(model)
+    assert report.swapped == {
+        "encoder": "GRU", "decoder.lstm": "LSTM", "decoder.cell": "LSTMCell", "plain": "RNN", "cells.0": "GRUCell",
+        "cells.1": "RNNCell",
+    }  # fmt: skip
+    assert list(report.left) == ["own"]
+    text = str(report)
+    assert "now on fusedrnn's kernels: 6" in text
+    assert "decoder.cell: LSTMCell" in text
+    assert "OwnLSTM, whose own code would be lost" in text
+    after = {name: (id(module), [id(p) for p in module.parameters()]) for name, module in model.named_modules()}
+    assert after == before
+    assert list(model.state_dict()) == keys
+    assert isinstance(model.encoder, torch.nn.GRU)
+
+    counted = []
+    forward = calls.forward
+    monkeypatch.setattr(calls, "forward", lambda *a: counted.append(a) or forward(*a))
+    seen.clear()
+    for _ in range(3):
+        assert step(model, optimizers[0]) == pytest.approx(step(other, optimizers[1]), rel=1e-5)
+    assert len(seen) == 3
+    assert len(counted) == 3 * (4 + 1 + 1 + 1 + 2)
+
+    again = ft.accelerate(model)
+    assert not again.swapped
+    back = ft.restore(model)
+    assert back.swapped == report.swapped
+    assert all(type(m).__module__ != "fusedrnn.torch.modules" for m in model.modules())
+    counted.clear()
+    assert step(model, optimizers[0]) == pytest.approx(step(other, optimizers[1]), rel=1e-5)
+    assert not counted
+
+
+def test_a_model_that_is_a_layer():
+    layer = torch.nn.LSTM(2, 3)
+    assert "(the model): LSTM" in str(ft.accelerate(layer))
+    assert type(layer) is ft.LSTM
+
+
+def test_parametrizations_are_kept():
+    layer = torch.nn.utils.parametrizations.weight_norm(torch.nn.LSTM(2, 3), "weight_hh_l0")
+    twin = copy.deepcopy(layer)
+    x = torch.randn(4, 1, 2)
+    expected = layer(x)[0]
+    assert ft.accelerate(layer).swapped == {"": "LSTM"}
+    assert isinstance(layer, ft.LSTM)
+    assert not isinstance(twin, ft.LSTM)
+    torch.testing.assert_close(layer(x)[0], expected)
+    layer(x)[0].sum().backward()
+    assert layer.parametrizations.weight_hh_l0.original1.grad is not None
+    ft.restore(layer)
+    assert torch.equal(layer(x)[0], expected)
+    ft.accelerate(layer)
+    torch.nn.utils.parametrize.remove_parametrizations(layer, "weight_hh_l0")
+    assert type(layer) is ft.LSTM
+    torch.testing.assert_close(layer(x)[0], expected)
+
+
+def test_what_is_left_and_why():
+    model = torch.nn.ModuleDict({
+        "half": torch.nn.GRU(2, 3, dtype=torch.bfloat16),
+        "meta": torch.nn.GRU(2, 3, device="meta"),
+        "patched": torch.nn.GRU(2, 3),
+    })  # fmt: skip
+    model["patched"].forward = lambda x: x
+    report = ft.accelerate(model)
+    assert not report.swapped
+    assert report.left == {
+        "half": "its parameters are torch.bfloat16; the kernels take float32 and float64",
+        "meta": "its parameters are on meta",
+        "patched": "its forward was replaced",
+    }
+
+
+def test_errors():
+    for function in (ft.accelerate, ft.restore):
+        with pytest.raises(TypeError, match=r"model: expected a torch.nn.Module, got dict"):
+            function({})
