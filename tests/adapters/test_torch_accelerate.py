@@ -11,6 +11,8 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip insta
 import fusedrnn.torch as ft  # noqa: E402
 from fusedrnn.torch import calls  # noqa: E402
 
+torch.set_num_threads(1)  # tests run side by side
+
 
 class OwnLSTM(torch.nn.LSTM):
     """A subclass with code of its own."""
@@ -122,17 +124,17 @@ def test_parametrizations_are_kept():
 
 def test_what_is_left_and_why():
     model = torch.nn.ModuleDict({
-        "half": torch.nn.GRU(2, 3, dtype=torch.bfloat16),
-        "meta": torch.nn.GRU(2, 3, device="meta"),
-        "patched": torch.nn.GRU(2, 3),
+        "low": torch.nn.GRU(2, 3, dtype=torch.bfloat16),
+        "nowhere": torch.nn.GRU(2, 3, device="meta"),
+        "replaced": torch.nn.GRU(2, 3),
     })  # fmt: skip
-    model["patched"].forward = lambda x: x
+    model["replaced"].forward = lambda x: x
     report = ft.accelerate(model)
     assert not report.swapped
     assert report.left == {
-        "half": "its parameters are torch.bfloat16; the kernels take float32 and float64",
-        "meta": "its parameters are on meta",
-        "patched": "its forward was replaced",
+        "low": "its parameters are torch.bfloat16; the kernels take float32 and float64",
+        "nowhere": "its parameters are on meta",
+        "replaced": "its forward was replaced",
     }
 
 

@@ -1,7 +1,7 @@
 """PyTorch models on the kernels of fusedrnn, for float32 and float64 on a CPU.
 
-``accelerate(model)`` is the one line that a model needs; ``RNN``, ``LSTM``, ``GRU`` and the cells are ``torch.nn``'s with
-another forward, and ``torch.ops.fusedrnn`` has the operators below them.
+``accelerate(model)`` is the one line that a model needs; ``RNN``, ``LSTM``, ``GRU`` and the cells are ``torch.nn``'s
+with another forward, and ``torch.ops.fusedrnn`` has the operators below them.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from torch import Tensor
 from fusedrnn import _core
 from fusedrnn.functional.reserve import COUNTERS, PLAIN
 
+_compiled: Any = _core  # whose arguments are put together of parts here
 _NORM = ("gain_ih", "gain_hh", "norm_bias_ih", "norm_bias_hh")
 _NORM_LSTM = ("gain_ih", "gain_hh", "gain_c", "norm_bias_ih", "norm_bias_hh", "norm_bias_c")
 _WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -30,8 +31,8 @@ _RANDOM: dict[str, Any] = {"zoneout_h": 0.0, "recurrent_dropout": 0.0, "dropconn
 class Cell:
     """A cell: its states, its parameters in the order of every call (the plain cell's first), and its options.
 
-    ``direct`` are arguments of the compiled functions, ``options`` those that its dictionary of options holds, both with
-    the plain cell's values.
+    ``direct`` are arguments of the compiled functions, ``options`` those that its dictionary of options holds, both
+    with the plain cell's values.
     """
 
     name: str
@@ -126,20 +127,18 @@ def forward(
     data = (*_arrays((x, *states)), *arrays[:4])
     sequences = _arrays(call.sequences)
     if call.cell is LSTM:
-        y, h_n, c_n, reserve, _ = _core.lstm_forward(
+        y, h_n, c_n, reserve, _ = _compiled.lstm_forward(
             *data, *sequences, call.reverse, call.training, *call.direct(), options, False
         )
         outputs = (torch.from_numpy(y), torch.from_numpy(h_n), torch.from_numpy(c_n))
         return outputs, None if reserve is None else torch.from_numpy(reserve)
     if call.cell is GRU:
         reset_after, recompute = call.direct()
-        y, h_n, reserve = _core.gru_forward(
+        y, h_n, reserve = _compiled.gru_forward(
             *data, reset_after, *sequences, call.reverse, call.training, recompute, options
         )
     else:
-        y, h_n, reserve = _core.rnn_forward(
-            *data, *call.direct(), *sequences, call.reverse, call.training, options
-        )
+        y, h_n, reserve = _compiled.rnn_forward(*data, *call.direct(), *sequences, call.reverse, call.training, options)
     return (torch.from_numpy(y), torch.from_numpy(h_n)), None if reserve is None else torch.from_numpy(reserve)
 
 
@@ -165,23 +164,23 @@ def backward(
     *kept, buffer = _arrays((x, *states, y, reserve))
     sequences = _arrays(call.sequences)
     if call.cell is LSTM:
-        dx, *dstates = _core.lstm_backward(
+        dx, *dstates = _compiled.lstm_backward(
             *dy, None, *kept, *arrays[:4], buffer, *sequences, call.reverse, *call.direct(), options, input_grad,
             *dparameters[:4], dpeephole, dhr, dnorm,
         )  # fmt: skip
     elif call.cell is GRU:
         reset_after, recompute = call.direct()
-        dx, *dstates = _core.gru_backward(
+        dx, *dstates = _compiled.gru_backward(
             *dy, *kept, *arrays[:4], buffer, reset_after, *sequences, call.reverse, recompute, options, input_grad,
             *dparameters[:4], dnorm,
         )  # fmt: skip
     else:
-        dx, *dstates = _core.rnn_backward(
+        dx, *dstates = _compiled.rnn_backward(
             *dy, *kept, *arrays[:2], buffer, *call.direct(), *sequences, call.reverse, options, input_grad,
             *dparameters[:4], dnorm,
         )  # fmt: skip
-    dstates = [None if state is None else d for state, d in zip(states, dstates, strict=True)]
-    return tuple([None if d is None else torch.from_numpy(d) for d in (dx, *dstates, *dparameters)])
+    gradients = (dx, *(None if s is None else d for s, d in zip(states, dstates, strict=True)), *dparameters)
+    return tuple([None if d is None else torch.from_numpy(d) for d in gradients])
 
 
 def _norm_gradients(options: dict[str, Any] | None, gradients: Mapping[str, Any]) -> Any:
@@ -189,6 +188,4 @@ def _norm_gradients(options: dict[str, Any] | None, gradients: Mapping[str, Any]
     if options is None or options["layer_norm"] is None:
         return None
     kinds = ("ih", "hh", "c")[: len(options["layer_norm"][0])]
-    return tuple(gradients[f"gain_{kind}"] for kind in kinds), tuple(
-        gradients[f"norm_bias_{kind}"] for kind in kinds
-    )
+    return tuple(gradients[f"gain_{kind}"] for kind in kinds), tuple(gradients[f"norm_bias_{kind}"] for kind in kinds)

@@ -1,4 +1,4 @@
-"""RNNCell, LSTMCell and GRUCell: ``torch.nn``'s cells whose step runs on the kernels, under the terms of ``modules``."""
+"""RNNCell, LSTMCell and GRUCell: ``torch.nn``'s whose step runs on the kernels, under the terms of ``modules``."""
 
 from __future__ import annotations
 

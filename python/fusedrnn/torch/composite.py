@@ -1,5 +1,5 @@
-"""The cells in plain PyTorch operators, for what the kernels do not compute: derivatives of their backward, forward mode,
-the transforms of torch.func.
+"""The cells in plain PyTorch operators, for what the kernels do not compute: derivatives of their backward, forward
+mode, the transforms of torch.func.
 
 ``double_backward`` runs the cell once more step by step and lets autograd differentiate its gradient, so it is as exact
 and as slow as PyTorch's own loop, and of any order.
@@ -33,12 +33,12 @@ def unroll(
         first = torch.cumsum(batch_sizes, 0) - batch_sizes
         places = (steps, torch.arange(len(x)) - first[steps])
         lengths = (batch_sizes[:, None] > torch.arange(int(batch_sizes[0]))).sum(0)
-        T, N = len(batch_sizes), int(batch_sizes[0])  # noqa: N806
+        T, N = len(batch_sizes), int(batch_sizes[0])
         x = x.new_zeros(T, N, x.shape[-1]).index_put(places, x)
         resets = None if resets is None else torch.zeros(T, N, dtype=torch.bool).index_put(places, resets)
     weight_hh, weight_hr = given["weight_hh"], given.get("weight_hr")
     assert weight_hh is not None
-    T, N = x.shape[:2]  # noqa: N806
+    T, N = x.shape[:2]
     elements = weight_hh.shape[1]
     units = elements if weight_hr is None else weight_hr.shape[1]
     widths = (elements, units)[: len(states)]
@@ -144,7 +144,7 @@ def double_backward(
         given = [d for d in douts if d is not None]
         second: Sequence[Tensor | None] = [None] * len(targets)
         if wanted and given:
-            outputs = unroll(call, ins[0], ins[1 : 1 + states], ins[1 + states :])  # type: ignore[arg-type]
+            outputs = unroll(call, ins[0], ins[1 : 1 + states], ins[1 + states :])
             outputs = tuple(o for o, d in zip(outputs, douts, strict=True) if d is not None)
             first = _gradients(outputs, [i for i, _ in wanted], given, True)
             used = [(g, dd) for g, (_, dd) in zip(first, wanted, strict=True) if g is not None and g.requires_grad]

@@ -18,7 +18,7 @@ class Layer(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: Call, *tensors: Tensor | None) -> tuple[Tensor, ...]:
         first = 1 + len(call.cell.states)
-        outputs, reserve = calls.forward(call, tensors[0], tensors[1:first], tensors[first:])  # type: ignore[arg-type]
+        outputs, reserve = calls.forward(call, tensors[0], tensors[1:first], tensors[first:])
         ctx.call = call
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors, outputs[0], reserve)
@@ -38,7 +38,7 @@ def _backward(call: Call, input_grad: bool, *tensors: Tensor | None) -> tuple[Te
     count = len(call.cell.states)
     x, states = 1 + count, 2 + 2 * count
     return calls.backward(
-        call, tensors[:x], tensors[x], tensors[x + 1 : states], tensors[states:-2], tensors[-2], tensors[-1],  # type: ignore[arg-type]
+        call, tensors[:x], tensors[x], tensors[x + 1 : states], tensors[states:-2], tensors[-2], tensors[-1],
         input_grad,
     )  # fmt: skip
 

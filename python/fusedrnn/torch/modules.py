@@ -20,7 +20,7 @@ from fusedrnn.torch.support import autocast, only_kernels, refusal
 
 
 class _Recurrent(torch.nn.RNNBase):
-    """What the three share: inputs and states in any of PyTorch's layouts, and the walk through layers and directions."""
+    """What the three share: inputs and states in PyTorch's layouts, and the walk through layers and directions."""
 
     cell: Cell
 
@@ -36,7 +36,8 @@ class _Recurrent(torch.nn.RNNBase):
                 step.
 
         Raises:
-            ValueError, RuntimeError: as PyTorch's. ValueError: lengths or resets in a call that the kernels do not take.
+            ValueError, RuntimeError: as PyTorch's; ValueError: lengths or resets that do not fit, or in a call that the
+                kernels do not take.
         """
         packed = isinstance(input, PackedSequence)
         x, batch_sizes = (input.data, input.batch_sizes) if packed else (input, None)
@@ -99,7 +100,7 @@ class _Recurrent(torch.nn.RNNBase):
         """What differs from the plain cell."""
         return None
 
-    def _layer_parameters(self, names: list[str]) -> list[Tensor | None]:
+    def _layer_parameters(self, names: list[str]) -> list[Any]:
         """In the order of ``Cell.parameters``; by attribute where parametrized, as the value is then computed."""
         own = self._parameters
         given = [own[name] if name in own else getattr(self, name) for name in names]
@@ -146,7 +147,7 @@ class _Recurrent(torch.nn.RNNBase):
         """PyTorch's own forward, or its error."""
         if lengths is not None or resets is not None:
             raise only_kernels("lengths" if lengths is not None else "resets", reason)
-        if isinstance(input, PackedSequence):  # PyTorch's LSTM would not look, and read past the end of what is too short
+        if isinstance(input, PackedSequence):  # PyTorch's LSTM would not look, and read past an end
             self.check_input(input.data, input.batch_sizes)
             if self._states(hx):
                 self.check_forward_args(input.data, hx, input.batch_sizes)
@@ -179,7 +180,7 @@ class _Recurrent(torch.nn.RNNBase):
 
 
 class RNN(_Recurrent, torch.nn.RNN):
-    """``torch.nn.RNN`` on the kernels, for float32 and float64 on the CPU; ``forward`` also takes lengths and resets."""
+    """``torch.nn.RNN`` on the kernels, for float32 and float64 on the CPU."""
 
     cell = calls.RNN
 
@@ -188,12 +189,12 @@ class RNN(_Recurrent, torch.nn.RNN):
 
 
 class LSTM(_Recurrent, torch.nn.LSTM):
-    """``torch.nn.LSTM`` on the kernels, for float32 and float64 on the CPU; ``forward`` also takes lengths and resets."""
+    """``torch.nn.LSTM`` on the kernels, for float32 and float64 on the CPU."""
 
     cell = calls.LSTM
 
 
 class GRU(_Recurrent, torch.nn.GRU):
-    """``torch.nn.GRU`` on the kernels, for float32 and float64 on the CPU; ``forward`` also takes lengths and resets."""
+    """``torch.nn.GRU`` on the kernels, for float32 and float64 on the CPU."""
 
     cell = calls.GRU

@@ -1,10 +1,10 @@
 """The calls as operators of the dispatcher, ``torch.ops.fusedrnn.lstm_forward`` and its like: what torch.compile,
 torch.export and everything else that looks at operators sees, one node a layer and direction.
 
-Forward takes x, the states, the parameters in the order of ``Cell.parameters``, lengths, batch_sizes, resets, a seed, and
-options; it returns y, h_n (, c_n) and the reserve. Backward takes the outputs' gradients, x, states, parameters, y, the
-reserve and the rest, and returns the gradients of x, states and parameters; an empty tensor stands for what there is none
-of, as operators return tensors alone.
+Forward takes x, the states, the parameters in the order of ``Cell.parameters``, lengths, batch_sizes, resets, a seed,
+and options; it returns y, h_n (, c_n) and the reserve. Backward takes the outputs' gradients, x, states, parameters, y,
+the reserve and the rest, and returns the gradients of x, states and parameters; an empty tensor stands for what there is
+none of, as operators return tensors alone.
 """
 
 from __future__ import annotations
@@ -89,9 +89,9 @@ class _Operator:
     def split_backward(self, arguments: Sequence[Any]) -> tuple[Any, ...]:
         outputs = 1 + self.states
         at = outputs + self.tensors
-        sequences = arguments[at + 2 : at + 2 + len(_SEQUENCES)]
-        *options, input_grad = arguments[at + 2 + len(_SEQUENCES) :]
-        return arguments[:outputs], arguments[outputs:at], arguments[at], arguments[at + 1], sequences, options, input_grad
+        doutputs, tensors, (y, reserve, *rest) = arguments[:outputs], arguments[outputs:at], arguments[at:]
+        sequences, (*options, input_grad) = rest[: len(_SEQUENCES)], rest[len(_SEQUENCES) :]
+        return doutputs, tensors, y, reserve, sequences, options, input_grad
 
     def fake_forward(self, *arguments: Any) -> tuple[Tensor, ...]:
         (x, *rest), (_, batch_sizes, *_), (_, *options, training) = self.split(arguments)

@@ -37,14 +37,11 @@ def refusal(tensors: Sequence[Tensor]) -> str:
 
 def transformed() -> bool:
     """Whether derivatives in forward mode or transforms of torch.func are at work, which see no kernels."""
-    return (
-        torch._C._functorch.peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0
-    )
+    return torch._C._functorch.peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0
 
 
 def autocast(tensors: Iterable[Any], dtype: torch.dtype) -> tuple[Any, ...]:
-    """Under torch.autocast, tensors of its lower precision as ``dtype``: the kernels' products and sums are the weights'
-    dtype throughout."""
+    """Under torch.autocast, tensors of its lower precision as ``dtype``, the weights', in which the kernels compute."""
     return tuple(t.to(dtype) if isinstance(t, Tensor) and t.is_floating_point() else t for t in tensors)
 
 
