@@ -1,8 +1,8 @@
 """RNN, LSTM and GRU: ``torch.nn``'s layers whose forward runs on the kernels.
 
-They are subclasses that add no state of their own, so constructors, initial values, ``state_dict`` and all that PyTorch
-does with a layer are PyTorch's. A call that the kernels do not take goes to PyTorch's own forward, and so does one that
-is wrong: its errors are PyTorch's.
+They are subclasses that, without options of ours, add no state of their own, so constructors, initial values,
+``state_dict`` and all that PyTorch does with a layer are PyTorch's. A call that the kernels do not take goes to
+PyTorch's own forward, and so does one that is wrong: its errors are PyTorch's.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from torch.nn.utils.rnn import PackedSequence
 from fusedrnn.torch import calls
 from fusedrnn.torch.calls import NO_SEQUENCES, Cell
 from fusedrnn.torch.ops import layer as run_layer
+from fusedrnn.torch.options import add_parameters, of_a_call, take_options
+from fusedrnn.torch.options import reset_parameters as reset_options
+from fusedrnn.torch.options import text as options_text
 from fusedrnn.torch.support import autocast, only_kernels, refusal
 
 
@@ -23,6 +26,24 @@ class _Recurrent(torch.nn.RNNBase):
     """What the three share: inputs and states in PyTorch's layouts, and the walk through layers and directions."""
 
     cell: Cell
+    kernel_options: dict[str, Any] | None = None  # of the constructor, that torch.nn has not
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        options = take_options(self.cell, keywords)
+        super().__init__(*arguments, **keywords)
+        if options is not None:
+            self.kernel_options = options
+            add_parameters(self)
+            reset_options(self)
+
+    def reset_parameters(self) -> None:
+        """Initial values anew, as PyTorch's; gains of layer normalization are 1, their biases 0."""
+        super().reset_parameters()
+        if self.kernel_options is not None:
+            reset_options(self)
+
+    def extra_repr(self) -> str:
+        return str(super().extra_repr()) + "".join(options_text(self.kernel_options))
 
     def forward(self, input: Any, hx: Any = None, *, lengths: Any = None, resets: Any = None) -> Any:
         """As the layer of ``torch.nn``, and beyond it:
@@ -79,7 +100,11 @@ class _Recurrent(torch.nn.RNNBase):
     def _walk(self, x: Tensor, states: Any, parameters: Any, sequences: Any) -> tuple[Tensor, list[Tensor]]:
         """y and the final states [L * D, N, ...] of the whole stack."""
         directions = 2 if self.bidirectional else 1
-        options = self._options()
+        options, random = self._options(), False
+        if self.kernel_options is not None:
+            own, random = of_a_call(self.kernel_options, self.training)
+            options = {**(options or {}), **own}
+        seed = torch.randint(2**63 - 1, ()) if random else None
         finals = []
         for k, weights in enumerate(parameters):
             if k % directions == 0:
@@ -87,9 +112,12 @@ class _Recurrent(torch.nn.RNNBase):
                     x = torch.nn.functional.dropout(x, self.dropout, True)
                 ys = []
             initial = [s[k] for s in states] or [None] * len(self.cell.states)
+            if random:
+                options = {**options, "layer": k // directions}  # type: ignore[dict-item]
             y, *final = run_layer(
-                self.cell, x, initial, weights, sequences=sequences, reverse=k % directions == 1, options=options
-            )
+                self.cell, x, initial, weights,
+                sequences=sequences, reverse=k % directions == 1, options=options, seed=seed, keep=random,
+            )  # fmt: skip
             ys.append(y)
             finals.append(final)
             if len(ys) == directions:
@@ -103,11 +131,12 @@ class _Recurrent(torch.nn.RNNBase):
     def _layer_parameters(self, names: list[str]) -> list[Any]:
         """In the order of ``Cell.parameters``; by attribute where parametrized, as the value is then computed."""
         own = self._parameters
-        given = [own[name] if name in own else getattr(self, name) for name in names]
+        given = [own[name] if name in own else getattr(self, name) for name in names[: 4 if self.bias else 2]]
         if not self.bias:
-            given[2:2] = [None, None]
-        if self.proj_size:
-            given.insert(4, None)
+            given += [None, None]
+        if self.proj_size or self.kernel_options is not None:
+            suffix = names[0].removeprefix("weight_ih")
+            given += [getattr(self, name + suffix, None) for name in self.cell.parameters[4:]]
         return given
 
     def _states(self, hx: Any) -> list[Tensor] | None:
@@ -129,6 +158,8 @@ class _Recurrent(torch.nn.RNNBase):
             return f"an input of shape {tuple(x.shape)}"
         if 0 in x.shape:
             return "empty inputs"
+        if not self.training and self.kernel_options is not None and torch.is_grad_enabled():
+            self._require_no_gradient((x, *states, *self.parameters()))
         if not states:
             return ""
         if batch_sizes is not None:
@@ -143,10 +174,18 @@ class _Recurrent(torch.nn.RNNBase):
                 return f"a state of shape {tuple(state.shape)}"
         return ""
 
+    def _require_no_gradient(self, tensors: Any) -> None:
+        """Zoneout's mean in evaluation keeps nothing for backward."""
+        zoneout = [name for name in self.kernel_options or () if name.startswith("zoneout")]
+        if zoneout and any(t.requires_grad for t in tensors):
+            raise RuntimeError(f"{zoneout[0]}: no gradient in evaluation mode; call under torch.no_grad(), or train()")
+
     def _leave(self, input: Any, hx: Any, lengths: Any, resets: Any, reason: str) -> Any:
         """PyTorch's own forward, or its error."""
-        if lengths is not None or resets is not None:
-            raise only_kernels("lengths" if lengths is not None else "resets", reason)
+        beyond = [name for name in self.kernel_options or () if name != "recompute"]
+        beyond += [name for name, value in (("lengths", lengths), ("resets", resets)) if value is not None]
+        if beyond:
+            raise only_kernels(", ".join(beyond), reason)
         if isinstance(input, PackedSequence):  # PyTorch's LSTM would not look, and read past an end
             self.check_input(input.data, input.batch_sizes)
             if self._states(hx):
@@ -180,7 +219,18 @@ class _Recurrent(torch.nn.RNNBase):
 
 
 class RNN(_Recurrent, torch.nn.RNN):
-    """``torch.nn.RNN`` on the kernels, for float32 and float64 on the CPU."""
+    """``torch.nn.RNN`` on the kernels, for float32 and float64 on the CPU.
+
+    Args:
+        layer_norm: layer normalization in the cell, with parameters ``gain_ih_l0``, ``gain_hh_l0``,
+            ``norm_bias_ih_l0``, ``norm_bias_hh_l0`` (an LSTM's c: ``gain_c_l0``, ``norm_bias_c_l0``), ...
+        zoneout_h, recurrent_dropout, dropconnect, grad_clip: as ``fusedrnn.rnn_forward``; masks are drawn anew in each
+            call, by PyTorch's generator, in training alone.
+        others, which come first: as PyTorch's.
+
+    Raises:
+        TypeError, ValueError: as PyTorch's; an option of ours out of its range.
+    """
 
     cell = calls.RNN
 
@@ -189,12 +239,24 @@ class RNN(_Recurrent, torch.nn.RNN):
 
 
 class LSTM(_Recurrent, torch.nn.LSTM):
-    """``torch.nn.LSTM`` on the kernels, for float32 and float64 on the CPU."""
+    """``torch.nn.LSTM`` on the kernels, for float32 and float64 on the CPU.
+
+    Args:
+        peephole: the gates also see c, by parameters ``weight_peephole_l0`` [3, H], ...
+        coupled: f = 1 - i, with 3H rows of i, g, o in the weights.
+        cell_clip, zoneout_c, recompute: as ``fusedrnn.lstm_forward``.
+        others: as ``RNN``.
+    """
 
     cell = calls.LSTM
 
 
 class GRU(_Recurrent, torch.nn.GRU):
-    """``torch.nn.GRU`` on the kernels, for float32 and float64 on the CPU."""
+    """``torch.nn.GRU`` on the kernels, for float32 and float64 on the CPU.
+
+    Args:
+        reset_after, recompute: as ``fusedrnn.gru_forward``.
+        others: as ``RNN``.
+    """
 
     cell = calls.GRU

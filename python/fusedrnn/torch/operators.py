@@ -3,8 +3,8 @@ torch.export and everything else that looks at operators sees, one node a layer 
 
 Forward takes x, the states, the parameters in the order of ``Cell.parameters``, lengths, batch_sizes, resets, a seed,
 and options; it returns y, h_n (, c_n) and the reserve. Backward takes the outputs' gradients, x, states, parameters, y,
-the reserve and the rest, and returns the gradients of x, states and parameters; an empty tensor stands for what there is
-none of, as operators return tensors alone.
+the reserve and the rest, and returns the gradients of x, states and parameters; an empty tensor stands for what there
+is none of, as operators return tensors alone.
 """
 
 from __future__ import annotations

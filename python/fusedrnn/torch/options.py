@@ -1,0 +1,84 @@
+"""Options that ``torch.nn`` has not: arguments of the constructors, and the parameters that come with them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.nn import Parameter
+
+from fusedrnn.torch.calls import LSTM, Cell
+
+RANDOM = ("zoneout_h", "zoneout_c", "recurrent_dropout", "dropconnect")
+_PARAMETERS = {"layer_norm": False, "peephole": False}
+
+
+def take_options(cell: Cell, keywords: dict[str, Any]) -> dict[str, Any] | None:
+    """Those of the constructor's keywords that are ours, taken out of them; None where all are the plain cell's."""
+    known = {**cell.direct, **cell.options, **_PARAMETERS}
+    for name in ("nonlinearity", "layer", *(() if cell is LSTM else ("peephole",))):
+        known.pop(name, None)
+    given = {name: keywords.pop(name) for name in known if name in keywords}
+    for name, value in given.items():
+        _check(name, value)
+    return {name: value for name, value in given.items() if value != known[name]} or None
+
+
+def _check(name: str, value: Any) -> None:
+    if name in RANDOM:
+        below = name in ("recurrent_dropout", "dropconnect")
+        if not isinstance(value, (int, float)) or not (0 <= value < 1 or (value == 1 and not below)):
+            raise ValueError(f"{name}: expected a probability{' below 1' if below else ''}, got {value!r}")
+    elif name.endswith("_clip"):
+        if value is not None and not (isinstance(value, (int, float)) and value > 0):
+            raise ValueError(f"{name}: expected None or a positive number, got {value!r}")
+    elif not isinstance(value, bool):
+        raise TypeError(f"{name}: expected True or False, got {type(value).__name__}")
+
+
+def add_parameters(module: Any) -> None:
+    """What the options ask for: parameters of their own, and 3H rows of coupled gates in place of 4H."""
+    options, cell, like = module.kernel_options, module.cell, module.weight_ih_l0
+    gates, units = cell.rows(options), module.hidden_size
+    for names in module._all_weights:
+        suffix = names[0].removeprefix("weight_ih")
+        if options.get("coupled"):
+            for name in names:
+                if not name.startswith("weight_hr"):
+                    setattr(module, name, Parameter(getattr(module, name).detach()[: gates * units].clone()))
+        if options.get("peephole"):
+            module.register_parameter(f"weight_peephole{suffix}", Parameter(like.new_empty(3, units)))
+        if options.get("layer_norm"):
+            for name in cell.parameters[4:]:
+                if name.startswith(("gain", "norm_bias")):
+                    size = units if name.endswith("_c") else gates * units
+                    module.register_parameter(name + suffix, Parameter(like.new_empty(size)))
+
+
+def reset_parameters(module: Any) -> None:
+    """The initial values of the options' parameters: gains 1, their biases 0, peepholes as the weights."""
+    bound = 1 / math.sqrt(module.hidden_size)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if name.startswith("gain"):
+                parameter.fill_(1)
+            elif name.startswith("norm_bias"):
+                parameter.zero_()
+            elif name.startswith("weight_peephole"):
+                parameter.uniform_(-bound, bound)
+
+
+def of_a_call(options: dict[str, Any], training: bool) -> tuple[dict[str, Any], bool]:
+    """(what the cell is called with, whether that needs random numbers)."""
+    called = {name: value for name, value in options.items() if name not in _PARAMETERS}
+    if training:
+        return called, any(name in called for name in RANDOM)
+    return {name: value for name, value in called.items() if name not in ("recurrent_dropout", "dropconnect")}, False
+
+
+def text(options: dict[str, Any] | None) -> Iterator[str]:
+    """For ``extra_repr``."""
+    for name, value in (options or {}).items():
+        yield f", {name}={value}"
