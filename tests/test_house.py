@@ -21,6 +21,7 @@ FLOORS = (
     ("functional", "runtime"),
     ("nn",),
     ("differentiation", "optim"),
+    ("distributed",),
     ("train", "onnx"),
     ("tasks",),
     ("cli",),

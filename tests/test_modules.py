@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from fusedrnn import nn, optim
+from fusedrnn.nn.module import Rows
 
 
 class Tagger(nn.Module):
@@ -233,3 +234,41 @@ def test_a_module_without_forward_says_so():
         nn.Module()(1)
     with pytest.raises(NotImplementedError, match="Module defines no backward"):
         nn.Module().backward(1)
+
+
+def test_a_copy_is_of_no_joint_batch_and_names_stay_free():
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rows, self.head = 3, nn.Linear(2, 2)
+
+    module = Counting()
+    module.set_rows(Rows(2, 4, 6, 1))
+    assert copy.deepcopy(module)._rows is None
+    assert copy.deepcopy(module.head)._rows is None
+    assert module.rows == 3
+    assert module.head._rows.share == pytest.approx(1 / 3)
+    module.set_rows(None)
+    assert module.head._rows is None
+
+
+@pytest.mark.parametrize("time_major", [False, True])
+@pytest.mark.parametrize(("axis", "dimensions"), [(1, (4, 6, 3)), (1, (6, 3)), (0, (6, 4, 3)), (0, (6, 3))])
+def test_dropout_draws_the_masks_of_the_joint_batch(axis, dimensions, time_major):
+    """Of time-major networks rows are the last axis but one, before and after the last step was taken; of others the
+    first, but for what lies within a stack of layers."""
+    at = len(dimensions) - 2 if time_major or axis else 0
+
+    def mask(rows, shape):
+        layer = nn.Dropout(0.5, rng=0)
+        layer.time_major = time_major
+        layer.set_rows(rows)
+        return layer(np.ones(shape, "f4"))
+
+    joint = mask(None, dimensions)
+    start, stop = 1, dimensions[at] - 1
+    part = tuple(stop - start if k == at else n for k, n in enumerate(dimensions))
+    ours = mask(Rows(start, stop, dimensions[at], axis), part)
+    np.testing.assert_array_equal(ours, joint[(slice(None),) * at + (slice(start, stop),)])
+    with pytest.raises(ValueError, match=rf"Dropout: expected {stop} rows on axis {at} of x, of a joint batch, got"):
+        mask(Rows(0, stop, dimensions[at], axis), part)

@@ -18,6 +18,7 @@ except ImportError as error:  # pragma: no cover - the test environment has them
 import fusedrnn
 from fusedrnn.checkpoint import CheckpointError
 from fusedrnn.data import DataError
+from fusedrnn.distributed import DistributedError, World, find_world
 from fusedrnn.report import say
 from fusedrnn.tasks import TASKS
 from fusedrnn.tasks.run import Command, RunError, run_task
@@ -57,7 +58,8 @@ def _tasks_help() -> str:
             lines[-1] += f"\n    --data: {task.data}"
     lines.append(
         "The folder gets metrics.jsonl, checkpoint.safetensors, loss.png, TASK.png and figures.json. Ctrl-C finishes "
-        "the step and writes a checkpoint; --resume DIR goes on from there to the very same result."
+        "the step and writes a checkpoint; --resume DIR goes on from there to the very same result. Under mpirun "
+        "processes share each batch."
     )
     return "\n\n".join(lines)
 
@@ -86,27 +88,32 @@ def train(
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only the final line.")] = False,
 ) -> None:
+    try:
+        world = find_world()
+    except DistributedError as error:
+        _fail(World(), str(error), 1)
     if task not in TASKS:
-        _fail(f"no task {task!r}; there are {', '.join(TASKS)}", 2)
+        _fail(world, f"no task {task!r}; there are {', '.join(TASKS)}", 2)
     if threads is not None:
         try:
             fusedrnn.set_num_threads(threads)
         except (ValueError, TypeError) as error:
-            _fail(f"--threads: {error}", 2)
+            _fail(world, f"--threads: {error}", 2)
     command = Command(preset, epochs, steps, seed, data, out, resume, json_file, progress=not quiet)
     folder: list[Path] = []
     try:
         _, line = run_task(TASKS[task], command, folder.append)
     except RunError as error:
-        _fail(str(error), 2)
+        _fail(world, str(error), 2)
     except TrainingInterrupted as error:
-        _fail(f"{error}\ngo on with: fusedrnn train {task} --resume {folder[0]}", INTERRUPTED)
+        _fail(world, f"{error}\ngo on with: fusedrnn train {task} --resume {folder[0]}", INTERRUPTED)
     except KeyboardInterrupt:
         hint = f"; go on with: fusedrnn train {task} --resume {folder[0]}" if folder else ""
-        _fail(f"interrupted{hint}", INTERRUPTED)
-    except (TrainingError, CheckpointError, DataError, OSError, MemoryError) as error:
-        _fail(str(error) or type(error).__name__, 1)
-    print(f"{line}; results in {folder[0]}")
+        _fail(world, f"interrupted{hint}", INTERRUPTED)
+    except (TrainingError, CheckpointError, DataError, DistributedError, OSError, MemoryError) as error:
+        _fail(world, str(error) or type(error).__name__, 1)
+    if world.rank == 0:
+        print(f"{line}; results in {folder[0]}")
 
 
 @app.command()
@@ -122,8 +129,9 @@ def info(
         print(f"{name.replace('_', ' '):16} {', '.join(value) if isinstance(value, list) else value}")
 
 
-def _fail(message: str, code: int) -> Any:
-    say(f"fusedrnn: {message}")
+def _fail(world: World, message: str, code: int) -> Any:
+    if world.rank == 0:  # what they all raise, one says
+        say(f"fusedrnn: {message}")
     raise typer.Exit(code)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from fusedrnn import _core
+
+_chosen = False  # whether set_num_threads was called
 
 
 def get_num_threads() -> int:
@@ -20,7 +23,14 @@ def set_num_threads(n: int) -> None:
 
     Raises ValueError unless 1 <= n <= 256.
     """
+    global _chosen
     _core.set_num_threads(n)
+    _chosen = True
+
+
+def threads_were_chosen() -> bool:
+    """Whether ``set_num_threads`` or ``FUSEDRNN_NUM_THREADS`` said how many, rather than the affinity mask."""
+    return _chosen or bool(os.environ.get("FUSEDRNN_NUM_THREADS"))
 
 
 def available_isas() -> list[str]:

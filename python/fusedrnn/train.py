@@ -1,5 +1,7 @@
 """The Trainer: batches in, updated parameters, metrics and checkpoints out; interrupted runs resume bit for bit.
 
+Started by ``mpirun``, several processes train as one: see `fusedrnn.distributed`.
+
 A run folder holds ``metrics.jsonl`` (one JSON object a line), ``checkpoint.safetensors`` and, where a metric is
 monitored, ``best.safetensors``. Checkpoints need the extra ``train``; without `out` nothing but NumPy is needed.
 """
@@ -14,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -28,6 +31,7 @@ from fusedrnn.checkpoint import (
     write_atomically,
     write_checkpoint,
 )
+from fusedrnn.distributed import World, find_world, fingerprint
 from fusedrnn.interrupt import first_interrupt
 from fusedrnn.nn import Module
 from fusedrnn.optim import Optimizer, clip_grad_norm_, clip_grad_value_
@@ -102,8 +106,11 @@ class Trainer:
         progress: show a progress bar (on a terminal, with rich) or lines (in a log).
         baseline: figures to show beside the metrics of the same name.
         metadata: JSON-able, kept in the checkpoint.
+        row_axes: along which axes of x and target the rows of a batch lie, such as (1, 0); several processes need it.
+        world: the processes that share every batch; None: all that an MPI launcher started. The loss must be a mean
+            over rows, or a sum with ``loss.reduction == "sum"``.
 
-    Raises ValueError for arguments out of range.
+    Raises ValueError for arguments out of range, DistributedError as `fusedrnn.distributed.find_world` does.
     """
 
     def __init__(
@@ -130,6 +137,8 @@ class Trainer:
         progress: bool = True,
         baseline: Mapping[str, float] | None = None,
         metadata: Mapping[str, Any] | None = None,
+        row_axes: tuple[int, int] | None = None,
+        world: World | None = None,
     ) -> None:
         counts = {
             "epochs": epochs,
@@ -165,6 +174,10 @@ class Trainer:
         self.progress = progress
         self.baseline = baseline
         self.metadata = dict(metadata or {})
+        self.row_axes = row_axes
+        self._world = find_world() if world is None else world
+        self._world.check(model, row_axes)
+        self._summed = getattr(loss, "reduction", "mean") == "sum"
         self._base_lr = optimizer.lr
         self._flat = model.flatten()
         self._state = _State()
@@ -208,17 +221,27 @@ class Trainer:
         """Train to the end and return the metric records.
 
         Raises TrainingError (loss not finite, folder not writable) and TrainingInterrupted (Ctrl-C; a second one
-        raises KeyboardInterrupt at once).
+        raises KeyboardInterrupt at once). DistributedError: processes that differ in what should be the same.
         """
-        self._prepare_folder()
-        self.model.train()
         with contextlib.ExitStack() as stack:
-            display = stack.enter_context(Display(self._total_steps(), enabled=self.progress, baseline=self.baseline))
+            stack.enter_context(self._world.guard())
+            self._world.begin(self.model, self.optimizer, self._facts)
+            self._prepare_folder()
+            self.model.train()
+            stack.callback(self.model.set_rows, None)
+            shown = self.progress and self._world.rank == 0
+            display = stack.enter_context(Display(self._total_steps(), enabled=shown, baseline=self.baseline))
             interrupt = stack.enter_context(first_interrupt())
             clock = time.perf_counter() - self._state.seconds
             while not self.finished:
                 self._train_epoch(display, interrupt, clock)
         return self.history
+
+    def _facts(self) -> Record:
+        """What must be the same in all processes that train as one."""
+        names = ("seed", "epochs", "steps", "patience", "monitor", "mode", "evaluate_every", "checkpoint_every")
+        numbers = {name: getattr(self, name) for name in (*names, "log_every", "clip_norm", "clip_value", "row_axes")}
+        return {**numbers, "out is None": self.out is None, "batches": len(self.batches(0)), "lr": self._base_lr}
 
     def resume(self, path: str | Path | None = None) -> Trainer:
         """Take up the run that the checkpoint in the run folder (or at `path`) left off; `fit` goes on from there.
@@ -226,19 +249,19 @@ class Trainer:
         Lines of ``metrics.jsonl`` that came after the checkpoint are dropped. Raises CheckpointError.
         """
         source = self.checkpoint_path if path is None else Path(path)
-        if source is None:
-            raise ValueError("resume: expected a path, for this Trainer has no run folder")
-        checkpoint = read_checkpoint(source)
-        state = self._load(checkpoint, source)
-        self._state = state
-        self._saved_step = state.step
-        best = None if self.out is None else self.out / "best.safetensors"
-        if state.best is not None and best is not None and best.exists():
-            self._best_parameters = self._parameters_of(read_checkpoint(best), best)
-        if self.out is not None:
-            self._prepare_folder()
-            content = "".join(json.dumps(record) + "\n" for record in state.history)
-            self._write("metrics.jsonl", lambda path: write_atomically(path, content.encode()))
+        with self._world.guard():
+            self._world.same("out is None", lambda: self.out is None)
+            if source is None:
+                raise ValueError("resume: expected a path, for this Trainer has no run folder")
+            state = self._load(self._world.first(lambda: read_checkpoint(source)), source)
+            self._state = state
+            self._saved_step = state.step
+            best = None if self.out is None else self.out / "best.safetensors"
+            if state.best is not None and best is not None and self._world.first(best.exists):
+                self._best_parameters = self._parameters_of(self._world.first(lambda: read_checkpoint(best)), best)
+            if self.out is not None:
+                content = "".join(json.dumps(record) + "\n" for record in state.history)
+                self._write("metrics.jsonl", lambda path: write_atomically(path, content.encode()))
         return self
 
     def restore_best(self) -> None:
@@ -269,9 +292,10 @@ class Trainer:
                 self._record(display, clock, epoch_ends=ends)
             state.seconds = time.perf_counter() - clock
             due = self.checkpoint_every is not None and state.step % self.checkpoint_every == 0
-            if ends or due or interrupt.is_set():
+            interrupted = self._world.any(interrupt.is_set())
+            if ends or due or interrupted:
                 self._save()
-            if interrupt.is_set():
+            if interrupted:
                 raise TrainingInterrupted(f"interrupted after step {state.step}{self._standing()}")
             if ends:
                 return
@@ -284,11 +308,18 @@ class Trainer:
         if self.schedule is not None:
             self.optimizer.lr = self._base_lr * self.schedule(state.step)
         self.optimizer.zero_grad()
+        x, target, rows = self._world.take(x, target, self.row_axes, compare=state.batch == 0)
+        self.model.set_rows(rows)
         prediction = self.model(x) if first is None else self._carry_on(x, first)
-        value = float(self.loss(prediction, target))
+        value = 0.0
+        if rows is not None and rows.share == 0:
+            self.model.forget()  # a batch of fewer rows than there are processes: no loss, its gradient zero
+        else:
+            value = float(self.loss(prediction, target))
+            self.model.backward(self.loss.backward())
+        value = self._world.sum(value, self._flat.grad, 1.0 if rows is None or self._summed else rows.share)
         if not math.isfinite(value):
             self._fail(f"loss is {value}")
-        self.model.backward(self.loss.backward())
         if self.clip_value is not None:
             clip_grad_value_(self._flat, self.clip_value)
         if self.clip_norm is not None:
@@ -318,18 +349,12 @@ class Trainer:
 
     def _record(self, display: Display, clock: float, *, epoch_ends: bool) -> None:
         state = self._state
-        metrics: dict[str, float] = {}
-        due = state.epoch % self.evaluate_every == 0 or self.finished
-        if self.evaluate is not None and epoch_ends and due:
-            self.model.eval()
-            try:
-                metrics = {name: float(value) for name, value in self.evaluate().items()}
-            finally:
-                self.model.train()
+        due = epoch_ends and (state.epoch % self.evaluate_every == 0 or self.finished)
+        metrics, seconds = self._world.first(lambda: self._measure(due, clock))
         record: Record = {
             "epoch": state.epoch if epoch_ends and state.batch == 0 else state.epoch + 1,
             "step": state.step,
-            "seconds": round(time.perf_counter() - clock, 3),
+            "seconds": seconds,
             "loss": state.loss_sum / state.loss_count,
             "lr": self.optimizer.lr,
             **metrics,
@@ -341,6 +366,17 @@ class Trainer:
         display.record(record, metrics)
         if epoch_ends and self.monitor is not None:
             self._watch(record, metrics)
+
+    def _measure(self, evaluation: bool, clock: float) -> tuple[dict[str, float], float]:
+        """The metrics, if there is to be an evaluation, and the seconds so far."""
+        metrics: dict[str, float] = {}
+        if self.evaluate is not None and evaluation:
+            self.model.eval()
+            try:
+                metrics = {name: float(value) for name, value in self.evaluate().items()}
+            finally:
+                self.model.train()
+        return metrics, round(time.perf_counter() - clock, 3)
 
     def _watch(self, record: Record, metrics: Mapping[str, float]) -> None:
         state = self._state
@@ -368,21 +404,20 @@ class Trainer:
     def _prepare_folder(self) -> None:
         if self.out is None or self._saved_step is not None:
             return
-        try:
-            make_writable_folder(self.out)
-        except OSError as error:
-            raise TrainingError(f"cannot write to {self.out}: {error.strerror or error}") from None
-        if self.checkpoint_path is not None and self.checkpoint_path.exists():
-            raise TrainingError(f"{self.out} holds a checkpoint already: call resume(), or choose another folder")
+        self._world.first(partial(_make_folder, self.out))
         self._save()  # from the first step on there is something to resume from
 
     def _write(self, name: str, write: Callable[[Path], None]) -> None:
         assert self.out is not None
         path = self.out / name
-        try:
-            write(path)
-        except OSError as error:
-            raise TrainingError(f"cannot write {path}: {error.strerror or error}{self._standing()}") from None
+
+        def attempt() -> None:
+            try:
+                write(path)
+            except OSError as error:
+                raise TrainingError(f"cannot write {path}: {error.strerror or error}{self._standing()}") from None
+
+        self._world.first(attempt)
 
     def _save(self, name: str = "checkpoint.safetensors") -> None:
         if self.out is None:
@@ -390,8 +425,11 @@ class Trainer:
         # a finite loss with a gradient that is not leaves parameters that no checkpoint should keep
         if not np.isfinite(self._flat.data).all():
             raise TrainingError(f"parameters are not finite after step {self._state.step}{self._standing()}")
-        tensors = {f"model.{key}": array for key, array in self.model.state_dict().items()}
-        carried = take_apart(self._carried, tensors)
+        self._world.same("parameters, random state", lambda: (fingerprint(self._flat.data), self.model.rng_state()))
+        states: dict[str, Array] = {}
+        carried = take_apart(self._carried, states)
+        tensors = self._world.join_rows(states, self.model._rows)
+        tensors.update({f"model.{key}": array for key, array in self.model.state_dict().items()})
         numbers: dict[str, Any] = {}
         for key, value in self.optimizer.state_dict().items():
             if isinstance(value, np.ndarray):
@@ -421,18 +459,12 @@ class Trainer:
         missing = {entry.name for entry in fields(_State)}.symmetric_difference(run)
         if missing:
             raise CheckpointError(f"{source}: its state does not fit: {', '.join(sorted(missing))}")
-        optimizer_state = dict(stored["optimizer_state"])
-        for key, array in checkpoint.tensors.items():
-            if key.startswith("optimizer."):
-                optimizer_state[key.removeprefix("optimizer.")] = array
-        parameters = {
-            key.removeprefix("model."): array for key, array in checkpoint.tensors.items() if key.startswith("model.")
-        }
         try:
-            self.model.load_state_dict(parameters)
-            self.optimizer.load_state_dict(optimizer_state)
+            self.model.load_state_dict(_under("model.", checkpoint))
+            self.optimizer.load_state_dict({**stored["optimizer_state"], **_under("optimizer.", checkpoint)})
             self.model.set_rng_state(stored["rng"])
-            self._carried = put_together(stored.get("carried"), checkpoint.tensors)
+            states = {key: array for key, array in checkpoint.tensors.items() if key.startswith("state")}
+            self._carried = put_together(stored.get("carried"), self._world.own_rows(states))
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{source}: of another model or optimizer: {error}") from None
         return _State(**run)
@@ -441,15 +473,26 @@ class Trainer:
         """The flat parameter buffer that `checkpoint` would give, the model left as it is."""
         current = self._flat.data.copy()
         try:
-            self.model.load_state_dict(
-                {key.removeprefix("model."): a for key, a in checkpoint.tensors.items() if key.startswith("model.")}
-            )
+            self.model.load_state_dict(_under("model.", checkpoint))
             best: Array = self._flat.data.copy()
             return best
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{source}: of another model: {error}") from None
         finally:
             self._flat.data[...] = current
+
+
+def _under(prefix: str, checkpoint: Checkpoint) -> dict[str, Array]:
+    return {key.removeprefix(prefix): a for key, a in checkpoint.tensors.items() if key.startswith(prefix)}
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        make_writable_folder(out)
+    except OSError as error:
+        raise TrainingError(f"cannot write to {out}: {error.strerror or error}") from None
+    if (out / "checkpoint.safetensors").exists():
+        raise TrainingError(f"{out} holds a checkpoint already: call resume(), or choose another folder")
 
 
 def _append(path: Path, line: str) -> None:

@@ -128,6 +128,8 @@ class Dropout(Module):
         p: from 0 (nothing happens) up to, not including, 1. rng: seed or generator of the masks.
     """
 
+    time_major = False  # whether x is [..., N, features] whatever the network's input is
+
     def __init__(self, p: float = 0.5, *, rng: np.random.Generator | int | None = None) -> None:
         super().__init__()
         if not 0 <= p < 1:
@@ -142,10 +144,23 @@ class Dropout(Module):
         if self.p == 0:
             self._push(None)
             return x
-        kept = self.rng.random(x.shape, dtype=np.float32) >= self.p
+        kept = self._uniform(x.shape) >= self.p
         mask = kept * x.dtype.type(1 / (1 - self.p))
         self._push(mask)
         return np.asarray(x * mask)
+
+    def _uniform(self, shape: tuple[int, ...]) -> Array:
+        """Numbers from U(0, 1); for some rows of a joint batch, theirs of those that all rows would draw."""
+        if self._rows is None:
+            return self.rng.random(shape, dtype=np.float32)
+        start, stop, total, axis = self._rows
+        axis = len(shape) - 2 if self.time_major or axis > 0 else 0
+        if axis < 0 or shape[axis] != stop - start:
+            raise ValueError(
+                f"Dropout: expected {stop - start} rows on axis {axis} of x, of a joint batch, got {shape}"
+            )
+        numbers = self.rng.random((*shape[:axis], total, *shape[axis + 1 :]), dtype=np.float32)
+        return numbers[(slice(None),) * axis + (slice(start, stop),)]
 
     def backward(self, dy: Array) -> Array:
         """dy times the mask of the last call."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -11,6 +11,20 @@ from fusedrnn.gradients import Array
 from fusedrnn.nn.parameters import FlatParameters, Parameter
 
 Self = TypeVar("Self", bound="Module")
+
+
+class Rows(NamedTuple):
+    """What a process has of a joint batch: rows from start up to stop of so many, on that axis of the input."""
+
+    start: int
+    stop: int
+    total: int
+    axis: int
+
+    @property
+    def share(self) -> float:
+        """The part of the joint batch, from 0 to 1."""
+        return (self.stop - self.start) / self.total if self.total else 0.0
 
 
 class Module:
@@ -26,6 +40,7 @@ class Module:
     """
 
     training: bool
+    _rows: Rows | None = None
 
     def __init__(self) -> None:
         self.training = True
@@ -110,6 +125,12 @@ class Module:
         """Switch to evaluation: no dropout, and nothing kept for backward."""
         return self.train(False)
 
+    def set_rows(self, rows: Rows | None) -> None:
+        """Say which rows of a joint batch the next calls are given, so that they draw the masks of those; None: all."""
+        if rows != self._rows:
+            for module in self.modules():
+                module._rows = rows
+
     def zero_grad(self) -> None:
         """Set every parameter's gradient to zero."""
         parameters = tuple(self.parameters())
@@ -173,8 +194,8 @@ class Module:
             generator.bit_generator.state = state[name]
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy has arrays of its own: neither this one's buffer nor its half-finished calls go with it.
-        return {**self.__dict__, "_flat": None, "_saved": []}
+        # A copy has arrays of its own: neither this one's buffer nor its half-finished calls nor batch go with it.
+        return {**self.__dict__, "_flat": None, "_saved": [], "_rows": None}
 
 
 class Sequential(Module):

@@ -84,6 +84,7 @@ class _Recurrent(Module):
         self.directions = 2 if bidirectional else 1
         generator = as_generator(rng)
         self.dropout = Dropout(dropout, rng=generator)
+        self.dropout.time_major = True
         self._state_sizes = [self._sizes(hidden) for hidden in self.hidden_sizes]
         self._equal = len(set(self.hidden_sizes)) == 1
         if residual and len({sizes[0] for sizes in self._state_sizes}) > 1:
@@ -331,6 +332,8 @@ class _Recurrent(Module):
             call["resets"] = np.asarray(resets).T if self.batch_first else resets
         if self._draws and self.training:  # every call its own masks; the generator's state is part of a checkpoint
             call["seed"] = int(self.dropout.rng.integers(2**64, dtype=np.uint64))
+            if self._rows is not None:
+                call["row_offset"] = self._rows.start
         if call:
             cell = partial(cell, call=call)
         y, last, reserves = self._sequence(x, states, self._initial_values(), cell, self.dropout)

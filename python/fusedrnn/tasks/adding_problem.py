@@ -76,6 +76,7 @@ def setup(options: Options) -> Run:
         loss=MSELoss(),
         optimizer=Adam(model, lr=2e-3),
         batches=batches,
+        row_axes=(1, 1),
         clip_value=0.1,
         evaluate=evaluate,
         evaluate_every=2,

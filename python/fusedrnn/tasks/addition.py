@@ -106,6 +106,7 @@ def setup(options: Options) -> Run:
         loss=BCEWithLogitsLoss(),
         optimizer=Adam(model, lr=1e-2),
         batches=batches,
+        row_axes=(1, 1),
         schedule=CosineLR(options.total_steps(ITERATIONS)),
         clip_norm=1.0,
         evaluate=evaluate,

@@ -85,6 +85,7 @@ def setup(options: Options) -> Run:
         loss=CrossEntropyLoss(),
         optimizer=Adam(model, lr=3e-3),
         batches=batches,
+        row_axes=(1, 0),
         schedule=CosineLR(options.total_steps(len(batches(0)))),
         clip_norm=1.0,
         evaluate=evaluate,

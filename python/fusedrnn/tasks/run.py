@@ -6,13 +6,15 @@ import itertools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fusedrnn import plots
 from fusedrnn.checkpoint import CheckpointError, read_checkpoint
-from fusedrnn.report import write_figures
-from fusedrnn.tasks.task import Metrics, Options, Task
+from fusedrnn.distributed import World, find_world
+from fusedrnn.report import say, write_figures
+from fusedrnn.tasks.task import Metrics, Options, Run, Task
 from fusedrnn.train import Trainer
 
 
@@ -40,11 +42,18 @@ def run_task(
 ) -> tuple[Metrics, str]:
     """Train, draw and report; the final metrics and the line that says them.
 
-    ``announce`` is told the run's folder before training starts.
+    ``announce`` is told the run's folder before training starts. Of several processes (`fusedrnn.distributed`) the
+    first one alone writes and draws.
     Raises RunError, and what data, checkpoints and the Trainer raise.
     """
+    world = find_world()
+    with world.guard():
+        return _run_task(task, command, announce, world)
+
+
+def _run_task(task: Task, command: Command, announce: Callable[[Path], None], world: World) -> tuple[Metrics, str]:
     if command.resume is not None:
-        command = _as_begun(task, command)
+        command = world.first(partial(_as_begun, task, command))
     name = command.preset or "default"
     if name not in task.presets:
         raise RunError(f"--preset: {task.name} has {', '.join(task.presets)}; got {name}")
@@ -65,10 +74,11 @@ def run_task(
     if command.steps is not None:
         epochs, steps = max(epochs, command.steps), command.steps  # an epoch has at least one step
     if command.json is not None:
-        _require_writable(command.json)
-    folder = command.resume or _fresh_folder(task.name, command.out)
+        world.first(partial(_require_writable, command.json))
+    folder = command.resume or world.first(partial(_fresh_folder, task.name, command.out))
 
-    run = task.setup(Options(preset, epochs, steps, seed, command.data))
+    options = Options(preset, epochs, steps, seed, command.data, say if world.rank == 0 else _silent)
+    run = world.after_first(partial(task.setup, options))
     trainer = Trainer(
         run.model,
         run.loss,
@@ -86,6 +96,8 @@ def run_task(
         progress=command.progress,
         baseline=run.baseline,
         checkpoint_every=1000,
+        row_axes=run.row_axes,
+        world=world,
         metadata={
             "task": task.name,
             "preset": name,
@@ -98,9 +110,15 @@ def run_task(
         trainer.resume()
     announce(folder)
     trainer.fit()
+    title = f"{task.name}, preset {name}, seed {seed}"
+    return world.first(lambda: _report(task, run, trainer, folder, title, seed, command.json))
+
+
+def _report(
+    task: Task, run: Run, trainer: Trainer, folder: Path, title: str, seed: int, json: Path | None
+) -> tuple[Metrics, str]:
     run.model.eval()
     metrics = run.figures()
-    title = f"{task.name}, preset {name}, seed {seed}"
     plots.draw_loss(folder / "loss.png", trainer.history, title)
     run.draw(folder / f"{task.name}.png", trainer.history)
     figures: dict[str, Any] = {
@@ -111,8 +129,8 @@ def run_task(
         "metrics": metrics,
     }
     write_figures(folder / "figures.json", **figures)
-    if command.json is not None:
-        write_figures(command.json, **figures)
+    if json is not None:
+        write_figures(json, **figures)
     line = f"{task.name}: {run.headline(metrics)}, after {trainer.step:,} updates in {trainer.seconds:.1f} s"
     return metrics, line
 
@@ -160,6 +178,10 @@ def _fresh_folder(task: str, out: Path | None) -> Path:
     if occupied:
         raise RunError(f"--out: {out} has contents; choose another folder, or go on with its run: --resume {out}")
     return out
+
+
+def _silent(text: str) -> None:
+    """What the first process says, the others need not."""
 
 
 def _require_writable(path: Path) -> None:

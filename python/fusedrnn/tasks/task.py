@@ -48,7 +48,7 @@ class Run:
 
     ``figures()`` gives the final metrics and ``draw(path, history)`` the task's picture, both in evaluation mode;
     ``headline(metrics)`` puts the figure into words. ``evaluate``, ``baseline`` and the fields below it are the
-    Trainer's arguments of those names.
+    Trainer's arguments of those names; without ``row_axes`` a task trains in one process only.
     """
 
     model: Module
@@ -64,6 +64,7 @@ class Run:
     clip_norm: float | None = None
     clip_value: float | None = None
     evaluate_every: int = 1
+    row_axes: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

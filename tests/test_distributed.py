@@ -1,0 +1,482 @@
+"""Several processes train as one: what they learn is what one learns from the joint batch.
+
+In threads over a communicator of our own, so that it holds where MPI is not installed; tests/test_mpirun.py starts
+processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import pickle
+import re
+import threading
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from fusedrnn import nn, optim
+from fusedrnn.checkpoint import read_checkpoint
+from fusedrnn.distributed import DistributedError, MpiWorld, World
+from fusedrnn.nn.module import Rows
+from fusedrnn.tbptt import Windows
+from fusedrnn.train import Trainer, TrainingError, TrainingInterrupted
+
+# rows of the batches of an epoch: odd, a single one, and many
+ROWS = (7, 1, 12)
+
+
+class Aborted(Exception):
+    pass
+
+
+class Group:
+    """What the members of a communicator share."""
+
+    def __init__(self, size):
+        self.size, self.slots = size, [None] * size
+        self.barrier = threading.Barrier(size, timeout=30)
+        self.arrived, self.lock, self.aborted = 0, threading.Lock(), []
+
+
+class Threads:
+    """The part of mpi4py's communicators that is used, its members threads of this process."""
+
+    def __init__(self, group, rank):
+        self.group, self.rank = group, rank
+        self.barriers = 0
+
+    def Get_rank(self):
+        return self.rank
+
+    def Get_size(self):
+        return self.group.size
+
+    def allgather(self, value):
+        with self.group.lock:
+            self.group.arrived += 1  # MPI would take it for the barrier that another member is waiting in
+        self.group.slots[self.rank] = pickle.dumps(value)
+        self.group.barrier.wait()
+        found = list(self.group.slots)
+        self.group.barrier.wait()
+        return [pickle.loads(part) for part in found]
+
+    def bcast(self, value):
+        received = self.allgather(value if self.rank == 0 else None)[0]
+        return value if self.rank == 0 else received
+
+    def Bcast(self, array):
+        array[...] = self.bcast(array)
+
+    def Allreduce(self, send, array):
+        assert send is None
+        array[...] = np.sum(self.allgather(array), axis=0)
+
+    def Dup(self):
+        other = Group(self.group.size)
+        self.group.slots[self.rank] = other
+        self.group.barrier.wait()
+        chosen = self.group.slots[0]
+        self.group.barrier.wait()
+        return Threads(chosen, self.rank)
+
+    def Ibarrier(self):
+        self.barriers += 1
+        with self.group.lock:
+            self.group.arrived += 1
+        return SimpleNamespace(Test=lambda: self.group.arrived >= self.barriers * self.group.size)
+
+    def Abort(self, code):
+        self.group.aborted.append((self.rank, code))
+        self.group.barrier.abort()
+        raise Aborted
+
+
+def together(size, function, patience=5.0):
+    """``function(world)`` in so many threads; what each returned or raised, and which of them aborted."""
+    group = Group(size)
+    results = [None] * size
+
+    def member(rank):
+        try:
+            results[rank] = function(MpiWorld(Threads(group, rank), patience=patience))
+        except BaseException as error:
+            results[rank] = error
+
+    threads = [threading.Thread(target=member, args=(rank,)) for rank in range(size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive(), "a process hangs"
+    return results, [rank for rank, _ in group.aborted]
+
+
+def fitted(size, function):
+    """The Trainers of so many processes, which all trained to the end."""
+    results, aborted = together(size, function)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    assert not aborted
+    return results
+
+
+class Network(nn.Module):
+    """Every kind of mask that there is: between layers, of states, of weights, and before the head."""
+
+    def __init__(self, dtype, seed, batch_first=False, masks=True):
+        super().__init__()
+        rng = np.random.default_rng(seed)
+        options = {"dropout": 0.3, "zoneout_h": 0.2, "recurrent_dropout": 0.3, "dropconnect": 0.2} if masks else {}
+        self.rnn = nn.LSTM(3, 5, 2, batch_first=batch_first, learn_initial_state=True, dtype=dtype, rng=rng, **options)
+        self.dropout = nn.Dropout(0.25 if masks else 0.0, rng=rng)
+        self.head = nn.Linear(5, 2, dtype=dtype, rng=rng)
+
+    def forward(self, x):
+        y, _ = self.rnn(x)
+        return self.head(self.dropout(y))
+
+    def backward(self, dout):
+        self.rnn.backward(self.dropout.backward(self.head.backward(dout)))
+
+
+class Data:
+    """Batches of uneven size; `spoil(epoch, i, x)` may change them."""
+
+    def __init__(self, dtype="float64", batch_first=False, spoil=lambda epoch, i, x: x):
+        self.dtype, self.batch_first, self.spoil = dtype, batch_first, spoil
+
+    def __call__(self, epoch):
+        data = self
+
+        class Epoch:
+            def __len__(self):
+                return len(ROWS)
+
+            def __iter__(self):
+                return (data.batch(epoch, i) for i in range(len(ROWS)))
+
+        return Epoch()
+
+    def batch(self, epoch, i):
+        x = np.random.default_rng([epoch, i]).standard_normal((4, ROWS[i], 3)).astype(self.dtype)
+        target = x[:, :, :2].cumsum(0)
+        if self.batch_first:
+            x, target = np.ascontiguousarray(x.swapaxes(0, 1)), np.ascontiguousarray(target.swapaxes(0, 1))
+        return self.spoil(epoch, i, x), target
+
+
+def make(world, out=None, *, dtype="float64", batch_first=False, reduction="mean", seed=0, model=None, **options):
+    """A Trainer whose processes begin with parameters of their own, unless they are told the first one's."""
+    model = model or Network(dtype, seed + world.rank, batch_first)
+    settings = {
+        "batches": Data(dtype, batch_first),
+        "epochs": 3,
+        "clip_norm": 0.3,
+        "schedule": optim.CosineLR(3 * len(ROWS)),
+        "row_axes": (0, 0) if batch_first else (1, 1),
+        "progress": False,
+        **options,
+    }
+    optimizer = settings.pop("optimizer", optim.Adam)(model, lr=0.02)
+    return Trainer(model, nn.MSELoss(reduction), optimizer, out=out, world=world, **settings)
+
+
+def trained(**options):
+    """A function that makes a Trainer in a world and trains it."""
+
+    def run(world):
+        trainer = make(world, **options)
+        trainer.fit()
+        return trainer
+
+    return run
+
+
+def parameters(trainer):
+    return trainer.model.flatten().data.copy()
+
+
+def deviation(trainers, alone):
+    """The largest difference from one process, relative to the largest parameter; all processes have the same bits."""
+    first = parameters(trainers[0])
+    for other in trainers[1:]:
+        np.testing.assert_array_equal(parameters(other), first)
+        assert other.history == trainers[0].history
+    return float(np.abs(first - parameters(alone)).max() / np.abs(parameters(alone)).max())
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("size", [2, 3])
+def test_several_processes_equal_one_on_the_joint_batch(size, reduction, batch_first):
+    options = {"reduction": reduction, "batch_first": batch_first}
+    alone = trained(**options)(World())
+    trainers = fitted(size, trained(**options))
+    assert deviation(trainers, alone) < 1e-12
+    for ours, joint in zip(trainers[0].history, alone.history, strict=True):
+        assert ours["loss"] == pytest.approx(joint["loss"], rel=1e-12)
+    assert trainers[0].model.rng_state() == alone.model.rng_state()
+
+
+def test_float32_is_close():
+    assert deviation(fitted(2, trained(dtype="float32")), trained(dtype="float32")(World())) < 1e-5
+
+
+def test_nothing_of_a_shared_batch_stays_in_the_model():
+    for trainer in fitted(2, trained(epochs=1)):
+        assert {module._rows for module in trainer.model.modules()} == {None}
+        assert not any(module._saved for module in trainer.model.modules())
+
+
+# windows of long sequences
+
+
+def windows(world, out, steps=None, seed=0):
+    rng = np.random.default_rng(seed + world.rank)
+    rnn = nn.LSTM(4, [5, 4], dtype="float64", rng=rng, dropout=0.3, zoneout_c=0.2)
+    parts = (nn.Embedding(6, 4, dtype="float64", rng=rng), rnn, nn.Linear(4, 6, dtype="float64", rng=rng))
+    texts = [
+        np.random.default_rng(k).integers(0, 6, (length, rows)) for k, (length, rows) in enumerate([(24, 3), (9, 5)])
+    ]
+    return Trainer(
+        model := nn.Sequential(*parts),
+        nn.CrossEntropyLoss(),
+        optim.SGD(model, lr=0.3, momentum=0.5),
+        batches=lambda epoch: Windows([(text[:-1], text[1:]) for text in texts], 5),
+        epochs=2,
+        steps=steps,
+        out=out,
+        row_axes=(1, 1),
+        progress=False,
+        world=world,
+    )
+
+
+@pytest.mark.parametrize("steps", [1, 3, 6, 9])
+@pytest.mark.parametrize(("before", "after"), [(2, 2), (2, 1), (1, 2), (2, 3)])
+def test_a_carried_state_is_shared_by_rows_and_resumes_in_any_number_of_processes(tmp_path, before, after, steps):
+    def run(out, steps=None, resume=False):
+        def member(world):
+            trainer = windows(world, out, steps, seed=9 if resume else 0)
+            (trainer.resume() if resume else trainer).fit()
+            return trainer
+
+        return member
+
+    run(tmp_path / "whole")(World())
+    fitted(before, run(tmp_path / "parts", steps))
+    fitted(after, run(tmp_path / "parts", resume=True))
+    one, other = (read_checkpoint(tmp_path / name / "checkpoint.safetensors") for name in ("whole", "parts"))
+    assert one.tensors.keys() == other.tensors.keys()
+    assert any(name.startswith("state.") for name in one.tensors)
+    for name, tensor in one.tensors.items():
+        np.testing.assert_allclose(other.tensors[name], tensor, rtol=0, atol=1e-12, err_msg=name)
+    assert one.state["rng"] == other.state["rng"]
+
+
+def test_states_without_rows_are_refused():
+    def member(world):
+        with pytest.raises(ValueError, match=r"state: expected a state \[..., N, H\] of 2 rows, got \(3, 4\)"):
+            world.join_rows({"state": np.zeros((3, 4))}, Rows(0, 2, 5, 1))
+        with pytest.raises(ValueError, match=r"state: expected a state \[..., N, H\], got \(4,\)"):
+            world.own_rows({"state": np.zeros(4)})
+
+    fitted(2, member)
+
+
+# what all must agree on
+
+
+def test_the_first_process_alone_evaluates_and_writes_and_all_stop_early(tmp_path):
+    values = iter([3.0, 1.0, 2.0, 1.5, 0.5])
+
+    def member(world):
+        def evaluate():
+            assert world.rank == 0
+            return {"m": next(values)}
+
+        out = tmp_path / "run" if world.rank == 0 else tmp_path / "never"
+        trainer = make(world, out, epochs=5, patience=2, monitor="m", evaluate=evaluate)
+        trainer.fit()
+        trainer.restore_best()
+        return trainer
+
+    trainers = fitted(2, member)
+    assert [trainer.epoch for trainer in trainers] == [4, 4]
+    np.testing.assert_array_equal(parameters(trainers[0]), parameters(trainers[1]))
+    best = read_checkpoint(tmp_path / "run" / "best.safetensors")
+    np.testing.assert_array_equal(trainers[1].model.head.weight.data, best.tensors["model.head.weight"])
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == trainers[1].history
+    assert not (tmp_path / "never").exists()
+
+
+def test_ctrl_c_in_one_process_stops_all_after_the_same_step(tmp_path, monkeypatch):
+    """And the run resumes to the bits that it would have had."""
+    pressed = threading.local()
+
+    @contextlib.contextmanager
+    def interrupt():
+        pressed.event = threading.Event()
+        yield pressed.event
+
+    monkeypatch.setattr("fusedrnn.train.first_interrupt", interrupt)
+
+    def press(world):
+        def spoil(epoch, i, x):
+            if (epoch, i, world.rank) == (1, 1, 1):
+                pressed.event.set()
+            return x
+
+        return spoil
+
+    results, aborted = together(2, lambda world: make(world, tmp_path, batches=Data(spoil=press(world))).fit())
+    assert not aborted
+    for result in results:
+        assert isinstance(result, TrainingInterrupted)
+        assert "interrupted after step 5; the checkpoint of step 5 stands in" in str(result)
+
+    def resumed(world):
+        trainer = make(world, tmp_path, seed=7).resume()
+        trainer.fit()
+        return trainer
+
+    ours, whole = fitted(2, resumed), fitted(2, trained())
+    np.testing.assert_array_equal(parameters(ours[0]), parameters(whole[0]))
+
+
+@pytest.mark.parametrize("row", [0, 11])
+def test_a_loss_that_is_not_finite_in_one_process_stops_all(row):
+    def spoil(epoch, i, x):
+        if (epoch, i) == (1, 2):
+            x[0, row] = np.nan
+        return x
+
+    results, aborted = together(2, lambda world: make(world, batches=Data(spoil=spoil)).fit())
+    assert not aborted
+    for result in results:
+        assert isinstance(result, TrainingError)
+        assert str(result) == "loss is nan at step 6 (epoch 2)"
+
+
+def test_what_the_first_process_cannot_write_all_raise(tmp_path):
+    (tmp_path / "file").write_text("")
+    results, aborted = together(2, lambda world: make(world, tmp_path / "file" / "run").fit())
+    assert not aborted
+    assert [type(result) for result in results] == [TrainingError, TrainingError]
+    assert str(results[0]) == str(results[1])
+    assert "cannot write to" in str(results[1])
+
+
+def test_others_set_up_when_the_first_is_done(tmp_path):
+    def fetch(world):
+        found = (tmp_path / "data").exists()
+        if world.rank == 0:
+            time.sleep(0.1)
+            (tmp_path / "data").write_text("")
+        return found
+
+    assert fitted(3, lambda world: world.after_first(lambda: fetch(world))) == [False, True, True]
+
+
+def test_what_evaluation_raises_all_raise_even_if_it_cannot_be_pickled():
+    class Odd(Exception):
+        def __init__(self, one, two):
+            super().__init__("odd")
+
+    def evaluate():
+        raise Odd(1, 2)
+
+    results, aborted = together(2, lambda world: make(world, evaluate=evaluate).fit())
+    assert not aborted
+    assert [type(result) for result in results] == [DistributedError, DistributedError]
+    assert str(results[1]) == "Odd('odd')"
+
+
+@pytest.mark.parametrize("kind", [ZeroDivisionError, KeyboardInterrupt])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_error_in_one_process_ends_all(rank, kind, capfd):
+    def member(world):
+        def spoil(epoch, i, x):
+            if (epoch, i, world.rank) == (1, 2, rank):
+                raise kind("of this one alone")
+            return x
+
+        return make(world, batches=Data(spoil=spoil)).fit()
+
+    results, aborted = together(2, member, patience=0.2)
+    assert rank in aborted
+    assert isinstance(results[rank], Aborted)
+    errors = capfd.readouterr().err
+    assert f"{kind.__name__}: of this one alone" in errors
+    assert f"fusedrnn: error in process {rank} of 2; ending all" in errors
+
+
+def test_an_error_in_all_processes_is_raised_as_ever():
+    def spoil(epoch, i, x):
+        if (epoch, i) == (1, 2):
+            time.sleep(0.1 * (threading.get_ident() % 2))
+            raise ZeroDivisionError("of all")
+        return x
+
+    results, aborted = together(2, lambda world: make(world, batches=Data(spoil=spoil)).fit())
+    assert not aborted
+    assert [type(result) for result in results] == [ZeroDivisionError, ZeroDivisionError]
+
+
+def other_batches(world):
+    return make(world, batches=Data(spoil=lambda epoch, i, x: x + world.rank * (epoch == 1)))
+
+
+@pytest.mark.parametrize(
+    ("maker", "message"),
+    [
+        (lambda world: make(world, checkpoint_every=1 + world.rank), "checkpoint_every: expected the same .* got 1 in"),
+        (
+            lambda world: make(world, epochs=3, row_axes=(1 - world.rank, 1)),
+            r"row_axes: .* got \(1, 1\) in process 0 and \(0",
+        ),
+        (lambda world: make(world, optimizer=(optim.Adam, optim.SGD)[world.rank]), "optimizer: .* got Adam in"),
+        (lambda world: make(world, dtype=("float32", "float64")[world.rank]), "parameters: expected the same"),
+        (
+            lambda world: make(world, "x" * world.rank or None).resume("y"),
+            "out is None: .* got True in process 0 and False",
+        ),
+        (other_batches, "batches, x and target: expected the same in all 2 processes"),
+    ],
+)
+def test_processes_that_differ_are_refused(maker, message):
+    results, aborted = together(2, lambda world: maker(world).fit())
+    assert not aborted
+    for result in results:
+        assert isinstance(result, DistributedError)
+        assert re.search(message, str(result)), result
+
+
+class OwnNoise(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.noise, self.linear = np.random.default_rng(0), nn.Linear(3, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"row_axes": None}, r"row_axes: expected the axes of x and target along which 2 processes share the rows"),
+        ({"row_axes": (3, 1)}, r"row_axes: expected an axis of x \(4, 7, 3\), got 3"),
+        (
+            {"row_axes": (1, 0)},
+            r"row_axes: expected as many rows in x \(4, 7, 3\) as in target \(4, 7, 2\), got \(7, 4\)",
+        ),
+        ({"model": OwnNoise()}, "model: OwnNoise has a random generator of its own, whose numbers 2 processes cannot"),
+    ],
+)
+def test_what_cannot_be_shared_is_refused(options, message):
+    results, _ = together(2, lambda world: make(world, **options).fit())
+    for result in results:
+        assert isinstance(result, ValueError)
+        assert re.search(message, str(result)), result
