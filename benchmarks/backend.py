@@ -6,12 +6,16 @@ A training step is forward, and backward to x and every parameter, from a given 
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from benchmarks.compiled import own_cache
+from benchmarks.peers import Unsupported
 from benchmarks.workloads import CELLS, Array
 
 PARTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -62,7 +66,7 @@ class Case:
 class Modules:
     """A module of ``torch.nn`` or ``fusedrnn.torch``."""
 
-    def __init__(self, case: Case, library: Any, compiled: bool = False) -> None:
+    def __init__(self, case: Case, library: Any) -> None:
         import torch
 
         self._torch, self._case = torch, case
@@ -76,7 +80,7 @@ class Modules:
         self._module.load_state_dict({key: torch.tensor(value) for key, value in weights.items()})
         self._x, self._dy = torch.tensor(x, requires_grad=True), torch.tensor(dy)
         self._sizes = torch.tensor(case.batch_sizes())
-        self._call = torch.compile(self._y) if compiled else self._y
+        self._call = self._y
 
     def _y(self, x: Any) -> Any:
         if self._case.kind == "packed":
@@ -107,6 +111,35 @@ class Modules:
         found = {"y": y.detach(), "x": self._x.grad}
         found |= {name: parameter.grad for name, parameter in self._module.named_parameters()}
         return {name: value.numpy().copy() for name, value in found.items()}
+
+
+class Compiled(Modules):
+    """PyTorch's under ``torch.compile``, recurrent layers allowed into the graph as in `compiled.py`; the whole call is
+    one graph. oneDNN's LSTM layer has no traceable backward, so that only this one's calls go without it.
+
+    Raises:
+        Unsupported: there is no such graph.
+    """
+
+    def __init__(self, case: Case) -> None:
+        import torch
+
+        own_cache()
+        super().__init__(case, torch.nn)
+        torch._dynamo.reset()
+        compiled = torch.compile(self._y, fullgraph=True)
+
+        def call(x: Any) -> Any:
+            with warnings.catch_warnings(), torch._dynamo.config.patch(allow_rnn=True):
+                warnings.simplefilter("ignore")  # the flags also set, and warn of, what only GPUs have
+                with torch.backends.mkldnn.flags(enabled=case.cell != "lstm"):
+                    return compiled(x)
+
+        self._call = call
+        try:
+            self.run()
+        except Exception as error:  # of the tracer, the generator or the C++ compiler
+            raise Unsupported(f"torch.compile: {type(error).__name__}: {str(error).splitlines()[0]}") from None
 
 
 class Functional:
@@ -177,4 +210,9 @@ def build(case: Case, compiled: bool) -> dict[str, Any]:
         "fusedrnn.torch": Modules(case, fusedrnn.torch),
         "functional": Functional(case),
     }
-    return found | ({"compiled": Modules(case, torch.nn, compiled=True)} if compiled else {})
+    if compiled:
+        try:
+            found["compiled"] = Compiled(case)
+        except Unsupported as error:
+            print(f"{case.name} {case.cell} {case.kind}: {error}", file=sys.stderr)
+    return found
