@@ -13,6 +13,16 @@ from benchmarks.peers import PyTorch, Unsupported
 from benchmarks.workloads import Array, Workload
 
 
+def own_cache() -> None:
+    """A folder of this process for what is compiled, and no pool of workers."""
+    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="inductor-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+        tempfile.tempdir = folder  # where the compiler puts its precompiled headers, whatever its cache is
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no pool of workers beside the measurement
+
+
 class CompiledPyTorch(PyTorch):
     """Forward and loss under ``torch.compile``; Adam as PyTorch has it.
 
@@ -21,12 +31,7 @@ class CompiledPyTorch(PyTorch):
     """
 
     def __init__(self, workload: Workload, threads: int) -> None:
-        if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
-            folder = tempfile.mkdtemp(prefix="inductor-")
-            atexit.register(shutil.rmtree, folder, ignore_errors=True)
-            os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
-            tempfile.tempdir = folder  # where the compiler puts its precompiled headers, whatever its cache is
-        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no pool of workers beside the measurement
+        own_cache()
         super().__init__(workload, threads)
         torch = self.torch
         if not hasattr(torch._dynamo.config, "allow_rnn"):
