@@ -196,6 +196,8 @@ def test_accelerate_reaches_the_same_losses(common):
     assert type(ours.gru) is fusedrnn.torch.GRU
 
 
+# JAX, where another test of this process imported it, warns of any fork.
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_layer_works_in_forked_workers_of_a_loader(threads, count):
