@@ -16,20 +16,10 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip insta
 
 import fusedrnn  # noqa: E402
 import fusedrnn.torch as ft  # noqa: E402
-from fusedrnn.torch import calls  # noqa: E402
 
 torch.set_num_threads(1)  # tests run side by side
 
 NAMES = ["RNN", "LSTM", "GRU"]
-
-
-@pytest.fixture
-def count_calls(monkeypatch):
-    """The number of forward calls into the kernels so far."""
-    counted = []
-    forward = calls.forward
-    monkeypatch.setattr(calls, "forward", lambda *a: counted.append(a) or forward(*a))
-    return lambda: len(counted)
 
 
 @pytest.fixture(params=NAMES)

@@ -31,15 +31,6 @@ def precision(request):
     return request.param
 
 
-@pytest.fixture
-def count_calls(monkeypatch):
-    """The number of forward calls into the kernels so far."""
-    counted = []
-    forward = calls.forward
-    monkeypatch.setattr(calls, "forward", lambda *a: counted.append(a) or forward(*a))
-    return lambda: len(counted)
-
-
 def pair(name, *sizes, dtype=torch.float64, **options):
     """Our module in dtype, and PyTorch's in float64 with the same numbers."""
     torch.manual_seed(0)
