@@ -16,10 +16,23 @@ import numpy as np
 
 from benchmarks.compiled import own_cache
 from benchmarks.peers import Unsupported
+from benchmarks.report import machine
+from benchmarks.timing import Failed
 from benchmarks.workloads import CELLS, Array
 
 PARTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 KINDS = ("layer", "packed", "cell")  # packed: sequences of 1 to T steps; cell: one step a call
+PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE"}  # of a process that PyTorch shares with us: its threads do not spin
+
+
+def announce(threads: int) -> str:
+    """The line that says what the figures belong to, printed. Raises Failed without PyTorch."""
+    try:
+        about = machine(["pytorch"])
+    except ModuleNotFoundError:
+        raise Failed("PyTorch is not installed: pip install torch") from None
+    print(f"{about}\n{threads} threads each, OMP_WAIT_POLICY=PASSIVE", flush=True)
+    return about
 
 
 @dataclass(frozen=True)

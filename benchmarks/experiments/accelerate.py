@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.backend import PASSIVE, announce
 from benchmarks.options import Parser, some_of
-from benchmarks.report import COLOURS, machine, markdown, write_json
-from benchmarks.timing import Failed, in_child, ratio
+from benchmarks.report import COLOURS, markdown, write_json
+from benchmarks.timing import in_child, ratio
 
 NAMES = ("characters", "tagger", "forecaster")
 
@@ -114,13 +115,8 @@ def main(arguments: Sequence[str]) -> int:
         names = some_of(NAMES)(",".join(given.models)) or list(NAMES)
     except Exception as error:
         parser.error(f"MODEL: {error}")
-    try:
-        about = machine(["pytorch"])
-    except ModuleNotFoundError:
-        raise Failed("PyTorch is not installed: pip install torch") from None
-    print(f"{about}\n{given.threads} threads each, OMP_WAIT_POLICY=PASSIVE", flush=True)
-    quiet = {"OMP_WAIT_POLICY": "PASSIVE"}
-    figures = [in_child(given.threads, train, name, given.threads, given.epochs, environment=quiet) for name in names]
+    about = announce(given.threads)
+    figures = [in_child(given.threads, train, name, given.threads, given.epochs, environment=PASSIVE) for name in names]
     print(table(figures))
     if given.json:
         write_json(given.json, about, results=figures)

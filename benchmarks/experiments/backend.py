@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from benchmarks.backend import KINDS, Case, build
+from benchmarks.backend import KINDS, PASSIVE, Case, announce, build
 from benchmarks.options import Parser, some_of
 from benchmarks.peers import deviation
-from benchmarks.report import bars, machine, markdown, write_json
-from benchmarks.timing import Failed, in_child, ratio
+from benchmarks.report import bars, markdown, write_json
+from benchmarks.timing import in_child, ratio
 from benchmarks.workloads import CELLS, SHAPES
 
 TURN = 0.05  # seconds
@@ -192,14 +192,9 @@ def main(arguments: Sequence[str]) -> int:
     wanted = [c for c in cases(given.cells, given.kinds, given.dtypes) if not names or c.name in names]
     if not wanted:
         parser.error(f"none of the shapes is of the kinds {','.join(given.kinds)}")
-    try:
-        about = machine(["pytorch"])
-    except ModuleNotFoundError:
-        raise Failed("PyTorch is not installed: pip install torch") from None
-    print(f"{about}\n{given.threads} threads each, OMP_WAIT_POLICY=PASSIVE", flush=True)
-    quiet = {"OMP_WAIT_POLICY": "PASSIVE"}
-    figures = in_child(given.threads, measure, wanted, given.threads, given.rounds, given.compiled, environment=quiet)
-    calls = in_child(1, overheads, given.cells, given.rounds, environment=quiet)
+    about = announce(given.threads)
+    figures = in_child(given.threads, measure, wanted, given.threads, given.rounds, given.compiled, environment=PASSIVE)
+    calls = in_child(1, overheads, given.cells, given.rounds, environment=PASSIVE)
     print(tables(figures, calls))
     if given.json:
         write_json(given.json, about, results=figures, overhead=calls)
