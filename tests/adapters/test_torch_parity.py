@@ -189,6 +189,14 @@ def error_of(call):
     return type(info.value), str(info.value)
 
 
+def outcome(make):
+    """The error, or the parameters' shapes: PyTorch 2.6 takes what later versions refuse."""
+    try:
+        return {name: parameter.shape for name, parameter in make().named_parameters()}
+    except (TypeError, ValueError) as error:
+        return type(error), str(error)
+
+
 @pytest.mark.parametrize(
     ("arguments", "keywords"),
     [
@@ -202,7 +210,7 @@ def error_of(call):
     ],
 )
 def test_errors_of_constructors(arguments, keywords):
-    ours, theirs = (error_of(lambda m=m: m(*arguments, **keywords)) for m in (ft.LSTM, torch.nn.LSTM))
+    ours, theirs = (outcome(lambda m=m: m(*arguments, **keywords)) for m in (ft.LSTM, torch.nn.LSTM))
     assert ours == theirs
     unknown = [error_of(lambda m=m: m(3, 5, nonlinearity="step")) for m in (ft.RNN, torch.nn.RNN)]
     assert unknown[0] == unknown[1]

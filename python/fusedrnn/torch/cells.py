@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from fusedrnn.torch import calls
-from fusedrnn.torch.calls import Cell
 from fusedrnn.torch.ops import layer as run_layer
 from fusedrnn.torch.support import autocast, refusal
 
@@ -16,7 +15,7 @@ _PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 class _Step(torch.nn.RNNCellBase):
-    cell: Cell
+    cell: Any  # a Cell, by a property: strict torch.export of PyTorch 2.6 takes no such attribute of a class
 
     def forward(self, input: Any, hx: Any = None) -> Any:
         """As the cell of ``torch.nn``: input [N, I] or [I]; hx h [N, H] or [H], or (h, c) of an LSTM, None for zeros.
@@ -56,7 +55,7 @@ class _Step(torch.nn.RNNCellBase):
 class RNNCell(_Step, torch.nn.RNNCell):
     """``torch.nn.RNNCell`` on the kernels, for float32 and float64 on the CPU."""
 
-    cell = calls.RNN
+    cell = property(lambda self: calls.RNN)
 
     def _options(self) -> dict[str, Any] | None:
         return None if self.nonlinearity == "tanh" else {"nonlinearity": self.nonlinearity}
@@ -65,10 +64,10 @@ class RNNCell(_Step, torch.nn.RNNCell):
 class LSTMCell(_Step, torch.nn.LSTMCell):
     """``torch.nn.LSTMCell`` on the kernels, for float32 and float64 on the CPU."""
 
-    cell = calls.LSTM
+    cell = property(lambda self: calls.LSTM)
 
 
 class GRUCell(_Step, torch.nn.GRUCell):
     """``torch.nn.GRUCell`` on the kernels, for float32 and float64 on the CPU."""
 
-    cell = calls.GRU
+    cell = property(lambda self: calls.GRU)

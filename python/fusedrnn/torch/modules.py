@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from fusedrnn.torch import calls
-from fusedrnn.torch.calls import NO_SEQUENCES, Cell
+from fusedrnn.torch.calls import NO_SEQUENCES
 from fusedrnn.torch.ops import layer as run_layer
 from fusedrnn.torch.options import add_parameters, of_a_call, take_options
 from fusedrnn.torch.options import reset_parameters as reset_options
@@ -25,7 +25,7 @@ from fusedrnn.torch.support import autocast, only_kernels, refusal
 class _Recurrent(torch.nn.RNNBase):
     """What the three share: inputs and states in PyTorch's layouts, and the walk through layers and directions."""
 
-    cell: Cell
+    cell: Any  # a Cell, by a property: strict torch.export of PyTorch 2.6 takes no such attribute of a class
     kernel_options: dict[str, Any] | None = None  # of the constructor, that torch.nn has not
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
@@ -232,7 +232,7 @@ class RNN(_Recurrent, torch.nn.RNN):
         TypeError, ValueError: as PyTorch's; an option of ours out of its range.
     """
 
-    cell = calls.RNN
+    cell = property(lambda self: calls.RNN)
 
     def _options(self) -> dict[str, Any] | None:
         return {"nonlinearity": "relu"} if self.mode == "RNN_RELU" else None
@@ -248,7 +248,7 @@ class LSTM(_Recurrent, torch.nn.LSTM):
         others: as ``RNN``.
     """
 
-    cell = calls.LSTM
+    cell = property(lambda self: calls.LSTM)
 
 
 class GRU(_Recurrent, torch.nn.GRU):
@@ -259,4 +259,4 @@ class GRU(_Recurrent, torch.nn.GRU):
         others: as ``RNN``.
     """
 
-    cell = calls.GRU
+    cell = property(lambda self: calls.GRU)
