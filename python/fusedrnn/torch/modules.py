@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from fusedrnn.torch import calls
 from fusedrnn.torch.calls import NO_SEQUENCES, Cell
+from fusedrnn.torch.function import memory_of
 from fusedrnn.torch.ops import layer as run_layer
 from fusedrnn.torch.options import add_parameters, of_a_call, take_options
 from fusedrnn.torch.options import reset_parameters as reset_options
@@ -105,7 +106,7 @@ class _Recurrent(torch.nn.RNNBase):
             own, random = of_a_call(self.kernel_options, self.training)
             options = {**(options or {}), **own}
         seed = torch.randint(2**63 - 1, ()) if random else None
-        finals = []
+        finals, memory = [], memory_of(self)
         for k, weights in enumerate(parameters):
             if k % directions == 0:
                 if k and self.dropout and self.training:
@@ -117,6 +118,7 @@ class _Recurrent(torch.nn.RNNBase):
             y, *final = run_layer(
                 self.cell, x, initial, weights,
                 sequences=sequences, reverse=k % directions == 1, options=options, seed=seed, keep=random,
+                memory=memory, place=k,
             )  # fmt: skip
             ys.append(y)
             finals.append(final)
