@@ -84,7 +84,7 @@ class Call:
 
     ``sequences`` are lengths, batch_sizes and resets, tensors or None; ``options`` those of ``Cell.direct`` and
     ``Cell.options`` that are not the plain cell's, and the seed. ``training`` keeps a reserve. With ``step`` x is one
-    step [N, I], and there is no y beside the new states.
+    step [N, I], and there is no y beside the new states. With ``stacked`` states are [1, N, P].
     """
 
     cell: Cell
@@ -93,6 +93,7 @@ class Call:
     training: bool = True
     options: dict[str, Any] | None = None
     step: bool = False
+    stacked: bool = False
 
     @property
     def outputs(self) -> int:
@@ -135,6 +136,8 @@ def forward(
     """
     options = call.compiled_options(weights) if call.options or len(weights) > 4 else None
     x_, *initial = arrays_of((x, *states))
+    if call.stacked:
+        initial = [None if s is None else s[0] for s in initial]
     data = (x_[None] if call.step else x_, *initial, *weights[:4])
     sequences = arrays_of(call.sequences)
     if call.cell is LSTM:
@@ -152,6 +155,8 @@ def forward(
         )
     if call.step:
         del outputs[0]
+    if call.stacked:
+        outputs[1:] = [s[None] for s in outputs[1:]]
     return tuple([torch.from_numpy(a) for a in outputs]), None if reserve is None else torch.from_numpy(reserve)
 
 
@@ -179,9 +184,13 @@ def backward(
         extra = dict(zip(call.cell.parameters[4:], dweights[4:], strict=False))
         dpeephole, dhr, dnorm = extra.get("weight_peephole"), extra.get("weight_hr"), _norm_gradients(options, extra)
     *dy, x_, y_, buffer = arrays_of((*doutputs, x, y, reserve))
+    initial = arrays_of(states)
     if call.step:
         dy, x_, y_ = [None, *dy], x_[None], y_[None]
-    kept = (x_, *arrays_of(states), y_)
+    if call.stacked:
+        dy[1:] = [None if d is None else d[0] for d in dy[1:]]
+        initial = [None if s is None else s[0] for s in initial]
+    kept = (x_, *initial, y_)
     sequences = arrays_of(call.sequences)
     if call.cell is LSTM:
         dx, *dstates = _compiled.lstm_backward(
@@ -201,6 +210,8 @@ def backward(
         )  # fmt: skip
     if call.step and dx is not None:
         dx = dx[0]
+    if call.stacked:
+        dstates = [d[None] for d in dstates]
     return tensors_of((dx, *(None if s is None else d for s, d in zip(states, dstates, strict=True))))
 
 

@@ -28,6 +28,10 @@ def unroll(
     """(y, h_n[, c_n]), or without y, as ``calls.forward``."""
     if call.step:
         return unroll(replace(call, step=False), x.unsqueeze(0), states, parameters)[1:]
+    if call.stacked:
+        states = [None if s is None else s[0] for s in states]
+        y, *final = unroll(replace(call, stacked=False), x, states, parameters)
+        return y, *[s.unsqueeze(0) for s in final]
     given = dict(zip(call.cell.parameters, parameters, strict=False))
     lengths, batch_sizes, resets = call.sequences
     places = None

@@ -189,8 +189,10 @@ class Memory:
 _MEMORY = "_fusedrnn_memory"
 
 
-def memory_of(module: torch.nn.Module) -> Memory:
-    """The module's, made at its first call."""
+def memory_of(module: torch.nn.Module) -> Memory | None:
+    """The module's, made at its first call; None where a compiler looks, which would see a module that changes."""
+    if torch.compiler.is_compiling():
+        return None
     found: Memory | None = module.__dict__.get(_MEMORY)
     if found is None:
         found = module.__dict__[_MEMORY] = Memory()

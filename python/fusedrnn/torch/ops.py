@@ -30,6 +30,7 @@ def layer(
     memory: Memory | None = None,
     place: int = 0,
     step: bool = False,
+    stacked: bool = False,
 ) -> tuple[Tensor, ...]:
     """(y, h_n[, c_n]) of one layer in one direction, or without y; gradients flow to x, states and parameters.
 
@@ -43,6 +44,7 @@ def layer(
         keep: whether options are those of training also where no gradient is asked for.
         memory, place: of the module, and which of its layers and directions this is; for loops of calls.
         step: x is one step, [N, I], and y is left out.
+        stacked: states have a leading axis of one, given and returned.
 
     Raises:
         ValueError, TypeError: as ``fusedrnn.functional``.
@@ -50,14 +52,17 @@ def layer(
     tensors = (x, *states, *parameters)
     needed = torch.is_grad_enabled() and any([t is not None and t.requires_grad for t in tensors])
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
-        outputs = operators.run(
-            cell, x.unsqueeze(0) if step else x, states, parameters, sequences, seed, reverse, options or {},
-            needed or keep,
-        )  # fmt: skip
-        return outputs[1:] if step else outputs
+        if step:
+            x = x.unsqueeze(0)
+        if stacked:
+            states = [None if s is None else s[0] for s in states]
+        y, *final = operators.run(cell, x, states, parameters, sequences, seed, reverse, options or {}, needed or keep)
+        if stacked:
+            final = [s.unsqueeze(0) for s in final]
+        return tuple(final) if step else (y, *final)
     if seed is not None:
         options = {**(options or {}), "seed": int(seed)}
-    call = Call(cell, sequences, reverse, needed or keep, options or None, step)
+    call = Call(cell, sequences, reverse, needed or keep, options or None, step, stacked)
     if transformed():
         return unroll(call, x, states, parameters)
     if needed:
