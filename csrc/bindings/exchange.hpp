@@ -100,6 +100,64 @@ inline py::array read(const py::handle object) {
   return PyCapsule_IsValid(capsule.ptr(), Versioned::name) ? taken<Versioned>(capsule) : taken<Managed>(capsule);
 }
 
+// Functions that a library offers beside its type of arrays since version 1.3, in a tenth of the time.
+struct Exchange {
+  uint32_t major, minor;
+  const Exchange* older;
+  void *allocate, *take, *give;
+  int (*view)(void* object, Tensor* out);  // what `out` points to lives as long as the object
+  void* stream;
+  static constexpr const char *attribute = "__dlpack_c_exchange_api__", *name = "dlpack_exchange_api";
+};
+
+// Of a type; a call has many arrays of one or two types.
+inline const Exchange& exchange_of(PyTypeObject* const type) {
+  static PyTypeObject* known[2];
+  static const Exchange* found[2];
+  for (int i = 0; i < 2; ++i)
+    if (known[i] == type) return *found[i];
+  const py::handle handle(reinterpret_cast<PyObject*>(type));
+  const py::object capsule = handle.attr(Exchange::attribute);
+  auto* api = static_cast<const Exchange*>(PyCapsule_GetPointer(capsule.ptr(), Exchange::name));
+  if (!api) throw py::error_already_set();
+  while (api && api->major > 1) api = api->older;
+  if (!api || !api->view) throw py::type_error("its library's exchange of arrays is of another version");
+  for (int i = 0; i < 2; ++i)
+    if (!known[i]) {
+      Py_INCREF(type);
+      known[i] = type;
+      found[i] = api;
+      break;
+    }
+  return *api;
+}
+
+// A NumPy array on the memory of an object whose type has an Exchange, C-contiguous; a copy only if it is not. Whether
+// the object belongs to a graph of gradients is not looked at.
+inline py::array viewed(const py::handle object) {
+  Tensor t;
+  if (exchange_of(Py_TYPE(object.ptr())).view(object.ptr(), &t)) throw py::error_already_set();
+  if (t.device != 1) throw py::type_error("it does not lie in the CPU's memory");
+  const py::dtype dtype = dtype_of(t);
+  constexpr int32_t most = 8;
+  if (t.ndim > most) throw py::value_error("expected at most 8 dimensions");
+  Py_intptr_t strides[most];
+  Py_intptr_t step = dtype.itemsize();
+  for (int32_t i = t.ndim - 1; i >= 0; step *= t.shape[i--])
+    strides[i] = t.strides ? Py_intptr_t(t.strides[i]) * dtype.itemsize() : step;
+  static_assert(sizeof(Py_intptr_t) == sizeof(int64_t));
+  auto& api = py::detail::npy_api::get();
+  py::object array = py::reinterpret_steal<py::object>(api.PyArray_NewFromDescr_(
+      api.PyArray_Type_, py::object(dtype).release().ptr(), t.ndim, reinterpret_cast<Py_intptr_t*>(t.shape), strides,
+      t.data ? static_cast<char*>(t.data) + t.byte_offset : nullptr, py::detail::npy_api::NPY_ARRAY_WRITEABLE_,
+      nullptr));
+  if (!array) throw py::error_already_set();
+  if (t.data) api.PyArray_SetBaseObject_(array.ptr(), object.inc_ref().ptr());
+  auto result = py::reinterpret_steal<py::array>(array.release());
+  if (!(result.flags() & py::array::c_style)) return py::array::ensure(result, py::array::c_style);
+  return result;
+}
+
 }  // namespace dlpack
 
 // Of ml_dtypes, or as dlpack::read leaves it.

@@ -53,6 +53,17 @@ void register_runtime(py::module_& m) {
   m.def(
       "as_array", [](const Argument& object, const char* name) { return as_array(object, name); }, "object"_a,
       "name"_a);
+  m.def(
+      "views",
+      [](const py::sequence& objects) {
+        py::list found(objects.size());
+        for (py::size_t i = 0; i < objects.size(); ++i) {
+          const py::object object = objects[i];
+          found[i] = object.is_none() ? object : dlpack::viewed(object);
+        }
+        return found;
+      },
+      "objects"_a);
   m.def("math_sweep", &math_sweep, "name"_a, "x"_a);
 }
 

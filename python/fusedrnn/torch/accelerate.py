@@ -10,6 +10,7 @@ import torch
 from torch.nn.utils import parametrize
 
 from fusedrnn.torch.cells import GRUCell, LSTMCell, RNNCell
+from fusedrnn.torch.function import forget
 from fusedrnn.torch.modules import GRU, LSTM, RNN
 
 _OURS: dict[type, type] = {ours.__bases__[1]: ours for ours in (RNN, LSTM, GRU, RNNCell, LSTMCell, GRUCell)}
@@ -72,6 +73,7 @@ def _swap(model: Any, classes: dict[type, type], title: str) -> Report:
         other = classes[kind]
         # A parametrized module has a class of its own, with the parametrizations as properties.
         module.__class__ = _rebased(type(module), other) if parametrized else other
+        forget(module)
         report.swapped[name] = other.__name__
     return report
 

@@ -23,6 +23,7 @@ _compiled: Any = _core  # whose arguments are put together of parts here
 _NORM = ("gain_ih", "gain_hh", "norm_bias_ih", "norm_bias_hh")
 _NORM_LSTM = ("gain_ih", "gain_hh", "gain_c", "norm_bias_ih", "norm_bias_hh", "norm_bias_c")
 _WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+_EXCHANGE = hasattr(Tensor, "__dlpack_c_exchange_api__")  # of PyTorch 2.10 and newer; reading it takes a third as long
 NO_SEQUENCES = (None, None, None)
 _RANDOM: dict[str, Any] = {"zoneout_h": 0.0, "recurrent_dropout": 0.0, "dropconnect": 0.0}
 
@@ -82,7 +83,8 @@ class Call:
     """One call but for its differentiable tensors.
 
     ``sequences`` are lengths, batch_sizes and resets, tensors or None; ``options`` those of ``Cell.direct`` and
-    ``Cell.options`` that are not the plain cell's, and the seed. ``training`` keeps a reserve.
+    ``Cell.options`` that are not the plain cell's, and the seed. ``training`` keeps a reserve. With ``step`` x is one
+    step [N, I], and there is no y beside the new states. With ``stacked`` states are [1, N, P].
     """
 
     cell: Cell
@@ -90,6 +92,12 @@ class Call:
     reverse: bool = False
     training: bool = True
     options: dict[str, Any] | None = None
+    step: bool = False
+    stacked: bool = False
+
+    @property
+    def outputs(self) -> int:
+        return len(self.cell.states) + (not self.step)
 
     def direct(self) -> list[Any]:
         if self.options is None:
@@ -110,36 +118,51 @@ class Call:
         return {**_ALL_OPTIONS, **given, **extra}
 
 
-def _arrays(tensors: Sequence[Tensor | None]) -> Sequence[Any]:
+def arrays_of(tensors: Sequence[Tensor | None]) -> Sequence[Any]:
     """The tensors' memory as arrays; a copy only of what is not contiguous."""
     if tensors is NO_SEQUENCES:
         return tensors
-    return [None if t is None else t.contiguous().numpy(force=True) for t in tensors]
+    if not _EXCHANGE or any([t is not None and t.is_neg() for t in tensors]):
+        return [None if t is None else t.contiguous().numpy(force=True) for t in tensors]
+    return _core.views(tensors)
 
 
 def forward(
-    call: Call, x: Tensor, states: Sequence[Tensor | None], parameters: Sequence[Tensor | None]
+    call: Call, x: Tensor, states: Sequence[Tensor | None], weights: Sequence[Any]
 ) -> tuple[tuple[Tensor, ...], Tensor | None]:
-    """(y, h_n[, c_n]) and the reserve, None without ``training``. Parameters are in the order of ``Cell.parameters``,
-    of which only the first need be given."""
-    arrays = _arrays(parameters)
-    options = call.compiled_options(arrays) if call.options or len(arrays) > 4 else None
-    data = (*_arrays((x, *states)), *arrays[:4])
-    sequences = _arrays(call.sequences)
+    """(y, h_n[, c_n]), y only of a sequence, and the reserve, None without ``training``.
+
+    ``weights`` are the parameters' arrays in the order of ``Cell.parameters``, of which only the first need be given.
+    """
+    options = call.compiled_options(weights) if call.options or len(weights) > 4 else None
+    x_, *initial = arrays_of((x, *states))
+    if call.stacked:
+        initial = [None if s is None else s[0] for s in initial]
+    data = (x_[None] if call.step else x_, *initial, *weights[:4])
+    sequences = arrays_of(call.sequences)
     if call.cell is LSTM:
-        y, h_n, c_n, reserve, _ = _compiled.lstm_forward(
+        *outputs, reserve, _ = _compiled.lstm_forward(
             *data, *sequences, call.reverse, call.training, *call.direct(), options, False
         )
-        outputs = (torch.from_numpy(y), torch.from_numpy(h_n), torch.from_numpy(c_n))
-        return outputs, None if reserve is None else torch.from_numpy(reserve)
-    if call.cell is GRU:
+    elif call.cell is GRU:
         reset_after, recompute = call.direct()
-        y, h_n, reserve = _compiled.gru_forward(
+        *outputs, reserve = _compiled.gru_forward(
             *data, reset_after, *sequences, call.reverse, call.training, recompute, options
         )
     else:
-        y, h_n, reserve = _compiled.rnn_forward(*data, *call.direct(), *sequences, call.reverse, call.training, options)
-    return (torch.from_numpy(y), torch.from_numpy(h_n)), None if reserve is None else torch.from_numpy(reserve)
+        *outputs, reserve = _compiled.rnn_forward(
+            *data, *call.direct(), *sequences, call.reverse, call.training, options
+        )
+    if call.step:
+        del outputs[0]
+    if call.stacked:
+        outputs[1:] = [s[None] for s in outputs[1:]]
+    return tuple([torch.from_numpy(a) for a in outputs]), None if reserve is None else torch.from_numpy(reserve)
+
+
+def zeros_like(weights: Sequence[Any]) -> list[Any]:
+    """Arrays of zeros for ``backward`` to add to."""
+    return [None if a is None else np.zeros(a.shape, a.dtype) for a in weights]
 
 
 def backward(
@@ -147,40 +170,54 @@ def backward(
     doutputs: Sequence[Tensor | None],
     x: Tensor,
     states: Sequence[Tensor | None],
-    parameters: Sequence[Tensor | None],
+    weights: Sequence[Any],
     y: Tensor,
     reserve: Tensor,
     input_grad: bool,
-) -> tuple[Tensor | None, ...]:
-    """(dx, dh0[, dc0], then each parameter's); None for what there was not, and for dx without ``input_grad``."""
-    arrays = _arrays(parameters)
-    options = call.compiled_options(arrays) if call.options or len(arrays) > 4 else None
-    dparameters = [None if a is None else np.zeros(a.shape, a.dtype) for a in arrays]
+    dweights: Sequence[Any],
+) -> list[Tensor | None]:
+    """[dx, dh0[, dc0]]; None for what there was not, and for dx without ``input_grad``. The gradients of the parameters
+    are added to the arrays ``dweights``. ``y`` is h of one step."""
+    options = call.compiled_options(weights) if call.options or len(weights) > 4 else None
     dpeephole = dhr = dnorm = None
     if options is not None:
-        extra = dict(zip(call.cell.parameters[4:], dparameters[4:], strict=False))
+        extra = dict(zip(call.cell.parameters[4:], dweights[4:], strict=False))
         dpeephole, dhr, dnorm = extra.get("weight_peephole"), extra.get("weight_hr"), _norm_gradients(options, extra)
-    dy = _arrays(doutputs)
-    *kept, buffer = _arrays((x, *states, y, reserve))
-    sequences = _arrays(call.sequences)
+    *dy, x_, y_, buffer = arrays_of((*doutputs, x, y, reserve))
+    initial = arrays_of(states)
+    if call.step:
+        dy, x_, y_ = [None, *dy], x_[None], y_[None]
+    if call.stacked:
+        dy[1:] = [None if d is None else d[0] for d in dy[1:]]
+        initial = [None if s is None else s[0] for s in initial]
+    kept = (x_, *initial, y_)
+    sequences = arrays_of(call.sequences)
     if call.cell is LSTM:
         dx, *dstates = _compiled.lstm_backward(
-            *dy, None, *kept, *arrays[:4], buffer, *sequences, call.reverse, *call.direct(), options, input_grad,
-            *dparameters[:4], dpeephole, dhr, dnorm,
+            *dy, None, *kept, *weights[:4], buffer, *sequences, call.reverse, *call.direct(), options, input_grad,
+            *dweights[:4], dpeephole, dhr, dnorm,
         )  # fmt: skip
     elif call.cell is GRU:
         reset_after, recompute = call.direct()
         dx, *dstates = _compiled.gru_backward(
-            *dy, *kept, *arrays[:4], buffer, reset_after, *sequences, call.reverse, recompute, options, input_grad,
-            *dparameters[:4], dnorm,
+            *dy, *kept, *weights[:4], buffer, reset_after, *sequences, call.reverse, recompute, options, input_grad,
+            *dweights[:4], dnorm,
         )  # fmt: skip
     else:
         dx, *dstates = _compiled.rnn_backward(
-            *dy, *kept, *arrays[:2], buffer, *call.direct(), *sequences, call.reverse, options, input_grad,
-            *dparameters[:4], dnorm,
+            *dy, *kept, *weights[:2], buffer, *call.direct(), *sequences, call.reverse, options, input_grad,
+            *dweights[:4], dnorm,
         )  # fmt: skip
-    gradients = (dx, *(None if s is None else d for s, d in zip(states, dstates, strict=True)), *dparameters)
-    return tuple([None if d is None else torch.from_numpy(d) for d in gradients])
+    if call.step and dx is not None:
+        dx = dx[0]
+    if call.stacked:
+        dstates = [d[None] for d in dstates]
+    return tensors_of((dx, *(None if s is None else d for s, d in zip(states, dstates, strict=True))))
+
+
+def tensors_of(arrays: Sequence[Any]) -> list[Tensor | None]:
+    """Tensors on the arrays' memory."""
+    return [None if a is None else torch.from_numpy(a) for a in arrays]
 
 
 def _norm_gradients(options: dict[str, Any] | None, gradients: Mapping[str, Any]) -> Any:

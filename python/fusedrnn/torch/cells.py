@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fusedrnn.torch import calls
+from fusedrnn.torch.function import memory_of
 from fusedrnn.torch.ops import layer as run_layer
 from fusedrnn.torch.support import autocast, refusal
 
@@ -37,16 +38,19 @@ class _Step(torch.nn.RNNCellBase):
             or x.dim() not in (1, 2)
             or x.shape[-1] != self.input_size
             or 0 in x.shape
-            or any(s.shape != expected for s in states)
+            or any([s.shape != expected for s in states])
         ):
             return super().forward(input, hx)
         batched = x.dim() == 2
-        initial = [s if batched else s.unsqueeze(0) for s in states] or [None] * len(self.cell.states)
-        x = x.unsqueeze(0) if batched else x[None, None]
-        _, *final = run_layer(self.cell, x, initial, parameters, options=self._options())
         if not batched:
-            final = [s.squeeze(0) for s in final]
-        return tuple(final) if len(final) > 1 else final[0]
+            x, states = x.unsqueeze(0), tuple([s.unsqueeze(0) for s in states])
+        final = run_layer(
+            self.cell, x, states or (None,) * len(self.cell.states), parameters,
+            options=self._options(), memory=memory_of(self), step=True,
+        )  # fmt: skip
+        if not batched:
+            final = tuple([s.squeeze(0) for s in final])
+        return final if len(final) > 1 else final[0]
 
     def _options(self) -> dict[str, Any] | None:
         return None

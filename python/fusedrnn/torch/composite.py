@@ -8,6 +8,7 @@ and as slow as PyTorch's own loop, and of any order.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,7 +25,13 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu
 def unroll(
     call: Call, x: Tensor, states: Sequence[Tensor | None], parameters: Sequence[Tensor | None]
 ) -> tuple[Tensor, ...]:
-    """(y, h_n[, c_n]), as ``calls.forward``."""
+    """(y, h_n[, c_n]), or without y, as ``calls.forward``."""
+    if call.step:
+        return unroll(replace(call, step=False), x.unsqueeze(0), states, parameters)[1:]
+    if call.stacked:
+        states = [None if s is None else s[0] for s in states]
+        y, *final = unroll(replace(call, stacked=False), x, states, parameters)
+        return y, *[s.unsqueeze(0) for s in final]
     given = dict(zip(call.cell.parameters, parameters, strict=False))
     lengths, batch_sizes, resets = call.sequences
     places = None

@@ -1,7 +1,13 @@
-"""The calls for autograd in eager mode, where a registered operator's own Python would cost more than small kernels."""
+"""The calls for autograd in eager mode, where a registered operator's own Python would cost more than small kernels.
+
+A layer's first call hands its parameters to autograd. Further calls before the backward, as in a loop over steps, hand
+over a token in their place, and add to sums of gradients, which reach autograd once, by way of the token.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,34 +19,51 @@ from fusedrnn.torch.composite import double_backward
 
 
 class Layer(torch.autograd.Function):
-    """(call, x, h0[, c0], parameters...) -> (y, h_n[, c_n])."""
+    """(call, weights, token, x, h0[, c0], parameters...) -> (y, h_n[, c_n]), or without y. With a token the parameters,
+    which are those of ``weights``, are left out; they are not saved, so that calls with and without save the same."""
 
     @staticmethod
-    def forward(ctx: Any, call: Call, *tensors: Tensor | None) -> tuple[Tensor, ...]:
-        first = 1 + len(call.cell.states)
-        outputs, reserve = calls.forward(call, tensors[0], tensors[1:first], tensors[first:])
-        ctx.call = call
+    def forward(ctx: Any, call: Call, weights: Weights, token: Tensor | None, *tensors: Tensor | None) -> Any:
+        inputs = tensors[: 1 + len(call.cell.states)]
+        outputs, reserve = calls.forward(call, inputs[0], inputs[1:], weights.arrays)
+        ctx.call, ctx.weights, ctx.shared = call, weights, token is not None
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*tensors, outputs[0], reserve)
+        ctx.save_for_backward(*inputs, outputs[0], reserve)
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *doutputs: Tensor | None) -> tuple[Any, ...]:
-        tensors = ctx.saved_tensors
-        if not torch.is_grad_enabled():
-            return None, *_backward(ctx.call, ctx.needs_input_grad[1], *doutputs, *tensors)
-        kept = (tensors[-2].detach(), tensors[-1])  # y follows from the inputs: no gradient goes by way of it
-        return None, *LayerBackward.apply(ctx.call, ctx.needs_input_grad[1], *doutputs, *tensors[:-2], *kept)
+        *inputs, y, reserve = ctx.saved_tensors
+        call, weights, input_grad = ctx.call, ctx.weights, ctx.needs_input_grad[3]
+        weights.require_unchanged()
+        weights.sums.reached = True
+        gradients: Sequence[Tensor | None]
+        if torch.is_grad_enabled():
+            # y follows from the inputs: no gradient goes by way of it
+            found = LayerBackward.apply(call, input_grad, *doutputs, *inputs, *weights.parameters, y.detach(), reserve)
+            gradients, dparameters = found[: len(inputs)], found[len(inputs) :]
+            if ctx.shared:
+                weights.sums.add(dparameters)
+        else:
+            zeros = partial(calls.zeros_like, weights.arrays)
+            dweights = weights.sums.present(zeros) if ctx.shared else zeros()
+            gradients = calls.backward(
+                call, doutputs, inputs[0], inputs[1:], weights.arrays, y, reserve, input_grad, dweights
+            )
+            dparameters = () if ctx.shared else calls.tensors_of(dweights)
+        return None, None, None, *gradients, *(() if ctx.shared else dparameters)
 
 
 def _backward(call: Call, input_grad: bool, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
     """(doutputs, x, states, parameters, y, reserve) -> gradients of x, states and parameters."""
-    count = len(call.cell.states)
-    x, states = 1 + count, 2 + 2 * count
-    return calls.backward(
-        call, tensors[:x], tensors[x], tensors[x + 1 : states], tensors[states:-2], tensors[-2], tensors[-1],
-        input_grad,
+    x = call.outputs
+    states = x + 1 + len(call.cell.states)
+    weights = calls.arrays_of(tensors[states:-2])
+    dweights = calls.zeros_like(weights)
+    gradients = calls.backward(
+        call, tensors[:x], tensors[x], tensors[x + 1 : states], weights, tensors[-2], tensors[-1], input_grad, dweights
     )  # fmt: skip
+    return *gradients, *calls.tensors_of(dweights)
 
 
 class LayerBackward(torch.autograd.Function):
@@ -56,6 +79,126 @@ class LayerBackward(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *ddinputs: Tensor | None) -> tuple[Any, ...]:
         tensors = ctx.saved_tensors
-        outputs = 1 + len(ctx.call.cell.states)
+        outputs = ctx.call.outputs
         ddoutputs, dinputs = double_backward(ctx.call, ddinputs, tensors[:outputs], tensors[outputs:])
         return None, None, *ddoutputs, *dinputs, None, None
+
+
+class Sums:
+    """Of the gradients of some parameters: ``of_run`` has a list for each run of autograd's engine, by its number, of
+    arrays that kernels add to, or of tensors where the sums themselves are differentiated. ``reached``: a backward has
+    come to the calls."""
+
+    def __init__(self) -> None:
+        self.of_run: dict[int, list[Any]] = {}
+        self.reached = False
+
+    def present(self, make: Callable[[], list[Any]]) -> list[Any]:
+        """Those of the present run, begun by ``make()``."""
+        run = torch._C._current_graph_task_id()
+        found = self.of_run.get(run)
+        if found is None:
+            found = self.of_run[run] = make()
+            # Where the token is not asked for its gradient nobody takes them.
+            torch.autograd.Variable._execution_engine.queue_callback(partial(self.of_run.pop, run, None))
+        return found
+
+    def add(self, gradients: Sequence[Tensor | None]) -> None:
+        """To those of the present run, as tensors."""
+        found = self.present(lambda: [None] * len(gradients))
+        for place, gradient in enumerate(gradients):
+            if gradient is not None:
+                found[place] = gradient if found[place] is None else found[place] + gradient
+
+
+class Weights:
+    """The parameters of one layer and direction over the calls of a loop."""
+
+    def __init__(self, parameters: Sequence[Tensor | None]) -> None:
+        self.parameters = parameters
+        self.sums = Sums()
+        self.again = False  # whether this is not the first call
+        self.arrays = calls.arrays_of(parameters)
+        self._state = [_state(p) for p in parameters]
+        self._token: Tensor | None = None
+
+    def same(self, parameters: Sequence[Tensor | None]) -> bool:
+        """Whether these are the same parameters, unchanged."""
+        return len(parameters) == len(self.parameters) and all(
+            [p is q and _state(q) == s for p, q, s in zip(parameters, self.parameters, self._state, strict=True)]
+        )
+
+    @property
+    def token(self) -> Tensor:
+        """Stands for all parameters in the graph."""
+        if self._token is None:
+            self._token = Token.apply(self.sums, *self.parameters)
+        return self._token
+
+    def require_unchanged(self) -> None:
+        if not self.same(self.parameters):
+            raise RuntimeError(
+                "one of the variables needed for gradient computation has been modified by an inplace operation: "
+                "a weight of a recurrent layer, between its forward and its backward"
+            )
+
+
+def _state(parameter: Tensor | None) -> Any:
+    return None if parameter is None else (parameter._version, parameter.data_ptr(), parameter.requires_grad)
+
+
+class Token(torch.autograd.Function):
+    """(sums, parameters...) -> a tensor that stands for them; its backward, after that of all calls with it, hands over
+    their sums."""
+
+    @staticmethod
+    def forward(ctx: Any, sums: Sums, *parameters: Tensor | None) -> Tensor:
+        ctx.sums = sums  # not the Weights, which have the token
+        ctx.count = len(parameters)
+        ctx.set_materialize_grads(False)
+        return torch.empty(0)
+
+    @staticmethod
+    def backward(ctx: Any, dtoken: Tensor | None) -> tuple[Any, ...]:
+        sums = ctx.sums.of_run.pop(torch._C._current_graph_task_id(), [None] * ctx.count)
+        return None, *[s if s is None or isinstance(s, Tensor) else torch.from_numpy(s) for s in sums]
+
+
+class Memory:
+    """What a module remembers of its last calls: the weights of each layer and direction. It is not part of the
+    module's state: copies and pickles have an empty one."""
+
+    def __init__(self) -> None:
+        self._last: dict[int, Weights] = {}
+
+    def __reduce__(self) -> Any:
+        return Memory, ()
+
+    def weights(self, place: int, parameters: Sequence[Tensor | None]) -> Weights:
+        """Those of the call before, if it had these very parameters and its backward is still to come; or new ones."""
+        last = self._last.get(place)
+        if last is not None and not last.sums.reached and last.same(parameters):
+            last.again = True
+            return last
+        fresh = Weights(parameters)
+        if all([p is None or p.is_leaf for p in parameters]):  # others would be kept alive for nothing
+            self._last[place] = fresh
+        return fresh
+
+
+_MEMORY = "_fusedrnn_memory"
+
+
+def memory_of(module: torch.nn.Module) -> Memory | None:
+    """The module's, made at its first call; None where a compiler looks, which would see a module that changes."""
+    if torch.compiler.is_compiling():
+        return None
+    found: Memory | None = module.__dict__.get(_MEMORY)
+    if found is None:
+        found = module.__dict__[_MEMORY] = Memory()
+    return found
+
+
+def forget(module: torch.nn.Module) -> None:
+    """Remove it."""
+    module.__dict__.pop(_MEMORY, None)

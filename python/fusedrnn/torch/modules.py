@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from fusedrnn.torch import calls
 from fusedrnn.torch.calls import NO_SEQUENCES
+from fusedrnn.torch.function import memory_of
 from fusedrnn.torch.ops import layer as run_layer
 from fusedrnn.torch.options import add_parameters, of_a_call, take_options
 from fusedrnn.torch.options import reset_parameters as reset_options
@@ -105,24 +106,26 @@ class _Recurrent(torch.nn.RNNBase):
             own, random = of_a_call(self.kernel_options, self.training)
             options = {**(options or {}), **own}
         seed = torch.randint(2**63 - 1, ()) if random else None
-        finals = []
+        finals, memory = [], memory_of(self)
+        alone = len(parameters) == 1
         for k, weights in enumerate(parameters):
             if k % directions == 0:
                 if k and self.dropout and self.training:
                     x = torch.nn.functional.dropout(x, self.dropout, True)
                 ys = []
-            initial = [s[k] for s in states] or [None] * len(self.cell.states)
+            initial = (states if alone else [s[k] for s in states]) or [None] * len(self.cell.states)
             if random:
                 options = {**options, "layer": k // directions}  # type: ignore[dict-item]
             y, *final = run_layer(
                 self.cell, x, initial, weights,
                 sequences=sequences, reverse=k % directions == 1, options=options, seed=seed, keep=random,
+                memory=memory, place=k, stacked=alone,
             )  # fmt: skip
             ys.append(y)
             finals.append(final)
             if len(ys) == directions:
                 x = ys[0] if directions == 1 else torch.cat(ys, -1)
-        return x, [torch.stack(s) if len(s) > 1 else s[0].unsqueeze(0) for s in zip(*finals, strict=True)]
+        return x, finals[0] if alone else [torch.stack(s) for s in zip(*finals, strict=True)]
 
     def _options(self) -> dict[str, Any] | None:
         """What differs from the plain cell."""

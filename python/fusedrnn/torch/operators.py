@@ -72,7 +72,7 @@ class _Operator:
     def forward(self, *arguments: Any) -> tuple[Tensor, ...]:
         (x, *rest), sequences, (*options, training) = self.split(arguments)
         call = self.call(sequences, options, training)
-        outputs, reserve = calls.forward(call, x, rest[: self.states], rest[self.states :])
+        outputs, reserve = calls.forward(call, x, rest[: self.states], calls.arrays_of(rest[self.states :]))
         if reserve is None:
             return *outputs, x.new_empty(0)
         if sequences[0] is not None:  # an operator's outputs follow from its inputs, so nothing is left unwritten
@@ -83,7 +83,10 @@ class _Operator:
         doutputs, (x, *rest), y, reserve, sequences, options, input_grad = self.split_backward(arguments)
         call = self.call(sequences, options, True)
         states, parameters = rest[: self.states], rest[self.states :]
-        gradients = calls.backward(call, doutputs, x, states, parameters, y, reserve, input_grad)
+        weights = calls.arrays_of(parameters)
+        dweights = calls.zeros_like(weights)
+        gradients = calls.backward(call, doutputs, x, states, weights, y, reserve, input_grad, dweights)
+        gradients += calls.tensors_of(dweights)
         return tuple(x.new_empty(0) if g is None else g for g in gradients)
 
     def split_backward(self, arguments: Sequence[Any]) -> tuple[Any, ...]:

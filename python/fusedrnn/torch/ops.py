@@ -12,7 +12,7 @@ from torch import Tensor
 from fusedrnn.torch import calls, operators
 from fusedrnn.torch.calls import NO_SEQUENCES, Call, Cell
 from fusedrnn.torch.composite import unroll
-from fusedrnn.torch.function import Layer
+from fusedrnn.torch.function import Layer, Memory, Weights
 from fusedrnn.torch.support import transformed
 
 
@@ -27,8 +27,12 @@ def layer(
     options: dict[str, Any] | None = None,
     seed: Tensor | None = None,
     keep: bool = False,
+    memory: Memory | None = None,
+    place: int = 0,
+    step: bool = False,
+    stacked: bool = False,
 ) -> tuple[Tensor, ...]:
-    """(y, h_n[, c_n]) of one layer in one direction; gradients flow to x, states and parameters.
+    """(y, h_n[, c_n]) of one layer in one direction, or without y; gradients flow to x, states and parameters.
 
     Args:
         x: [T, N, I], or packed [sum of batch_sizes, I]; float32 or float64 on the CPU.
@@ -38,6 +42,9 @@ def layer(
         options: what differs from the plain cell, by the names of ``cell.direct`` and ``cell.options``.
         seed: of the options that are random.
         keep: whether options are those of training also where no gradient is asked for.
+        memory, place: of the module, and which of its layers and directions this is; for loops of calls.
+        step: x is one step, [N, I], and y is left out.
+        stacked: states have a leading axis of one, given and returned.
 
     Raises:
         ValueError, TypeError: as ``fusedrnn.functional``.
@@ -45,12 +52,22 @@ def layer(
     tensors = (x, *states, *parameters)
     needed = torch.is_grad_enabled() and any([t is not None and t.requires_grad for t in tensors])
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
-        return operators.run(cell, x, states, parameters, sequences, seed, reverse, options or {}, needed or keep)
+        if step:
+            x = x.unsqueeze(0)
+        if stacked:
+            states = [None if s is None else s[0] for s in states]
+        y, *final = operators.run(cell, x, states, parameters, sequences, seed, reverse, options or {}, needed or keep)
+        if stacked:
+            final = [s.unsqueeze(0) for s in final]
+        return tuple(final) if step else (y, *final)
     if seed is not None:
         options = {**(options or {}), "seed": int(seed)}
-    call = Call(cell, sequences, reverse, needed or keep, options or None)
+    call = Call(cell, sequences, reverse, needed or keep, options or None, step, stacked)
     if transformed():
         return unroll(call, x, states, parameters)
     if needed:
-        return Layer.apply(call, *tensors)  # type: ignore[no-any-return]
-    return calls.forward(call, x, states, parameters)[0]
+        weights = Weights(parameters) if memory is None else memory.weights(place, parameters)
+        if weights.again:
+            return Layer.apply(call, weights, weights.token, x, *states)  # type: ignore[no-any-return]
+        return Layer.apply(call, weights, None, *tensors)  # type: ignore[no-any-return]
+    return calls.forward(call, x, states, calls.arrays_of(parameters))[0]
