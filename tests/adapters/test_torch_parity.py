@@ -261,7 +261,11 @@ def test_errors_of_cells():
 
 
 def test_no_rows():
-    """As PyTorch: an empty batch has empty outputs."""
+    """As PyTorch: an empty batch has empty outputs, and so has a cell without units."""
     ours, theirs = pair("GRU", 3, 5, dtype=torch.float32)
     x = torch.zeros(4, 0, 3)
     assert [t.shape for t in ours(x)] == [t.shape for t in theirs.float()(x)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the initialization of parameters without elements
+        cell = ft.GRUCell(3, 0)
+    assert cell(torch.zeros(2, 3), torch.zeros(2, 0)).shape == (2, 0)

@@ -37,7 +37,7 @@ class _Step(torch.nn.RNNCellBase):
             refusal([x, *states, *(p for p in parameters if p is not None)])
             or x.dim() not in (1, 2)
             or x.shape[-1] != self.input_size
-            or 0 in x.shape
+            or 0 in (*x.shape, self.hidden_size)
             or any([s.shape != expected for s in states])
         ):
             return super().forward(input, hx)
