@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fusedrnn.torch import calls
+from fusedrnn.torch import calls, operators
 from fusedrnn.torch.calls import Call
 from fusedrnn.torch.composite import double_backward
+from fusedrnn.torch.support import batched
 
 
 class Layer(torch.autograd.Function):
@@ -38,9 +39,11 @@ class Layer(torch.autograd.Function):
         weights.require_unchanged()
         weights.sums.reached = True
         gradients: Sequence[Tensor | None]
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or batched(doutputs):
             # y follows from the inputs: no gradient goes by way of it
-            found = LayerBackward.apply(call, input_grad, *doutputs, *inputs, *weights.parameters, y.detach(), reserve)
+            arguments = (*doutputs, *inputs, *weights.parameters, y.detach(), reserve)
+            run = operators.run_backward if batched(doutputs) else LayerBackward.apply
+            found = run(call, input_grad, *arguments)
             gradients, dparameters = found[: len(inputs)], found[len(inputs) :]
             if ctx.shared:
                 weights.sums.add(dparameters)
@@ -136,7 +139,8 @@ class Weights:
         return self._token
 
     def require_unchanged(self) -> None:
-        if not self.same(self.parameters):
+        """As autograd's of what it saves: other data, or another ``requires_grad``, may come meanwhile."""
+        if any([p is not None and p._version != s[0] for p, s in zip(self.parameters, self._state, strict=True)]):
             raise RuntimeError(
                 "one of the variables needed for gradient computation has been modified by an inplace operation: "
                 "a weight of a recurrent layer, between its forward and its backward"
@@ -181,7 +185,8 @@ class Memory:
             last.again = True
             return last
         fresh = Weights(parameters)
-        if all([p is None or p.is_leaf for p in parameters]):  # others would be kept alive for nothing
+        # Others would be kept alive for nothing, or be copies that see no change by way of ``data``.
+        if all([p is None or (p.is_leaf and p.is_contiguous()) for p in parameters]):
             self._last[place] = fresh
         return fresh
 

@@ -40,6 +40,12 @@ def transformed() -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0
 
 
+def batched(tensors: Iterable[Tensor | None]) -> bool:
+    """Whether a tensor is that of a batch within vmap, as where autograd is asked for gradients of many at once."""
+    of = torch._C._functorch
+    return any([t is not None and (of.is_batchedtensor(t) or of.is_legacy_batchedtensor(t)) for t in tensors])
+
+
 def autocast(tensors: Iterable[Any], dtype: torch.dtype) -> tuple[Any, ...]:
     """Under torch.autocast, tensors of its lower precision as ``dtype``, the weights', in which the kernels compute."""
     return tuple(t.to(dtype) if isinstance(t, Tensor) and t.is_floating_point() else t for t in tensors)
