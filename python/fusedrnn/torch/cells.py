@@ -10,12 +10,13 @@ from torch import Tensor
 from fusedrnn.torch import calls
 from fusedrnn.torch.function import memory_of
 from fusedrnn.torch.ops import layer as run_layer
-from fusedrnn.torch.support import autocast, refusal
+from fusedrnn.torch.support import autocast, fx_call, prepare_scriptable, refusal
 
 _PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 class _Step(torch.nn.RNNCellBase):
+    __prepare_scriptable__ = prepare_scriptable
     cell: Any  # a Cell, by a property: strict torch.export of PyTorch 2.6 takes no such attribute of a class
 
     def forward(self, input: Any, hx: Any = None) -> Any:
@@ -24,9 +25,10 @@ class _Step(torch.nn.RNNCellBase):
         Raises:
             ValueError, RuntimeError: as PyTorch's.
         """
-        states = () if hx is None else (hx,) if isinstance(hx, Tensor) else tuple(hx)
-        if not isinstance(input, Tensor) or (states and len(states) != len(self.cell.states)):
-            return super().forward(input, hx)
+        states = () if hx is None else tuple(hx) if isinstance(hx, (tuple, list)) else (hx,)
+        if not all([isinstance(t, Tensor) for t in (input, *states)]) or len(states) not in (0, len(self.cell.states)):
+            node = fx_call(self, input, *(() if hx is None else (hx,)))
+            return super().forward(input, hx) if node is None else node
         x = input
         own = self._parameters
         parameters = [own[name] if name in own else getattr(self, name) for name in _PARAMETERS]

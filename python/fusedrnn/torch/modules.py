@@ -20,7 +20,7 @@ from fusedrnn.torch.ops import layer as run_layer
 from fusedrnn.torch.options import add_parameters, of_a_call, take_options
 from fusedrnn.torch.options import reset_parameters as reset_options
 from fusedrnn.torch.options import text as options_text
-from fusedrnn.torch.support import autocast, only_kernels, refusal
+from fusedrnn.torch.support import autocast, fx_call, only_kernels, prepare_scriptable, refusal
 
 
 class _Recurrent(torch.nn.RNNBase):
@@ -42,6 +42,8 @@ class _Recurrent(torch.nn.RNNBase):
         super().reset_parameters()
         if self.kernel_options is not None:
             reset_options(self)
+
+    __prepare_scriptable__ = prepare_scriptable
 
     def extra_repr(self) -> str:
         return str(super().extra_repr()) + "".join(options_text(self.kernel_options))
@@ -185,8 +187,12 @@ class _Recurrent(torch.nn.RNNBase):
 
     def _leave(self, input: Any, hx: Any, lengths: Any, resets: Any, reason: str) -> Any:
         """PyTorch's own forward, or its error."""
+        options = {name: value for name, value in (("lengths", lengths), ("resets", resets)) if value is not None}
+        node = fx_call(self, input, *(() if hx is None else (hx,)), **options)
+        if node is not None:
+            return node
         beyond = [name for name in self.kernel_options or () if name != "recompute"]
-        beyond += [name for name, value in (("lengths", lengths), ("resets", resets)) if value is not None]
+        beyond += options
         if beyond:
             raise only_kernels(", ".join(beyond), reason)
         if isinstance(input, PackedSequence):  # PyTorch's LSTM would not look, and read past an end
