@@ -219,6 +219,18 @@ def test_traces_hold_pytorchs_operators(layer, count_calls):
     torch.testing.assert_close(traced(x)[0], layer(x)[0])
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore:Exporting a model to ONNX:UserWarning")  # of the number of rows
+def test_exports_to_onnx_hold_pytorchs_operators(layer, count_calls):
+    """A layer as it is, whose export hands over the defaults of all arguments."""
+    pytest.importorskip("onnx", reason="exports need onnx")
+    file = io.BytesIO()
+    torch.onnx.export(layer, (torch.zeros(5, 2, 3),), file, dynamo=False)
+    assert count_calls() == 0
+    assert type(layer).__name__.encode() in file.getvalue()
+
+
 def test_views_and_odd_memory(layer):
     base = torch.randn(5, 3, 7)
     x = base.transpose(1, 2)[:, 1:3]

@@ -48,7 +48,7 @@ class _Recurrent(torch.nn.RNNBase):
     def extra_repr(self) -> str:
         return str(super().extra_repr()) + "".join(options_text(self.kernel_options))
 
-    def forward(self, input: Any, hx: Any = None, *, lengths: Any = None, resets: Any = None) -> Any:
+    def forward(self, input: Any, hx: Any = None, lengths: Any = None, resets: Any = None) -> Any:
         """As the layer of ``torch.nn``, and beyond it:
 
         Args:
