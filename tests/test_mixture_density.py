@@ -147,7 +147,9 @@ def test_a_row_does_not_depend_on_the_others_nor_on_threads(dtype, isa, threads)
     assert again == loss
     np.testing.assert_array_equal(same, gradient)
     part = slice(700, 731)
-    np.testing.assert_array_equal(mixture_density_loss(parameters[part], target[part], weights[part])[1], gradient[part])
+    np.testing.assert_array_equal(
+        mixture_density_loss(parameters[part], target[part], weights[part])[1], gradient[part]
+    )
 
 
 def test_leading_axes_and_foreign_arrays():

@@ -44,7 +44,7 @@ def few_digits(tmp_path, monkeypatch):
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Pictures as empty files: drawing takes longer than the little training that most tests do."""
-    for name in ("draw_loss", "draw_confusion", "draw_sums", "draw_images", "draw_curves"):
+    for name in ("draw_loss", "draw_confusion", "draw_sums", "draw_images", "draw_curves", "draw_polygons"):
         monkeypatch.setattr(plots, name, lambda path, *rest: path.write_bytes(b""))
 
 
