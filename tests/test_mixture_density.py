@@ -27,7 +27,7 @@ def one_component(mu=(0, 0), log_sigma=(0, 0), r=0.0, end=0.0, dtype="f8"):
 @pytest.mark.parametrize("K", [1, 2, 5, 8, 17, 20])
 def test_value_and_gradient_are_the_references(K, dtype, isa):
     parameters, target, weights = problem(7, K, dtype)
-    for given in (None, weights):
+    for given in (None, weights, np.column_stack([weights, weights[::-1]])):
         loss, gradient = mixture_density_loss(parameters, target, given)
         exact = [None if a is None else a.astype("f8") for a in (parameters, target, given)]
         wanted, wanted_gradient = reference.mixture_density_loss(*exact)
@@ -116,6 +116,27 @@ def test_limits_of_sigma_and_rho(dtype, isa):
     assert duplicate == pytest.approx(np.log(2 * np.pi) - 14 + np.log(2), rel=1e-5)  # and not minus infinity
 
 
+def test_weights_of_points_and_end_flags_apart(dtype, isa):
+    parameters, target, weights = problem(9, 4, dtype)
+    none = np.zeros_like(weights)
+    both = mixture_density_loss(parameters, target, np.column_stack([weights, weights]))
+    whole = mixture_density_loss(parameters, target, weights)
+    assert both[0] == whole[0]
+    np.testing.assert_array_equal(both[1], whole[1])
+    nowhere = target.copy()
+    nowhere[:, :2] = np.nan
+    flags, of_flags = mixture_density_loss(parameters, nowhere, np.column_stack([none, weights]))
+    x = parameters[:, -1].astype("f8")
+    assert flags == pytest.approx(float(weights @ (np.logaddexp(0, x) - x * target[:, 2])), rel=1e-5)
+    assert (of_flags[:, :-1] == 0).all()
+    never = target.copy()
+    never[:, 2] = np.nan
+    points, of_points = mixture_density_loss(parameters, never, np.column_stack([weights, none]))
+    assert (of_points[:, -1] == 0).all()
+    assert points + flags == pytest.approx(whole[0], rel=1e-12)
+    np.testing.assert_array_equal(of_points + of_flags, whole[1])
+
+
 def test_rows_of_weight_zero_hold_anything(dtype, isa):
     parameters, target, weights = problem(9, 4, dtype)
     loss, gradient = mixture_density_loss(parameters, target, weights)
@@ -173,7 +194,8 @@ def test_leading_axes_and_foreign_arrays():
         ({"parameters": np.ones((4, 12))}, r"parameters: expected .*6K \+ 1.*, got .*\(4, 12\)"),
         ({"parameters": np.ones((4, 1))}, r"parameters: expected .*6K \+ 1"),
         ({"target": np.ones((4, 2))}, r"target: expected shape \(4, 3\), got \(4, 2\)"),
-        ({"weights": np.ones((4, 1))}, r"weights: expected shape \(4,\), got \(4, 1\)"),
+        ({"weights": np.ones((4, 1))}, r"weights: expected shape \(4, 2\), got \(4, 1\)"),
+        ({"weights": np.ones(3)}, r"weights: expected shape \(4,\), got \(3,\)"),
     ],
 )
 def test_bad_shapes_are_named(function, change, message):
@@ -209,7 +231,8 @@ def test_loss_class(reduction):
     parameters, target, weights = problem(12, 3)
     shaped = parameters.reshape(3, 4, 19)
     loss = nn.MixtureDensityLoss(reduction)
-    for given, count in ((None, 12), (weights, weights.sum())):
+    apart = np.column_stack([weights, np.ones(12)])
+    for given, count in ((None, 12), (weights, weights.sum()), (apart, weights.sum())):
         whole = target if given is None else np.column_stack([target, given])
         total, gradient = mixture_density_loss(parameters, target, given)
         divisor = count if reduction == "mean" else 1
@@ -217,8 +240,11 @@ def test_loss_class(reduction):
         np.testing.assert_allclose(loss.backward(), gradient.reshape(3, 4, 19) / divisor, rtol=1e-13)
     with pytest.raises(RuntimeError, match=r"MixtureDensityLoss\.backward: expected a call of the loss first"):
         loss.backward()
-    with pytest.raises(ValueError, match=r"target: expected shape \(3, 4, 3\), got \(3, 4, 5\)"):
-        loss(shaped, np.ones((3, 4, 5)))
+    for columns in (2, 6):
+        with pytest.raises(ValueError, match=r"target: expected 3 to 5 columns, got shape \(3, 4, "):
+            loss(shaped, np.ones((3, 4, columns)))
+    with pytest.raises(ValueError, match=r"target: expected shape \(3, 4, 3\), got \(4, 3, 3\)"):
+        loss(shaped, np.ones((4, 3, 3)))
 
 
 def test_a_mean_over_nothing_is_nan_without_a_warning():

@@ -101,19 +101,18 @@ def test_any_cyclic_order_begins_at_the_lowest_then_leftmost(n, shift, flat):
 def test_coding_can_be_undone():
     vertices, n = shapes.polygons(np.random.default_rng(1), 50)
     x, target = polygon.coded(vertices, n)
-    assert x.shape == (8, 50, 5)
-    assert target.shape == (8, 50, 4)
+    assert x.shape == target.shape == (9, 50, 5)
     assert x.dtype == target.dtype == np.float32
-    own = np.arange(8)[:, None] < n
-    np.testing.assert_array_equal(x[:, :, polygon.PRESENT], own)
+    place, step = vertices.transpose(1, 0, 2), np.arange(9)[:, None]
+    own = step < n
     np.testing.assert_array_equal(target[:, :, 3], own)
-    assert (target[:, :, 2].sum(0) == 1).all()
-    assert (target[n - 1, np.arange(50), 2] == 1).all()
-    place = target[:, :, :2].cumsum(0)
-    np.testing.assert_allclose(np.where(own[:, :, None], place, 0), vertices.transpose(1, 0, 2), atol=1e-6)
+    np.testing.assert_array_equal(target[:, :, 4], step <= n)
+    np.testing.assert_array_equal(x[:, :, polygon.PRESENT], step <= n)
+    np.testing.assert_array_equal(target[:, :, 2], step == n)
+    np.testing.assert_allclose(np.where(own[:8, :, None], target[:8, :, :2].cumsum(0), 0), place, atol=1e-6)
     # what is fed in is what came out one step before
-    np.testing.assert_array_equal(x[1:, :, polygon.EDGE][own[1:]], target[:-1, :, :2][own[1:]])
-    np.testing.assert_array_equal(x[1:, :, polygon.POINT][own[1:]], vertices.transpose(1, 0, 2)[:-1][own[1:]])
+    np.testing.assert_array_equal(x[1:, :, polygon.EDGE][own[:8]], target[:8, :, :2][own[:8]])
+    np.testing.assert_array_equal(x[1:, :, polygon.POINT][own[:8]], place[own[:8]])
     assert (x[0, :, :4] == 0).all()
 
 
@@ -207,19 +206,23 @@ def run():
 def test_the_loss_is_the_mean_over_vertices_of_a_batch(run):
     x, target = next(iter(run.batches(0)))
     parameters = run.model(x)
-    assert target[:, :, 3].sum() == pytest.approx(1, rel=1e-5)
-    own = x[:, :, polygon.PRESENT] > 0
-    total, _ = mixture_density_loss(parameters[own], np.ascontiguousarray(target[:, :, :3][own]))
+    assert target[:, :, 3].sum() == pytest.approx(1, rel=1e-5)  # of each vertex
+    tells, own = x[:, :, polygon.PRESENT] > 0, target[:, :, 3] > 0
+    points = [parameters[own], np.ascontiguousarray(target[:, :, :3][own])]
+    total, _ = mixture_density_loss(*points, np.tile(np.array([1, 0], "f4"), (own.sum(), 1)))
+    flags = parameters[:, :, -1][tells].astype("f8")
+    total += float(np.sum(np.logaddexp(0, flags) - flags * target[:, :, 2][tells]))
     assert run.loss(parameters, target) == pytest.approx(total / own.sum(), rel=1e-5)
 
 
 def test_steps_past_the_end_do_not_count(run):
     x, target = next(iter(run.batches(0)))
     gradients = []
-    for garbage in (0, 9):
+    for garbage in (0, np.nan):
         changed, aim = x.copy(), target.copy()
         changed[:, :, :4][x[:, :, polygon.PRESENT] == 0] = garbage
-        aim[:, :, :3][target[:, :, 3] == 0] = garbage
+        aim[:, :, :2][target[:, :, 3] == 0] = garbage
+        aim[:, :, 2][target[:, :, 4] == 0] = garbage
         run.model.flatten().grad.fill(0)
         run.loss(run.model(changed), aim)
         run.model.backward(run.loss.backward())
@@ -243,10 +246,10 @@ def test_drawing_follows_the_network_step_by_step(run):
         vertices, n = run.model.draw(30, np.random.default_rng(0))
     assert (n > 1).any()
     whole = np.where(n > 0, n, polygon.LIMIT)
-    x, _ = polygon.coded(vertices, whole)
+    x, _ = polygon.coded(vertices * (np.arange(polygon.LIMIT) < whole[:, None])[:, :, None], whole)
     parameters = run.model(x)
     for row, count in enumerate(whole):
-        for step in range(min(count, len(seen))):
+        for step in range(min(count + 1, len(seen))):
             np.testing.assert_allclose(parameters[step, row], seen[step][row], rtol=2e-4, atol=2e-5)
 
 
@@ -258,7 +261,7 @@ def test_drawing_depends_on_nothing_but_its_seed_and_takes_what_is_given(run):
     vertices, n = run.model.draw(20, np.random.default_rng(0), given=first, limit=5)
     np.testing.assert_allclose(vertices[:, :3], np.tile(first, (20, 1, 1)), atol=1e-6)
     assert vertices.shape == (20, 5, 2)
-    assert ((n == 0) | (n > 3)).all()
+    assert ((n == 0) | (n >= 3)).all()
 
 
 def test_learns_to_end_and_to_turn_left(run):

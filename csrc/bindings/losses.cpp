@@ -67,16 +67,19 @@ py::tuple mixture_density(const Argument& parameters, const Argument& target, co
     const int64_t R = p.size() / columns;
     const auto* pp = static_cast<const T*>(p.data());
     const T* t = input<T>(target, "target", "parameters", points);
-    const T* w = optional_input<T>(weights, "weights", "parameters", rows);
-    for (int64_t i = 0; w && i < R; ++i)
+    std::vector<int64_t> weighted = rows;
+    if (!weights.is_none() && as_array(weights, "weights").ndim() > int64_t(rows.size())) weighted.push_back(2);
+    const int64_t weight_columns = weighted.size() > rows.size() ? 2 : 1;
+    const T* w = optional_input<T>(weights, "weights", "parameters", weighted);
+    for (int64_t i = 0; w && i < R * weight_columns; ++i)
       if (!(w[i] >= 0 && w[i] <= std::numeric_limits<T>::max()))
         throw py::value_error("weights: expected finite numbers of at least 0, got " + std::to_string(w[i]) +
                               " at position " + std::to_string(i));
     auto d = empty<T>(shape);
     T* dp = d.mutable_data();
     const double loss = sum_over_rows(R, columns, [&](int64_t row, int64_t count) {
-      return kernels<T>().mixture_density(count, K, pp + row * columns, t + row * 3, w ? w + row : nullptr,
-                                          dp + row * columns);
+      return kernels<T>().mixture_density(count, K, pp + row * columns, t + row * 3,
+                                          w ? w + row * weight_columns : nullptr, weight_columns, dp + row * columns);
     });
     return py::make_tuple(loss, d);
   });

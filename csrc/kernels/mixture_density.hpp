@@ -70,9 +70,10 @@ FUSEDRNN_INLINE T highest_of(int64_t count, const T* x) {
   return highest;  // a NaN may be passed over, and comes back as the exponential of itself
 }
 
-// One row: parameters and d [6 K + 1], point (x, y, end). Until the end d's logits hold the components' exponents.
+// The point's part of one row: parameters and d [6 K] of it, point (x, y). Until the end d's logits hold the
+// components' exponents.
 template <class T>
-double mixture_row(int64_t K, const T* parameters, const T* point, T weight, T* d) {
+double mixture_point(int64_t K, const T* parameters, const T* point, T weight, T* d) {
   using V = Full<T>;
   const T* const logits = parameters;
   const T *const mu = parameters + K, *const log_sigma = parameters + 3 * K, *const r = parameters + 5 * K;
@@ -99,33 +100,39 @@ double mixture_row(int64_t K, const T* parameters, const T* point, T weight, T* 
     priors += first_lanes(exp(load<V>(logits + k, n) - splat<V>(most)), n);
   });
   const T joint = sum_lanes(joints), prior = sum_lanes(priors);
-  const V w = splat<V>(weight), by_joint = splat<V>(weight / joint), by_prior = splat<V>(weight / prior);
+  const V by_joint = splat<V>(weight / joint), by_prior = splat<V>(weight / prior);
   for_vectors_once<T>(K, [&](int64_t k, int n) {
     const V responsibility = load<V>(d + k, n) * by_joint;  // times the weight, as all gradients
     store(d + k, exp(load<V>(logits + k, n) - splat<V>(most)) * by_prior - responsibility, n);
 #pragma GCC unroll 5
     for (int i = 1; i < 6; ++i) store(d + i * K + k, load<V>(d + i * K + k, n) * responsibility, n);
   });
-  // The end flag: softplus(x) - x t, as binary_cross_entropy.
-  const V x = splat<V>(parameters[6 * K]), t = splat<V>(point[2]);
+  return double(weight) * (__builtin_log(double(prior) / double(joint)) - double(likeliest));
+}
+
+// The end flag's part: softplus(x) - x t, as binary_cross_entropy.
+template <class T>
+double end_flag(T logit, T target, T weight, T* d) {
+  using V = Full<T>;
+  const V x = splat<V>(logit), t = splat<V>(target);
   const V margin = (x < V{} ? V{} : x) - x * t;
-  const V flag = margin + log1p_unit(exp(x < V{} ? x : -x)), dflag = (sigmoid(x) - t) * w;
-  d[6 * K] = dflag[0];
-  return double(weight) * (double(flag[0]) - double(likeliest) + __builtin_log(double(prior) / double(joint)));
+  const V loss = margin + log1p_unit(exp(x < V{} ? x : -x)), slope = (sigmoid(x) - t) * splat<V>(weight);
+  *d = slope[0];
+  return double(weight) * double(loss[0]);
 }
 
 template <class T>
 double mixture_density(int64_t rows, int64_t components, const T* parameters, const T* target, const T* weights,
-                       T* dparameters) {
-  const int64_t columns = 6 * components + 1;
+                       int64_t weight_columns, T* dparameters) {
+  const int64_t columns = 6 * components;
   double loss = 0;
-  for (int64_t row = 0; row < rows; ++row) {
-    T* const d = dparameters + row * columns;
-    const T weight = weights ? weights[row] : T(1);
-    if (weight == T(0))
-      for (int64_t i = 0; i < columns; ++i) d[i] = 0;
-    else
-      loss += mixture_row(components, parameters + row * columns, target + row * 3, weight, d);
+  for (int64_t row = 0; row < rows; ++row, parameters += columns + 1, target += 3, dparameters += columns + 1) {
+    const T* const w = weights ? weights + row * weight_columns : nullptr;
+    const T point_weight = w ? w[0] : T(1), end_weight = w ? w[weight_columns - 1] : T(1);
+    for (int64_t i = 0; point_weight == T(0) && i < columns; ++i) dparameters[i] = 0;
+    if (point_weight != T(0)) loss += mixture_point(components, parameters, target, point_weight, dparameters);
+    dparameters[columns] = 0;
+    if (end_weight != T(0)) loss += end_flag(parameters[columns], target[2], end_weight, dparameters + columns);
   }
   return loss;
 }

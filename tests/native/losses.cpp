@@ -31,7 +31,7 @@ void check_cross_entropy(const std::string& where) {
 }
 
 // -log of the density of one row, by the textbook.
-double mixture_loss(int64_t K, const std::vector<double>& p, const double* target) {
+double mixture_loss(int64_t K, const std::vector<double>& p, const double* target, const double* weights) {
   double density = 0, sum = 0;
   for (std::size_t k = 0; k < std::size_t(K); ++k) {
     const auto at = [&](std::size_t group) { return p[group * std::size_t(K) + k]; };
@@ -42,7 +42,7 @@ double mixture_loss(int64_t K, const std::vector<double>& p, const double* targe
                (2 * std::acos(-1.0) * sx * sy * std::sqrt(rest));
   }
   const double end = reference::sigmoid(p.back());
-  return -std::log(density / sum) - std::log(target[2] > 0 ? end : 1 - end);
+  return -weights[0] * std::log(density / sum) - weights[1] * std::log(target[2] > 0 ? end : 1 - end);
 }
 
 template <class T>
@@ -51,26 +51,27 @@ void check_mixture_density(const std::string& where) {
     std::mt19937 g{unsigned(K)};
     const int64_t rows = 3, columns = 6 * K + 1;
     const auto parameters = random<T>(g, rows * columns, 1), points = random<T>(g, rows * 2, 1);
-    const std::vector<T> weights{T(0.5), T(0), T(2)};
+    const std::vector<T> weights{T(0.5), T(1), T(0), T(3), T(2), T(0)};  // of points and end flags
     std::vector<T> target, d(parameters.size());
     for (int64_t r = 0; r < rows; ++r)
       target.insert(target.end(), {points[std::size_t(2 * r)], points[std::size_t(2 * r + 1)], T(r % 2)});
     const double ours =
-        kernels<T>().mixture_density(rows, K, parameters.data(), target.data(), weights.data(), d.data());
+        kernels<T>().mixture_density(rows, K, parameters.data(), target.data(), weights.data(), 2, d.data());
     double loss = 0, largest = 0;
     for (int64_t r = 0; r < rows; ++r) {
       std::vector<double> p(parameters.begin() + r * columns, parameters.begin() + (r + 1) * columns);
       const std::vector<double> t(target.begin() + 3 * r, target.begin() + 3 * r + 3);
-      const double weight = double(weights[std::size_t(r)]), step = 1e-5;
-      loss += weight * mixture_loss(K, p, t.data());
+      const std::vector<double> w(weights.begin() + 2 * r, weights.begin() + 2 * r + 2);
+      const double step = 1e-5;
+      loss += mixture_loss(K, p, t.data(), w.data());
       for (int64_t i = 0; i < columns; ++i) {
         const double middle = p[std::size_t(i)];
         p[std::size_t(i)] = middle + step;
-        const double above = mixture_loss(K, p, t.data());
+        const double above = mixture_loss(K, p, t.data(), w.data());
         p[std::size_t(i)] = middle - step;
-        const double slope = (above - mixture_loss(K, p, t.data())) / (2 * step);
+        const double slope = (above - mixture_loss(K, p, t.data(), w.data())) / (2 * step);
         p[std::size_t(i)] = middle;
-        largest = std::max(largest, std::abs(double(d[std::size_t(r * columns + i)]) - weight * slope));
+        largest = std::max(largest, std::abs(double(d[std::size_t(r * columns + i)]) - slope));
       }
     }
     check(std::abs(ours - loss) < 1e-5 && largest < 2e-5, where + " mixture density");

@@ -22,13 +22,14 @@ def mixture_density_loss(parameters: Array, target: Array, weights: Array | None
     """Negative log density of points and their end flags under mixtures (Bishop 1994; Graves 2013, section 4.1).
 
     -log sum_k pi_k N(x, y; mu_k, sigma_k, rho_k) - log Bernoulli(end), in nats, times the row's weight, summed over
-    rows. Computed in logarithms, so that a point far from every component still has a gradient; a residual beyond 1e15
-    standard deviations (float64: 1e150) counts as that many. Where log sigma or rho is clipped, its gradient is zero.
+    rows. Given the parameters, point and end flag are independent. Computed in logarithms, so that a point far from
+    every component still has a gradient; a residual beyond 1e15 standard deviations (float64: 1e150) counts as that
+    many. Where log sigma or rho is clipped, its gradient is zero.
 
     Args:
         parameters: [..., 6K + 1], see the module. target: [..., 3]: x, y, and the end flag from 0 to 1.
-        weights: [...], at least 0, or None for 1. Rows of weight 0, such as steps past a sequence's end, are skipped,
-            whatever they hold.
+        weights: [...], at least 0; [..., 2] for the point's and the end flag's part apart; None for 1. What has weight
+            0, such as steps past a sequence's end, is skipped, whatever it holds.
 
     Returns:
         The loss, and its gradient [..., 6K + 1].

@@ -82,17 +82,20 @@ class MSELoss(_Loss):
 class MixtureDensityLoss(_Loss):
     """-log of a density of points with an end flag, as `fusedrnn.mixture_density_loss`; mean or sum over rows.
 
-    The mean is over the sum of weights, where rows have any. Several processes that share a batch of weighted rows need
-    "sum", with weights that add up to 1 over the whole batch: the mean's divisor would be each one's own.
+    The mean is over the sum of the points' weights, where there are any. Several processes that share a batch of
+    weighted rows need "sum", with weights that add up to 1 over the whole batch: the mean's divisor would be each
+    one's own.
     """
 
     def __call__(self, parameters: Array, target: Array) -> float:
-        """Loss of parameters [..., 6K + 1] for a target [..., 3] (x, y, end), or [..., 4] with weights in the last
-        column."""
+        """Loss of parameters [..., 6K + 1] for a target [..., 3] (x, y, end); its further columns are weights: one, or
+        two for point and end flag apart."""
         target = np.asarray(target)
-        weights = None
-        if target.ndim and target.shape[-1] == 4:
-            target, weights = target[..., :3], np.ascontiguousarray(target[..., 3])
-        total, gradient = mixture_density_loss(np.ascontiguousarray(parameters), np.ascontiguousarray(target), weights)
-        count = target.size // 3 if weights is None else float(weights.sum(dtype=np.float64))
+        columns = target.shape[-1] if target.ndim else 0
+        if not 3 <= columns <= 5:
+            raise ValueError(f"target: expected 3 to 5 columns, got shape {target.shape}")
+        weights = None if columns == 3 else np.ascontiguousarray(target[..., 3] if columns == 4 else target[..., 3:])
+        points = np.ascontiguousarray(target[..., :3])
+        total, gradient = mixture_density_loss(np.ascontiguousarray(parameters), points, weights)
+        count = target.size // 3 if columns == 3 else float(target[..., 3].sum(dtype=np.float64))
         return self._reduced(total, gradient, count)

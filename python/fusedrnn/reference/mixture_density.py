@@ -20,7 +20,8 @@ def mixture_density_loss(parameters: Array, target: Array, weights: Array | None
     gradient is zero.
 
     Args:
-        parameters: [..., 6K + 1]. target: [..., 3], x, y and the end flag from 0 to 1. weights: [...], or None for 1.
+        parameters: [..., 6K + 1]. target: [..., 3], x, y and the end flag from 0 to 1. weights: [...], [..., 2]
+            for the point's and the end flag's part apart, or None for 1.
 
     Returns:
         The loss and its gradient by parameters.
@@ -29,8 +30,11 @@ def mixture_density_loss(parameters: Array, target: Array, weights: Array | None
     if K < 1 or rest != 1:
         raise ValueError(f"parameters: expected 6K + 1 columns for K components, got shape {parameters.shape}")
     check_shape("target", target, (*parameters.shape[:-1], 3))
-    check_shape("weights", weights, parameters.shape[:-1])
-    w = np.ones_like(parameters[..., 0]) if weights is None else weights
+    rows = parameters.shape[:-1]
+    apart = weights is not None and weights.ndim > len(rows)
+    check_shape("weights", weights, (*rows, 2) if apart else rows)
+    w = np.ones(rows, parameters.dtype) if weights is None else weights
+    w_point, w_end = (w[..., 0], w[..., 1]) if apart else (w, w)
     logits, mu_x, mu_y, raw_x, raw_y, raw_r = (parameters[..., i * K : (i + 1) * K] for i in range(6))
     e, (x, y, end) = parameters[..., -1], np.moveaxis(target, -1, 0)
 
@@ -45,7 +49,7 @@ def mixture_density_loss(parameters: Array, target: Array, weights: Array | None
     log_pi = logits - _log_sum_exp(logits)
     log_joint = log_pi + log_density
     log_likelihood = _log_sum_exp(log_joint)
-    losses = -log_likelihood[..., 0] + np.logaddexp(0, e) - e * end
+    losses = np.stack([-log_likelihood[..., 0], np.logaddexp(0, e) - e * end], axis=-1)
 
     gamma = np.exp(log_joint - log_likelihood)  # responsibilities
     inside = [(raw >= LOG_SIGMA[0]) & (raw <= LOG_SIGMA[1]) for raw in (raw_x, raw_y)]
@@ -61,9 +65,11 @@ def mixture_density_loss(parameters: Array, target: Array, weights: Array | None
         ],
         axis=-1,
     )
-    kept = w > 0  # what a row of weight 0 holds does not count
-    total = float(np.sum((w * losses)[kept], dtype=np.float64))
-    return total, np.where(kept[..., None], w[..., None] * gradient, 0).astype(parameters.dtype)
+    factors = np.concatenate([np.repeat(w_point[..., None], 6 * K, axis=-1), w_end[..., None]], axis=-1)
+    both = factors[..., -2:]
+    # where a weight is 0 nothing counts, whatever stands there
+    total = float(np.sum(np.where(both > 0, both * losses, 0), dtype=np.float64))
+    return total, np.where(factors > 0, factors * gradient, 0).astype(parameters.dtype)
 
 
 def _log_sum_exp(x: Array) -> Array:

@@ -2,10 +2,10 @@
 
 A polygon has 3 to 8 vertices on an ellipse of random axes, place and rotation, neighbours 0.25 to 0.95 pi radians of
 its parameter apart, counter-clockwise from the lowest one. The net sees vertex after vertex, where it lies and by which
-edge it was reached, and gives a mixture of bivariate Gaussians for the edge to the next one and the probability that
-the next is the last (Graves 2013, "Generating sequences with recurrent neural networks"). To draw, each point sampled
-is fed back. An exercise of V. Moosavi's lecture "Introduction to Recurrent Neural Nets" (ETH Zurich, 2017), without a
-published figure.
+edge it was reached, and gives the probability that it was the last and a mixture of bivariate Gaussians for the edge to
+the next (Graves 2013, "Generating sequences with recurrent neural networks"). To draw, each point sampled is fed back.
+An exercise of V. Moosavi's lecture "Introduction to Recurrent Neural Nets" (ETH Zurich, 2017), without a published
+figure. Batches show each polygon in one of the eight symmetries of the square, which leave its distribution as it is.
 
 Metrics, of 1,000 polygons drawn without bias: ``convex``, the fraction that ends itself within 12 vertices, strictly
 convex and simple; ``convex_8``, the same among those of 8 vertices; ``length_tv``, the total variation distance of
@@ -24,7 +24,7 @@ import numpy as np
 
 from fusedrnn import plots
 from fusedrnn.checkpoint import CheckpointError, read_checkpoint
-from fusedrnn.functional import mixture_density_loss, mixture_density_sample
+from fusedrnn.functional import mixture_density_sample
 from fusedrnn.gradients import Array
 from fusedrnn.nn import LSTM, MixtureDensityLoss
 from fusedrnn.optim import Adam, CosineLR
@@ -44,19 +44,22 @@ POINT, EDGE, PRESENT = slice(0, 2), slice(2, 4), 4  # columns of x
 
 
 def coded(vertices: Array, n: Array) -> tuple[Array, Array]:
-    """x [8, N, 5] (vertex before, edge to it, 1 on steps that exist) and target [8, N, 4] (edge, end flag, weight).
+    """What the net sees and what it should tell, of polygons [N, 8, 2] of n vertices each, the first after the origin.
 
-    The first vertex comes after the origin. Weights are 1 on steps that exist.
+    Step t has vertex t - 1 and tells of vertex t; there is one step more than vertices, which tells that none is left.
+    x [9, N, 5]: the vertex, the edge that led to it, and 1 on steps that exist. target [9, N, 5]: the next edge,
+    whether none is left, and the weights of these two, 1 where there is something to tell.
     """
-    step = np.arange(vertices.shape[1])[:, None]
-    own = (step < n).astype(np.float32)
-    place = vertices.transpose(1, 0, 2)
-    before = np.concatenate([np.zeros_like(place[:1]), place[:-1]]) * own[:, :, None]
-    edge = (place - before) * own[:, :, None]
-    edge_before = np.concatenate([np.zeros_like(edge[:1]), edge[:-1]]) * own[:, :, None]
-    x = np.concatenate([before, edge_before, own[:, :, None]], axis=2)
-    end = (step == n - 1).astype(np.float32)
-    return x, np.concatenate([edge, end[:, :, None], own[:, :, None]], axis=2)
+    count, most, _ = vertices.shape
+    step = np.arange(most + 1)[:, None]
+    has_next, exists = ((step < limit).astype(np.float32)[:, :, None] for limit in (n, n + 1))
+    place = np.zeros((most + 2, count, 2), np.float32)  # the origin, the vertices, and none
+    place[1:-1] = vertices.transpose(1, 0, 2)
+    edge = (place[1:] - place[:-1]) * has_next
+    came = np.concatenate([np.zeros_like(edge[:1]), edge[:-1]])
+    x = np.concatenate([place[:-1] * exists, came, exists], axis=2)
+    none_left = (step == n).astype(np.float32)[:, :, None]
+    return x, np.concatenate([edge, none_left, has_next, exists], axis=2)
 
 
 # model
@@ -88,17 +91,17 @@ class Drawer(EveryStep):
         x = np.zeros((count, 5), self.rnn.dtype)
         x[:, PRESENT] = 1
         vertices, n = np.zeros((count, limit, 2), x.dtype), np.zeros(count, np.int64)
-        for step in range(limit):
+        for step in range(limit + 1):
             drawn = mixture_density_sample(self.head(stream.step(x)), rng, bias=bias)
-            ends = drawn[:, 2] > 0
             if step < len(given):
-                drawn[:, :2], ends = given[step] - x[:, POINT], ends & False
+                drawn[:] = [*given[step], 0]
+                drawn[:, :2] -= x[:, POINT]
+            n[(drawn[:, 2] > 0) & (n == 0)] = step
+            if n.all() or step == limit:
+                break
             x[:, EDGE] = drawn[:, :2]
             x[:, POINT] += drawn[:, :2]
             vertices[:, step] = x[:, POINT]
-            n[ends & (n == 0)] = step + 1
-            if n.all():
-                break
         return vertices, n
 
 
@@ -138,29 +141,27 @@ def independent_vertices(rng: np.random.Generator, vertices: Array, n: Array) ->
 
 
 def gaussian_steps(vertices: Array, n: Array) -> Array:
-    """Parameters [8, 7] of a mixture of one Gaussian for each step, which knows nothing of the vertices before."""
-    rows = []
-    for step in range(MOST):
-        place = vertices[n > step, step].astype(np.float64)
-        covariance = np.cov(place.T)
-        sigma = np.sqrt(covariance.diagonal())
-        end = np.mean(n[n > step] == step + 1).clip(1e-6, 1 - 1e-6)
-        rho = covariance[0, 1] / sigma.prod()
-        rows.append([0, *place.mean(0), *np.log(sigma), np.arctanh(rho), np.log(end / (1 - end))])
-    return np.array(rows)
+    """Parameters [9, 7] of a mixture of one Gaussian for each step, which knows nothing of the vertices before."""
+    rows = np.zeros((MOST + 1, 7))
+    for step, row in enumerate(rows):
+        end = np.mean(n[n >= step] == step).clip(1e-6, 1 - 1e-6)
+        row[6] = np.log(end / (1 - end))
+        if step < MOST:
+            place = vertices[n > step, step].astype(np.float64)
+            covariance = np.cov(place.T)
+            sigma = np.sqrt(covariance.diagonal())
+            row[1:6] = [*place.mean(0), *np.log(sigma), np.arctanh(covariance[0, 1] / sigma.prod())]
+    return rows
 
 
 def gaussian_baseline(rng: np.random.Generator, training: tuple[Array, Array], test: tuple[Array, Array]) -> Metrics:
     """The metrics of polygons whose every vertex is drawn from a Gaussian of its step."""
     parameters = gaussian_steps(*training)
     drawn = mixture_density_sample(np.repeat(parameters[None], DRAWN, 0), rng)
-    ended = drawn[:, :, 2] > 0
-    n = np.where(ended.any(1), ended.argmax(1) + 1, 0)
-    _, target = coded(*test)
-    target[:, :, :2] = test[0].transpose(1, 0, 2)
-    wide = np.repeat(parameters[:, None], target.shape[1], 1)
-    target = target.astype(np.float64)
-    loss, _ = mixture_density_loss(wide, np.ascontiguousarray(target[:, :, :3]), np.ascontiguousarray(target[:, :, 3]))
+    n = (drawn[:, :, 2] > 0).argmax(1)
+    target = coded(*test)[1].astype(np.float64)
+    target[:-1, :, :2] = test[0].transpose(1, 0, 2)
+    loss = MixtureDensityLoss("sum")(np.repeat(parameters[:, None], target.shape[1], 1), target)
     return {**shape_metrics(drawn[:, :, :2], n, test), "nll": loss / float(test[1].sum())}
 
 
@@ -183,7 +184,7 @@ def setup(options: Options) -> Run:
     def make(indices: Array, batch_rng: np.random.Generator) -> tuple[Array, Array]:
         vertices, n = (part[indices] for part in training)
         x, target = coded(in_a_symmetry(vertices, n, batch_rng), n)
-        target[:, :, 3] /= n.sum()  # so that the sum is the mean over vertices
+        target[:, :, 3:] /= n.sum()  # so that the sum is the mean over vertices
         return x, target
 
     batches = shuffled(TRAINING, BATCH, options.seed, make)
