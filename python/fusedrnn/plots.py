@@ -150,9 +150,9 @@ def draw_polygons(path: Path, rows: Sequence[tuple[str, Sequence[tuple[Array, bo
             axis.spines[:].set_visible(False)
         for axis, (vertices, right) in zip(line, polygons, strict=False):
             colour = _RIGHT if right else _WRONG
-            axis.fill(*vertices.T, facecolor=colour, alpha=0.2)
-            axis.fill(*vertices.T, fill=False, edgecolor=colour, linewidth=1.2)
-            axis.plot(*vertices[0], marker="o", markersize=3, color=colour)
+            axis.fill(*vertices.T, facecolor=colour, alpha=0.2, clip_on=False)
+            axis.fill(*vertices.T, fill=False, edgecolor=colour, linewidth=1.2, clip_on=False)
+            axis.plot(*vertices[0], marker="o", markersize=3, color=colour, clip_on=False)
     figure.suptitle(title, fontsize=10)
     save_figure(figure, path)
 
