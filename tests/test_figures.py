@@ -70,3 +70,19 @@ def test_mnist_in_the_lectures_budget(mnist):
 
 def test_mnist(mnist):
     assert mnist(1, "default")[0] >= 0.984
+
+
+def test_polygon(figures):
+    """No published figure. Drawn without bias: convexity that is bought with few vertices or small shapes shows."""
+    for metrics in figures("polygon", 3):
+        assert metrics["convex"] >= 0.95, metrics
+        assert metrics["convex_8"] >= 0.88, metrics
+        assert metrics["length_tv"] <= 0.10, metrics
+        assert metrics["nll"] <= 0, metrics
+        assert metrics["area"] == pytest.approx(1, abs=0.15), metrics
+        assert metrics["spread"] == pytest.approx(1, abs=0.15), metrics
+
+
+def test_polygon_smoke(figures):
+    (metrics,) = figures("polygon", 1, "smoke")
+    assert metrics["convex"] >= 0.85, metrics

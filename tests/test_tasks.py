@@ -9,7 +9,7 @@ import pytest
 
 from fusedrnn import data, plots
 from fusedrnn.checkpoint import CheckpointError, read_checkpoint
-from fusedrnn.tasks import TASKS, adding_problem, addition, count_ones, mnist
+from fusedrnn.tasks import TASKS, adding_problem, addition, count_ones, mnist, polygon
 from fusedrnn.tasks.batches import in_chunks, shuffled
 from fusedrnn.tasks.run import Command, RunError, run_task
 from fusedrnn.tasks.task import Options, Preset
@@ -44,7 +44,7 @@ def few_digits(tmp_path, monkeypatch):
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Pictures as empty files: drawing takes longer than the little training that most tests do."""
-    for name in ("draw_loss", "draw_confusion", "draw_sums", "draw_images", "draw_curves"):
+    for name in ("draw_loss", "draw_confusion", "draw_sums", "draw_images", "draw_curves", "draw_polygons"):
         monkeypatch.setattr(plots, name, lambda path, *rest: path.write_bytes(b""))
 
 
@@ -135,7 +135,7 @@ def test_mnist_rows_and_shifts():
     assert np.abs(places - [2, 1]).max() == 2
 
 
-@pytest.mark.parametrize("module", [count_ones, addition, adding_problem])
+@pytest.mark.parametrize("module", [count_ones, addition, adding_problem, polygon])
 def test_batches_are_a_function_of_seed_and_epoch(module):
     def first(seed, epoch):
         x, target = next(iter(setup(module, seed).batches(epoch)))

@@ -135,6 +135,28 @@ def draw_images(path: Path, images: Array, truth: Array, predicted: Array, names
     save_figure(figure, path)
 
 
+def draw_polygons(path: Path, rows: Sequence[tuple[str, Sequence[tuple[Array, bool]]]], title: str) -> None:
+    """A sheet of polygons in rows, each row with its name; every one ``[n, 2]`` is marked right or wrong.
+
+    The first vertex has a dot. All are drawn to the same scale.
+    """
+    columns = max(len(polygons) for _, polygons in rows)
+    figure = new_figure(max(columns, 5), len(rows) + 0.4)
+    axes = figure.subplots(len(rows), columns, squeeze=False, sharex=True, sharey=True)
+    for (name, polygons), line in zip(rows, axes, strict=True):
+        line[0].set_ylabel(name, fontsize=9)
+        for axis in line:
+            axis.set(xticks=[], yticks=[], aspect="equal", xlim=(-1.6, 1.6), ylim=(-1.6, 1.6))
+            axis.spines[:].set_visible(False)
+        for axis, (vertices, right) in zip(line, polygons, strict=False):
+            colour = _RIGHT if right else _WRONG
+            axis.fill(*vertices.T, facecolor=colour, alpha=0.2, clip_on=False)
+            axis.fill(*vertices.T, fill=False, edgecolor=colour, linewidth=1.2, clip_on=False)
+            axis.plot(*vertices[0], marker="o", markersize=3, color=colour, clip_on=False)
+    figure.suptitle(title, fontsize=10)
+    save_figure(figure, path)
+
+
 def draw_curves(
     path: Path, history: Sequence[Mapping[str, Any]], names: Mapping[str, str], baseline: float, title: str
 ) -> None:
