@@ -24,7 +24,14 @@ _NORM = ("gain_ih", "gain_hh", "norm_bias_ih", "norm_bias_hh")
 _NORM_LSTM = ("gain_ih", "gain_hh", "gain_c", "norm_bias_ih", "norm_bias_hh", "norm_bias_c")
 _WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 NO_SEQUENCES = (None, None, None)
-_RANDOM: dict[str, Any] = {"zoneout_h": 0.0, "recurrent_dropout": 0.0, "dropconnect": 0.0}
+_SHARED: dict[str, Any] = {
+    "zoneout_h": 0.0,
+    "recurrent_dropout": 0.0,
+    "dropconnect": 0.0,
+    "grad_clip": None,
+    "layer": 0,
+    "precision": None,
+}
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,8 @@ class Cell:
     """A cell: its states, its parameters in the order of every call (the plain cell's first), and its options.
 
     ``direct`` are arguments of the compiled functions, ``options`` those that its dictionary of options holds, both
-    with the plain cell's values.
+    with the plain cell's values; None of ``activations`` stands for those of the field of that name. ``precision``,
+    among the options, chooses other functions.
     """
 
     name: str
@@ -41,20 +49,22 @@ class Cell:
     parameters: tuple[str, ...]
     direct: Mapping[str, Any]
     options: Mapping[str, Any]
+    activations: tuple[str, ...] = ()
 
     def rows(self, options: Mapping[str, Any]) -> int:
         """The gates that have rows of the weights."""
         return 3 if options.get("coupled") else self.gates
 
 
-RNN = Cell("rnn", 1, ("h0",), (*_WEIGHTS, *_NORM), {"nonlinearity": "tanh"}, {**_RANDOM, "grad_clip": None, "layer": 0})
+RNN = Cell("rnn", 1, ("h0",), (*_WEIGHTS, *_NORM), {"nonlinearity": "tanh"}, _SHARED)
 LSTM = Cell(
     "lstm",
     4,
     ("h0", "c0"),
     (*_WEIGHTS, "weight_peephole", "weight_hr", *_NORM_LSTM),
     {"recompute": False},
-    {**_RANDOM, "zoneout_c": 0.0, "grad_clip": None, "coupled": False, "cell_clip": None, "layer": 0},
+    {**_SHARED, "zoneout_c": 0.0, "coupled": False, "cell_clip": None, "activations": None},
+    ("sigmoid", "tanh", "tanh"),
 )
 GRU = Cell(
     "gru",
@@ -62,7 +72,8 @@ GRU = Cell(
     ("h0",),
     (*_WEIGHTS, *_NORM),
     {"reset_after": True, "recompute": False},
-    {**_RANDOM, "grad_clip": None, "layer": 0},
+    {**_SHARED, "activations": None},
+    ("sigmoid", "tanh"),
 )
 CELLS = {cell.name: cell for cell in (RNN, LSTM, GRU)}
 # What the compiled module reads of its dictionary of options, and the plain cell.
@@ -82,7 +93,7 @@ class Call:
     """One call but for its differentiable tensors.
 
     ``sequences`` are lengths, batch_sizes and resets, tensors or None; ``options`` those of ``Cell.direct`` and
-    ``Cell.options`` that are not the plain cell's, and the seed. ``training`` keeps a reserve.
+    ``Cell.options`` that are not the plain cell's, and the seed. ``training`` draws masks and keeps a reserve.
     """
 
     cell: Cell
@@ -98,7 +109,8 @@ class Call:
 
     def compiled_options(self, parameters: Sequence[Any]) -> dict[str, Any] | None:
         """The dictionary of options with the arrays among them; None for the plain cell."""
-        given = {name: value for name, value in (self.options or {}).items() if name not in self.cell.direct}
+        beside = (*self.cell.direct, "precision")
+        given = {name: value for name, value in (self.options or {}).items() if name not in beside}
         extra = dict(zip(self.cell.parameters[4:], parameters[4:], strict=False))
         if not given and all(array is None for array in extra.values()):
             return None
@@ -122,6 +134,8 @@ def forward(
 ) -> tuple[tuple[Tensor, ...], Tensor | None]:
     """(y, h_n[, c_n]) and the reserve, None without ``training``. Parameters are in the order of ``Cell.parameters``,
     of which only the first need be given."""
+    if call.options and "precision" in call.options:
+        return _low_precision_forward(call, x, states, parameters)
     arrays = _arrays(parameters)
     options = call.compiled_options(arrays) if call.options or len(arrays) > 4 else None
     data = (*_arrays((x, *states)), *arrays[:4])
@@ -153,6 +167,8 @@ def backward(
     input_grad: bool,
 ) -> tuple[Tensor | None, ...]:
     """(dx, dh0[, dc0], then each parameter's); None for what there was not, and for dx without ``input_grad``."""
+    if call.options and "precision" in call.options:
+        return _low_precision_backward(call, doutputs, x, states, parameters, y, reserve, input_grad)
     arrays = _arrays(parameters)
     options = call.compiled_options(arrays) if call.options or len(arrays) > 4 else None
     dparameters = [None if a is None else np.zeros(a.shape, a.dtype) for a in arrays]
@@ -189,3 +205,43 @@ def _norm_gradients(options: dict[str, Any] | None, gradients: Mapping[str, Any]
         return None
     kinds = ("ih", "hh", "c")[: len(options["layer_norm"][0])]
     return tuple(gradients[f"gain_{kind}"] for kind in kinds), tuple(gradients[f"norm_bias_{kind}"] for kind in kinds)
+
+
+def _low_precision_cell(call: Call) -> str:
+    """The compiled module's name of the cell and its option."""
+    option = call.direct()[0]
+    return {"lstm": "lstm", "gru": "gru" if option else "gru_reset_before", "rnn": f"rnn_{option}"}[call.cell.name]
+
+
+def _low_precision_forward(
+    call: Call, x: Tensor, states: Sequence[Tensor | None], parameters: Sequence[Tensor | None]
+) -> tuple[tuple[Tensor, ...], Tensor | None]:
+    h0, c0 = (*states, None)[:2]
+    assert call.options is not None
+    y, h_n, c_n, reserve = _compiled.low_precision_forward(
+        _low_precision_cell(call), call.options["precision"], *_arrays((x, h0, c0, *parameters[:4])),
+        *_arrays(call.sequences), call.reverse, call.training,
+    )  # fmt: skip
+    outputs = tuple([torch.from_numpy(a) for a in (y, h_n, c_n) if a is not None])
+    return outputs, None if reserve is None else torch.from_numpy(reserve)
+
+
+def _low_precision_backward(
+    call: Call,
+    doutputs: Sequence[Tensor | None],
+    x: Tensor,
+    states: Sequence[Tensor | None],
+    parameters: Sequence[Tensor | None],
+    y: Tensor,
+    reserve: Tensor,
+    input_grad: bool,
+) -> tuple[Tensor | None, ...]:
+    dparameters = [None if t is None else np.zeros(t.shape, np.float32) for t in parameters]
+    dy, dh_n, dc_n = (*doutputs, None)[:3]
+    h0, c0 = (*states, None)[:2]
+    dx, *dstates = _compiled.low_precision_backward(
+        _low_precision_cell(call), *_arrays((dy, dh_n, dc_n, x, h0, c0, y, *parameters[:2], reserve)),
+        *_arrays(call.sequences), call.reverse, input_grad, *dparameters[:4],
+    )  # fmt: skip
+    gradients = (dx, *(None if s is None else d for s, d in zip(states, dstates, strict=False)), *dparameters)
+    return tuple([None if d is None else torch.from_numpy(d) for d in gradients])

@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fusedrnn.torch import calls
+from fusedrnn.torch import calls, composite
 from fusedrnn.torch.calls import Call
-from fusedrnn.torch.composite import double_backward
 
 
 class Layer(torch.autograd.Function):
@@ -37,6 +36,8 @@ def _backward(call: Call, input_grad: bool, *tensors: Tensor | None) -> tuple[Te
     """(doutputs, x, states, parameters, y, reserve) -> gradients of x, states and parameters."""
     count = len(call.cell.states)
     x, states = 1 + count, 2 + 2 * count
+    if not call.training:  # which kept nothing
+        return composite.backward(call, tensors[:x], tensors[x:-2], input_grad)
     return calls.backward(
         call, tensors[:x], tensors[x], tensors[x + 1 : states], tensors[states:-2], tensors[-2], tensors[-1],
         input_grad,
@@ -57,5 +58,5 @@ class LayerBackward(torch.autograd.Function):
     def backward(ctx: Any, *ddinputs: Tensor | None) -> tuple[Any, ...]:
         tensors = ctx.saved_tensors
         outputs = 1 + len(ctx.call.cell.states)
-        ddoutputs, dinputs = double_backward(ctx.call, ddinputs, tensors[:outputs], tensors[outputs:])
+        ddoutputs, dinputs = composite.double_backward(ctx.call, ddinputs, tensors[:outputs], tensors[outputs:])
         return None, None, *ddoutputs, *dinputs, None, None

@@ -15,13 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fusedrnn.torch import calls
+from fusedrnn.torch import calls, composite
 from fusedrnn.torch.calls import CELLS, Call, Cell
-from fusedrnn.torch.composite import double_backward
 
 _SEQUENCES = ("lengths", "batch_sizes", "resets", "seed")
 _TYPES = {"nonlinearity": "str", "reset_after": "bool", "recompute": "bool", "coupled": "bool", "layer": "int"}
-_OPTIONAL = {"grad_clip": "float?", "cell_clip": "float?"}
+_OPTIONAL = {"grad_clip": "float?", "cell_clip": "float?", "activations": "str[]?", "precision": "str?"}
 
 
 class _Operator:
@@ -60,6 +59,8 @@ class _Operator:
         given = {
             name: value for (name, plain), value in zip(self.plain.items(), options[1:], strict=True) if value != plain
         }
+        if "activations" in given:
+            given["activations"] = tuple(given["activations"])
         if seed is not None:
             given["seed"] = int(seed)
         return Call(self.cell, (lengths, batch_sizes, resets), options[0], training, given or None)
@@ -81,9 +82,12 @@ class _Operator:
 
     def backward(self, *arguments: Any) -> tuple[Tensor, ...]:
         doutputs, (x, *rest), y, reserve, sequences, options, input_grad = self.split_backward(arguments)
-        call = self.call(sequences, options, True)
+        call = self.call(sequences, options, _kept(reserve))
         states, parameters = rest[: self.states], rest[self.states :]
-        gradients = calls.backward(call, doutputs, x, states, parameters, y, reserve, input_grad)
+        if call.training:
+            gradients = calls.backward(call, doutputs, x, states, parameters, y, reserve, input_grad)
+        else:
+            gradients = composite.backward(call, doutputs, (x, *rest), input_grad)
         return tuple(x.new_empty(0) if g is None else g for g in gradients)
 
     def split_backward(self, arguments: Sequence[Any]) -> tuple[Any, ...]:
@@ -142,18 +146,23 @@ class _Operator:
         return *gradients, *[None] * (len(_SEQUENCES) + len(ctx.options) + 1)
 
     def keep_backward(self, ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        doutputs, tensors, _, _, sequences, options, _ = self.split_backward(inputs)
+        doutputs, tensors, _, reserve, sequences, options, _ = self.split_backward(inputs)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*doutputs, *tensors, *sequences)
-        ctx.options = options
+        ctx.options, ctx.training = options, _kept(reserve)
 
     def backward_of_backward(self, ctx: Any, *ddinputs: Tensor | None) -> tuple[Any, ...]:
         outputs = 1 + self.states
         doutputs, rest = ctx.saved_tensors[:outputs], ctx.saved_tensors[outputs:]
         tensors, sequences, _ = self.split(rest)
-        call = self.call(sequences, ctx.options, True)
-        ddoutputs, dinputs = double_backward(call, ddinputs, doutputs, tensors)
+        call = self.call(sequences, ctx.options, ctx.training)
+        ddoutputs, dinputs = composite.double_backward(call, ddinputs, doutputs, tensors)
         return *ddoutputs, *dinputs, *[None] * (2 + len(_SEQUENCES) + len(ctx.options) + 1)
+
+
+def _kept(reserve: Tensor) -> bool:
+    """Whether it came from a call with ``training``; that of the plain RNN has three axes too, and no elements."""
+    return reserve.dim() > 1
 
 
 def _schema(arguments: Sequence[str], outputs: int) -> str:
