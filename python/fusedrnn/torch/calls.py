@@ -112,7 +112,8 @@ class Call:
         beside = (*self.cell.direct, "precision")
         given = {name: value for name, value in (self.options or {}).items() if name not in beside}
         extra = dict(zip(self.cell.parameters[4:], parameters[4:], strict=False))
-        if not given and all(array is None for array in extra.values()):
+        of_plain_kernels = (self.options or {}).get("nonlinearity") in (None, "tanh", "relu")
+        if of_plain_kernels and not given and all(array is None for array in extra.values()):
             return None
         extra = {name: array for name, array in extra.items() if array is not None}
         if "gain_ih" in extra:

@@ -40,6 +40,13 @@ class _Clipping:
     bound: float | None
 
 
+@dataclass
+class _Levels:
+    """How many nested derivatives take a tensor for a variable."""
+
+    count: int = 0
+
+
 def unroll(
     call: Call,
     x: Tensor,
@@ -77,7 +84,7 @@ def unroll(
         before = now
         if resets is not None:
             before = tuple(s.masked_fill(resets[t, :, None], 0) for s in before)
-        seen = before[0] if clipping.bound is None else _ClippedGradient.apply(before[0], clipping)
+        seen = before[0] if clipping.bound is None else _ClippedGradient.apply(before[0], clipping, _Levels())
         after = step(inputs[t], seen if dropout is None else seen * dropout, before)
         if zoneout_h is not None or zoneout_c is not None:
             after = tuple(
@@ -96,25 +103,33 @@ def unroll(
 
 
 class _ClippedGradient(torch.autograd.Function):
-    """h itself, whose gradient is clipped to the bound that ``clipping`` has when backward runs."""
+    """h itself, whose gradient is clipped to the bound that ``clipping`` has when backward runs.
+
+    Of nested transforms of torch.func that differentiate h, the innermost clips, whose context is set up last: the
+    others differentiate what it gives.
+    """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(h: Tensor, clipping: _Clipping) -> Tensor:
+    def forward(h: Tensor, clipping: _Clipping, levels: _Levels) -> Tensor:
         return h.clone()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.clipping = inputs[1]
+        _, ctx.clipping, ctx.levels = inputs
+        if ctx.needs_input_grad[0]:
+            ctx.levels.count += 1
+        ctx.level = ctx.levels.count
 
     @staticmethod
-    def backward(ctx: Any, dh: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, dh: Tensor) -> tuple[Tensor, None, None]:
         bound = ctx.clipping.bound
-        return dh if bound is None else dh.clamp(-bound, bound), None
+        clips = bound is not None and ctx.level == ctx.levels.count
+        return dh.clamp(-bound, bound) if clips else dh, None, None
 
     @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
+    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
         return tangent.clone()
 
 

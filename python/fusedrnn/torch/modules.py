@@ -233,6 +233,7 @@ class RNN(_Recurrent, torch.nn.RNN):
     """
 
     cell = calls.RNN
+    nonlinearity: str
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         if len(arguments) > 3 and is_own_nonlinearity(arguments[3]):

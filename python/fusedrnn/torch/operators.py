@@ -15,8 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fusedrnn.torch import calls, composite
+from fusedrnn.torch import calls
 from fusedrnn.torch.calls import CELLS, Call, Cell
+from fusedrnn.torch.composite import double_backward
+from fusedrnn.torch.function import LayerBackward
 
 _SEQUENCES = ("lengths", "batch_sizes", "resets", "seed")
 _TYPES = {"nonlinearity": "str", "reset_after": "bool", "recompute": "bool", "coupled": "bool", "layer": "int"}
@@ -82,12 +84,9 @@ class _Operator:
 
     def backward(self, *arguments: Any) -> tuple[Tensor, ...]:
         doutputs, (x, *rest), y, reserve, sequences, options, input_grad = self.split_backward(arguments)
-        call = self.call(sequences, options, _kept(reserve))
+        call = self.call(sequences, options, True)
         states, parameters = rest[: self.states], rest[self.states :]
-        if call.training:
-            gradients = calls.backward(call, doutputs, x, states, parameters, y, reserve, input_grad)
-        else:
-            gradients = composite.backward(call, doutputs, (x, *rest), input_grad)
+        gradients = calls.backward(call, doutputs, x, states, parameters, y, reserve, input_grad)
         return tuple(x.new_empty(0) if g is None else g for g in gradients)
 
     def split_backward(self, arguments: Sequence[Any]) -> tuple[Any, ...]:
@@ -129,40 +128,39 @@ class _Operator:
         return tuple(x.new_empty(0) if t is None else x.new_empty(t.shape) for t in given)
 
     def keep_forward(self, ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        tensors, sequences, (*options, _) = self.split(inputs)
+        tensors, sequences, (*options, training) = self.split(inputs)
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(output[-1])
         ctx.save_for_backward(*tensors, output[0], output[-1], *sequences)
-        ctx.options = options
+        ctx.options, ctx.training = options, training
 
     def backward_of_forward(self, ctx: Any, *doutputs: Tensor | None) -> tuple[Any, ...]:
         run = getattr(torch.ops.fusedrnn, f"{self.cell.name}_backward")
         input_grad = ctx.needs_input_grad[0]
         tensors, (y, *kept) = ctx.saved_tensors[: self.tensors], ctx.saved_tensors[self.tensors :]
-        # y follows from the inputs: no gradient goes by way of it
-        gradients = run(*doutputs[:-1], *tensors, y.detach(), *kept, *ctx.options, input_grad)
+        y = y.detach()  # it follows from the inputs: no gradient goes by way of it
+        if ctx.training:
+            gradients = run(*doutputs[:-1], *tensors, y, *kept, *ctx.options, input_grad)
+        else:
+            call = self.call(kept[1:], ctx.options, False)
+            gradients = LayerBackward.apply(call, input_grad, *doutputs[:-1], *tensors, y, None)
         needed = ctx.needs_input_grad[: self.tensors]
         gradients = [g if need else None for g, need in zip(gradients, needed, strict=True)]
         return *gradients, *[None] * (len(_SEQUENCES) + len(ctx.options) + 1)
 
     def keep_backward(self, ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        doutputs, tensors, _, reserve, sequences, options, _ = self.split_backward(inputs)
+        doutputs, tensors, _, _, sequences, options, _ = self.split_backward(inputs)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*doutputs, *tensors, *sequences)
-        ctx.options, ctx.training = options, _kept(reserve)
+        ctx.options = options
 
     def backward_of_backward(self, ctx: Any, *ddinputs: Tensor | None) -> tuple[Any, ...]:
         outputs = 1 + self.states
         doutputs, rest = ctx.saved_tensors[:outputs], ctx.saved_tensors[outputs:]
         tensors, sequences, _ = self.split(rest)
-        call = self.call(sequences, ctx.options, ctx.training)
-        ddoutputs, dinputs = composite.double_backward(call, ddinputs, doutputs, tensors)
+        call = self.call(sequences, ctx.options, True)
+        ddoutputs, dinputs = double_backward(call, ddinputs, doutputs, tensors)
         return *ddoutputs, *dinputs, *[None] * (2 + len(_SEQUENCES) + len(ctx.options) + 1)
-
-
-def _kept(reserve: Tensor) -> bool:
-    """Whether it came from a call with ``training``; that of the plain RNN has three axes too, and no elements."""
-    return reserve.dim() > 1
 
 
 def _schema(arguments: Sequence[str], outputs: int) -> str:

@@ -52,10 +52,11 @@ def layer(
         options = {**(options or {}), "precision": "bfloat16"}
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
         return operators.run(cell, x, states, parameters, sequences, seed, reverse, options or {}, training)
+    through = transformed()
     if seed is not None:
-        options = {**(options or {}), "seed": int(seed)}
+        options = {**(options or {}), "seed": seed if through else int(seed)}
     call = Call(cell, sequences, reverse, training, options or None)
-    if transformed():
+    if through:
         with torch.autocast("cpu", enabled=False):
             return unroll(call, x, states, parameters)
     if needed:

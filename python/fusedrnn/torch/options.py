@@ -28,7 +28,12 @@ def take_options(cell: Cell, keywords: dict[str, Any]) -> dict[str, Any] | None:
         _check(cell, name, value)
     if "activations" in given:
         given["activations"] = activation_names(given["activations"], cell.activations)
-    return {name: value for name, value in given.items() if value != known[name]} or None
+    changed = {name: value for name, value in given.items() if value != known[name]}
+    if "recompute" in changed:  # of the plain cell alone
+        beside = [name for name in changed if name not in cell.direct] + ["proj_size"] * bool(keywords.get("proj_size"))
+        if beside:
+            raise ValueError(f"recompute: expected False together with {', '.join(beside)}")
+    return changed or None
 
 
 def is_own_nonlinearity(name: Any) -> bool:
