@@ -180,19 +180,6 @@ def test_other_dtypes_and_devices_are_pytorchs(layer, count_calls):
     assert count_calls() == before
 
 
-def test_autocast_runs_in_the_weights_dtype(layer, count_calls):
-    x, state = torch.randn(5, 2, 3).bfloat16(), torch.zeros(4, 2, 4).bfloat16()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        y, _ = layer(x, (state, state) if isinstance(layer, torch.nn.LSTM) else state)
-        cell = ft.LSTMCell(3, 4)
-        h, _ = cell(x[0])
-    assert count_calls() == 5
-    assert y.dtype is h.dtype is torch.float32
-    assert torch.equal(y, layer(x.float())[0])
-    y.sum().backward()
-    assert layer.weight_hh_l0.grad.dtype is torch.float32
-
-
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.jit is on its way out
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_traces_hold_pytorchs_operators(layer, count_calls):

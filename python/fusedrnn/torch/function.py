@@ -13,9 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fusedrnn.torch import calls
+from fusedrnn.torch import calls, composite
 from fusedrnn.torch.calls import Call
-from fusedrnn.torch.composite import double_backward
 
 
 class Layer(torch.autograd.Function):
@@ -47,17 +46,37 @@ class Layer(torch.autograd.Function):
         else:
             zeros = partial(calls.zeros_like, weights.arrays)
             dweights = weights.sums.present(zeros) if ctx.shared else zeros()
-            gradients = calls.backward(
-                call, doutputs, inputs[0], inputs[1:], weights.arrays, y, reserve, input_grad, dweights
-            )
+            gradients = _add_gradients(call, doutputs, inputs, weights, y, reserve, input_grad, dweights)
             dparameters = () if ctx.shared else calls.tensors_of(dweights)
         return None, None, None, *gradients, *(() if ctx.shared else dparameters)
+
+
+def _add_gradients(
+    call: Call,
+    doutputs: Sequence[Tensor | None],
+    inputs: Sequence[Any],
+    weights: Weights,
+    y: Tensor,
+    reserve: Tensor | None,
+    input_grad: bool,
+    dweights: Sequence[Any],
+) -> Sequence[Tensor | None]:
+    """Those of the inputs; those of the parameters are added to the arrays ``dweights``."""
+    if reserve is not None:
+        return calls.backward(call, doutputs, inputs[0], inputs[1:], weights.arrays, y, reserve, input_grad, dweights)
+    found = composite.backward(call, doutputs, (*inputs, *weights.parameters), input_grad)
+    for sums, gradient in zip(dweights, found[len(inputs) :], strict=True):
+        if gradient is not None:
+            sums += gradient.numpy()
+    return found[: len(inputs)]
 
 
 def _backward(call: Call, input_grad: bool, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
     """(doutputs, x, states, parameters, y, reserve) -> gradients of x, states and parameters."""
     x = call.outputs
     states = x + 1 + len(call.cell.states)
+    if not call.training:  # which kept nothing
+        return composite.backward(call, tensors[:x], tensors[x:-2], input_grad)
     weights = calls.arrays_of(tensors[states:-2])
     dweights = calls.zeros_like(weights)
     gradients = calls.backward(
@@ -80,7 +99,7 @@ class LayerBackward(torch.autograd.Function):
     def backward(ctx: Any, *ddinputs: Tensor | None) -> tuple[Any, ...]:
         tensors = ctx.saved_tensors
         outputs = ctx.call.outputs
-        ddoutputs, dinputs = double_backward(ctx.call, ddinputs, tensors[:outputs], tensors[outputs:])
+        ddoutputs, dinputs = composite.double_backward(ctx.call, ddinputs, tensors[:outputs], tensors[outputs:])
         return None, None, *ddoutputs, *dinputs, None, None
 
 

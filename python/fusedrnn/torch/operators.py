@@ -18,10 +18,11 @@ from torch import Tensor
 from fusedrnn.torch import calls
 from fusedrnn.torch.calls import CELLS, Call, Cell
 from fusedrnn.torch.composite import double_backward
+from fusedrnn.torch.function import LayerBackward
 
 _SEQUENCES = ("lengths", "batch_sizes", "resets", "seed")
 _TYPES = {"nonlinearity": "str", "reset_after": "bool", "recompute": "bool", "coupled": "bool", "layer": "int"}
-_OPTIONAL = {"grad_clip": "float?", "cell_clip": "float?"}
+_OPTIONAL = {"grad_clip": "float?", "cell_clip": "float?", "activations": "str[]?", "precision": "str?"}
 
 
 class _Operator:
@@ -60,6 +61,8 @@ class _Operator:
         given = {
             name: value for (name, plain), value in zip(self.plain.items(), options[1:], strict=True) if value != plain
         }
+        if "activations" in given:
+            given["activations"] = tuple(given["activations"])
         if seed is not None:
             given["seed"] = int(seed)
         return Call(self.cell, (lengths, batch_sizes, resets), options[0], training, given or None)
@@ -128,18 +131,22 @@ class _Operator:
         return tuple(x.new_empty(0) if t is None else x.new_empty(t.shape) for t in given)
 
     def keep_forward(self, ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        tensors, sequences, (*options, _) = self.split(inputs)
+        tensors, sequences, (*options, training) = self.split(inputs)
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(output[-1])
         ctx.save_for_backward(*tensors, output[0], output[-1], *sequences)
-        ctx.options = options
+        ctx.options, ctx.training = options, training
 
     def backward_of_forward(self, ctx: Any, *doutputs: Tensor | None) -> tuple[Any, ...]:
         run = getattr(torch.ops.fusedrnn, f"{self.cell.name}_backward")
         input_grad = ctx.needs_input_grad[0]
         tensors, (y, *kept) = ctx.saved_tensors[: self.tensors], ctx.saved_tensors[self.tensors :]
-        # y follows from the inputs: no gradient goes by way of it
-        gradients = run(*doutputs[:-1], *tensors, y.detach(), *kept, *ctx.options, input_grad)
+        y = y.detach()  # it follows from the inputs: no gradient goes by way of it
+        if ctx.training:
+            gradients = run(*doutputs[:-1], *tensors, y, *kept, *ctx.options, input_grad)
+        else:
+            call = self.call(kept[1:], ctx.options, False)
+            gradients = LayerBackward.apply(call, input_grad, *doutputs[:-1], *tensors, y, None)
         needed = ctx.needs_input_grad[: self.tensors]
         gradients = [g if need else None for g, need in zip(gradients, needed, strict=True)]
         return *gradients, *[None] * (len(_SEQUENCES) + len(ctx.options) + 1)
