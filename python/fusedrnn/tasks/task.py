@@ -47,8 +47,10 @@ class Run:
     """One run, ready for the Trainer, and what is made of it in the end.
 
     ``figures()`` gives the final metrics and ``draw(path, history)`` the task's picture, both in evaluation mode;
-    ``headline(metrics)`` puts the figure into words. ``evaluate``, ``baseline`` and the fields below it are the
-    Trainer's arguments of those names; without ``row_axes`` a task trains in one process only.
+    ``headline(metrics)`` puts the figure into words. ``kept`` is JSON-able: what `Task.sample` needs beside the
+    parameters, and what a resumed run must find as it was; it goes into the checkpoint. ``evaluate``, ``baseline`` and
+    the fields below it are the Trainer's arguments of those names; without ``row_axes`` a task trains in one process
+    only.
     """
 
     model: Module
@@ -65,14 +67,41 @@ class Run:
     clip_value: float | None = None
     evaluate_every: int = 1
     row_axes: tuple[int, int] | None = None
+    kept: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """What ``fusedrnn sample`` was given, for a task to make of it what it can.
+
+    Attributes:
+        prime: what the samples go on from, None for nothing. temperature: divides the logits; 0 takes the likeliest.
+        bias: of a mixture's densities (Graves 2013), 0 for none. count, length: how many, and of how many steps at
+            most. seed: of all that is drawn. out: a file to write; None prints. say: prints.
+    """
+
+    prime: str | None = None
+    temperature: float = 1.0
+    bias: float = 0.0
+    count: int = 1
+    length: int = 500
+    seed: int = 0
+    out: Path | None = None
+    say: Callable[[str], None] = print
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task by name. ``data`` says what ``--data`` may be, and is empty where the task makes its own."""
+    """A task by name.
+
+    ``data`` says what ``--data`` may be, and is empty where the task makes its own. ``sample(folder, options)`` draws
+    from the network of a run in that folder, where there is something to draw; options that do not fit it are a
+    ``RunError``.
+    """
 
     name: str
     about: str
     presets: Mapping[str, Preset]
     setup: Callable[[Options], Run]
     data: str = ""
+    sample: Callable[[Path, SampleOptions], None] | None = None
