@@ -164,7 +164,10 @@ def load_text(where: str | None, say: Callable[[str], None]) -> Text:
     Raises DataError for a file that cannot be read, is empty, or is no text.
     """
     if where is None:
-        return Text(load_plays(say), "Shakespeare")
+        try:
+            return Text(load_plays(say), "Shakespeare")
+        except DataError as error:
+            raise DataError(f"Shakespeare could not be had: {error}; --data FILE takes any text in UTF-8") from None
     try:
         content = Path(where).read_bytes()
     except OSError as error:

@@ -177,7 +177,7 @@ def draw_text(
     grid = figure.add_gridspec(2, 2, height_ratios=[3.2, 1])
     passage, written = (figure.add_subplot(grid[0, column]) for column in (0, 1))
     scale = ScalarMappable(Normalize(0, max(1.0, float(np.quantile(surprise, 0.98)))), "YlOrRd")
-    _write(passage, pieces, scale.to_rgba(surprise))
+    _write(passage, pieces, list(scale.to_rgba(surprise)))
     _write(written, list(sample), None)
     passage.set_title(f"{title}: surprise, nats a {unit}", fontsize=10)
     written.set_title("written by the network, temperature 0.8", fontsize=10)

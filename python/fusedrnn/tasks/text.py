@@ -8,7 +8,7 @@ plain RNN of 100 units on one-hot characters, one column, windows of 25, weights
 gradients clipped at +-5, Adagrad 0.1. ``--preset words`` reads words; its softmax has the embedding's weights.
 
 Metrics, on the text held out: ``nats_per_character``, ``bits_per_character`` (words: ``nats_per_word`` and
-``perplexity``), and ``ngram_nats`` (``ngram_perplexity``), of the best interpolated n-gram up to order 7 (words: 5).
+``perplexity``), and ``ngram_nats``, those of the best interpolated n-gram up to order 7 (words: 5).
 """
 
 from __future__ import annotations
@@ -118,48 +118,41 @@ def setup(options: Options) -> Run:
         text = text._replace(text=text.text[:CHARACTERS])
     corpus = Corpus.of(text, options.data, recipe)
     vocabulary = corpus.vocabulary
+    unit = "word" if recipe.words else "character"
     model = build(recipe, len(vocabulary), np.random.default_rng(options.seed))
     windows = Windows([corpus.columns(recipe.columns, recipe.steps)], recipe.steps)
     discount = tuned_discount(corpus.train, len(vocabulary), recipe.orders)
     ngrams = probabilities(corpus.train, corpus.held_out, len(vocabulary), recipe.orders, discount)
     nats_by_order = [-float(np.log(p).mean()) for p in ngrams]
-    best = int(np.argmin(nats_by_order))
+    order = int(np.argmin(nats_by_order))
     last_and_held_out = np.concatenate([corpus.train[-1:], corpus.held_out])
 
-    nats_name = "nats_per_word" if recipe.words else "nats_per_character"
+    def in_units(nats: float) -> Metrics:
+        other = {"perplexity": float(np.exp(nats))} if recipe.words else {"bits_per_character": nats / float(np.log(2))}
+        return {f"nats_per_{unit}": nats, **other}
 
     def evaluate() -> Metrics:
         return in_units(float(model.surprise(last_and_held_out).mean()))
 
-    def in_units(nats: float) -> Metrics:
-        if recipe.words:
-            return {nats_name: nats, "perplexity": float(np.exp(nats))}
-        return {nats_name: nats, "bits_per_character": nats / float(np.log(2))}
-
     def figures() -> Metrics:
-        nats = nats_by_order[best]
-        baseline = {"ngram_perplexity": float(np.exp(nats))} if recipe.words else {"ngram_nats": nats}
-        return {**evaluate(), **baseline}
+        return {**evaluate(), "ngram_nats": nats_by_order[order]}
 
     def headline(m: Metrics) -> str:
+        nats = m["ngram_nats"]
         if recipe.words:
-            return (
-                f"perplexity {m['perplexity']:.1f} a word ({best + 1}-grams {m['ngram_perplexity']:.1f}, {text.source})"
-            )
-        return (
-            f"{m['nats_per_character']:.3f} nats ({m['bits_per_character']:.3f} bits) a character held out "
-            f"({best + 1}-grams {m['ngram_nats']:.3f} nats, {text.source})"
-        )
+            ours, theirs = f"perplexity {m['perplexity']:.1f}", f"{np.exp(nats):.1f}"
+        else:
+            ours = f"{m['nats_per_character']:.3f} nats ({m['bits_per_character']:.3f} bits)"
+            theirs = f"{nats:.3f} nats"
+        return f"{ours} a {unit} of unseen text, {order + 1}-grams {theirs} ({text.source})"
 
     def draw(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
-        shown = slice(0, 160 if recipe.words else 700)
-        surprise = model.surprise(last_and_held_out[: len(corpus.held_out[shown]) + 1])
-        sample = model.generate(
-            np.array([vocabulary.start]), 1, shown.stop, 0.8, options.seed, vocabulary.unknown
-        )[0]  # fmt: skip
+        shown = corpus.held_out[:1400]
+        surprise = model.surprise(last_and_held_out[: len(shown) + 1])
+        (written,) = model.generate(np.array([vocabulary.start]), 1, 1400, 0.8, options.seed, vocabulary.unknown)
         plots.draw_text(
-            path, vocabulary.pieces(corpus.held_out[shown]), surprise, vocabulary.decode(sample), nats_by_order,
-            history[-1][nats_name], f"{text.source}, held out", "word" if recipe.words else "character",
+            path, vocabulary.pieces(shown), surprise, vocabulary.decode(written), nats_by_order,
+            history[-1][f"nats_per_{unit}"], f"{text.source}, held out", unit,
         )  # fmt: skip
 
     common: dict[str, Any] = {
@@ -168,7 +161,7 @@ def setup(options: Options) -> Run:
         "row_axes": (1, 1),
         "evaluate": evaluate,
         "figures": figures,
-        "baseline": in_units(nats_by_order[best]),
+        "baseline": in_units(nats_by_order[order]),
         "draw": draw,
         "headline": headline,
         "kept": {"recipe": asdict(recipe), "vocabulary": vocabulary.tokens, "sha256": corpus.sha256},
@@ -202,8 +195,8 @@ def sample(folder: Path, options: SampleOptions) -> None:
     except KeyError as error:
         raise RunError(f"--prime: {error.args[0]!r} does not occur in the text of {folder}") from None
     rows = model.generate(
-        numbers, options.count, options.length, options.temperature, options.seed, vocabulary.unknown
-    )  # fmt: skip
+        numbers, options.count, options.length, options.temperature, options.seed, never=vocabulary.unknown
+    )
     texts = [vocabulary.decode(np.concatenate([numbers if prime else numbers[:0], row])) for row in rows]
     content = "\n\n---\n\n".join(texts)
     if options.out is None:
