@@ -209,7 +209,7 @@ def digits(tmp_path):
 @pytest.mark.parametrize("name", TASKS)
 def test_tasks_train_in_two_processes(mpirun, digits, tmp_path, monkeypatch, name):
     """The command is the same; one process says and writes what one would."""
-    (tmp_path / "text").write_text("to be or not to be, " * 200)
+    (tmp_path / "text").write_text("to be or not to be, " * 600)
     own = {"mnist": digits, "text": tmp_path / "text"}.get(name)
     data = ["--data", own] if own else []
     command = ["-m", "fusedrnn.cli", "train", name, *data, "--json", tmp_path / "figures.json"]

@@ -38,7 +38,7 @@ def little_data(tmp_path, monkeypatch):
 
     made = data.Images(*images(300), *images(50), "little images")
     monkeypatch.setattr(data, "load_images", lambda where, say: made)
-    text = "".join(rng.choice(list("abc \n"), 3_000))
+    text = "".join(rng.choice(list("abc \n"), 5_000))
     monkeypatch.setattr(data, "load_text", lambda where, say: data.Text(text, "a little text"))
     return made
 

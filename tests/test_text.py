@@ -131,16 +131,25 @@ def test_windows_cover_the_text_and_its_tail_is_held_out():
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "words", "message"),
     [
-        ("ab" * 20, r"x: expected at least 18 characters, 9 in 10 of them for 3 columns of 5 steps, got 12"),
-        ("a" * 100, "x: expected at least two different characters, got only 'a'"),
+        ("ab" * 6, False, "x: expected at least 18 characters, 9 in 10 of them for 3 columns of 5 steps, got 12"),
+        ("a" * 40, True, "x: expected at least 18 words, 9 in 10 of them for 3 columns of 5 steps, got 1"),
+        ("a" * 100, False, "x: expected at least two different characters, got only 'a'"),
+        ("a " * 100, True, "x: expected at least two different words, got only 'a'"),
+        (" ".join(f"w{i}" for i in range(100)), True, "x: expected at least two different words, got only '<unk>'"),
     ],
 )
-def test_texts_that_will_not_do(content, message):
-    content = content if content[1] == "a" else content[:12]
+def test_texts_that_will_not_do(content, words, message):
     with pytest.raises(data.DataError, match=message):
-        text.Corpus.of(data.Text(content, "x"), None, text.Recipe(columns=3, steps=5))
+        text.Corpus.of(data.Text(content, "x"), None, text.Recipe(words=words, columns=3, steps=5))
+
+
+def test_the_shortest_text_that_will_do():
+    assert text.Corpus.of(data.Text("ab" * 9, "x"), None, text.Recipe(columns=3, steps=5)).columns(3, 5)[0].shape == (
+        5,
+        3,
+    )
 
 
 # the model

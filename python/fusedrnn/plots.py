@@ -161,14 +161,15 @@ def draw_text(
     sample: str,
     by_order: Sequence[float],
     nats: float,
-    title: str,
     unit: str,
+    titles: tuple[str, str],
 ) -> None:
     """A passage with its surprise as colour and a sample of the model; below them the n-grams beside the model.
 
     Args:
         pieces: tokens [n] that joined give the passage. surprise: -log p of each, [n]. sample: text.
         by_order, nats: surprise over all that was held out, of n-grams by order from 1 and of the model. unit: a token.
+        titles: of the passage and of the sample.
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
@@ -179,8 +180,8 @@ def draw_text(
     scale = ScalarMappable(Normalize(0, max(1.0, float(np.quantile(surprise, 0.98)))), "YlOrRd")
     _write(passage, pieces, list(scale.to_rgba(surprise)))
     _write(written, list(sample), None)
-    passage.set_title(f"{title}: surprise, nats a {unit}", fontsize=10)
-    written.set_title("written by the network, temperature 0.8", fontsize=10)
+    for panel, title in zip((passage, written), titles, strict=True):
+        panel.set_title(title, fontsize=10)
     figure.colorbar(scale, ax=passage, location="bottom", shrink=0.6, pad=0.01)
     axis = figure.add_subplot(grid[1, :])
     orders = range(1, 1 + len(by_order))

@@ -34,6 +34,7 @@ from fusedrnn.tasks.vocabulary import Vocabulary, split
 from fusedrnn.tbptt import Windows
 
 CHARACTERS = 1_115_394  # of Shakespeare: as many as the text has that char-rnn is known for
+TEMPERATURE = 0.8  # of the sample in the picture
 SEEN = 3  # words that occur less often in training count as unknown
 
 
@@ -97,10 +98,11 @@ class Corpus:
                 f"{name}: expected at least {-(-least * 10 // 9):,} {kind}, 9 in 10 of them for {recipe.columns} "
                 f"columns of {recipe.steps} steps, got {len(tokens):,}"
             )
-        if len(set(tokens)) == 1:
-            raise data.DataError(f"{name}: expected at least two different {kind}, got only {tokens[0]!r}")
         vocabulary = Vocabulary.of(tokens[:cut] if recipe.words else tokens, recipe.words, SEEN)
         numbers = vocabulary.encode(tokens)
+        if (numbers == numbers[0]).all():
+            only = vocabulary.tokens[numbers[0]]
+            raise data.DataError(f"{name}: expected at least two different {kind}, got only {only!r}")
         return cls(vocabulary, numbers[:cut], numbers[cut:], hashlib.sha256(text.text.encode()).hexdigest())
 
     def columns(self, count: int, steps: int) -> tuple[Array, Array]:
@@ -149,10 +151,13 @@ def setup(options: Options) -> Run:
     def draw(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
         shown = corpus.held_out[:1400]
         surprise = model.surprise(last_and_held_out[: len(shown) + 1])
-        (written,) = model.generate(np.array([vocabulary.start]), 1, 1400, 0.8, options.seed, vocabulary.unknown)
+        (written,) = model.generate(
+            np.array([vocabulary.start]), 1, len(shown), TEMPERATURE, options.seed, never=vocabulary.unknown
+        )
         plots.draw_text(
             path, vocabulary.pieces(shown), surprise, vocabulary.decode(written), nats_by_order,
-            history[-1][f"nats_per_{unit}"], f"{text.source}, held out", unit,
+            history[-1][f"nats_per_{unit}"], unit,
+            (f"{text.source}, held out: surprise, nats a {unit}", f"written by the network, temperature {TEMPERATURE}"),
         )  # fmt: skip
 
     common: dict[str, Any] = {
