@@ -315,6 +315,8 @@ def test_presets_run_and_are_sampled(run, preset, unit):
     assert [part.startswith("the cat") for part in parts] == [True, True]
     assert parts[0] != parts[1]
     assert "<unk>" not in one
+    if unit == "word":
+        assert sampled(folder, prime="the zebra, cat", length=1).startswith("the zebra, cat"), "unknown, yet kept"
     assert sampled(folder, prime="the cat", count=2, length=30) == one
     assert sampled(folder, prime="the cat", count=2, length=30, seed=1) != one
     if unit == "character":

@@ -30,7 +30,7 @@ from fusedrnn.tasks.models import LanguageModel, OneHot
 from fusedrnn.tasks.ngrams import probabilities, tuned_discount
 from fusedrnn.tasks.run import RunError
 from fusedrnn.tasks.task import Metrics, Options, Preset, Run, SampleOptions, Task
-from fusedrnn.tasks.vocabulary import Vocabulary, split
+from fusedrnn.tasks.vocabulary import Vocabulary, spaced, split
 from fusedrnn.tbptt import Windows
 
 CHARACTERS = 1_115_394  # of Shakespeare: as many as the text has that char-rnn is known for
@@ -202,8 +202,8 @@ def sample(folder: Path, options: SampleOptions) -> None:
     rows = model.generate(
         numbers, options.count, options.length, options.temperature, options.seed, never=vocabulary.unknown
     )
-    texts = [vocabulary.decode(np.concatenate([numbers if prime else numbers[:0], row])) for row in rows]
-    content = "\n\n---\n\n".join(texts)
+    texts = [spaced([*prime, *(vocabulary.tokens[number] for number in row)], recipe.words) for row in rows]
+    content = "\n\n---\n\n".join(map("".join, texts))
     if options.out is None:
         options.say(content)
     else:
@@ -216,16 +216,14 @@ TEXT = Task(
     presets={
         "smoke": Preset("128 units, 2 epochs, a minute", epochs=2, settings={"hidden": 128}),
         "default": Preset("256 units, 10 epochs", epochs=10, settings={"dropout": 0.1}),
-        "best": Preset(
-            "2 layers of 512 units, 20 epochs", epochs=20, settings={"hidden": 512, "layers": 2, "dropout": 0.4}
-        ),
+        "best": Preset("512 units, 12 epochs", epochs=12, settings={"hidden": 512, "dropout": 0.3}),
         "words": Preset(
-            "words: 256 units, tied embeddings",
-            epochs=10,
+            "words: 256 units, tied embeddings, 6 epochs",
+            epochs=6,
             settings={"words": True, "embedding": 256, "hidden": 256, "dropout": 0.5, "steps": 35, "orders": 5},
         ),
         "min-char-rnn": Preset(
-            "Karpathy's min-char-rnn as published",
+            "Karpathy's min-char-rnn as published, 1 epoch",
             epochs=1,
             settings={"min_char_rnn": True, "hidden": 100, "columns": 1, "steps": 25, "lr": 0.1},
         ),

@@ -19,6 +19,18 @@ def split(text: str, words: bool) -> list[str]:
     return _WORDS.findall(text) if words else list(text)
 
 
+def spaced(tokens: Sequence[str], words: bool) -> list[str]:
+    """Characters as they are; words and marks each with the space that goes before it."""
+    if not words:
+        return list(tokens)
+    found, last = [], "\n"
+    for token in tokens:
+        closing = len(token) == 1 and token in "\n.,;:!?)]"
+        found.append(token if closing or last in "\n([" else f" {token}")
+        last = token
+    return found
+
+
 class Vocabulary:
     """Tokens by number, the one with number 0 standing for all that are not in it, where it is "<unk>".
 
@@ -50,16 +62,8 @@ class Vocabulary:
         return np.array([self._numbers.get(token, self.unknown) for token in tokens], np.int64)
 
     def pieces(self, numbers: Array) -> list[str]:
-        """The tokens as they are written one after the other: words with the space that goes before them."""
-        tokens = [self.tokens[number] for number in numbers]
-        if not self.words:
-            return tokens
-        found, last = [], "\n"
-        for token in tokens:
-            closing = len(token) == 1 and token in "\n.,;:!?)]"
-            found.append(token if closing or last in "\n([" else f" {token}")
-            last = token
-        return found
+        """The tokens of integers [n] as they are written one after the other."""
+        return spaced([self.tokens[number] for number in numbers], self.words)
 
     def decode(self, numbers: Array) -> str:
         """The text of integers [n]."""
