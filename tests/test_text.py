@@ -201,7 +201,7 @@ def test_the_coldest_sample_is_the_likeliest():
     tokens = [0]
     for _ in range(12):
         tokens.append(int(model(np.array(tokens)[:, None])[0][-1, 0].argmax()))
-    for temperature in (0.0, 1e-6):
+    for temperature in (0.0, 1e-308, 1e-6):
         assert model.generate(np.array([0]), 2, 12, temperature, 0).tolist() == [tokens[1:]] * 2
 
 

@@ -139,8 +139,9 @@ class LanguageModel(Module):
         for start in range(0, len(tokens) - 1, steps):
             x, target = tokens[:-1][start : start + steps], tokens[1:][start : start + steps]
             logits, state = self(x[:, None], state)
-            log_p = _log_softmax(logits[:, 0].astype(float))
-            found.append(-log_p[np.arange(len(target)), target])
+            shifted = logits[:, 0].astype(float)
+            shifted -= shifted.max(1, keepdims=True)
+            found.append(np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(target)), target])
         return np.concatenate(found)
 
     def generate(
@@ -162,14 +163,9 @@ class LanguageModel(Module):
             if never is not None:
                 logits[:, never] = -np.inf
             if temperature > 0:
-                p = np.exp(_log_softmax(logits / temperature))
-                tokens[t + 1] = (p.cumsum(1) > draws[t] * p.sum(1, keepdims=True)).argmax(1)
+                with np.errstate(over="ignore"):  # at temperatures that are next to none
+                    sums = np.exp((logits - logits.max(1, keepdims=True)) / temperature).cumsum(1)
+                tokens[t + 1] = (sums > draws[t] * sums[:, -1:]).argmax(1)
             else:
                 tokens[t + 1] = logits.argmax(1)
         return np.ascontiguousarray(tokens[1:].T)
-
-
-def _log_softmax(logits: Array) -> Array:
-    shifted = logits - logits.max(-1, keepdims=True)
-    log_p: Array = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-    return log_p

@@ -59,8 +59,8 @@ def build(recipe: Recipe, tokens: int, rng: np.random.Generator) -> LanguageMode
     """The network, its initial values from rng."""
     if recipe.min_char_rnn:
         encoder = OneHot(tokens, recipe.dtype)
-        rnn = RNN(tokens + 1, recipe.hidden, bias=False, dtype=recipe.dtype)
-        model = LanguageModel(encoder, rnn, tokens)
+        rnn = RNN(tokens + 1, recipe.hidden, bias=False, dtype=recipe.dtype, rng=rng)
+        model = LanguageModel(encoder, rnn, tokens, rng=rng)
         for name, parameter in model.named_parameters():
             parameter.data[...] = 0.01 * rng.standard_normal(parameter.data.shape) * (name != "head.bias")
             if name == "rnn.weight_ih_l0":
