@@ -11,8 +11,8 @@ from fusedrnn import data, plots
 from fusedrnn.checkpoint import CheckpointError, read_checkpoint
 from fusedrnn.tasks import TASKS, adding_problem, addition, count_ones, mnist
 from fusedrnn.tasks.batches import in_chunks, shuffled
-from fusedrnn.tasks.run import Command, RunError, run_task
-from fusedrnn.tasks.task import Options, Preset
+from fusedrnn.tasks.run import Command, run_task
+from fusedrnn.tasks.task import Options, Preset, RunError
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -17,9 +17,9 @@ from fusedrnn.checkpoint import CheckpointError, write_checkpoint
 from fusedrnn.tasks import TASKS, SampleOptions, text
 from fusedrnn.tasks.models import LanguageModel
 from fusedrnn.tasks.ngrams import DISCOUNTS, probabilities, tuned_discount
-from fusedrnn.tasks.run import Command, RunError, run_task
+from fusedrnn.tasks.run import Command, run_task
 from fusedrnn.tasks.sample import sample_run
-from fusedrnn.tasks.task import Options
+from fusedrnn.tasks.task import Options, RunError
 from fusedrnn.tasks.vocabulary import Vocabulary, split
 from fusedrnn.train import Trainer
 

@@ -21,8 +21,9 @@ from fusedrnn.data import DataError
 from fusedrnn.distributed import DistributedError, World, find_world
 from fusedrnn.report import say
 from fusedrnn.tasks import TASKS, SampleOptions
-from fusedrnn.tasks.run import Command, RunError, run_task
+from fusedrnn.tasks.run import Command, run_task
 from fusedrnn.tasks.sample import sample_run
+from fusedrnn.tasks.task import RunError
 from fusedrnn.train import TrainingError, TrainingInterrupted
 
 INTERRUPTED = 128 + signal.SIGINT

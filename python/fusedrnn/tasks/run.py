@@ -14,12 +14,8 @@ from fusedrnn import plots
 from fusedrnn.checkpoint import CheckpointError, read_checkpoint
 from fusedrnn.distributed import World, find_world
 from fusedrnn.report import say, write_figures
-from fusedrnn.tasks.task import Metrics, Options, Run, Task
+from fusedrnn.tasks.task import Metrics, Options, Run, RunError, Task
 from fusedrnn.train import Trainer
-
-
-class RunError(RuntimeError):
-    """Options that do not fit, or a folder that cannot be used; nothing was trained or sampled."""
 
 
 @dataclass
@@ -104,12 +100,12 @@ def _run_task(task: Task, command: Command, announce: Callable[[Path], None], wo
             "epochs": command.epochs,
             "steps": command.steps,
             "data": command.data,
-            "kept": run.kept,
+            **run.metadata,
         },
     )
     if command.resume is not None:
-        kept = world.first(lambda: read_checkpoint(folder / "checkpoint.safetensors").state["metadata"].get("kept", {}))
-        if kept != run.kept:
+        begun = world.first(lambda: read_checkpoint(folder / "checkpoint.safetensors").state["metadata"])
+        if any(begun.get(key) != value for key, value in run.metadata.items()):
             raise RunError(f"--resume: the data or the recipe of {folder} has changed since")
         trainer.resume()
     announce(folder)

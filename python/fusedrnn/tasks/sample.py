@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fusedrnn.checkpoint import CheckpointError, read_checkpoint
-from fusedrnn.tasks.run import RunError, require_writable
-from fusedrnn.tasks.task import SampleOptions, Task
+from fusedrnn.tasks.run import require_writable
+from fusedrnn.tasks.task import RunError, SampleOptions, Task
 
 
 def sample_run(tasks: Mapping[str, Task], folder: Path, options: SampleOptions) -> None:

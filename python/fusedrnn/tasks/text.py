@@ -28,8 +28,7 @@ from fusedrnn.nn import LSTM, RNN, CrossEntropyLoss, Embedding
 from fusedrnn.optim import Adagrad, Adam, CosineLR
 from fusedrnn.tasks.models import LanguageModel, OneHot
 from fusedrnn.tasks.ngrams import probabilities, tuned_discount
-from fusedrnn.tasks.run import RunError
-from fusedrnn.tasks.task import Metrics, Options, Preset, Run, SampleOptions, Task
+from fusedrnn.tasks.task import Metrics, Options, Preset, Run, RunError, SampleOptions, Task
 from fusedrnn.tasks.vocabulary import Vocabulary, spaced, split
 from fusedrnn.tbptt import Windows
 
@@ -169,7 +168,7 @@ def setup(options: Options) -> Run:
         "baseline": in_units(nats_by_order[order]),
         "draw": draw,
         "headline": headline,
-        "kept": {"recipe": asdict(recipe), "vocabulary": vocabulary.tokens, "sha256": corpus.sha256},
+        "metadata": {"recipe": asdict(recipe), "vocabulary": vocabulary.tokens, "sha256": corpus.sha256},
     }
     if recipe.min_char_rnn:
         adagrad = Adagrad(model, lr=recipe.lr, eps=1e-8, eps_inside_sqrt=True)
@@ -188,9 +187,8 @@ def sample(folder: Path, options: SampleOptions) -> None:
     if options.bias:
         raise RunError(f"--bias: expected 0, for text has no densities; see --temperature; got {options.bias}")
     stored = read_checkpoint(folder / "checkpoint.safetensors")
-    kept = stored.state["metadata"]["kept"]
-    recipe = Recipe(**kept["recipe"])
-    vocabulary = Vocabulary(kept["vocabulary"], recipe.words)
+    recipe = Recipe(**stored.state["metadata"]["recipe"])
+    vocabulary = Vocabulary(stored.state["metadata"]["vocabulary"], recipe.words)
     model = build(recipe, len(vocabulary), np.random.default_rng(0)).eval()
     prefix = "model."
     model.load_state_dict({k.removeprefix(prefix): a for k, a in stored.tensors.items() if k.startswith(prefix)})
