@@ -216,8 +216,8 @@ TEXT = Task(
         "default": Preset("256 units, 10 epochs", epochs=10, settings={"dropout": 0.1}),
         "best": Preset("512 units, 12 epochs", epochs=12, settings={"hidden": 512, "dropout": 0.3}),
         "words": Preset(
-            "words: 256 units, tied embeddings, 6 epochs",
-            epochs=6,
+            "words: 256 units, tied embeddings, 10 epochs",
+            epochs=10,
             settings={"words": True, "embedding": 256, "hidden": 256, "dropout": 0.5, "steps": 35, "orders": 5},
         ),
         "min-char-rnn": Preset(
