@@ -68,6 +68,36 @@ def test_mnist_in_the_lectures_budget(mnist):
     assert median(accuracies) >= 0.955, accuracies
 
 
+@pytest.fixture
+def text(figures):
+    """text(preset): the figures of seed 0."""
+
+    def train(preset):
+        try:
+            return figures("text", 1, preset)[0]
+        except DataError as error:
+            pytest.skip(f"Shakespeare cannot be had here: {error}")
+
+    return train
+
+
+def test_text(text):
+    """Below the best n-gram by far more than 0.01 nats a character."""
+    metrics = text("default")
+    assert metrics["ngram_nats"] < 1.80
+    assert metrics["nats_per_character"] <= metrics["ngram_nats"] - 0.15
+
+
+def test_text_smoke(text):
+    """Below a trigram, 2.14."""
+    assert text("smoke")["nats_per_character"] <= 2.05
+
+
+def test_words(text):
+    metrics = text("words")
+    assert metrics["nats_per_word"] <= metrics["ngram_nats"] - 0.4
+
+
 def test_mnist(mnist):
     assert mnist(1, "default")[0] >= 0.984
 

@@ -11,8 +11,8 @@ from fusedrnn import data, plots
 from fusedrnn.checkpoint import CheckpointError, read_checkpoint
 from fusedrnn.tasks import TASKS, adding_problem, addition, count_ones, mnist, polygon
 from fusedrnn.tasks.batches import in_chunks, shuffled
-from fusedrnn.tasks.run import Command, RunError, run_task
-from fusedrnn.tasks.task import Options, Preset
+from fusedrnn.tasks.run import Command, run_task
+from fusedrnn.tasks.task import Options, Preset, RunError
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -26,8 +26,8 @@ def setup(module, seed=0, **options):
 
 
 @pytest.fixture
-def few_digits(tmp_path, monkeypatch):
-    """A folder of 300 little images whose class is plain to see, in place of MNIST."""
+def little_data(tmp_path, monkeypatch):
+    """300 little images whose class is plain to see in place of MNIST, and a little text in place of Shakespeare."""
     rng = np.random.default_rng(0)
 
     def images(n):
@@ -38,13 +38,15 @@ def few_digits(tmp_path, monkeypatch):
 
     made = data.Images(*images(300), *images(50), "little images")
     monkeypatch.setattr(data, "load_images", lambda where, say: made)
+    text = "".join(rng.choice(list("abc \n"), 5_000))
+    monkeypatch.setattr(data, "load_text", lambda where, say: data.Text(text, "a little text"))
     return made
 
 
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Pictures as empty files: drawing takes longer than the little training that most tests do."""
-    for name in ("draw_loss", "draw_confusion", "draw_sums", "draw_images", "draw_curves", "draw_polygons"):
+    for name in (name for name in vars(plots) if name.startswith("draw_")):
         monkeypatch.setattr(plots, name, lambda path, *rest: path.write_bytes(b""))
 
 
@@ -169,7 +171,7 @@ def test_in_chunks_joins():
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_short_run_leaves_all_it_should(tmp_path, few_digits, name):
+def test_a_short_run_leaves_all_it_should(tmp_path, little_data, name):
     out = tmp_path / "run"
     told = []
     steps = 4
@@ -200,7 +202,7 @@ def test_a_short_run_leaves_all_it_should(tmp_path, few_digits, name):
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_resumed_task_ends_in_the_same_bits(no_pictures, tmp_path, few_digits, name):
+def test_a_resumed_task_ends_in_the_same_bits(no_pictures, tmp_path, little_data, name):
     def run(folder, **options):
         return run_task(TASKS[name], Command(progress=False, **options), lambda _: None)[0]
 
@@ -216,7 +218,7 @@ def test_a_resumed_task_ends_in_the_same_bits(no_pictures, tmp_path, few_digits,
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_resuming_a_finished_run_only_draws_again(no_pictures, tmp_path, few_digits, name):
+def test_resuming_a_finished_run_only_draws_again(no_pictures, tmp_path, little_data, name):
     first = run_task(TASKS[name], Command(steps=2, out=tmp_path, progress=False))[0]
     (tmp_path / "loss.png").unlink()
     assert run_task(TASKS[name], Command(resume=tmp_path, progress=False))[0] == first

@@ -1,4 +1,4 @@
-"""The command ``fusedrnn``: train a task, show the configuration. Needs the extra ``train``."""
+"""The command ``fusedrnn``: train a task, sample from it, show the configuration. Needs the extra ``train``."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ from fusedrnn.checkpoint import CheckpointError
 from fusedrnn.data import DataError
 from fusedrnn.distributed import DistributedError, World, find_world
 from fusedrnn.report import say
-from fusedrnn.tasks import TASKS
-from fusedrnn.tasks.run import Command, RunError, run_task
+from fusedrnn.tasks import TASKS, SampleOptions
+from fusedrnn.tasks.run import Command, run_task
+from fusedrnn.tasks.sample import sample_run
+from fusedrnn.tasks.task import RunError
 from fusedrnn.train import TrainingError, TrainingInterrupted
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -30,7 +32,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Fused recurrent networks on the CPU: train a task, show the configuration.",
+    help="Fused recurrent networks on the CPU: train a task, sample from it, show the configuration.",
 )
 
 
@@ -114,6 +116,29 @@ def train(
         _fail(world, str(error) or type(error).__name__, 1)
     if world.rank == 0:
         print(f"{line}; results in {folder[0]}")
+
+
+@app.command()
+def sample(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder.", show_default=False)],
+    prime: Annotated[str | None, typer.Option(help="What to go on from.", metavar="TEXT")] = None,
+    temperature: Annotated[
+        float, typer.Option(help="Below 1 the likely becomes likelier; 0 takes the likeliest.")
+    ] = 1.0,
+    bias: Annotated[float, typer.Option(help="Above 0 densities become narrower.")] = 0.0,
+    count: Annotated[int, typer.Option(help="How many.")] = 1,
+    length: Annotated[int, typer.Option(help="Steps of each at most.")] = 500,
+    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Write there rather than print.", metavar="FILE")] = None,
+) -> None:
+    """Draw from what a run has learnt so far, where its task is one that can be drawn from."""
+    world = World()
+    try:
+        sample_run(TASKS, run, SampleOptions(prime, temperature, bias, count, length, seed, out))
+    except RunError as error:
+        _fail(world, str(error), 2)
+    except (CheckpointError, OSError, MemoryError) as error:
+        _fail(world, str(error) or type(error).__name__, 1)
 
 
 @app.command()

