@@ -23,6 +23,7 @@ FLOORS = (
     ("differentiation", "optim"),
     ("distributed",),
     ("train", "onnx"),
+    ("estimators",),
     ("tasks",),
     ("cli",),
 )

@@ -1,4 +1,5 @@
-"""Sequences of uneven length: padding that says where a row ends, and batches of rows of like length."""
+"""Many to one over sequences of uneven length: padding that says where a row ends, batches of rows of like length, the
+network, and what it gives. Estimators and tasks train the same network by the same batches."""
 
 from __future__ import annotations
 
@@ -8,7 +9,12 @@ from typing import Any
 import numpy as np
 
 from fusedrnn.gradients import Array
+from fusedrnn.nn import GRU, LSTM, RNN, Embedding, ManyToOne, Module
+from fusedrnn.nn.module import as_generator
 
+CELLS = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
+_INFERENCE_ROWS = 256
+_EMBEDDING_SCALE = 0.1  # of N(0, 1): rare integers then start near zero rather than as noise
 _POOL = 16  # batches that are sorted by length together: rows of like length, in an order that still varies
 
 
@@ -27,6 +33,58 @@ def padded(sequences: Sequence[Array]) -> Array:
         whole = np.full((T, len(sequences), first.shape[1]), np.nan, first.dtype)
     for n, sequence in enumerate(sequences):
         whole[: len(sequence), n] = sequence
+    return whole
+
+
+def many_to_one(
+    outputs: int,
+    *,
+    features: int | None = None,
+    embedding: tuple[int, int] | None = None,
+    cell: str = "gru",
+    hidden_size: int = 64,
+    num_layers: int = 1,
+    bidirectional: bool = False,
+    pooling: str | Sequence[str] = "last",
+    input_dropout: float = 0.0,
+    dropout: float = 0.0,
+    recurrent_dropout: float = 0.0,
+    rng: np.random.Generator | int | None = None,
+) -> ManyToOne:
+    """A network over features [T_i, I] (``features`` is I), or over integers (``embedding``: how many, of what size).
+
+    Others as of the layers and `fusedrnn.nn.ManyToOne`; ``dropout`` is also that between layers. ValueError: a cell
+    that is none.
+    """
+    if cell not in CELLS:
+        raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {cell!r}")
+    generator = as_generator(rng)
+    table = None
+    if embedding is not None:
+        table = Embedding(*embedding, rng=generator)
+        table.weight.data *= np.float32(_EMBEDDING_SCALE)
+        features = embedding[1]
+    assert features is not None
+    rnn = CELLS[cell](
+        features, hidden_size, num_layers, bidirectional=bidirectional, dropout=dropout if num_layers > 1 else 0.0,
+        recurrent_dropout=recurrent_dropout, rng=generator,
+    )  # fmt: skip
+    return ManyToOne(
+        rnn, outputs, embedding=table, pooling=pooling, input_dropout=input_dropout, dropout=dropout, rng=generator
+    )
+
+
+def infer(model: Module, sequences: Sequence[Array]) -> Array:
+    """What ``model`` gives for sequences of uneven length, [..., n, outputs], in evaluation mode."""
+    training, parts, order = model.training, [], []
+    model.eval()
+    try:
+        for rows in by_length(np.array([len(s) for s in sequences]), _INFERENCE_ROWS):
+            parts.append(model(padded([sequences[i] for i in rows])))
+            order.append(rows)
+    finally:
+        model.train(training)
+    whole: Array = np.take(np.concatenate(parts, axis=-2), np.argsort(np.concatenate(order)), axis=-2)
     return whole
 
 

@@ -42,7 +42,8 @@ class Pooling(Module):
     def forward(self, y: Array, lengths: Array) -> Array:
         """Pooled [N, kinds * F] of y [T, N, F], whose rows have ``lengths`` [N] steps and are zero past them."""
         T, N, F = y.shape
-        parts, places = [], []
+        parts: list[Array] = []
+        places: list[Array | None] = []
         for kind in self.kinds:
             if kind == "mean":
                 parts.append(y.sum(axis=0) / np.maximum(lengths, 1)[:, None].astype(y.dtype))

@@ -6,8 +6,9 @@ from fusedrnn.tasks.adding_problem import ADDING_PROBLEM
 from fusedrnn.tasks.addition import ADDITION
 from fusedrnn.tasks.count_ones import COUNT_ONES
 from fusedrnn.tasks.mnist import MNIST
+from fusedrnn.tasks.sentiment import SENTIMENT
 from fusedrnn.tasks.task import Options, Preset, Run, Task
 
-TASKS: dict[str, Task] = {task.name: task for task in (COUNT_ONES, ADDITION, MNIST, ADDING_PROBLEM)}
+TASKS: dict[str, Task] = {task.name: task for task in (COUNT_ONES, ADDITION, MNIST, ADDING_PROBLEM, SENTIMENT)}
 
 __all__ = ["TASKS", "Options", "Preset", "Run", "Task"]

@@ -48,7 +48,8 @@ class Run:
 
     ``figures()`` gives the final metrics and ``draw(path, history)`` the task's picture, both in evaluation mode;
     ``headline(metrics)`` puts the figure into words. ``evaluate``, ``baseline`` and the fields below it are the
-    Trainer's arguments of those names; without ``row_axes`` a task trains in one process only.
+    Trainer's arguments of those names; without ``row_axes`` a task trains in one process only, and with a ``monitor``
+    the figures are those of its best epoch. ``metadata`` goes into the checkpoint, for ``predict``.
     """
 
     model: Module
@@ -65,14 +66,22 @@ class Run:
     clip_value: float | None = None
     evaluate_every: int = 1
     row_axes: tuple[int, int] | None = None
+    monitor: str | None = None
+    mode: str = "min"
+    patience: int | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task by name. ``data`` says what ``--data`` may be, and is empty where the task makes its own."""
+    """A task by name. ``data`` says what ``--data`` may be, and is empty where the task makes its own.
+
+    ``predict(folder, text, say)`` tells, line by line, what the network in a run's folder makes of a text.
+    """
 
     name: str
     about: str
     presets: Mapping[str, Preset]
     setup: Callable[[Options], Run]
     data: str = ""
+    predict: Callable[[Path, str, Callable[[str], None]], None] | None = None
