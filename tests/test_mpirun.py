@@ -209,7 +209,7 @@ def digits(tmp_path):
 @pytest.mark.parametrize("name", TASKS)
 def test_tasks_train_in_two_processes(mpirun, digits, tmp_path, monkeypatch, name):
     """The command is the same; one process says and writes what one would."""
-    data = ["--data", digits] if name == "mnist" else []
+    data = {"mnist": ["--data", digits], "sentiment": ["--data", "generated"]}.get(name, [])
     command = ["-m", "fusedrnn.cli", "train", name, *data, "--json", tmp_path / "figures.json"]
     done = mpirun(2, *command, "--steps", 3, "--out", tmp_path / "two")
     assert done.returncode == 0, done.stderr

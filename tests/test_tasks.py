@@ -27,7 +27,7 @@ def setup(module, seed=0, **options):
 
 @pytest.fixture
 def few_digits(tmp_path, monkeypatch):
-    """A folder of 300 little images whose class is plain to see, in place of MNIST."""
+    """Little images whose class is plain to see, in place of MNIST, and little texts in place of rated ones."""
     rng = np.random.default_rng(0)
 
     def images(n):
@@ -38,13 +38,15 @@ def few_digits(tmp_path, monkeypatch):
 
     made = data.Images(*images(300), *images(50), "little images")
     monkeypatch.setattr(data, "load_images", lambda where, say: made)
+    texts = [data.Rated(f"this is {'not ' * (i % 2)}good number {i}", 2 - 4 * (i % 2)) for i in range(60)]
+    monkeypatch.setattr(data, "load_rated", lambda say: dict.fromkeys(data.RATED, texts))
     return made
 
 
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Pictures as empty files: drawing takes longer than the little training that most tests do."""
-    for name in ("draw_loss", "draw_confusion", "draw_sums", "draw_images", "draw_curves"):
+    for name in ("draw_loss", "draw_confusion", "draw_sums", "draw_images", "draw_curves", "draw_sentences"):
         monkeypatch.setattr(plots, name, lambda path, *rest: path.write_bytes(b""))
 
 

@@ -109,9 +109,9 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _sequences(self, X: Any, *, reset: bool = False) -> list[Array]:
         """X as a list of float32 [T_i, I] or int64 [T_i], checked; with ``reset`` it says what ``fit`` was given."""
+        if isinstance(X, (list, tuple)) and not X:
+            raise ValueError("X: expected at least one sequence, got a list of 0")
         sequences = self._integers(X) if self.embedding_dim is not None else self._features(X, reset)
-        if not sequences:
-            raise ValueError("X: Found array with 0 sample(s) while a minimum of 1 is required.")
         features = 1 if self.embedding_dim is not None else sequences[0].shape[1]
         if reset:
             self.n_features_in_ = features
@@ -171,6 +171,9 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
         )
 
     def _train(self: Self, sequences: list[Array], targets: Array, outputs: int, loss: Callable[[], Loss]) -> Self:
+        for name in ("epochs", "batch_size", "patience"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
         rng = _generator(self.random_state)
         n = len(sequences)
         if len(targets) != n:
@@ -241,7 +244,7 @@ class SequenceClassifier(ClassifierMixin, _SequenceEstimator):  # type: ignore[m
         check_classification_targets(labels)
         self.classes_, targets = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:
-            raise ValueError(f"y: expected at least 2 classes, got 1 class: {self.classes_[0]!r}")
+            raise ValueError(f"y: expected at least 2 classes, got 1 class: {self.classes_[0]}")
         return self._train(sequences, targets.astype(np.int64), len(self.classes_), CrossEntropyLoss)
 
     def predict_proba(self, X: Any) -> Array:

@@ -165,20 +165,22 @@ def draw_sentences(
 ) -> None:
     """Texts word by word, each word's ground coloured by a value from 0 (red) to 1 (green) and the last value beside
     the truth; right of them the metrics of the records named in `baseline`, over updates, each with its baseline."""
-    figure = new_figure(13, 0.44 * len(texts) + 2.2)
-    left, right = figure.subplots(1, 2, width_ratios=[2.6, 1])
+    figure = new_figure(14, 0.38 * len(texts) + 1.6)
+    left, right = figure.subplots(1, 2, width_ratios=[3, 1])
     colours = _verdict_colours()
     for row, (words, likely, positive) in enumerate(zip(texts, values, truth, strict=True)):
         place = 0
         for word, value in zip(words, likely, strict=True):
             left.add_patch(_square((place, row - 0.36), colours(float(value)), len(word) + 1, 0.72))
-            left.text(place + (len(word) + 1) / 2, row, word, ha="center", va="center", fontsize=6, family="monospace")
+            left.text(
+                place + (len(word) + 1) / 2, row, word, ha="center", va="center", fontsize=7.5, family="monospace"
+            )
             place += len(word) + 1
-        verdict = f" {likely[-1]:.2f}, {'positive' if positive else 'negative'}"
+        verdict = f" {likely[-1]:.2f}, is {'positive' if positive else 'negative'}"
         shade = _RIGHT if (likely[-1] > 0.5) == positive else _WRONG
-        left.text(place, row, verdict, va="center", fontsize=7, color=shade)
+        left.text(place, row, verdict, va="center", fontsize=8, color=shade)
     longest = max((sum(len(word) + 1 for word in words) for words in texts), default=0)
-    left.set(xlim=(0, longest + 18), ylim=(len(texts) - 0.4, -0.6), title=title)
+    left.set(xlim=(0, longest + 20), ylim=(len(texts) - 0.4, -0.6), title=title)
     left.set_axis_off()
     for (metric, value), colour in zip(baseline.items(), (_RIGHT, "#2b5c9e", "#8a5fa8"), strict=False):
         points = [(record["step"], 100 * record[metric]) for record in history if metric in record]

@@ -27,16 +27,17 @@ NEGATIVE = (
 
 def sentences(rng: np.random.Generator, count: int, fewest: int, most: int) -> tuple[list[list[str]], Array]:
     """So many sentences of ``fewest`` to ``most`` clauses as words, and whether each is positive, [count] booleans."""
+    clauses = rng.integers(fewest, most + 1, count)
+    good, negated, very, never, but = rng.integers(0, 2, (5, count, most)).astype(bool).tolist()
+    subjects, adjectives = rng.integers(0, len(SUBJECTS), (2, count, most)).tolist()
     texts, positive = [], np.empty(count, np.bool_)
-    for row in range(count):
+    for row, last in enumerate(clauses.tolist()):
         words: list[str] = []
-        for number in range(rng.integers(fewest, most + 1)):
-            good, negated, very = rng.integers(0, 2, 3).astype(bool)
-            if number:
-                words.append(str(rng.choice(["and", "but"])))
-            words += ["the", SUBJECTS[rng.integers(len(SUBJECTS))], "was"]
-            words += [("not", "never")[rng.integers(2)]] * int(negated) + ["very"] * int(very)
-            words.append((POSITIVE if good else NEGATIVE)[rng.integers(len(POSITIVE))])
-            positive[row] = good != negated
+        for k in range(last):
+            words += ["but" if but[row][k] else "and"] * (k > 0)
+            words += ["the", SUBJECTS[subjects[row][k]], "was"]
+            words += ["never" if never[row][k] else "not"] * negated[row][k] + ["very"] * very[row][k]
+            words.append((POSITIVE if good[row][k] else NEGATIVE)[adjectives[row][k]])
         texts.append(words)
+        positive[row] = good[row][last - 1] != negated[row][last - 1]
     return texts, positive
