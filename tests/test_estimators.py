@@ -150,7 +150,7 @@ def test_what_does_not_fit_the_fitted(fitted):
 def test_scikit_learns_checks(estimator):
     """All of them: a table counts as sequences of one step. Those it leaves out itself want pandas or an array API."""
     checks = pytest.importorskip("sklearn.utils.estimator_checks", reason="scikit-learn is not installed")
-    results = checks.check_estimator(estimator(), on_fail=None, on_skip=None)
+    results = checks.check_estimator(estimator(hidden_size=16, epochs=10, lr=0.03), on_fail=None, on_skip=None)
     assert len(results) > 40
     assert [(r["check_name"], str(r["exception"])) for r in results if r["status"] not in ("passed", "skipped")] == []
 

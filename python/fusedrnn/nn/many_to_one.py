@@ -114,7 +114,7 @@ class ManyToOne(Module):
     def forward(self, x: Array) -> Array:
         """Outputs [N, outputs] of padded x."""
         lengths = lengths_of(x)
-        x = np.maximum(x, 0) if self.embedding is not None else np.nan_to_num(x, nan=0.0)
+        x = np.maximum(x, 0) if self.embedding is not None else np.where(np.isnan(x), x.dtype.type(0), x)
         if self.embedding is not None:
             x = self.embedding(x)
         y, _ = self.rnn(self.input_dropout(x), lengths=lengths)
@@ -128,4 +128,4 @@ class ManyToOne(Module):
         if self.embedding is not None:
             self.embedding.backward(self.input_dropout.backward(dx))
         else:
-            self.input_dropout.forget()
+            self.input_dropout._pop()  # x is data
