@@ -34,6 +34,7 @@ from fusedrnn.tasks.task import Metrics, Options, Preset, Run, Task
 from fusedrnn.tasks.words import BagOfWords, Vocabulary, words_of
 
 Texts = list[list[str]]
+_SHOWN = 22  # words of a text in the picture
 CLEAR = 0.5  # the least |rating| of a sentence in the test
 
 
@@ -78,7 +79,7 @@ class Recipe:
 RECIPES = {
     "generated": Recipe("lstm", 16, 32, 1, False, "last", 0.0, 0.0, 0.0, 0.0, 2e-2, 64, at_least=1),
     "reviews": Recipe("gru", 64, 64, 2, True, "mean", 0.4, 0.5, 0.2, 0.1, 2e-3, 50, related=0.6),
-    "folder": Recipe("gru", 64, 64, 1, True, "mean", 0.3, 0.3, 0.0, 0.05, 3e-3, 64, at_least=5, words=20_000, most=400),
+    "folder": Recipe("gru", 64, 64, 1, True, "mean", 0.3, 0.3, 0.0, 0.05, 3e-3, 64, at_least=5, words=20_000, most=200),
 }
 
 
@@ -241,11 +242,11 @@ def setup(options: Options) -> Run:
 
     def draw(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
         shown = _to_show(*corpus.tests["accuracy"], probabilities(model, held_out["accuracy"][0]))
-        texts = [corpus.tests["accuracy"][0][i] for i in shown]
-        values = [word_by_word(model, vocabulary.numbers(text)) for text in texts]
+        values = [word_by_word(model, held_out["accuracy"][0][i])[-_SHOWN:] for i in shown]
+        ends = [corpus.tests["accuracy"][0][i][-_SHOWN:] for i in shown]
         truth = [bool(corpus.tests["accuracy"][1][i]) for i in shown]
         title = f"{corpus.source}: unseen texts, each word coloured by the verdict so far"
-        plots.draw_sentences(path, texts, values, truth, history, baseline, title)
+        plots.draw_sentences(path, ends, values, truth, history, baseline, title)
 
     def headline(metrics: Metrics) -> str:
         parts = [f"{100 * metrics['accuracy']:.2f} % of {len(held_out['accuracy'][0]):,} unseen texts right"]
@@ -269,15 +270,16 @@ def setup(options: Options) -> Run:
         headline=headline,
         monitor=None if validation is None else "validation",
         mode="max",
-        patience=None if validation is None else 3,
+        patience=None if validation is None else 2,
         metadata={"recipe": asdict(recipe), "members": members, "vocabulary": vocabulary.words},
     )
 
 
 def _to_show(texts: Texts, positive: Array, likely: Array) -> list[int]:
-    """Texts of at most 22 words with a turn in them: six that the network has right, two that it has not."""
+    """Texts with a turn in the words shown, short ones first: six that the network has right, two that it has not."""
     turns = {"but", "not", "n't", "never"}
-    fit = [i for i, text in enumerate(texts) if len(text) <= 22 and turns & set(text)]
+    fit = [i for i, text in enumerate(texts) if turns & set(text[-_SHOWN:])]
+    fit.sort(key=lambda i: len(texts[i]) > _SHOWN)
     right = [i for i in fit if (likely[i] > 0.5) == positive[i]]
     wrong = [i for i in fit if (likely[i] > 0.5) != positive[i]]
     return right[:6] + wrong[:2]
