@@ -20,7 +20,7 @@ FLOORS = (
     ("_core",),
     ("functional", "runtime"),
     ("nn",),
-    ("differentiation", "optim"),
+    ("differentiation", "optim", "sequences"),
     ("distributed",),
     ("train", "onnx"),
     ("estimators",),

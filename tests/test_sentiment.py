@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import tarfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +17,7 @@ from fusedrnn.checkpoint import read_checkpoint, write_checkpoint
 from fusedrnn.tasks import TASKS, sentiment
 from fusedrnn.tasks.clauses import NEGATIVE, POSITIVE, SUBJECTS, sentences
 from fusedrnn.tasks.run import Command, run_task
-from fusedrnn.tasks.task import Options, Preset
+from fusedrnn.tasks.task import Options
 from fusedrnn.tasks.words import BagOfWords, Vocabulary, words_of
 
 TASK = TASKS["sentiment"]
@@ -311,9 +310,3 @@ def test_several_networks_speak_as_one(snippets):
     np.testing.assert_allclose(
         sentiment.word_by_word(run.model, texts[0])[-1], sentiment.probabilities(run.model, texts)[0]
     )
-
-
-def test_presets_are_of_the_kind_the_task_reads():
-    assert all(isinstance(preset, Preset) and preset.steps is None for preset in TASK.presets.values())
-    assert isinstance(sentiment.RECIPES["reviews"], sentiment.Recipe)
-    assert Path(sentiment.__file__).exists()

@@ -30,7 +30,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Fused recurrent networks on the CPU: train a task, show the configuration.",
+    help="Fused recurrent networks on the CPU: train a task, ask what it learnt, show the configuration.",
 )
 
 
