@@ -218,11 +218,11 @@ def test_tasks_train_in_two_processes(mpirun, digits, tmp_path, monkeypatch, nam
     assert len(done.stderr.splitlines()) == 1, done.stderr
     files = {"checkpoint.safetensors", "figures.json", "loss.png", "metrics.jsonl", f"{name}.png"}
     assert {path.name for path in (tmp_path / "two").iterdir()} == files
-    for picture in ("draw_loss", "draw_confusion", "draw_sums", "draw_images", "draw_curves"):
+    for picture in ("draw_loss", "draw_confusion", "draw_sums", "draw_images", "draw_curves", "draw_sentences"):
         monkeypatch.setattr(plots, picture, lambda *rest: None)
     metrics, _ = run_task(
         TASKS[name],
-        Command(steps=3, data=str(digits) if data else None, out=tmp_path / "one", progress=False),
+        Command(steps=3, data=str(data[1]) if data else None, out=tmp_path / "one", progress=False),
     )
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["metrics"] == pytest.approx(metrics, rel=1e-3)

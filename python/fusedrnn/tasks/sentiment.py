@@ -25,7 +25,7 @@ from fusedrnn import data, plots
 from fusedrnn.checkpoint import CheckpointError, read_checkpoint
 from fusedrnn.gradients import Array
 from fusedrnn.nn import BCEWithLogitsLoss, Module
-from fusedrnn.optim import AdamW, CosineLR
+from fusedrnn.optim import Adam, CosineLR
 from fusedrnn.report import coloured
 from fusedrnn.sequences import LengthBatches, infer, many_to_one, padded
 from fusedrnn.tasks.clauses import sentences
@@ -258,7 +258,7 @@ def setup(options: Options) -> Run:
     return Run(
         model=model,
         loss=BCEWithLogitsLoss(),
-        optimizer=AdamW(model, lr=recipe.lr, weight_decay=0.0),
+        optimizer=Adam(model, lr=recipe.lr),
         batches=batches,
         row_axes=(1, 1),
         schedule=CosineLR(options.total_steps(len(batches(0)))),
