@@ -227,13 +227,17 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
         return infer(self.model_, sequences)
 
 
+def _documented(summary: str, end: str) -> str:
+    """The docstring of an estimator: what the two share under a summary of its own."""
+    shared = (inspect.getdoc(_SequenceEstimator) or "").partition("\n\n")[2]
+    return f"{summary}\n\n{shared}\n\n{end}"
+
+
 class SequenceClassifier(ClassifierMixin, _SequenceEstimator):  # type: ignore[misc]
-    __doc__ = f"""A recurrent network that tells classes of sequences apart: softmax over its pooled outputs.
-
-    {inspect.getdoc(_SequenceEstimator)}
-
-    Further attribute: ``classes_``, sorted labels.
-    """
+    __doc__ = _documented(
+        "A recurrent network that tells classes of sequences apart: softmax over its pooled outputs.",
+        "Further attribute: ``classes_``, sorted labels.",
+    )
 
     def fit(self, X: Any, y: Any) -> SequenceClassifier:
         """Train anew on sequences X and their labels y [n]. ValueError: X, y or a parameter that does not fit."""
@@ -262,12 +266,10 @@ class SequenceClassifier(ClassifierMixin, _SequenceEstimator):  # type: ignore[m
 
 
 class SequenceRegressor(RegressorMixin, _SequenceEstimator):  # type: ignore[misc]
-    __doc__ = f"""A recurrent network that gives a number, or several, for each sequence: least squares.
-
-    Targets are scaled to mean 0 and variance 1 for training, and back.
-
-    {inspect.getdoc(_SequenceEstimator)}
-    """
+    __doc__ = _documented(
+        "A recurrent network that gives a number, or several, for each sequence: least squares.",
+        "Targets are scaled to mean 0 and variance 1 for training, and back.",
+    )
 
     def fit(self, X: Any, y: Any) -> SequenceRegressor:
         """Train anew on sequences X and numbers y, [n] or [n, outputs]. ValueError: what does not fit."""
