@@ -210,7 +210,7 @@ def digits(tmp_path):
 def test_tasks_train_in_two_processes(mpirun, digits, tmp_path, monkeypatch, name):
     """The command is the same; one process says and writes what one would."""
     (tmp_path / "text").write_text("to be or not to be, " * 600)
-    own = {"mnist": digits, "text": tmp_path / "text"}.get(name)
+    own = {"mnist": digits, "text": tmp_path / "text", "sentiment": "generated"}.get(name)
     data = ["--data", own] if own else []
     command = ["-m", "fusedrnn.cli", "train", name, *data, "--json", tmp_path / "figures.json"]
     done = mpirun(2, *command, "--steps", 3, "--out", tmp_path / "two")
@@ -220,7 +220,7 @@ def test_tasks_train_in_two_processes(mpirun, digits, tmp_path, monkeypatch, nam
     assert len(done.stderr.splitlines()) == 1, done.stderr
     files = {"checkpoint.safetensors", "figures.json", "loss.png", "metrics.jsonl", f"{name}.png"}
     assert {path.name for path in (tmp_path / "two").iterdir()} == files
-    for picture in ("draw_loss", "draw_confusion", "draw_sums", "draw_images", "draw_curves", "draw_text"):
+    for picture in (picture for picture in vars(plots) if picture.startswith("draw_")):
         monkeypatch.setattr(plots, picture, lambda *rest: None)
     metrics, _ = run_task(
         TASKS[name],

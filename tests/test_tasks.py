@@ -27,7 +27,7 @@ def setup(module, seed=0, **options):
 
 @pytest.fixture
 def little_data(tmp_path, monkeypatch):
-    """300 little images whose class is plain to see in place of MNIST, and a little text in place of Shakespeare."""
+    """Little images whose class is plain to see, a little text, and little rated texts in place of the real ones."""
     rng = np.random.default_rng(0)
 
     def images(n):
@@ -40,6 +40,8 @@ def little_data(tmp_path, monkeypatch):
     monkeypatch.setattr(data, "load_images", lambda where, say: made)
     text = "".join(rng.choice(list("abc \n"), 5_000))
     monkeypatch.setattr(data, "load_text", lambda where, say: data.Text(text, "a little text"))
+    texts = [data.Rated(f"this is {'not ' * (i % 2)}good number {i}", 2 - 4 * (i % 2)) for i in range(60)]
+    monkeypatch.setattr(data, "load_rated", lambda say: dict.fromkeys(data.RATED, texts))
     return made
 
 

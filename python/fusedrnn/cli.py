@@ -1,4 +1,4 @@
-"""The command ``fusedrnn``: train a task, sample from it, show the configuration. Needs the extra ``train``."""
+"""The command ``fusedrnn``: train a task, ask what it learnt, show the configuration. Needs the extra ``train``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ except ImportError as error:  # pragma: no cover - the test environment has them
     sys.exit(f"fusedrnn: {error.name} is missing; the command needs: pip install 'fusedrnn[train]'")
 
 import fusedrnn
-from fusedrnn.checkpoint import CheckpointError
+from fusedrnn.checkpoint import CheckpointError, read_checkpoint
 from fusedrnn.data import DataError
 from fusedrnn.distributed import DistributedError, World, find_world
 from fusedrnn.report import say
@@ -32,7 +32,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Fused recurrent networks on the CPU: train a task, sample from it, show the configuration.",
+    help="Fused recurrent networks on the CPU: train a task, ask what it learnt, show the configuration.",
 )
 
 
@@ -139,6 +139,26 @@ def sample(
         _fail(world, str(error), 2)
     except (CheckpointError, OSError, MemoryError) as error:
         _fail(world, str(error) or type(error).__name__, 1)
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run of `fusedrnn train`.")],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="What to ask about, in quotes.")],
+) -> None:
+    """Ask a trained network about a text of yours."""
+    try:
+        name = read_checkpoint(run / "checkpoint.safetensors").state.get("metadata", {}).get("task")
+        task = TASKS.get(name)
+        if task is None or task.predict is None:
+            able = ", ".join(task.name for task in TASKS.values() if task.predict is not None)
+            _fail(World(), f"{run}: a run of {name or 'another program'}; there is something to ask with {able}", 2)
+        else:
+            task.predict(run, text, print)
+    except ValueError as error:
+        _fail(World(), str(error), 2)
+    except (CheckpointError, OSError) as error:
+        _fail(World(), str(error), 1)
 
 
 @app.command()

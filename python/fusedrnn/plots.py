@@ -243,7 +243,53 @@ def _write(axis: Axes, pieces: Sequence[str], colours: Sequence[Any] | None) -> 
     axis.set_axis_off()
 
 
-def _square(corner: tuple[float, float], colour: str) -> Any:
+def draw_sentences(
+    path: Path,
+    texts: Sequence[Sequence[str]],
+    values: Sequence[Array],
+    truth: Sequence[bool],
+    history: Sequence[Mapping[str, Any]],
+    baseline: Mapping[str, float],
+    title: str,
+) -> None:
+    """Texts word by word, each word's ground coloured by a value from 0 (red) to 1 (green) and the last value beside
+    the truth; right of them the metrics of the records named in `baseline`, over updates, each with its baseline."""
+    figure = new_figure(14, 0.38 * len(texts) + 1.6)
+    left, right = figure.subplots(1, 2, width_ratios=[3, 1])
+    colours = _verdict_colours()
+    for row, (words, likely, positive) in enumerate(zip(texts, values, truth, strict=True)):
+        place = 0
+        for word, value in zip(words, likely, strict=True):
+            left.add_patch(_square((place, row - 0.36), colours(float(value)), len(word) + 1, 0.72))
+            left.text(
+                place + (len(word) + 1) / 2, row, word, ha="center", va="center", fontsize=7.5, family="monospace"
+            )
+            place += len(word) + 1
+        verdict = f" {likely[-1]:.2f}, is {'positive' if positive else 'negative'}"
+        shade = _RIGHT if (likely[-1] > 0.5) == positive else _WRONG
+        left.text(place, row, verdict, va="center", fontsize=8, color=shade)
+    longest = max((sum(len(word) + 1 for word in words) for words in texts), default=0)
+    left.set(xlim=(0, longest + 20), ylim=(len(texts) - 0.4, -0.6), title=title)
+    left.set_axis_off()
+    for (metric, value), colour in zip(baseline.items(), (_RIGHT, "#2b5c9e", "#8a5fa8"), strict=False):
+        points = [(record["step"], 100 * record[metric]) for record in history if metric in record]
+        if points:
+            right.plot(*zip(*points, strict=True), marker="o", markersize=3, color=colour, label=metric)
+            right.axhline(100 * value, color=colour, linestyle="--", label="bag of words")
+    right.set(xlabel="updates", ylabel="right, %", title="held-out texts")
+    right.grid(alpha=0.3)
+    right.legend(fontsize=7)
+    save_figure(figure, path)
+
+
+def _verdict_colours() -> Any:
+    """The map from 0 (red) over white to 1 (green)."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("verdict", ["#f0938c", "#ffffff", "#8fd0a8"])
+
+
+def _square(corner: tuple[float, float], colour: Any, width: float = 0.92, height: float = 0.92) -> Any:
     from matplotlib.patches import Rectangle
 
-    return Rectangle(corner, 0.92, 0.92, color=colour)
+    return Rectangle(corner, width, height, color=colour)

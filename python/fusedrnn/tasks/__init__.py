@@ -7,9 +7,12 @@ from fusedrnn.tasks.addition import ADDITION
 from fusedrnn.tasks.count_ones import COUNT_ONES
 from fusedrnn.tasks.mnist import MNIST
 from fusedrnn.tasks.polygon import POLYGON
+from fusedrnn.tasks.sentiment import SENTIMENT
 from fusedrnn.tasks.task import Options, Preset, Run, SampleOptions, Task
 from fusedrnn.tasks.text import TEXT
 
-TASKS: dict[str, Task] = {task.name: task for task in (COUNT_ONES, ADDITION, MNIST, ADDING_PROBLEM, POLYGON, TEXT)}
+TASKS: dict[str, Task] = {
+    task.name: task for task in (COUNT_ONES, ADDITION, MNIST, ADDING_PROBLEM, POLYGON, SENTIMENT, TEXT)
+}
 
 __all__ = ["TASKS", "Options", "Preset", "Run", "SampleOptions", "Task"]

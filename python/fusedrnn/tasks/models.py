@@ -1,4 +1,5 @@
-"""The networks of most tasks: a recurrent stack with a linear layer on its last step or on every step; of language."""
+"""The networks of most tasks: a recurrent stack with a linear layer on its last step or on every step; of language; and
+several networks side by side."""
 
 from __future__ import annotations
 
@@ -169,3 +170,20 @@ class LanguageModel(Module):
             else:
                 tokens[t + 1] = logits.argmax(1)
         return np.ascontiguousarray(tokens[1:].T)
+
+
+class SideBySide(Module):
+    """Networks over the same input; nothing passes between them, so each trains as if alone."""
+
+    def __init__(self, *members: Module) -> None:
+        super().__init__()
+        self.members = members
+
+    def forward(self, x: Array) -> Array:
+        """The outputs of all, stacked: [members, N, outputs]."""
+        return np.stack([member(x) for member in self.members])
+
+    def backward(self, dout: Array) -> None:
+        """Adds to the gradients of all; dout [members, N, outputs]."""
+        for member, dmember in zip(reversed(self.members), dout[::-1], strict=True):
+            member.backward(dmember)

@@ -88,6 +88,9 @@ def _run_task(task: Task, command: Command, announce: Callable[[Path], None], wo
         clip_norm=run.clip_norm,
         clip_value=run.clip_value,
         evaluate_every=run.evaluate_every,
+        monitor=run.monitor,
+        mode=run.mode,
+        patience=run.patience,
         seed=seed,
         progress=command.progress,
         baseline=run.baseline,
@@ -110,6 +113,8 @@ def _run_task(task: Task, command: Command, announce: Callable[[Path], None], wo
         trainer.resume()
     announce(folder)
     trainer.fit()
+    if run.monitor is not None:
+        trainer.restore_best()
     title = f"{task.name}, preset {name}, seed {seed}"
     return world.first(lambda: _report(task, run, trainer, folder, title, seed, command.json))
 

@@ -47,10 +47,10 @@ class Run:
     """One run, ready for the Trainer, and what is made of it in the end.
 
     ``figures()`` gives the final metrics and ``draw(path, history)`` the task's picture, both in evaluation mode;
-    ``headline(metrics)`` puts the figure into words. ``metadata`` is JSON-able and goes into the
-    checkpoint: what `Task.sample` needs beside the parameters, and what a resumed run must find as it was.
+    ``headline(metrics)`` puts the figure into words. ``metadata`` is JSON-able and goes into the checkpoint: what
+    `Task.sample` and `Task.predict` need beside the parameters, and what a resumed run must find as it was.
     ``evaluate``, ``baseline`` and the fields below it are the Trainer's arguments of those names; without ``row_axes``
-    a task trains in one process only.
+    a task trains in one process only, and with a ``monitor`` the figures are those of its best epoch.
     """
 
     model: Module
@@ -67,6 +67,9 @@ class Run:
     clip_value: float | None = None
     evaluate_every: int = 1
     row_axes: tuple[int, int] | None = None
+    monitor: str | None = None
+    mode: str = "min"
+    patience: int | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -100,7 +103,7 @@ class Task:
 
     ``data`` says what ``--data`` may be, and is empty where the task makes its own. ``sample(folder, options)`` draws
     from the network of a run in that folder, where there is something to draw; options that do not fit it are a
-    ``RunError``.
+    ``RunError``. ``predict(folder, text, say)`` tells, line by line, what the network makes of a text.
     """
 
     name: str
@@ -109,3 +112,4 @@ class Task:
     setup: Callable[[Options], Run]
     data: str = ""
     sample: Callable[[Path, SampleOptions], None] | None = None
+    predict: Callable[[Path, str, Callable[[str], None]], None] | None = None
