@@ -169,6 +169,13 @@ def test_a_bad_nonlinearity(functional, make_cell, make_problem, make_shape):
         functional.rnn_forward(*arguments.values(), nonlinearity=None)
 
 
+def test_the_compiled_module_wants_options_beside_other_activations(make_cell, make_problem, make_shape):
+    arguments, _ = make_problem(make_cell("rnn_tanh"), make_shape(*SHAPE), np.float32)
+    plain = (None, None, None, False, True, None)
+    with pytest.raises(ValueError, match="^nonlinearity: expected tanh or relu without options, got 'softsign'"):
+        fusedrnn._core.rnn_forward(*arguments.values(), "softsign", *plain)
+
+
 def test_options_are_keywords(cell, functional, problem):
     arguments, _ = problem
     with pytest.raises(TypeError):
