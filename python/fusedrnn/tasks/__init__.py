@@ -6,8 +6,8 @@ from fusedrnn.tasks.adding_problem import ADDING_PROBLEM
 from fusedrnn.tasks.addition import ADDITION
 from fusedrnn.tasks.count_ones import COUNT_ONES
 from fusedrnn.tasks.mnist import MNIST
-from fusedrnn.tasks.task import Options, Preset, Run, Task
+from fusedrnn.tasks.task import Options, Preset, Run, Task, TaskOption
 
 TASKS: dict[str, Task] = {task.name: task for task in (COUNT_ONES, ADDITION, MNIST, ADDING_PROBLEM)}
 
-__all__ = ["TASKS", "Options", "Preset", "Run", "Task"]
+__all__ = ["TASKS", "Options", "Preset", "Run", "Task", "TaskOption"]
