@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from fusedrnn import cli, data, plots
 from fusedrnn.checkpoint import CheckpointError, read_checkpoint
-from fusedrnn.tasks import TASKS, adding_problem, addition, count_ones, mnist
+from fusedrnn.series import Series
+from fusedrnn.tasks import TASKS, adding_problem, addition, count_ones, forecast, lorenz, mnist
 from fusedrnn.tasks.batches import in_chunks, shuffled
 from fusedrnn.tasks.run import Command, RunError, run_task
 from fusedrnn.tasks.task import Options, Preset, TaskOption
@@ -48,10 +49,28 @@ def few_digits(tmp_path, monkeypatch):
     return made
 
 
+@pytest.fixture(autouse=True)
+def little_series(monkeypatch):
+    """A short series in place of those that are fetched, and few of Lorenz's trajectories."""
+    noise = np.random.default_rng(0).standard_normal((300, 1))
+    values = np.sin(np.arange(300) / 2)[:, None] + 0.1 * noise
+    monkeypatch.setattr(forecast, "load_series", lambda where, say: Series(values, ("load",), "a series", 0))
+    for name, count in {"TRAINING": 30, "HELD_OUT": 10, "FREE_STEPS": 200}.items():
+        monkeypatch.setattr(lorenz, name, count)
+
+
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Pictures as empty files: drawing takes longer than the little training that most tests do."""
-    for name in ("draw_loss", "draw_confusion", "draw_sums", "draw_images", "draw_curves"):
+    for name in (
+        "draw_loss",
+        "draw_confusion",
+        "draw_sums",
+        "draw_images",
+        "draw_curves",
+        "draw_forecast",
+        "draw_attractor",
+    ):
         monkeypatch.setattr(plots, name, lambda path, *rest: path.write_bytes(b""))
 
 

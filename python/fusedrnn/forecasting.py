@@ -17,6 +17,7 @@ from fusedrnn.nn import LSTM, Linear, Sequential
 
 PENALTIES = tuple(10.0 ** np.arange(-3, 5))
 LEVELS = (0.1, 0.9)  # the quantiles that bound a band
+GAUSSIAN = (-1.2816, 0.0, 1.2816)  # the same quantiles of a standard normal distribution, around its mean
 LOOK_BACK, WARM_UP, NOISE = 48, 12, 0.3  # steps of a window, those of them without a loss; added to inputs in training
 
 
@@ -41,8 +42,9 @@ class Scaling(NamedTuple):
 
 
 def find_period(z: Array, least: float = 0.3) -> int:
-    """The lag of the highest peak of the autocorrelation, averaged over channels, up to a sixth of the series; 0 if
-    none reaches `least`. A peak is higher than what lies on either side of it and than the valley before it by 0.1."""
+    """The season of z [T, C]: the lag of the highest peak of the autocorrelation, averaged over channels, up to a
+    sixth of the series; 0 if none reaches `least`. The first peak within 0.05 of the highest counts, for its multiples
+    peak as well. A peak is higher than what lies on either side of it and than the valley before it by 0.1."""
     centred = z - z.mean(0)
     spectrum = np.fft.rfft(centred, 2 * len(z), axis=0)
     sums = np.fft.irfft(np.abs(spectrum) ** 2, axis=0)[: len(z) // 6 + 2]
@@ -51,7 +53,8 @@ def find_period(z: Array, least: float = 0.3) -> int:
     inner = correlation[1:-1]
     valley = np.minimum.accumulate(correlation)[1:-1]
     peak = (inner > correlation[:-2]) & (inner >= correlation[2:]) & (inner >= least) & (inner > valley + 0.1)
-    return int(1 + np.argmax(np.where(peak, inner, -np.inf))) if peak.any() else 0
+    peaks = np.where(peak, inner, -np.inf)
+    return int(1 + np.argmax(peaks >= peaks.max() - 0.05)) if peak.any() else 0
 
 
 def season(z: Array, period: int, smoothing: float) -> Array:
@@ -146,8 +149,8 @@ class Autoregression:
     def prepared(self, z: Array, end: int) -> Ridge:
         """The regression over all origins whose points to forecast come before `end`."""
         origins = rolling_origins(self.first + 1, end, self.horizon)
-        targets = ahead(z, origins, self.horizon) - self.base(z)[origins]
-        return Ridge(lagged(self.deviations(z), origins, self.lags), targets.reshape(len(origins), -1))
+        inputs, base = self.parts(z, origins)
+        return Ridge(inputs, (ahead(z, origins, self.horizon) - base).reshape(len(origins), -1))
 
     def fit(self, z: Array, penalty: float) -> Autoregression:
         self.weights = self.prepared(z, len(z)).weights(penalty)
@@ -156,26 +159,33 @@ class Autoregression:
     def __call__(self, z: Array, origins: Array) -> Array:
         """[n, H, C]: the forecasts from each origin, which must be `lags` - 1 or later."""
         assert self.weights is not None
-        weights, offset = self.weights
-        linear = lagged(self.deviations(z), origins, self.lags) @ weights + offset
-        forecast: Array = self.base(z)[origins] + linear.reshape(len(origins), self.horizon, -1)
+        return self.combined(*self.parts(z, origins), self.weights)
+
+    def parts(self, z: Array, origins: Array) -> tuple[Array, Array]:
+        """What forecasts are made of, whatever the weights: the regression's inputs, and what is added to it."""
+        return lagged(self.deviations(z), origins, self.lags), self.base(z)[origins]
+
+    def combined(self, inputs: Array, base: Array, weights: tuple[Array, Array]) -> Array:
+        """[n, H, C]: forecasts out of their parts."""
+        forecast: Array = base + (inputs @ weights[0] + weights[1]).reshape(base.shape)
         return forecast
 
 
 def choose(
     z: Array, cut: int, candidates: Iterable[Autoregression], channels: Array | slice = slice(None)
-) -> tuple[Autoregression, float]:
+) -> tuple[Autoregression, Array]:
     """The autoregression and penalty that do best on the points from `cut` on when fitted before it, fitted on all of
-    `z`; and its root mean squared error there, over all horizons and the `channels` that count."""
-    best: tuple[float, Autoregression, float] | None = None
+    `z`; and its mean squared error there, [H], over the `channels` that count, as it was fitted before."""
+    best: tuple[Array, Autoregression, float] | None = None
     for candidate in candidates:
         origins = rolling_origins(cut, len(z), candidate.horizon)
         truth = ahead(z, origins, candidate.horizon)[..., channels]
         ridge = candidate.prepared(z, cut)
+        parts = candidate.parts(z, origins)
         for penalty in PENALTIES:
-            candidate.weights = ridge.weights(penalty)
-            error = float(np.sqrt(np.mean((candidate(z, origins)[..., channels] - truth) ** 2)))
-            if best is None or error < best[0]:
+            forecast = candidate.combined(*parts, ridge.weights(penalty))
+            error = np.mean((forecast[..., channels] - truth) ** 2, axis=(0, 2))
+            if best is None or error.mean() < best[0].mean():
                 best = error, candidate, penalty
     assert best is not None
     return best[1].fit(z, best[2]), best[0]
@@ -239,7 +249,7 @@ class BandForecast:
         self.z, self.horizon = z, horizon
         smoothings = (1.0, 0.7, 0.5, 0.3, 0.1, 0.03) if period else (1.0,)
         lags = lag_choices(cut - 2 * period - horizon, channels, 0)
-        self.linear, self.error = choose(
+        self.linear, _ = choose(
             z, cut, [Autoregression(horizon, n, period, smoothing) for smoothing in smoothings for n in lags]
         )
         origins = rolling_origins(self.linear.first + 1, len(z), horizon)
@@ -249,7 +259,10 @@ class BandForecast:
         self.inputs = self.features(z)
         self.targets = (residuals / self.scale).reshape(len(origins), -1).astype(np.float32)
         head = Linear(units, horizon * channels * 3, rng=rng)
-        head.weight.data *= 0.01  # training sets off from the linear forecast
+        # training sets off from the linear forecast, with a band as if its errors were Gaussian
+        head.weight.data *= 0.01
+        assert head.bias is not None
+        head.bias.data.reshape(-1, 3)[:] = GAUSSIAN
         self.network = Network(LSTM(2 * channels, units, forget_bias=1.0, rng=rng), head)
         self.loss = BandLoss()
 
@@ -272,7 +285,7 @@ class BandForecast:
         for some in np.array_split(origins, -(-len(origins) // 500)):
             out = self.network(np.ascontiguousarray(features[np.maximum(steps + some, 0)]))[-1]
             parts.append(out.reshape(len(some), self.horizon, -1, 3))
-        spread = np.concatenate(parts) * self.scale[..., None] + self.linear(z, origins)[..., None]
+        spread: Array = np.concatenate(parts) * self.scale[..., None] + self.linear(z, origins)[..., None]
         middle = spread[..., 1]
         spread[..., 0], spread[..., 2] = np.minimum(spread[..., 0], middle), np.maximum(spread[..., 2], middle)
         return spread

