@@ -342,9 +342,7 @@ def test_mistakes(monkeypatch, points, own, message):
 
 @pytest.mark.parametrize("horizon", [1, 24])
 def test_the_shortest_series_there_may_be(monkeypatch, horizon):
-    points = forecast.split.__globals__["LOOK_BACK"]
-    least = 5 * max(2 * horizon, -(-(points + 2 * horizon) // 3))
-    metrics = begin(monkeypatch, made(least), horizon=horizon).figures()
+    metrics = begin(monkeypatch, made(forecasting.least_points(horizon)), horizon=horizon).figures()
     assert all(np.isfinite(value) for value in metrics.values())
 
 

@@ -99,6 +99,16 @@ def rolling_origins(begin: int, end: int, horizon: int) -> Array:
     return np.arange(begin - 1, end - horizon)
 
 
+def least_points(horizon: int) -> int:
+    """The shortest series, its last two fifths to validate and to test on."""
+    return 5 * max(2 * horizon, -(-(LOOK_BACK + 2 * horizon) // 3))
+
+
+def longest_period(cut: int, horizon: int) -> int:
+    """The longest season that `cut` points to choose with allow for."""
+    return (cut - LOOK_BACK - 2 * horizon) // 3
+
+
 class Ridge:
     """Least squares with a penalty on the squared weights, the offset free of it; one factorization for all penalties.
 

@@ -177,7 +177,7 @@ def draw_attractor(
 ) -> None:
     """Lorenz's attractor, true and as a free run draws it, [n, 3] each, seen along y; and one run over time beside the
     truth, [T, 3] each, leaving it at ``valid`` Lyapunov times."""
-    figure = new_figure(11, 6)
+    figure = new_figure(9, 5)
     grid = figure.add_gridspec(2, 2, height_ratios=[1.4, 1])
     for column, (points, name, colour) in enumerate([(truth, "truth", "black"), (run, "free run", _RIGHT)]):
         axis = figure.add_subplot(grid[0, column])

@@ -35,6 +35,8 @@ from fusedrnn.forecasting import (
     find_period,
     free_run,
     lag_choices,
+    least_points,
+    longest_period,
     rolling_origins,
 )
 from fusedrnn.gradients import Array
@@ -73,13 +75,13 @@ def split(series: Series, horizon: int, period: int | None) -> tuple[int, int, i
         raise DataError(f"--horizon: expected at least 1, got {horizon}")
     if period is not None and period < 0:
         raise DataError(f"--period: expected at least 0 (none), got {period}")
-    least = 5 * max(2 * horizon, -(-(LOOK_BACK + 2 * horizon) // 3))
+    least = least_points(horizon)
     if points < least:
         raise DataError(
             f"{series.source}: expected at least {least:,} points for windows of {LOOK_BACK} and --horizon {horizon}, "
             f"got {points:,}"
         )
-    longest = (cut - LOOK_BACK - 2 * horizon) // 3
+    longest = longest_period(cut, horizon)
     if period is None:
         known = find_period(series.values[:cut]) if series.period is None else series.period
         return cut, test, known if known <= longest else 0

@@ -8,11 +8,11 @@ coordinates; windows of 50 steps, batches of 100, Adam 0.003 falling along a cos
 Metrics, on 200 trajectories kept out of training: ``sse``, the squared error one step ahead, summed over coordinates
 in the system's own units, the mean over windows of 50 steps from their first step on (where nothing but one point is
 known); ``valid_time``, how long a free run stays near the truth, the median in Lyapunov times of 1 / 0.9056 (the
-largest exponent: Viswanath 1998): until the error exceeds 0.4 of the attractor's root mean square distance from its
-mean;
-``spread_error``, by which fraction the standard deviation of a free run of 1,000 steps misses that of the truth from the
-same points on, in the worst coordinate. Beside it ``persistence_sse``, ``var_sse`` (linear, 20 lags), ``quadratic_sse``
-and ``quadratic_valid_time`` (products of 5 lags, for the system is quadratic), regressions on 100 trajectories.
+largest exponent: Viswanath 1998), until the error exceeds 0.4 of the attractor's root mean square distance from its
+mean; ``spread_error``, by which fraction the standard deviation of a free run of 1,000 steps misses that of the truth
+from the same points on, in the worst coordinate. Beside it ``persistence_sse``, ``var_sse`` (linear, 20 lags),
+``quadratic_sse`` and ``quadratic_valid_time`` (products of 5 lags, for the system is quadratic), regressions on 100
+trajectories.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ STEP, SUBSTEPS, POINTS = 0.06, 6, 334
 TRAINING, HELD_OUT = 1_800, 200
 WINDOW, BATCH = 50, 100
 EXPONENT, THRESHOLD = 0.9056, 0.4
-FREE_STEPS, SETTLED = 1_000, 100
+FREE_STEPS, SETTLED, DRAWN = 1_000, 100, 400
 
 
 def flow(state: Array) -> Array:
@@ -187,7 +187,7 @@ def setup(options: Options) -> Run:
         run = free(len(to_come))
         times = valid_time(run, to_come, spread)
         middle = int(np.argsort(times)[len(times) // 2])
-        long = trajectories(known[-1, :1], FREE_STEPS + 1)[1:, 0], free(FREE_STEPS)[:, 0]
+        long = trajectories(known[-1, :1], DRAWN + 1)[1:, 0], free(DRAWN)[:, 0]
         title = f"free runs after {WINDOW} known points; of {HELD_OUT} the one of median valid time"
         axis = np.arange(1, len(run) + 1) * STEP * EXPONENT
         plots.draw_attractor(path, *long, axis, to_come[:, middle], run[:, middle], float(times[middle]), title)
