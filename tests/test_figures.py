@@ -132,3 +132,27 @@ def test_sentiment_of_reviews(figures):
     except DataError as error:
         pytest.skip(f"the snippets cannot be had here: {error}")
     assert metrics["accuracy"] >= 0.805
+
+
+@pytest.mark.parametrize("preset", ["default", "smoke"])
+def test_forecast(figures, preset):
+    """Demand twelve hours ahead: better than last value, seasonal naive and the tuned ridge autoregression."""
+    try:
+        runs = figures("forecast", 3, preset)
+    except DataError as error:
+        pytest.skip(f"the series cannot be had here: {error}")
+    best = min(runs[0][f"{name}_rmse_24"] for name in ("last", "seasonal", "ar"))
+    assert median(metrics["rmse_24"] for metrics in runs) < best, runs
+    assert 0.7 < median(metrics["coverage"] for metrics in runs) < 0.9, runs
+
+
+def test_lorenz(figures):
+    runs = figures("lorenz", 3)
+    assert median(metrics["sse"] for metrics in runs) <= 0.30, runs
+    assert median(metrics["valid_time"] for metrics in runs) >= 3.0, runs
+    assert median(metrics["spread_error"] for metrics in runs) <= 0.10, runs
+
+
+def test_lorenz_smoke(figures):
+    (metrics,) = figures("lorenz", 1, "smoke")
+    assert metrics["sse"] <= 0.8

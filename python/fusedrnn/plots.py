@@ -176,6 +176,44 @@ def draw_curves(
     save_figure(figure, path)
 
 
+def draw_forecast(
+    path: Path, times: Array, truth: Array, ahead: Array, forecasts: Array, name: str, title: str
+) -> None:
+    """Points ``truth [n]`` at ``times``, and forecasts from some origins with their bands: ``ahead [m, H]`` are the
+    times, ``forecasts [m, H, 3]`` lower bound, mean and upper bound."""
+    figure = new_figure(11, 4.2)
+    axis: Axes = figure.subplots()
+    axis.plot(times, truth, color="black", linewidth=1, label="truth")
+    for number, (place, (low, mean, high)) in enumerate(zip(ahead, forecasts.transpose(0, 2, 1), strict=True)):
+        axis.fill_between(place, low, high, color=_RIGHT, alpha=0.25, linewidth=0, label=None if number else "band")
+        axis.plot(place, mean, color=_RIGHT, label=None if number else "forecast")
+        axis.axvline(place[0] - 1, color=_BASELINE, linewidth=0.6, linestyle=":")
+    axis.set(xlabel="step", ylabel=name, title=title)
+    axis.grid(alpha=0.3)
+    axis.legend(loc="upper left")
+    save_figure(figure, path)
+
+
+def draw_attractor(
+    path: Path, truth: Array, run: Array, times: Array, known: Array, forecast: Array, valid: float, title: str
+) -> None:
+    """Lorenz's attractor, true and as a free run draws it, [n, 3] each, seen along y; and one run over time beside the
+    truth, [T, 3] each, leaving it at ``valid`` Lyapunov times."""
+    figure = new_figure(9, 5)
+    grid = figure.add_gridspec(2, 2, height_ratios=[1.4, 1])
+    for column, (points, name, colour) in enumerate([(truth, "truth", "black"), (run, "free run", _RIGHT)]):
+        axis = figure.add_subplot(grid[0, column])
+        axis.plot(points[:, 0], points[:, 2], color=colour, linewidth=0.6)
+        axis.set(title=name, xlabel="x", ylabel="z", xlim=(-21, 21), ylim=(0, 50))
+    axis = figure.add_subplot(grid[1, :])
+    axis.plot(times, known[:, 0], color="black", linewidth=1, label="truth")
+    axis.plot(times, forecast[:, 0], color=_RIGHT, linewidth=1, label="free run")
+    axis.axvline(valid, color=_WRONG, linestyle="--", label=f"valid until {valid:.2f}")
+    axis.set(xlabel="Lyapunov times", ylabel="x", title=title)
+    axis.legend(loc="upper right", ncols=3)
+    save_figure(figure, path)
+
+
 def draw_text(
     path: Path,
     pieces: Sequence[str],

@@ -52,7 +52,7 @@ def setup(options: Options) -> Run:
         optimizer=Adam(model, lr=1e-3),
         batches=batches,
         row_axes=(1, 0),
-        schedule=CosineLR(options.total_steps(len(batches(0)))) if options.preset.settings.get("cosine") else None,
+        schedule=CosineLR(options.total_steps(len(batches(0)))) if options.settings.get("cosine") else None,
         evaluate=evaluate,
         evaluate_every=5,
         figures=evaluate,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from fusedrnn import plots
 from fusedrnn.checkpoint import CheckpointError, read_checkpoint
 from fusedrnn.distributed import World, find_world
 from fusedrnn.report import say, write_figures
-from fusedrnn.tasks.task import Metrics, Options, Run, RunError, Task
+from fusedrnn.tasks import TASKS
+from fusedrnn.tasks.task import Metrics, Options, Run, RunError, Task, TaskOption
 from fusedrnn.train import Trainer
 
 
@@ -31,6 +32,7 @@ class Command:
     resume: Path | None = None
     json: Path | None = None
     progress: bool = True
+    own: Mapping[str, Any] = field(default_factory=dict)  # of the task's own options those that were given
 
 
 def run_task(
@@ -55,6 +57,10 @@ def _run_task(task: Task, command: Command, announce: Callable[[Path], None], wo
         raise RunError(f"--preset: {task.name} has {', '.join(task.presets)}; got {name}")
     if command.data is not None and not task.data:
         raise RunError(f"--data: {task.name} makes its own data")
+    for name_of_option in command.own.keys() - {option.name for option in task.options}:
+        takers = [other.name for other in TASKS.values() for option in other.options if option.name == name_of_option]
+        flag = TaskOption(name_of_option, str, "").flag
+        raise RunError(f"{flag}: an option of {', '.join(takers) or 'no task'}, not of {task.name}")
     preset = task.presets[name]
     seed = command.seed or 0
     if seed < 0:
@@ -73,7 +79,8 @@ def _run_task(task: Task, command: Command, announce: Callable[[Path], None], wo
         world.first(partial(require_writable, "--json", command.json))
     folder = command.resume or world.first(partial(_fresh_folder, task.name, command.out))
 
-    options = Options(preset, epochs, steps, seed, command.data, say if world.rank == 0 else _silent)
+    settings = task.settings(preset, command.own)
+    options = Options(preset, epochs, steps, seed, command.data, say if world.rank == 0 else _silent, settings)
     run = world.after_first(partial(task.setup, options))
     trainer = Trainer(
         run.model,
@@ -103,6 +110,7 @@ def _run_task(task: Task, command: Command, announce: Callable[[Path], None], wo
             "epochs": command.epochs,
             "steps": command.steps,
             "data": command.data,
+            "own": {option.name: settings[option.name] for option in task.options},
             **run.metadata,
         },
     )
@@ -149,13 +157,15 @@ def _as_begun(task: Task, command: Command) -> Command:
     begun = stored.get("metadata", {})
     if begun.get("task") != task.name:
         raise CheckpointError(f"{command.resume}: a run of {begun.get('task', 'another program')}, not of {task.name}")
-    for option, given, had in (
+    own = begun.get("own", {})
+    for flag, given, had in (
         ("--preset", command.preset, begun["preset"]),
         ("--seed", command.seed, stored["seed"]),
         ("--data", command.data, begun["data"]),
+        *((option.flag, command.own.get(option.name), own.get(option.name)) for option in task.options),
     ):
         if given is not None and given != had:
-            raise RunError(f"{option}: the run was begun with {had}, got {given}; leave it out to resume")
+            raise RunError(f"{flag}: the run was begun with {had}, got {given}; leave it out to resume")
     longer = command.epochs is not None or command.steps is not None
     return Command(
         preset=begun["preset"],
@@ -166,6 +176,7 @@ def _as_begun(task: Task, command: Command) -> Command:
         resume=command.resume,
         json=command.json,
         progress=command.progress,
+        own={**command.own, **own},
     )
 
 

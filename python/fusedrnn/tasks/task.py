@@ -26,8 +26,27 @@ class Preset:
 
 
 @dataclass(frozen=True)
+class TaskOption:
+    """An option of a task's own: ``fusedrnn train TASK --name VALUE``, an underscore in the name being a dash there.
+
+    ``kind`` is int, float, str or bool, the same in all tasks that have an option of this name; ``help`` says what the
+    value means. Where it is not given, the preset's setting of the same name counts, else ``default``.
+    """
+
+    name: str
+    kind: type
+    help: str
+    default: Any = None
+
+    @property
+    def flag(self) -> str:
+        """As it is typed."""
+        return "--" + self.name.replace("_", "-")
+
+
+@dataclass(frozen=True)
 class Options:
-    """What the user asked for, the preset's gaps filled in."""
+    """What the user asked for, the preset's gaps filled in; ``settings`` as `Task.settings` gives them."""
 
     preset: Preset
     epochs: int
@@ -35,6 +54,7 @@ class Options:
     seed: int
     data: str | None = None
     say: Callable[[str], None] = say
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def total_steps(self, batches: int) -> int:
         """Updates in all, with so many batches in an epoch."""
@@ -101,9 +121,10 @@ class SampleOptions:
 class Task:
     """A task by name.
 
-    ``data`` says what ``--data`` may be, and is empty where the task makes its own. ``sample(folder, options)`` draws
-    from the network of a run in that folder, where there is something to draw; options that do not fit it are a
-    ``RunError``. ``predict(folder, text, say)`` tells, line by line, what the network makes of a text.
+    ``data`` says what ``--data`` may be, and is empty where the task makes its own; ``options`` are those that the
+    command has for this task beside the common ones. ``sample(folder, options)`` draws from the network of a run in
+    that folder, where there is something to draw; options that do not fit it are a ``RunError``. ``predict(folder,
+    text, say)`` tells, line by line, what the network makes of a text.
     """
 
     name: str
@@ -113,3 +134,8 @@ class Task:
     data: str = ""
     sample: Callable[[Path, SampleOptions], None] | None = None
     predict: Callable[[Path, str, Callable[[str], None]], None] | None = None
+    options: tuple[TaskOption, ...] = ()
+
+    def settings(self, preset: Preset, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of all own options and settings: defaults, the preset's over them, those given over both."""
+        return {**{option.name: option.default for option in self.options}, **preset.settings, **given}
