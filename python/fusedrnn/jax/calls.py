@@ -145,7 +145,7 @@ class Call:
         plain = not given and options["nonlinearity"] in ("tanh", "relu")
         none = {"layer_norm": None, "weight_peephole": None, "weight_hr": None, "seed": 0}
         options["options"] = None if plain else {**_DICT, **none, **given}
-        kept = {name: arrays.get(name) for name in ("x", *STATES[self.kind], "y", "weight_ih", "weight_hh")}
+        kept = {name: arrays.get(name) for name in ("x", "h0", "c0", "y", "weight_ih", "weight_hh")}
         return Reserve(self.kind, buffer, kept, (arrays.get("bias_ih"), arrays.get("bias_hh")), options)
 
 

@@ -80,8 +80,8 @@ def unroll(call: Call, arrays: _Arrays, clip: bool = True) -> tuple[Any, ...]:
 
 
 def _steps(call: Call, arrays: _Arrays, masks: _Arrays, sizes: Sizes) -> tuple[Any, _Arrays, Any]:
-    """x [T, N, I]; what else there is at each step, [T, N, ...] or None: which rows are alive and which reset, and by the
-    names of states which units zoneout keeps; and the places of packed rows."""
+    """x [T, N, I]; what else there is at each step, [T, N, ...] or None: which rows are alive and which reset, and by
+    the names of states which units zoneout keeps; and the places of packed rows."""
     x, lengths, batch_sizes = arrays["x"], arrays.get("lengths"), call.option("batch_sizes")
     given: _Arrays = {"alive": None, "resets": arrays.get("resets")}
     given.update(h0=masks.get("zoneout_h"), c0=masks.get("zoneout_c"))

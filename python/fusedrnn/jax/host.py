@@ -22,9 +22,16 @@ def primitive(name: str, results: Callable[..., Sequence[tuple[tuple[int, ...], 
     Args:
         results: (shape, dtype) of each, from the operands' abstract values and the parameters.
     """
+
+    def evaluate(*avals: Any, **parameters: Any) -> list[Any]:
+        for aval in avals:  # by the names that JAX has had for it
+            if getattr(aval, "vma", None) or getattr(getattr(aval, "manual_axis_type", None), "varying", None):
+                raise NotImplementedError("shard_map: expected check_vma=False around fusedrnn.jax, got True")
+        return [jax.core.ShapedArray(*result) for result in results(*avals, **parameters)]
+
     p = Primitive(f"fusedrnn_{name}")
     p.multiple_results = True
-    p.def_abstract_eval(lambda *avals, **of: [jax.core.ShapedArray(*result) for result in results(*avals, **of)])
+    p.def_abstract_eval(evaluate)
     return p
 
 
