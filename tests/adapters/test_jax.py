@@ -259,6 +259,9 @@ def test_traced_lengths_out_of_range():
     np.testing.assert_array_equal(call(np.array([1, 5, 0])), fj.rnn(**arrays, lengths=np.array([1, 5, 0]))[0])
     with pytest.raises(Exception, match="lengths: expected numbers from 0 to 5, got 6 for row 1"):
         call(np.array([1, 6, 0])).block_until_ready()
+    for known in ([1, 6, 0], np.array([1, 6, 0]), jnp.array([1, 6, 0])):  # in a call that is traced
+        with pytest.raises(ValueError, match=r"^lengths: expected numbers from 0 to 5, got \[1, 6, 0\]"):
+            jax.eval_shape(lambda x, known=known: fj.rnn(**{**arrays, "x": x}, lengths=known)[0], arrays["x"])
 
 
 def test_threads_on_one_core_do_not_wait_for_each_other(run_python):

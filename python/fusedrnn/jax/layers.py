@@ -159,6 +159,7 @@ def _run(kind: str, arguments: dict[str, Any]) -> tuple[Any, ...]:
     if options:
         check(call)
     _check_arrays(call, arrays)
+    _check_lengths(arguments["lengths"], len(arrays["x"]))
     if not arguments["training"]:
         options = {name: value for name, value in options.items() if name not in ("recurrent_dropout", "dropconnect")}
         call = replace(call, options=tuple(options.items()))
@@ -257,8 +258,12 @@ def _check_arrays(call: Call, arrays: dict[str, Any]) -> None:
             raise TypeError(f"{shown}: expected dtype {dtype} like x, got {a.dtype}")
         if a.shape != (shape := sizes.shape(name)):
             raise ValueError(f"{shown}: expected shape {shape}, got {a.shape}")
-    lengths = arrays.get("lengths")
-    if lengths is not None and lengths.size and not isinstance(lengths, jax.core.Tracer):
-        T = sizes.lead[0]
-        if not bool(((lengths >= 0) & (lengths <= T)).all()):
-            raise ValueError(f"lengths: expected numbers from 0 to {T}, got {lengths.tolist()}")
+
+
+def _check_lengths(lengths: Any, T: int) -> None:
+    """As the caller gave them: jax.numpy would trace what is known."""
+    if lengths is None or isinstance(lengths, jax.core.Tracer):
+        return
+    known = np.asarray(lengths)
+    if known.size and (known.min() < 0 or known.max() > T):
+        raise ValueError(f"lengths: expected numbers from 0 to {T}, got {known.tolist()}")
