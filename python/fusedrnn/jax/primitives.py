@@ -138,8 +138,12 @@ def _transpose(cotangents: Sequence[Any], *operands: Any, call: Call) -> Any:
     kept, tangents = operands[: len(call.given)], operands[len(call.given) :]
     named = zip(call.outputs, cotangents, strict=True)
     given = {f"d{name}": ct for name, ct in named if type(ct) is not ad.Zero}
-    gradients = backward_p.bind(*kept, *given.values(), call=replace(call, given=(*call.given, *given)))
-    return [None] * len(kept) + [d.astype(t.aval.dtype) for d, t in zip(gradients, tangents, strict=True)]
+    linear = [name for name, t in zip(call.wanted, tangents, strict=True) if ad.is_undefined_primal(t)]
+    of_linear = replace(call, given=(*call.given, *given), wanted=tuple(linear))
+    found = dict(zip(linear, backward_p.bind(*kept, *given.values(), call=of_linear), strict=True))
+    arrays = call.named(kept)
+    gradients = [found[name].astype(arrays[name].dtype) if name in found else None for name in call.wanted]
+    return [None] * len(kept) + gradients
 
 
 def _tangents_jvp(primals: Sequence[Any], tangents: Sequence[Any], *, call: Call) -> Any:
