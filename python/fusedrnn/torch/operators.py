@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fusedrnn.functional.reserve import reserve_width
 from fusedrnn.torch import calls
 from fusedrnn.torch.calls import CELLS, Call, Cell
 from fusedrnn.torch.composite import double_backward
@@ -112,18 +113,9 @@ class _Operator:
             rows = x.shape[1] if batch_sizes is None else torch.library.get_ctx().new_dynamic_size()
         y = x.new_empty((*x.shape[:-1], elements))
         states = [x.new_empty((rows, width)) for width in (elements, units)[: self.states]]
-        width = self.kept(given, units, parameters.get("gain_ih") is not None)
+        normalized = 0 if parameters.get("gain_ih") is None else self.cell.rows(given) * units
+        width = reserve_width(self.cell.name, given, units, normalized)
         return y, *states, x.new_empty((*x.shape[:-1], width)) if training else x.new_empty(0)
-
-    def kept(self, options: dict[str, Any], units: int, norm: bool) -> int:
-        """The width of the reserve, as ``fusedrnn.functional.Reserve`` says."""
-        if self.cell is calls.LSTM:
-            kept = 1 if options["recompute"] else 5
-        elif self.cell is calls.GRU:
-            kept = 0 if options["recompute"] else 4 if options["reset_after"] else 3
-        else:
-            kept = 1 if options["zoneout_h"] else 0
-        return kept * units + (2 * self.cell.rows(options) * units + 16 if norm else 0)
 
     def fake_backward(self, *arguments: Any) -> tuple[Tensor, ...]:
         _, (x, *rest), _, _, _, _, input_grad = self.split_backward(arguments)
