@@ -138,6 +138,67 @@ def test_what_is_left_and_why():
     }
 
 
+class Parts(torch.nn.Module):
+    """Calls with states and without, of layers and cells."""
+
+    def __init__(self):
+        super().__init__()
+        self.gru = torch.nn.GRU(3, 4, num_layers=2)
+        self.lstm = torch.nn.LSTM(4, 5, bidirectional=True)
+        self.cell = torch.nn.LSTMCell(10, 4)
+        self.last = torch.nn.GRUCell(4, 2)
+
+    def forward(self, x, h0):
+        y, _ = self.gru(x, h0)
+        z, (h_n, c_n) = self.lstm(y)
+        h, c = self.cell(z[0])
+        return self.last(self.cell(z[1], (h, c))[0]) + h_n.sum() + c_n.sum()
+
+
+class Uneven(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gru = ft.GRU(3, 4, layer_norm=True)
+
+    def forward(self, x, lengths):
+        return self.gru(x, lengths=lengths)[0]
+
+
+def parts():
+    torch.manual_seed(0)
+    return Parts(), (torch.randn(5, 2, 3), torch.randn(2, 2, 4))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_scripts_hold_pytorchs_own_code(count_calls):
+    model, inputs = parts()
+    expected = model(*inputs)
+    assert len(ft.accelerate(model).swapped) == 4
+    with pytest.warns(UserWarning, match="this .* is PyTorch's own from now on") as warned:
+        script = torch.jit.script(model)
+    assert [w.category for w in warned].count(UserWarning) == 4
+    assert torch.equal(script(*inputs), expected)
+    assert not count_calls()
+    assert len(ft.accelerate(model).swapped) == 4
+    torch.testing.assert_close(model(*inputs), expected)
+    with pytest.raises(TypeError, match="which this GRU cannot become: PyTorch's has none of its options"):
+        torch.jit.script(ft.GRU(2, 3, zoneout_h=0.1))
+
+
+def test_symbolic_traces_have_them_as_leaves(count_calls):
+    model, inputs = parts()
+    before = torch.fx.symbolic_trace(model)
+    expected = model(*inputs)
+    ft.accelerate(model)
+    traced = torch.fx.symbolic_trace(model)
+    assert str(traced.graph) == str(before.graph)
+    torch.testing.assert_close(traced(*inputs), expected)
+    assert count_calls() == 2 + 2 + 3
+    model = Uneven()
+    x, lengths = inputs[0], torch.tensor([2, 5])
+    assert torch.equal(torch.fx.symbolic_trace(model)(x, lengths), model(x, lengths))
+
+
 def test_errors():
     for function in (ft.accelerate, ft.restore):
         with pytest.raises(TypeError, match=r"model: expected a torch.nn.Module, got dict"):

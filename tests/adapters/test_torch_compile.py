@@ -134,6 +134,14 @@ def test_export(strict):
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize("strict", [False, True])
+def test_export_of_cells(strict):
+    model, x = Steps(), torch.randn(3, 2, 3)
+    program = torch.export.export(model, (x,), strict=strict)
+    assert nodes(program.graph) == ["fusedrnn.lstm_forward"] * 3 + ["fusedrnn.gru_forward", "fusedrnn.rnn_forward"]
+    torch.testing.assert_close(program.module()(x), model(x))
+
+
 @pytest.mark.slow  # compiles C++
 def test_inductor(allow_rnn):
     for name in ("RNN", "LSTM", "GRU"):

@@ -173,6 +173,30 @@ class Looking(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.parametrize("case", ["layer", "stack", "loop"])
+def test_gradients_of_many_outputs_at_once(case):
+    """Under vmap the kernels run once for each: the same bits."""
+    torch.manual_seed(0)
+    x = torch.randn(4, 2, 3, requires_grad=True)
+    if case == "loop":
+        layer, hx, steps = ft.LSTMCell(3, 5), None, []
+        for step in x:
+            hx = layer(step, hx)
+            steps.append(hx[0])
+        y = torch.stack(steps)
+    else:
+        options = {"recurrent_dropout": 0.5} if case == "layer" else {"num_layers": 2, "bidirectional": True}
+        layer = ft.LSTM(3, 5, **options)
+        y, _ = layer(x, lengths=[4, 2])
+    variables, doutputs = [x, *layer.parameters()], torch.randn(3, *y.shape)
+    each = [torch.autograd.grad(y, variables, d, retain_graph=True) for d in doutputs]
+    batched = torch.autograd.grad(y, variables, doutputs, retain_graph=True, is_grads_batched=True)
+    mapped = torch.func.vmap(lambda d: torch.autograd.grad(y, variables, d, retain_graph=True))(doutputs)
+    for gradients, a, b in zip(zip(*each, strict=True), batched, mapped, strict=True):
+        assert torch.equal(torch.stack(gradients), a)
+        assert torch.equal(a, b)
+
+
 def test_operators_and_eager_mode_agree():
     torch.manual_seed(0)
     layer = ft.LSTM(2, 3, dtype=torch.float64)

@@ -139,6 +139,31 @@ def test_changed_weights():
     close(*[[f] for f in found])
 
 
+def test_weights_that_do_not_lie_in_order():
+    """A copy of them is not kept from call to call: ``data`` changes what autograd does not see."""
+    ours, theirs = pair("GRUCell", 3, 4)
+    ours.weight_hh = torch.nn.Parameter(ours.weight_hh.detach().t().contiguous().t())
+    x = torch.randn(2, 3, dtype=torch.float64)
+    found = []
+    for module in (ours, theirs):
+        first = module(x)
+        module.weight_hh.data.mul_(2)
+        found.append([module(x, first)])
+    close(*found)
+
+
+def test_what_may_change_before_the_backward():
+    ours, theirs = pair("LSTMCell", 3, 4)
+    for module in (ours, theirs):
+        h, _ = module(torch.ones(2, 3, dtype=torch.float64))
+        module.weight_ih.requires_grad_(False)
+        module.share_memory()
+        module.bias_hh.data = module.bias_hh.data.clone()
+        h.sum().backward()
+    assert ours.weight_ih.grad is theirs.weight_ih.grad is None
+    close([ours.weight_hh.grad, ours.bias_hh.grad], [theirs.weight_hh.grad, theirs.bias_hh.grad])
+
+
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_checkpoints(reentrant):
     ours, theirs = pair("LSTMCell", 3, 3)

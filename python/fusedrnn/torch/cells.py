@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from fusedrnn.torch import calls
-from fusedrnn.torch.calls import Cell
 from fusedrnn.torch.function import memory_of
 from fusedrnn.torch.ops import layer as run_layer
-from fusedrnn.torch.support import autocast, autocast_outputs, refusal
+from fusedrnn.torch.support import autocast, autocast_outputs, fx_call, prepare_scriptable, refusal
 
 _PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 class _Step(torch.nn.RNNCellBase):
-    cell: Cell
+    __prepare_scriptable__ = prepare_scriptable
+    cell: Any  # a Cell, by a property: strict torch.export of PyTorch 2.6 takes no such attribute of a class
 
     def forward(self, input: Any, hx: Any = None) -> Any:
         """As the cell of ``torch.nn``: input [N, I] or [I]; hx h [N, H] or [H], or (h, c) of an LSTM, None for zeros.
@@ -25,9 +25,10 @@ class _Step(torch.nn.RNNCellBase):
         Raises:
             ValueError, RuntimeError: as PyTorch's.
         """
-        states = () if hx is None else (hx,) if isinstance(hx, Tensor) else tuple(hx)
-        if not isinstance(input, Tensor) or (states and len(states) != len(self.cell.states)):
-            return super().forward(input, hx)
+        states = () if hx is None else tuple(hx) if isinstance(hx, (tuple, list)) else (hx,)
+        if not all([isinstance(t, Tensor) for t in (input, *states)]) or len(states) not in (0, len(self.cell.states)):
+            node = fx_call(self, input, *(() if hx is None else (hx,)))
+            return super().forward(input, hx) if node is None else node
         x = input
         own = self._parameters
         parameters = [own[name] if name in own else getattr(self, name) for name in _PARAMETERS]
@@ -40,7 +41,7 @@ class _Step(torch.nn.RNNCellBase):
             refusal([x, *states, *(p for p in parameters if p is not None)])
             or x.dim() not in (1, 2)
             or x.shape[-1] != self.input_size
-            or 0 in x.shape
+            or 0 in (*x.shape, self.hidden_size)
             or any([s.shape != expected for s in states])
         ):
             return super().forward(input, hx)
@@ -64,7 +65,7 @@ class _Step(torch.nn.RNNCellBase):
 class RNNCell(_Step, torch.nn.RNNCell):
     """``torch.nn.RNNCell`` on the kernels, for float32 and float64 on the CPU."""
 
-    cell = calls.RNN
+    cell = property(lambda self: calls.RNN)
 
     def _options(self) -> dict[str, Any] | None:
         return None if self.nonlinearity == "tanh" else {"nonlinearity": self.nonlinearity}
@@ -73,10 +74,10 @@ class RNNCell(_Step, torch.nn.RNNCell):
 class LSTMCell(_Step, torch.nn.LSTMCell):
     """``torch.nn.LSTMCell`` on the kernels, for float32 and float64 on the CPU."""
 
-    cell = calls.LSTM
+    cell = property(lambda self: calls.LSTM)
 
 
 class GRUCell(_Step, torch.nn.GRUCell):
     """``torch.nn.GRUCell`` on the kernels, for float32 and float64 on the CPU."""
 
-    cell = calls.GRU
+    cell = property(lambda self: calls.GRU)

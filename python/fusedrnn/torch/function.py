@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fusedrnn.torch import calls, composite
+from fusedrnn.torch import calls, composite, operators
+from fusedrnn.torch.backward import LayerBackward
 from fusedrnn.torch.calls import Call
+from fusedrnn.torch.support import batched
 
 
 class Layer(torch.autograd.Function):
@@ -37,9 +39,17 @@ class Layer(torch.autograd.Function):
         weights.require_unchanged()
         weights.sums.reached = True
         gradients: Sequence[Tensor | None]
-        if torch.is_grad_enabled():
+        many = batched(doutputs)
+        if many or torch.is_grad_enabled():
             # y follows from the inputs: no gradient goes by way of it
-            found = LayerBackward.apply(call, input_grad, *doutputs, *inputs, *weights.parameters, y.detach(), reserve)
+            arguments = (*inputs, *weights.parameters)
+            found: Sequence[Tensor | None]
+            if not many:
+                found = LayerBackward.apply(call, input_grad, *doutputs, *arguments, y.detach(), reserve)
+            elif reserve is None:
+                found = composite.backward(call, doutputs, arguments, input_grad)
+            else:
+                found = operators.run_backward(call, input_grad, *doutputs, *arguments, y, reserve)
             gradients, dparameters = found[: len(inputs)], found[len(inputs) :]
             if ctx.shared:
                 weights.sums.add(dparameters)
@@ -69,38 +79,6 @@ def _add_gradients(
         if gradient is not None:
             sums += gradient.numpy()
     return found[: len(inputs)]
-
-
-def _backward(call: Call, input_grad: bool, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-    """(doutputs, x, states, parameters, y, reserve) -> gradients of x, states and parameters."""
-    x = call.outputs
-    states = x + 1 + len(call.cell.states)
-    if not call.training:  # which kept nothing
-        return composite.backward(call, tensors[:x], tensors[x:-2], input_grad)
-    weights = calls.arrays_of(tensors[states:-2])
-    dweights = calls.zeros_like(weights)
-    gradients = calls.backward(
-        call, tensors[:x], tensors[x], tensors[x + 1 : states], weights, tensors[-2], tensors[-1], input_grad, dweights
-    )  # fmt: skip
-    return *gradients, *calls.tensors_of(dweights)
-
-
-class LayerBackward(torch.autograd.Function):
-    """``_backward``, differentiable in doutputs, x, states and parameters; y and the reserve follow from them."""
-
-    @staticmethod
-    def forward(ctx: Any, call: Call, input_grad: bool, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-        ctx.call = call
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*tensors[:-2])
-        return _backward(call, input_grad, *tensors)
-
-    @staticmethod
-    def backward(ctx: Any, *ddinputs: Tensor | None) -> tuple[Any, ...]:
-        tensors = ctx.saved_tensors
-        outputs = ctx.call.outputs
-        ddoutputs, dinputs = composite.double_backward(ctx.call, ddinputs, tensors[:outputs], tensors[outputs:])
-        return None, None, *ddoutputs, *dinputs, None, None
 
 
 class Sums:
@@ -155,7 +133,8 @@ class Weights:
         return self._token
 
     def require_unchanged(self) -> None:
-        if not self.same(self.parameters):
+        """As autograd's of what it saves: other data, or another ``requires_grad``, may come meanwhile."""
+        if any([p is not None and p._version != s[0] for p, s in zip(self.parameters, self._state, strict=True)]):
             raise RuntimeError(
                 "one of the variables needed for gradient computation has been modified by an inplace operation: "
                 "a weight of a recurrent layer, between its forward and its backward"
@@ -200,7 +179,8 @@ class Memory:
             last.again = True
             return last
         fresh = Weights(parameters)
-        if all([p is None or p.is_leaf for p in parameters]):  # others would be kept alive for nothing
+        # Others would be kept alive for nothing, or be copies that see no change by way of ``data``.
+        if all([p is None or (p.is_leaf and p.is_contiguous()) for p in parameters]):
             self._last[place] = fresh
         return fresh
 

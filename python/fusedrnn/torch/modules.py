@@ -14,19 +14,19 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from fusedrnn.torch import calls
-from fusedrnn.torch.calls import NO_SEQUENCES, Cell
+from fusedrnn.torch.calls import NO_SEQUENCES
 from fusedrnn.torch.function import memory_of
 from fusedrnn.torch.ops import layer as run_layer
 from fusedrnn.torch.options import add_parameters, is_own_nonlinearity, of_a_call, take_options
 from fusedrnn.torch.options import reset_parameters as reset_options
 from fusedrnn.torch.options import text as options_text
-from fusedrnn.torch.support import autocast, autocast_outputs, only_kernels, refusal
+from fusedrnn.torch.support import autocast, autocast_outputs, fx_call, only_kernels, prepare_scriptable, refusal
 
 
 class _Recurrent(torch.nn.RNNBase):
     """What the three share: inputs and states in PyTorch's layouts, and the walk through layers and directions."""
 
-    cell: Cell
+    cell: Any  # a Cell, by a property: strict torch.export of PyTorch 2.6 takes no such attribute of a class
     kernel_options: dict[str, Any] | None = None  # of the constructor, that torch.nn has not
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
@@ -42,6 +42,8 @@ class _Recurrent(torch.nn.RNNBase):
         super().reset_parameters()
         if self.kernel_options is not None:
             reset_options(self)
+
+    __prepare_scriptable__ = prepare_scriptable
 
     def extra_repr(self) -> str:
         return str(super().extra_repr()) + "".join(options_text(self.kernel_options))
@@ -184,8 +186,12 @@ class _Recurrent(torch.nn.RNNBase):
 
     def _leave(self, input: Any, hx: Any, lengths: Any, resets: Any, reason: str) -> Any:
         """PyTorch's own forward, or its error."""
+        options = {name: value for name, value in (("lengths", lengths), ("resets", resets)) if value is not None}
+        node = fx_call(self, input, *(() if hx is None else (hx,)), **options)
+        if node is not None:
+            return node
         beyond = [name for name in self.kernel_options or () if name != "recompute"]
-        beyond += [name for name, value in (("lengths", lengths), ("resets", resets)) if value is not None]
+        beyond += options
         if beyond:
             raise only_kernels(", ".join(beyond), reason)
         if isinstance(input, PackedSequence):  # PyTorch's LSTM would not look, and read past an end
@@ -235,7 +241,7 @@ class RNN(_Recurrent, torch.nn.RNN):
         TypeError, ValueError: as PyTorch's; an option of ours out of its range.
     """
 
-    cell = calls.RNN
+    cell = property(lambda self: calls.RNN)
     nonlinearity: str
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
@@ -259,7 +265,7 @@ class LSTM(_Recurrent, torch.nn.LSTM):
         others: as ``RNN``.
     """
 
-    cell = calls.LSTM
+    cell = property(lambda self: calls.LSTM)
 
 
 class GRU(_Recurrent, torch.nn.GRU):
@@ -270,4 +276,4 @@ class GRU(_Recurrent, torch.nn.GRU):
         others: as ``RNN``.
     """
 
-    cell = calls.GRU
+    cell = property(lambda self: calls.GRU)

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from fusedrnn.functional.reserve import reserve_width
 from fusedrnn.torch import calls
+from fusedrnn.torch.backward import LayerBackward
 from fusedrnn.torch.calls import CELLS, Call, Cell
 from fusedrnn.torch.composite import double_backward
-from fusedrnn.torch.function import LayerBackward
 
 _SEQUENCES = ("lengths", "batch_sizes", "resets", "seed")
 _TYPES = {"nonlinearity": "str", "reset_after": "bool", "recompute": "bool", "coupled": "bool", "layer": "int"}
@@ -54,6 +54,7 @@ class _Operator:
         torch.library.register_fake(forward)(self.fake_forward)
         torch.library.register_fake(backward)(self.fake_backward)
         torch.library.register_autograd(forward, self.backward_of_forward, setup_context=self.keep_forward)
+        torch.library.register_vmap(backward, self.each_backward)
         torch.library.register_autograd(backward, self.backward_of_backward, setup_context=self.keep_backward)
 
     def call(self, sequences: Sequence[Tensor | None], options: Sequence[Any], training: bool) -> Call:
@@ -92,6 +93,15 @@ class _Operator:
         gradients = calls.backward(call, doutputs, x, states, weights, y, reserve, input_grad, dweights)
         gradients += calls.tensors_of(dweights)
         return tuple(x.new_empty(0) if g is None else g for g in gradients)
+
+    def each_backward(self, info: Any, dims: Sequence[int | None], *arguments: Any) -> tuple[Any, Any]:
+        """Under vmap: one after the other."""
+        run = getattr(torch.ops.fusedrnn, f"{self.cell.name}_backward")
+        each = [
+            run(*[a if dim is None else a.select(dim, k) for a, dim in zip(arguments, dims, strict=True)])
+            for k in range(info.batch_size)
+        ]
+        return tuple(torch.stack(d) for d in zip(*each, strict=True)), (0,) * self.tensors
 
     def split_backward(self, arguments: Sequence[Any]) -> tuple[Any, ...]:
         outputs = 1 + self.states
@@ -179,7 +189,37 @@ def run(
 ) -> tuple[Tensor, ...]:
     """(y, h_n[, c_n]) by the registered operator."""
     operator = getattr(torch.ops.fusedrnn, f"{cell.name}_forward")
-    absent = [None] * (len(cell.parameters) - len(parameters))
-    values = [options.get(name, plain) for name, plain in (*cell.direct.items(), *cell.options.items())]
-    outputs = operator(x, *states, *parameters, *absent, *sequences, seed, reverse, *values, training)
+    parameters, values = _complete(cell, parameters, options)
+    outputs = operator(x, *states, *parameters, *sequences, seed, reverse, *values, training)
     return tuple(outputs[:-1])
+
+
+def run_backward(call: Call, input_grad: bool, *tensors: Any) -> list[Tensor | None]:
+    """(doutputs, x, states, parameters, y, reserve) -> gradients of x, states and parameters by the registered
+    operator, which the dispatcher takes apart where doutputs are batches of vmap."""
+    operator = getattr(torch.ops.fusedrnn, f"{call.cell.name}_backward")
+    count = len(call.cell.states)
+    doutputs, x, *rest = [*tensors[: call.outputs]], *tensors[call.outputs :]
+    states, own, (y, reserve) = rest[:count], rest[count:-2], rest[-2:]
+    if call.step:
+        doutputs, x, y = [None, *doutputs], x.unsqueeze(0), y.unsqueeze(0)
+    if call.stacked:
+        doutputs[1:], states = ([None if t is None else t[0] for t in ts] for ts in (doutputs[1:], states))
+    options = call.options or {}
+    parameters, values = _complete(call.cell, own, options)
+    seed = torch.tensor(options["seed"]) if "seed" in options else None
+    inputs = (x, *states, *parameters)
+    found = operator(*doutputs, *inputs, y, reserve, *call.sequences, seed, call.reverse, *values, input_grad)
+    gradients = [None if t is None else d for t, d in zip(inputs, found, strict=True)][: 1 + count + len(own)]
+    if call.step:
+        gradients[0] = found[0].squeeze(0)
+    if call.stacked:
+        gradients[1 : 1 + count] = [None if d is None else d.unsqueeze(0) for d in gradients[1 : 1 + count]]
+    return [gradients[0] if input_grad else None, *gradients[1:]]
+
+
+def _complete(cell: Cell, parameters: Sequence[Any], options: dict[str, Any]) -> tuple[list[Any], list[Any]]:
+    """The parameters with None for those left out, and the values of all options."""
+    absent = [None] * (len(cell.parameters) - len(parameters))
+    plain = {**cell.direct, **cell.options}
+    return [*parameters, *absent], [options.get(name, value) for name, value in plain.items()]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
+from torch.utils._pytree import tree_leaves
 
 from fusedrnn.torch.calls import LSTM, RNN, Cell
 
@@ -40,6 +42,40 @@ def refusal(tensors: Sequence[Tensor]) -> str:
 def transformed() -> bool:
     """Whether derivatives in forward mode or transforms of torch.func are at work, which see no kernels."""
     return torch._C._functorch.peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0
+
+
+def batched(tensors: Iterable[Tensor | None]) -> bool:
+    """Whether a tensor is that of a batch within vmap, as where autograd is asked for gradients of many at once."""
+    of = torch._C._functorch
+    return any([t is not None and (of.is_batchedtensor(t) or of.is_legacy_batchedtensor(t)) for t in tensors])
+
+
+def fx_call(module: torch.nn.Module, *arguments: Any, **keywords: Any) -> Any:
+    """Under torch.fx.symbolic_trace the node of this call, as ``torch.nn``'s layers are leaves there; or else None."""
+    for argument in tree_leaves((arguments, keywords)):
+        if isinstance(argument, torch.fx.Proxy) and argument.tracer.root is not module:
+            path = argument.tracer.path_of_module(module)
+            return argument.tracer.create_proxy("call_module", path, arguments, keywords)
+    return None
+
+
+def prepare_scriptable(module: torch.nn.Module) -> torch.nn.Module:
+    """For torch.jit.script, whose language has none of our calls: the module with its class of ``torch.nn`` back.
+
+    Raises:
+        TypeError: it cannot have it.
+    """
+    from fusedrnn.torch.accelerate import restore  # which imports the modules
+
+    name = type(module).__name__
+    for reason in restore(module).left.values():
+        raise TypeError(f"torch.jit.script takes PyTorch's own layers, which this {name} cannot become: {reason}")
+    warnings.warn(
+        f"torch.jit.script: this {name} is PyTorch's own from now on; fusedrnn.torch.accelerate(model) brings the "
+        "kernels back to the model, not to the script",
+        stacklevel=2,
+    )
+    return module
 
 
 def autocast(tensors: Sequence[Any], dtype: torch.dtype) -> tuple[Any, ...]:
