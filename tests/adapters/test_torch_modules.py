@@ -180,6 +180,23 @@ def test_other_dtypes_and_devices_are_pytorchs(layer, count_calls):
     assert count_calls() == before
 
 
+def test_per_sample_gradients_of_expanded_weights():
+    """Parameters of a type that answers to PyTorch's own call alone."""
+    from torch.nn.utils._per_sample_grad import call_for_per_sample_grads
+
+    layer = ft.GRU(3, 4, batch_first=True)
+    x = torch.randn(2, 5, 3)
+    call_for_per_sample_grads(torch.nn.Sequential(layer, First()), batch_size=2)(x).sum().backward()
+    for k in range(2):
+        (expected,) = torch.autograd.grad(layer(x[k])[0].sum(), layer.weight_hh_l0)
+        torch.testing.assert_close(layer.weight_hh_l0.grad_sample[k], expected)
+
+
+class First(torch.nn.Module):
+    def forward(self, outputs):
+        return outputs[0]
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.jit is on its way out
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_traces_hold_pytorchs_operators(layer, count_calls):

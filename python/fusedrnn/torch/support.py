@@ -28,14 +28,14 @@ def refusal(tensors: Sequence[Tensor]) -> str:
     if dtype is not torch.float32 and dtype is not torch.float64:
         return f"{dtype} (float32 and float64 they do)"
     for tensor in tensors:
+        if plain_types and type(tensor) not in _PLAIN:  # first, as other types may not answer the rest
+            return f"tensors of type {type(tensor).__name__}"
         if not tensor.is_cpu:
             return f"tensors on {tensor.device}"
         if tensor.dtype is not dtype:
             return f"{tensor.dtype} beside {dtype}"
         if tensor.layout is not torch.strided:
             return f"tensors of layout {tensor.layout}"
-        if plain_types and type(tensor) not in _PLAIN:
-            return f"tensors of type {type(tensor).__name__}"
     return ""
 
 
