@@ -105,7 +105,9 @@ Y = [0, 1, 0, 1]
 @pytest.mark.parametrize(
     ("options", "X", "y", "message"),
     [
-        ({}, [], [], "X: expected at least one sequence, got a list of 0"),
+        ({}, [], [], "X: expected at least one sequence, got list of 0"),
+        ({}, np.empty((0, 4, 2)), [], "X: expected at least one sequence, got ndarray of 0"),
+        ({}, [np.full((2, 1), 1e300)] * 2, [0, 1], r"X\[0\]: expected numbers that float32 can hold, got 1e\+300"),
         ({}, [*GOOD[:3], np.zeros((2, 3))], Y, r"X\[3\]: expected numbers \[T, 2\] as X\[0\] has"),
         ({}, [*GOOD[:3], np.full((2, 2), np.nan)], Y, r"X\[3\]: expected finite numbers"),
         ({}, GOOD, Y[:3], "y: expected 4 targets, one for each sequence, got 3"),

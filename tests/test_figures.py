@@ -1,5 +1,5 @@
-"""The figures that the README states, over seeds: full training runs. ``pytest -m slow`` runs them, in about ten
-minutes on two cores."""
+"""The figures that the README states, over seeds: full training runs. ``pytest -m slow`` runs them, in about an
+hour on two cores."""
 
 from __future__ import annotations
 
@@ -126,12 +126,12 @@ def test_sentiment_of_clauses(figures):
 
 
 def test_sentiment_of_reviews(figures):
-    """Logistic regression on TF-IDF of words and pairs of words: 80.1 %."""
+    """Logistic regression on TF-IDF of words and pairs of words 80.1 %, of words alone 81.2 %."""
     try:
-        (metrics,) = figures("sentiment", 1)
+        runs = figures("sentiment", 3)
     except DataError as error:
         pytest.skip(f"the snippets cannot be had here: {error}")
-    assert metrics["accuracy"] >= 0.805
+    assert median(metrics["accuracy"] for metrics in runs) >= 0.812, runs
 
 
 @pytest.mark.parametrize("preset", ["default", "smoke"])
@@ -148,11 +148,11 @@ def test_forecast(figures, preset):
 
 def test_lorenz(figures):
     runs = figures("lorenz", 3)
-    assert median(metrics["sse"] for metrics in runs) <= 0.30, runs
+    assert median(metrics["sse"] for metrics in runs) <= 0.005, runs
     assert median(metrics["valid_time"] for metrics in runs) >= 3.0, runs
     assert median(metrics["spread_error"] for metrics in runs) <= 0.10, runs
 
 
 def test_lorenz_smoke(figures):
     (metrics,) = figures("lorenz", 1, "smoke")
-    assert metrics["sse"] <= 0.8
+    assert metrics["sse"] <= 0.15

@@ -17,7 +17,7 @@ from fusedrnn.forecasting import Autoregression, BandForecast, BandLoss, Ridge, 
 from fusedrnn.series import Series
 from fusedrnn.tasks import TASKS, forecast
 from fusedrnn.tasks.run import Command, run_task
-from fusedrnn.tasks.task import Options
+from fusedrnn.tasks.task import Options, RunError
 
 FORECAST = TASKS["forecast"]
 
@@ -336,8 +336,30 @@ def test_prices_claim_no_skill(monkeypatch):
     ],
 )
 def test_mistakes(monkeypatch, points, own, message):
-    with pytest.raises(DataError, match=message):
+    with pytest.raises((DataError, RunError), match=message):
         begin(monkeypatch, made(points), **own)
+
+
+def test_a_channel_that_never_changed_in_training():
+    """The mean of 300 times 0.1 is not 0.1, so that its deviation is not 0."""
+    scaling = forecasting.Scaling.fit(np.full((300, 1), 0.1))
+    assert scaling.forth(np.array([[0.1], [0.2]])).tolist() == [[0.0], [0.1]]
+
+
+def test_a_changed_file_is_refused_where_a_run_goes_on(tmp_path):
+    path = write(tmp_path / "a.csv", made(), "load")
+    command = {"data": str(path), "progress": False}
+    run_task(TASKS["forecast"], Command(steps=1, out=tmp_path / "run", **command))
+    write(path, 2 * made(), "load")
+    with pytest.raises(RunError, match=r"the data or the recipe of .* has changed since"):
+        run_task(TASKS["forecast"], Command(steps=2, resume=tmp_path / "run", progress=False))
+
+
+def test_dollars_in_names_are_no_mathematics(tmp_path):
+    path = write(tmp_path / "a.csv", made(), "cost_$ / price_$")
+    out = tmp_path / "run"
+    run_task(TASKS["forecast"], Command(steps=1, data=str(path), out=out, progress=False))
+    assert (out / "forecast.png").stat().st_size > 5_000
 
 
 @pytest.mark.parametrize("horizon", [1, 24])

@@ -92,10 +92,12 @@ def test_every_gradient_agrees_with_finite_differences(kinds, layer, embedded):
         assert ours[i] == pytest.approx(differences[i], abs=1e-7), i
 
 
-def test_what_lies_past_the_end_has_no_effect():
+@pytest.mark.parametrize("units", [1, 5])
+def test_what_lies_past_the_end_has_no_effect(units):
     """The same bits whatever a sequence is padded to, and whatever is beside it."""
-    model = many_to_one(2, embedding=(7, 4), hidden_size=5, bidirectional=True, pooling=("last", "mean", "max"), rng=0)
-    sequences = integers()
+    options = {"hidden_size": units, "bidirectional": units > 1, "pooling": ("last", "mean", "max")}
+    model = many_to_one(2, embedding=(7, 4), rng=0, **options)
+    sequences = [*integers(), *RNG.integers(0, 7, (20, 60))]
     together = infer(model, sequences)
     for n, sequence in enumerate(sequences):
         np.testing.assert_array_equal(infer(model, [sequence])[0], together[n])

@@ -318,3 +318,9 @@ def test_sampler_names_bad_input():
     for bias in (-0.5, np.inf, np.nan):
         with pytest.raises(ValueError, match="bias: expected a finite number of at least 0"):
             mixture_density_sample(np.ones((2, 7)), rng, bias=bias)
+
+
+def test_a_bias_next_to_infinite_takes_the_likeliest():
+    parameters = np.tile([0.5, 1.0, -3.0, 3.0, 0.0, 0.0, 0, 0, 0, 0, 0, 0, 0.0], (50, 1))
+    drawn = mixture_density_sample(parameters, np.random.default_rng(0), bias=1e308)
+    np.testing.assert_allclose(drawn[:, 0], 3.0)

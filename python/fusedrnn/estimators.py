@@ -109,8 +109,8 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _sequences(self, X: Any, *, reset: bool = False) -> list[Array]:
         """X as a list of float32 [T_i, I] or int64 [T_i], checked; with ``reset`` it says what ``fit`` was given."""
-        if isinstance(X, (list, tuple)) and not X:
-            raise ValueError("X: expected at least one sequence, got a list of 0")
+        if isinstance(X, (list, tuple, np.ndarray)) and not len(X):
+            raise ValueError(f"X: expected at least one sequence, got {type(X).__name__} of 0")
         sequences = self._integers(X) if self.embedding_dim is not None else self._features(X, reset)
         features = 1 if self.embedding_dim is not None else sequences[0].shape[1]
         if reset:
@@ -143,6 +143,8 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
                 )
             if not np.isfinite(row).all():
                 raise ValueError(f"X[{i}]: expected finite numbers, got NaN or infinity")
+            if row.size and np.abs(row).max() > np.finfo(np.float32).max:
+                raise ValueError(f"X[{i}]: expected numbers that float32 can hold, got {np.abs(row).max():.3g}")
         return [row.astype(np.float32) for row in sequences]
 
     # training
@@ -283,8 +285,9 @@ class SequenceRegressor(RegressorMixin, _SequenceEstimator):  # type: ignore[mis
             raise ValueError(f"y: expected finite numbers [n] or [n, outputs], got {targets.shape}, NaN or infinity")
         self._flat = targets.ndim == 1
         table = targets.reshape(len(targets), -1)
-        self._mean, spread = table.mean(axis=0), table.std(axis=0)
-        self._spread = np.where(spread > 0, spread, 1.0)
+        same = table.max(axis=0) == table.min(axis=0)  # whose deviation need not be 0: means are rounded
+        self._mean = np.where(same, table[0], table.mean(axis=0))
+        self._spread = np.where(same, 1.0, table.std(axis=0))
         scaled = ((table - self._mean) / self._spread).astype(np.float32)
         return self._train(sequences, scaled, table.shape[1], MSELoss)
 

@@ -19,6 +19,7 @@ from fusedrnn.forecasting import (
 )
 from fusedrnn.gradients import Array
 from fusedrnn.optim import Adam, CosineLR
+from fusedrnn.protocol import determination
 from fusedrnn.tasks.batches import Batches
 from fusedrnn.train import Record, Trainer
 
@@ -137,7 +138,7 @@ class Forecaster(BaseEstimator):  # type: ignore[misc]
         origins = rolling_origins(len(self._known), len(z), self.horizon)
         truth = ahead(z, origins, self.horizon)
         error = np.mean((self.model_(z, origins)[..., 1] - truth) ** 2, axis=(0, 1))
-        return float(np.mean(1 - error / np.var(truth, axis=(0, 1))))
+        return determination(error, np.var(truth, axis=(0, 1)))
 
     def _spread(self, z: Array) -> Array:
         """[H, C, 3] from the last point of z on."""

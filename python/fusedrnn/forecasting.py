@@ -29,8 +29,8 @@ class Scaling(NamedTuple):
 
     @classmethod
     def fit(cls, values: Array) -> Scaling:
-        deviation = values.std(0)
-        return cls(values.mean(0), np.where(deviation > 0, deviation, 1.0))
+        same = values.max(0) == values.min(0)  # whose deviation need not be 0: means are rounded
+        return cls(np.where(same, values[0], values.mean(0)), np.where(same, 1.0, values.std(0)))
 
     def forth(self, values: Array) -> Array:
         scaled: Array = (values - self.mean) / self.deviation

@@ -29,6 +29,9 @@ def new_figure(width: float, height: float) -> Figure:
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write `figure` to `path` as a PNG, by rename. Raises OSError."""
+    for axis in figure.axes:  # texts of users, whose dollars are no mathematics
+        for text in (axis.title, axis.xaxis.label, axis.yaxis.label):
+            text.set_parse_math(False)
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=110)
     write_atomically(path, content.getvalue())

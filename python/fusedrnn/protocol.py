@@ -46,6 +46,12 @@ class ClassifierMixin:
         return float(np.average(self.predict(X) == np.asarray(y), weights=sample_weight))  # type: ignore[attr-defined]
 
 
+def determination(error: Array, variance: Array) -> float:
+    """The mean over outputs of 1 - error / variance; of a truth that never changes 1 if there is no error, else 0."""
+    moves = variance > 0
+    return float(np.mean(np.where(moves, 1 - error / np.where(moves, variance, 1), error == 0)))
+
+
 class RegressorMixin:
     """``score`` of regressors."""
 
@@ -54,7 +60,7 @@ class RegressorMixin:
         truth = np.asarray(y, np.float64)
         error = np.average((self.predict(X) - truth) ** 2, axis=0, weights=sample_weight)  # type: ignore[attr-defined]
         mean = np.average(truth, axis=0, weights=sample_weight)
-        return float(np.mean(1 - error / np.average((truth - mean) ** 2, axis=0, weights=sample_weight)))
+        return determination(error, np.average((truth - mean) ** 2, axis=0, weights=sample_weight))
 
 
 def check_classification_targets(y: Array) -> None:

@@ -65,8 +65,9 @@ def mixture_density_sample(parameters: Array, rng: np.random.Generator, *, bias:
     chance = rng.random((*rows, 2))
     normal = rng.standard_normal((*rows, 2))
 
-    logits = parameters[..., :K].astype(np.float64) * (1 + bias)
-    cumulated = np.exp(logits - logits.max(-1, keepdims=True)).cumsum(-1)
+    logits = parameters[..., :K].astype(np.float64)
+    with np.errstate(over="ignore"):  # of a bias that is next to infinite
+        cumulated = np.exp((logits - logits.max(-1, keepdims=True)) * (1 + bias)).cumsum(-1)
     component = (cumulated < chance[..., :1] * cumulated[..., -1:]).sum(-1, keepdims=True)
     mu_x, mu_y, log_x, log_y, r = (
         np.take_along_axis(parameters[..., i * K : (i + 1) * K], component, -1)[..., 0].astype(np.float64)

@@ -46,7 +46,9 @@ class Pooling(Module):
         places: list[Array | None] = []
         for kind in self.kinds:
             if kind == "mean":
-                parts.append(y.sum(axis=0) / np.maximum(lengths, 1)[:, None].astype(y.dtype))
+                # NumPy adds up numbers that lie side by side in another order than rows, so a lone one goes as they do.
+                total = y.sum(axis=0) if N * F > 1 else y.cumsum(axis=0)[-1]
+                parts.append(total / np.maximum(lengths, 1)[:, None].astype(y.dtype))
                 places.append(None)
                 continue
             if kind == "max":

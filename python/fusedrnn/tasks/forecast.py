@@ -15,6 +15,7 @@ chosen on validation) and ``linear_rmse_K`` (the linear part alone); ``coverage`
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ from fusedrnn.gradients import Array
 from fusedrnn.optim import Adam, CosineLR
 from fusedrnn.series import Series, load_series
 from fusedrnn.tasks.batches import Batches
-from fusedrnn.tasks.task import Metrics, Options, Preset, Run, Task, TaskOption
+from fusedrnn.tasks.task import Metrics, Options, Preset, Run, RunError, Task, TaskOption
 
 BATCH, ITERATIONS, UNITS, FREE_RUNS = 16, 100, 16, 24
 NAMES = {"last": "last value", "seasonal": "seasonal naive", "ar": "ridge autoregression", "linear": "linear part"}
@@ -71,10 +72,6 @@ def split(series: Series, horizon: int, period: int | None) -> tuple[int, int, i
     """
     points = len(series.values)
     cut, test = points * 3 // 5, points * 4 // 5
-    if horizon < 1:
-        raise DataError(f"--horizon: expected at least 1, got {horizon}")
-    if period is not None and period < 0:
-        raise DataError(f"--period: expected at least 0 (none), got {period}")
     least = least_points(horizon)
     if points < least:
         raise DataError(
@@ -95,9 +92,14 @@ def split(series: Series, horizon: int, period: int | None) -> tuple[int, int, i
 def setup(options: Options) -> Run:
     """One run: the series as ``--data`` says, baselines and linear part fitted, the network from the seed."""
     horizon: int = options.settings["horizon"]
+    asked: int | None = options.settings["period"]
+    if horizon < 1:
+        raise RunError(f"--horizon: expected at least 1, got {horizon}")
+    if asked is not None and asked < 0:
+        raise RunError(f"--period: expected at least 0 (none), got {asked}")
     series = load_series(options.data, options.say)
     scored = target_channels(series, options.settings["target"])
-    cut, test, period = split(series, horizon, options.settings["period"])
+    cut, test, period = split(series, horizon, asked)
     scaling = Scaling.fit(series.values[:test])
     z = scaling.forth(series.values)
     known = z[:test]  # nothing is fitted to what comes after
@@ -185,6 +187,7 @@ def setup(options: Options) -> Run:
         baseline={f"rmse_{k}": float(best[k - 1]) for k in steps},
         draw=draw,
         headline=headline,
+        metadata={"channels": list(series.names), "sha256": hashlib.sha256(series.values.tobytes()).hexdigest()},
     )
 
 

@@ -173,7 +173,7 @@ class LanguageModel(Module):
 
 
 class SideBySide(Module):
-    """Networks over the same input; nothing passes between them, so each trains as if alone."""
+    """Networks over the same input; nothing passes between them but the norm that clips the gradients of all."""
 
     def __init__(self, *members: Module) -> None:
         super().__init__()

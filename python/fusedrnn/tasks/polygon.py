@@ -1,11 +1,12 @@
 """Convex polygons drawn vertex by vertex: an LSTM whose outputs are a mixture density of the next edge.
 
-A polygon has 3 to 8 vertices on an ellipse of random axes, place and rotation, neighbours 0.25 to 0.95 pi radians of
-its parameter apart, counter-clockwise from the lowest one. The net sees vertex after vertex, where it lies and by which
-edge it was reached, and gives the probability that it was the last and a mixture of bivariate Gaussians for the edge to
-the next (Graves 2013, "Generating sequences with recurrent neural networks"). To draw, each point sampled is fed back.
-An exercise of V. Moosavi's lecture "Introduction to Recurrent Neural Nets" (ETH Zurich, 2017), without a published
-figure. Batches show each polygon in one of the eight symmetries of the square, which leave its distribution as it is.
+A polygon has 3 to 8 vertices on an ellipse of random axes, place and rotation, neighbours 0.25 to 0.95 pi = 2.98
+radians of its parameter apart, counter-clockwise from the lowest one. The net sees vertex after vertex, where it lies
+and by which edge it was reached, and gives the probability that it was the last and a mixture of bivariate Gaussians
+for the edge to the next (Graves 2013, "Generating sequences with recurrent neural networks"). To draw, each point
+sampled is fed back. An exercise of V. Moosavi's lecture "Introduction to Recurrent Neural Nets" (ETH Zurich, 2017),
+without a published figure. Batches show each polygon in one of the eight symmetries of the square, which leave its
+distribution as it is.
 
 Metrics, of 1,000 polygons drawn without bias: ``convex``, the fraction that ends itself within 12 vertices, strictly
 convex and simple; ``convex_8``, the same among those of 8 vertices; ``length_tv``, the total variation distance of

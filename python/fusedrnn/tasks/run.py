@@ -132,8 +132,6 @@ def _report(
 ) -> tuple[Metrics, str]:
     run.model.eval()
     metrics = run.figures()
-    plots.draw_loss(folder / "loss.png", trainer.history, title)
-    run.draw(folder / f"{task.name}.png", trainer.history)
     figures: dict[str, Any] = {
         "task": task.name,
         "seed": seed,
@@ -144,6 +142,8 @@ def _report(
     write_figures(folder / "figures.json", **figures)
     if json is not None:
         write_figures(json, **figures)
+    plots.draw_loss(folder / "loss.png", trainer.history, title)
+    run.draw(folder / f"{task.name}.png", trainer.history)
     line = f"{task.name}: {run.headline(metrics)}, after {trainer.step:,} updates in {trainer.seconds:.1f} s"
     return metrics, line
 

@@ -14,6 +14,7 @@ Metrics: ``accuracy`` on the test texts; ``accuracy_long`` (generated) on 8 to 1
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -51,6 +52,15 @@ class Corpus:
     related: Texts
     related_targets: Array
     validation: tuple[Texts, Array] | None = None
+
+    def sha256(self) -> str:
+        """Of everything that trains and tests."""
+        digest = hashlib.sha256()
+        held_out = [*self.tests.values(), *([] if self.validation is None else [self.validation])]
+        for texts, values in ((self.train, self.targets), (self.related, self.related_targets), *held_out):
+            digest.update(repr([list(text) for text in texts]).encode())
+            digest.update(np.asarray(values, np.float64).tobytes())
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -207,7 +217,8 @@ def setup(options: Options) -> Run:
     texts = train + numbers(corpus.related)
     lengths = np.array([len(text) for text in texts])
     targets = np.concatenate([corpus.targets, corpus.related_targets])
-    with_related = round(recipe.related * options.epochs)
+    per_epoch = -(-len(train) // recipe.batch)
+    with_related = round(recipe.related * -(-options.total_steps(per_epoch) // per_epoch))
 
     def batches(epoch: int) -> LengthBatches:
         # An epoch is as many texts as there are of the task's own, so that all epochs are of one size.
@@ -271,7 +282,12 @@ def setup(options: Options) -> Run:
         monitor=None if validation is None else "validation",
         mode="max",
         patience=None if validation is None else 2,
-        metadata={"recipe": asdict(recipe), "members": members, "vocabulary": vocabulary.words},
+        metadata={
+            "recipe": asdict(recipe),
+            "members": members,
+            "vocabulary": vocabulary.words,
+            "sha256": corpus.sha256(),
+        },
     )
 
 
