@@ -20,10 +20,10 @@ FLOORS = (
     ("_core",),
     ("functional", "runtime"),
     ("nn",),
-    ("differentiation", "optim", "sequences"),
+    ("batches", "differentiation", "forecasting", "optim", "sequences"),
     ("distributed",),
     ("train", "onnx"),
-    ("estimators",),
+    ("estimators", "forecaster"),
     ("tasks",),
     ("cli",),
 )

@@ -14,10 +14,10 @@ import typer
 from typer.testing import CliRunner
 
 from fusedrnn import cli, data, plots
+from fusedrnn.batches import in_chunks, shuffled
 from fusedrnn.checkpoint import CheckpointError, read_checkpoint
 from fusedrnn.series import Series
 from fusedrnn.tasks import TASKS, adding_problem, addition, count_ones, forecast, lorenz, mnist, polygon
-from fusedrnn.tasks.batches import in_chunks, shuffled
 from fusedrnn.tasks.run import Command, run_task
 from fusedrnn.tasks.task import Options, Preset, RunError, TaskOption
 from fusedrnn.train import Trainer, TrainingInterrupted

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from fusedrnn.batches import Batches
 from fusedrnn.distributed import World
 from fusedrnn.forecasting import (
     BandForecast,
@@ -20,7 +21,6 @@ from fusedrnn.forecasting import (
 from fusedrnn.gradients import Array
 from fusedrnn.optim import Adam, CosineLR
 from fusedrnn.protocol import determination
-from fusedrnn.tasks.batches import Batches
 from fusedrnn.train import Record, Trainer
 
 try:

@@ -13,10 +13,10 @@ from __future__ import annotations
 import numpy as np
 
 from fusedrnn import plots
+from fusedrnn.batches import Batches
 from fusedrnn.gradients import Array
 from fusedrnn.nn import LSTM, RNN, MSELoss
 from fusedrnn.optim import Adam
-from fusedrnn.tasks.batches import Batches
 from fusedrnn.tasks.models import LastStep, SideBySide
 from fusedrnn.tasks.task import Metrics, Options, Preset, Run, Task
 

@@ -13,10 +13,10 @@ from __future__ import annotations
 import numpy as np
 
 from fusedrnn import plots
+from fusedrnn.batches import in_chunks, shuffled
 from fusedrnn.gradients import Array
 from fusedrnn.nn import LSTM, CrossEntropyLoss
 from fusedrnn.optim import Adam, CosineLR
-from fusedrnn.tasks.batches import in_chunks, shuffled
 from fusedrnn.tasks.models import LastStep, initialise_as_lecture
 from fusedrnn.tasks.task import Metrics, Options, Preset, Run, Task
 

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from fusedrnn import plots
+from fusedrnn.batches import Batches
 from fusedrnn.data import DataError
 from fusedrnn.forecasting import (
     LEVELS,
@@ -43,7 +44,6 @@ from fusedrnn.forecasting import (
 from fusedrnn.gradients import Array
 from fusedrnn.optim import Adam, CosineLR
 from fusedrnn.series import Series, load_series
-from fusedrnn.tasks.batches import Batches
 from fusedrnn.tasks.task import Metrics, Options, Preset, Run, RunError, Task, TaskOption
 
 BATCH, ITERATIONS, UNITS, FREE_RUNS = 16, 100, 16, 24

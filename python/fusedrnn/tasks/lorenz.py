@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 
 from fusedrnn import plots
+from fusedrnn.batches import shuffled
 from fusedrnn.forecasting import Scaling, lagged
 from fusedrnn.gradients import Array
 from fusedrnn.nn import LSTM, Linear, Module, MSELoss
 from fusedrnn.optim import Adam, CosineLR
-from fusedrnn.tasks.batches import shuffled
 from fusedrnn.tasks.task import Metrics, Options, Preset, Run, Task
 
 SIGMA, BETA, RHO = 10.0, 8 / 3, 28.0

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from fusedrnn import data, plots
+from fusedrnn.batches import in_chunks, shuffled
 from fusedrnn.gradients import Array
 from fusedrnn.nn import LSTM, CrossEntropyLoss
 from fusedrnn.optim import Adam, CosineLR
-from fusedrnn.tasks.batches import in_chunks, shuffled
 from fusedrnn.tasks.models import LastStep, initialise_as_lecture
 from fusedrnn.tasks.task import Metrics, Options, Preset, Run, Task
 

@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 
 from fusedrnn import plots
+from fusedrnn.batches import shuffled
 from fusedrnn.checkpoint import CheckpointError, read_checkpoint
 from fusedrnn.functional import mixture_density_sample
 from fusedrnn.gradients import Array
 from fusedrnn.nn import LSTM, MixtureDensityLoss
 from fusedrnn.optim import Adam, CosineLR
-from fusedrnn.tasks.batches import shuffled
 from fusedrnn.tasks.models import EveryStep
 from fusedrnn.tasks.shapes import FEWEST, MOST, areas, centroid_deviation, in_a_symmetry, is_convex, polygons
 from fusedrnn.tasks.task import Metrics, Options, Preset, Run, RunError, SampleOptions, Task
