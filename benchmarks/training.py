@@ -30,7 +30,9 @@ class Training:
         from fusedrnn.tasks import TASKS, Options
 
         task = TASKS[self.task]
-        return task.setup(Options(task.presets["default"], self.epochs, None, self.seed, self.data, lambda line: None))
+        preset = task.presets["default"]
+        settings = task.settings(preset, {})
+        return task.setup(Options(preset, self.epochs, None, self.seed, self.data, lambda line: None, settings))
 
 
 class _Trained:

@@ -95,6 +95,25 @@ def test_a_terminal_shows_a_bar_with_the_last_metrics(tmp_path):
     assert f"accuracy {accuracy:.4g}" in last
 
 
+def test_sample(tmp_path):
+    (tmp_path / "text.txt").write_text("to be or not to be, " * 200)
+    arguments = ("--preset", "smoke", "--steps", 1, "--quiet", "--data", "text.txt", "--out", "run")
+    assert fusedrnn_command("train", "text", *arguments, cwd=tmp_path).returncode == 0
+    done = fusedrnn_command("sample", "run", "--prime", "to be", "--length", 9, "--temperature", 0.5, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("to be")
+    assert len(done.stdout) == len("to be") + 9 + 1
+    for rest, code, message in (
+        (["run", "--prime", "x"], 2, "--prime: 'x' does not occur"),
+        (["run", "--out", "no/f"], 2, "--out: there is no folder no"),
+        (["."], 1, "there is no checkpoint"),
+    ):
+        done = fusedrnn_command("sample", *rest, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (code, "")
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+
+
 def test_json_to_a_pipe(tmp_path):
     done = fusedrnn_command(
         "train", "addition", "--steps", 1, "--quiet", "--out", tmp_path / "run", "--json", "/dev/stdout"

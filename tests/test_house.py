@@ -20,9 +20,10 @@ FLOORS = (
     ("_core",),
     ("functional", "runtime"),
     ("nn",),
-    ("differentiation", "optim"),
+    ("batches", "differentiation", "forecasting", "optim", "sequences"),
     ("distributed",),
     ("train", "onnx"),
+    ("estimators", "forecaster"),
     ("tasks",),
     ("cli",),
 )
@@ -78,7 +79,7 @@ def test_the_readmes_examples_run():
     assert variables["value"] < 0.01
 
 
-@pytest.mark.parametrize("page", ["gradients"])
+@pytest.mark.parametrize("page", ["estimators", "forecast", "gradients"])
 def test_the_examples_of_a_page_run(page):
     """In order, with the variables of those before."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / f"docs/{page}.md").read_text(), re.DOTALL)

@@ -206,23 +206,34 @@ def digits(tmp_path):
     return folder
 
 
+@pytest.fixture
+def series(tmp_path):
+    """A CSV file of a season with noise."""
+    values = np.sin(np.arange(300) / 2) + 0.1 * np.random.default_rng(0).standard_normal(300)
+    (tmp_path / "series.csv").write_text("load\n" + "\n".join(map(str, values)))
+    return tmp_path / "series.csv"
+
+
 @pytest.mark.parametrize("name", TASKS)
-def test_tasks_train_in_two_processes(mpirun, digits, tmp_path, monkeypatch, name):
+def test_tasks_train_in_two_processes(mpirun, digits, series, tmp_path, monkeypatch, name):
     """The command is the same; one process says and writes what one would."""
-    data = ["--data", digits] if name == "mnist" else []
+    (tmp_path / "text").write_text("to be or not to be, " * 600)
+    texts = {"text": tmp_path / "text", "sentiment": "generated"}
+    own = {"mnist": digits, "forecast": series, **texts}.get(name)
+    data = ["--data", own] if own else []
     command = ["-m", "fusedrnn.cli", "train", name, *data, "--json", tmp_path / "figures.json"]
     done = mpirun(2, *command, "--steps", 3, "--out", tmp_path / "two")
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 1
     assert done.stdout.startswith(f"{name}: ")
-    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert len(done.stderr.splitlines()) == {"forecast": 7}.get(name, 1), done.stderr
     files = {"checkpoint.safetensors", "figures.json", "loss.png", "metrics.jsonl", f"{name}.png"}
     assert {path.name for path in (tmp_path / "two").iterdir()} == files
-    for picture in ("draw_loss", "draw_confusion", "draw_sums", "draw_images", "draw_curves"):
+    for picture in (picture for picture in vars(plots) if picture.startswith("draw_")):
         monkeypatch.setattr(plots, picture, lambda *rest: None)
     metrics, _ = run_task(
         TASKS[name],
-        Command(steps=3, data=str(digits) if data else None, out=tmp_path / "one", progress=False),
+        Command(steps=3, data=str(own) if own else None, out=tmp_path / "one", progress=False),
     )
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["metrics"] == pytest.approx(metrics, rel=1e-3)

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
+import signal
+from typing import Any
 
 import numpy as np
 import pytest
+import typer
+from typer.testing import CliRunner
 
-from fusedrnn import data, plots
+from fusedrnn import cli, data, plots
+from fusedrnn.batches import in_chunks, shuffled
 from fusedrnn.checkpoint import CheckpointError, read_checkpoint
-from fusedrnn.tasks import TASKS, adding_problem, addition, count_ones, mnist
-from fusedrnn.tasks.batches import in_chunks, shuffled
-from fusedrnn.tasks.run import Command, RunError, run_task
-from fusedrnn.tasks.task import Options, Preset
+from fusedrnn.series import Series
+from fusedrnn.tasks import TASKS, adding_problem, addition, count_ones, forecast, lorenz, mnist, polygon
+from fusedrnn.tasks.run import Command, run_task
+from fusedrnn.tasks.task import Options, Preset, RunError, TaskOption
+from fusedrnn.train import Trainer, TrainingInterrupted
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -22,12 +30,15 @@ def setup(module, seed=0, **options):
         module.__name__.rsplit(".", 1)[1], module.__name__.rsplit(".", 1)[1]
     )
     preset = TASKS[task].presets["default"]
-    return module.setup(Options(preset, preset.epochs, preset.steps, seed, say=pytest.fail, **options))
+    settings = TASKS[task].settings(preset, {})
+    return module.setup(
+        Options(preset, preset.epochs, preset.steps, seed, say=pytest.fail, settings=settings, **options)
+    )
 
 
 @pytest.fixture
-def few_digits(tmp_path, monkeypatch):
-    """A folder of 300 little images whose class is plain to see, in place of MNIST."""
+def little_data(tmp_path, monkeypatch):
+    """Little images whose class is plain to see, a little text, and little rated texts in place of the real ones."""
     rng = np.random.default_rng(0)
 
     def images(n):
@@ -38,13 +49,27 @@ def few_digits(tmp_path, monkeypatch):
 
     made = data.Images(*images(300), *images(50), "little images")
     monkeypatch.setattr(data, "load_images", lambda where, say: made)
+    text = "".join(rng.choice(list("abc \n"), 5_000))
+    monkeypatch.setattr(data, "load_text", lambda where, say: data.Text(text, "a little text"))
+    texts = [data.Rated(f"this is {'not ' * (i % 2)}good number {i}", 2 - 4 * (i % 2)) for i in range(60)]
+    monkeypatch.setattr(data, "load_rated", lambda say: dict.fromkeys(data.RATED, texts))
     return made
+
+
+@pytest.fixture(autouse=True)
+def little_series(monkeypatch):
+    """A short series in place of those that are fetched, and few of Lorenz's trajectories."""
+    noise = np.random.default_rng(0).standard_normal((300, 1))
+    values = np.sin(np.arange(300) / 2)[:, None] + 0.1 * noise
+    monkeypatch.setattr(forecast, "load_series", lambda where, say: Series(values, ("load",), "a series", 0))
+    for name, count in {"TRAINING": 30, "HELD_OUT": 10, "FREE_STEPS": 200}.items():
+        monkeypatch.setattr(lorenz, name, count)
 
 
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Pictures as empty files: drawing takes longer than the little training that most tests do."""
-    for name in ("draw_loss", "draw_confusion", "draw_sums", "draw_images", "draw_curves"):
+    for name in (name for name in vars(plots) if name.startswith("draw_")):
         monkeypatch.setattr(plots, name, lambda path, *rest: path.write_bytes(b""))
 
 
@@ -135,7 +160,7 @@ def test_mnist_rows_and_shifts():
     assert np.abs(places - [2, 1]).max() == 2
 
 
-@pytest.mark.parametrize("module", [count_ones, addition, adding_problem])
+@pytest.mark.parametrize("module", [count_ones, addition, adding_problem, polygon])
 def test_batches_are_a_function_of_seed_and_epoch(module):
     def first(seed, epoch):
         x, target = next(iter(setup(module, seed).batches(epoch)))
@@ -169,7 +194,7 @@ def test_in_chunks_joins():
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_short_run_leaves_all_it_should(tmp_path, few_digits, name):
+def test_a_short_run_leaves_all_it_should(tmp_path, little_data, name):
     out = tmp_path / "run"
     told = []
     steps = 4
@@ -200,23 +225,30 @@ def test_a_short_run_leaves_all_it_should(tmp_path, few_digits, name):
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_resumed_task_ends_in_the_same_bits(no_pictures, tmp_path, few_digits, name):
-    def run(folder, **options):
+def test_a_resumed_task_ends_in_the_same_bits(no_pictures, tmp_path, little_data, monkeypatch, name):
+    def run(**options):
         return run_task(TASKS[name], Command(progress=False, **options), lambda _: None)[0]
 
-    whole = run(tmp_path / "whole", out=tmp_path / "whole", steps=5)
-    run(tmp_path / "parts", out=tmp_path / "parts", steps=3)
-    parts = run(tmp_path / "parts", resume=tmp_path / "parts", steps=5)
+    whole = run(out=tmp_path / "whole", steps=5)
+    updates, update = itertools.count(1), Trainer._update
+
+    def interrupted(self, *batch):
+        if next(updates) == 3:
+            signal.raise_signal(signal.SIGINT)  # the step is finished, and saved
+        return update(self, *batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_update", interrupted)
+        with pytest.raises(TrainingInterrupted):
+            run(out=tmp_path / "parts", steps=5)
+    assert run(resume=tmp_path / "parts") == whole
     one, other = (read_checkpoint(tmp_path / p / "checkpoint.safetensors").tensors for p in ("whole", "parts"))
-    if TASKS[name].setup(Options(TASKS[name].presets["default"], 1, 1, 0)).schedule is None:
-        assert parts == whole
-        assert all((one[key] == other[key]).all() for key in one)
-    else:  # the schedule of 3 updates is not that of 5: going on is allowed, the same bits need the same length
-        assert one.keys() == other.keys()
+    assert one.keys() == other.keys()
+    assert all((one[key] == other[key]).all() for key in one)
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_resuming_a_finished_run_only_draws_again(no_pictures, tmp_path, few_digits, name):
+def test_resuming_a_finished_run_only_draws_again(no_pictures, tmp_path, little_data, name):
     first = run_task(TASKS[name], Command(steps=2, out=tmp_path, progress=False))[0]
     (tmp_path / "loss.png").unlink()
     assert run_task(TASKS[name], Command(resume=tmp_path, progress=False))[0] == first
@@ -283,6 +315,72 @@ def test_resume_takes_only_what_agrees(no_pictures, tmp_path):
         run_task(TASKS["addition"], Command(resume=tmp_path / "run", progress=False))
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
         run_task(COUNT_ONES, Command(resume=tmp_path / "none", progress=False))
+
+
+@pytest.fixture
+def with_options(monkeypatch):
+    """A task with options of its own, and the settings that its setups got."""
+    got = []
+    task = dataclasses.replace(
+        COUNT_ONES,
+        name="with-options",
+        presets={"default": Preset("", 1, 1), "deep": Preset("", 1, 1, {"horizon": 7})},
+        setup=lambda options: got.append(options.settings) or COUNT_ONES.setup(options),
+        options=(TaskOption("look_back", int, "so many steps", 12), TaskOption("horizon", int, "how far")),
+    )
+    monkeypatch.setitem(TASKS, task.name, task)
+    return task, got
+
+
+def test_own_options_go_over_presets_over_defaults(no_pictures, tmp_path, with_options):
+    task, got = with_options
+    for number, (preset, own) in enumerate([(None, {}), ("deep", {}), ("deep", {"horizon": 3, "look_back": 1})]):
+        run_task(task, Command(preset, out=tmp_path / str(number), own=own, progress=False))
+    assert got == [
+        {"look_back": 12, "horizon": None},
+        {"look_back": 12, "horizon": 7},
+        {"look_back": 1, "horizon": 3},
+    ]
+
+
+def test_resume_restores_own_options(no_pictures, tmp_path, with_options):
+    task, got = with_options
+    run_task(task, Command("deep", out=tmp_path / "run", own={"look_back": 3}, progress=False))
+    run_task(task, Command(resume=tmp_path / "run", own={"horizon": 7}, progress=False))
+    assert got[0] == got[1] == {"look_back": 3, "horizon": 7}
+    with pytest.raises(RunError, match="--look-back: the run was begun with 3, got 4"):
+        run_task(task, Command(resume=tmp_path / "run", own={"look_back": 4}, progress=False))
+
+
+def test_own_options_of_another_task(tmp_path, with_options):
+    for own, message in (
+        ({"look_back": 3}, "--look-back: an option of with-options, not of count-ones"),
+        ({"colour": 3}, "--colour: an option of no task, not of count-ones"),
+    ):
+        with pytest.raises(RunError, match=message):
+            run_task(COUNT_ONES, Command(out=tmp_path / "run", own=own, progress=False))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_command_has_own_options(with_options):
+    """typer asks for the value's type, and the options of no task stay None."""
+    got = {}
+
+    def train(task: str, **own: Any) -> None:
+        got.update(own)
+
+    app = typer.Typer()
+    app.command()(cli._with_own_options(train))
+    run = CliRunner().invoke
+    assert run(app, ["--look-back", "4", "any"]).exit_code == 0
+    assert got["look_back"] == 4
+    assert got["horizon"] is None
+    wrong = run(app, ["any", "--horizon", "far"])
+    assert wrong.exit_code == 2
+    assert "--horizon" in wrong.output
+    shown = cli._tasks_help()
+    assert "--look-back: so many steps" in shown
+    assert "--horizon: how far" in shown
 
 
 def test_task_options_count_steps():

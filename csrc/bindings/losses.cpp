@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <limits>
 #include <vector>
 
 #include "../core/dispatch.hpp"
@@ -9,6 +10,20 @@ namespace fusedrnn::bindings {
 namespace {
 
 constexpr double flops_per_activation = 32;
+
+// kernel(first row, rows) over pieces of whole rows, of so many columns each; the sum of what it gives, in order.
+template <class Kernel>
+double sum_over_rows(int64_t rows, int64_t columns, Kernel kernel) {
+  const int64_t piece = std::max<int64_t>(1, flat_piece / columns);
+  std::vector<double> losses(std::size_t((rows + piece - 1) / piece));
+  without_gil([&] {
+    parallel_for(int64_t(losses.size()), flops_per_activation * double(rows * columns),
+                 [&](int64_t i) { losses[std::size_t(i)] = kernel(i * piece, std::min(piece, rows - i * piece)); });
+  });
+  double loss = 0;
+  for (const double part : losses) loss += part;
+  return loss;
+}
 
 py::tuple softmax_cross_entropy(const py::object& logits, const py::object& targets) {
   return dispatch_dtype(logits, "logits", [&](auto scalar) -> py::tuple {
@@ -30,18 +45,42 @@ py::tuple softmax_cross_entropy(const py::object& logits, const py::object& targ
     auto d = empty<T>({R, C});
     const auto* xp = static_cast<const T*>(x.data());
     T* dp = d.mutable_data();
-    double loss = 0;
-    // Pieces of whole rows.
-    const int64_t rows = std::max<int64_t>(1, flat_piece / C);
-    std::vector<double> losses(std::size_t((R + rows - 1) / rows));
-    without_gil([&] {
-      parallel_for(int64_t(losses.size()), flops_per_activation * double(R * C), [&](int64_t i) {
-        const int64_t row = i * rows, at = row * C;
-        losses[std::size_t(i)] =
-            kernels<T>().softmax_cross_entropy(std::min(rows, R - row), C, xp + at, classes + row, dp + at);
-      });
+    const double loss = sum_over_rows(R, C, [&](int64_t row, int64_t rows) {
+      return kernels<T>().softmax_cross_entropy(rows, C, xp + row * C, classes + row, dp + row * C);
     });
-    for (const double part : losses) loss += part;
+    return py::make_tuple(loss, d);
+  });
+}
+
+py::tuple mixture_density(const Argument& parameters, const Argument& target, const Argument& weights) {
+  return dispatch_dtype(parameters, "parameters", [&](auto scalar) -> py::tuple {
+    using T = decltype(scalar);
+    const py::array p = as_array(parameters, "parameters");
+    const std::vector<int64_t> shape = shape_of(p);
+    const int64_t columns = shape.empty() ? 0 : shape.back(), K = columns / 6;
+    if (K < 1 || columns != 6 * K + 1)
+      throw py::value_error("parameters: expected shape [..., 6K + 1] for K components, got " + shape_text(shape));
+    require_contiguous(p, "parameters");
+    const std::vector<int64_t> rows(shape.begin(), shape.end() - 1);
+    std::vector<int64_t> points = rows;
+    points.push_back(3);
+    const int64_t R = p.size() / columns;
+    const auto* pp = static_cast<const T*>(p.data());
+    const T* t = input<T>(target, "target", "parameters", points);
+    std::vector<int64_t> weighted = rows;
+    if (!weights.is_none() && as_array(weights, "weights").ndim() > int64_t(rows.size())) weighted.push_back(2);
+    const int64_t weight_columns = weighted.size() > rows.size() ? 2 : 1;
+    const T* w = optional_input<T>(weights, "weights", "parameters", weighted);
+    for (int64_t i = 0; w && i < R * weight_columns; ++i)
+      if (!(w[i] >= 0 && w[i] <= std::numeric_limits<T>::max()))
+        throw py::value_error("weights: expected finite numbers of at least 0, got " + std::to_string(w[i]) +
+                              " at position " + std::to_string(i));
+    auto d = empty<T>(shape);
+    T* dp = d.mutable_data();
+    const double loss = sum_over_rows(R, columns, [&](int64_t row, int64_t count) {
+      return kernels<T>().mixture_density(count, K, pp + row * columns, t + row * 3,
+                                          w ? w + row * weight_columns : nullptr, weight_columns, dp + row * columns);
+    });
     return py::make_tuple(loss, d);
   });
 }
@@ -72,6 +111,7 @@ py::tuple elementwise(const py::object& prediction, const py::object& target, co
 void register_losses(py::module_& m) {
   using namespace py::literals;
   m.def("softmax_cross_entropy", &softmax_cross_entropy, "logits"_a, "targets"_a);
+  m.def("mixture_density", &mixture_density, "parameters"_a, "target"_a, "weights"_a);
   m.def(
       "binary_cross_entropy",
       [](const py::object& logits, const py::object& targets) {

@@ -20,7 +20,11 @@ struct RnnCall {
       : data(plain_data<T>(x, weight_ih, weight_hh, 1, lengths, batch_sizes, resets, reverse)),
         nonlinearity(activation(f, "nonlinearity")),
         H(data.shape.hidden) {
-    if (object.is_none()) return;  // tanh or relu
+    if (object.is_none()) {
+      if (nonlinearity != Activation::tanh && nonlinearity != Activation::relu)
+        throw py::value_error("nonlinearity: expected tanh or relu without options, got '" + f + "'");
+      return;
+    }
     const auto dict = object.cast<py::dict>();
     options = read_options<T>(dict, data, reverse, training);
     options->gate = nonlinearity;

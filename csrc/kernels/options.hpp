@@ -18,15 +18,6 @@ FUSEDRNN_INLINE void for_row_vectors(int64_t rows, int64_t units, F f) {
 // those of the next group while it has its own (rows_together in core/options.hpp).
 constexpr int64_t rows_ahead = 4;
 
-// Zero in the lanes from n on.
-template <class V>
-FUSEDRNN_INLINE V first_lanes(V v, int n) {
-  if (n == lanes_of<V>) return v;
-  Scalar<V> lane[lanes_of<V>];
-  store(lane, v);
-  return load<V>(lane, n);
-}
-
 template <class T>
 FUSEDRNN_INLINE T inverse_deviation(T sum_of_squares, int64_t n) {
   const T variance = sum_of_squares / T(n) + T(1e-5);

@@ -215,6 +215,15 @@ FUSEDRNN_INLINE void store(Scalar<V>* p, V v, int count) {
     store_edge(p, v, count);
 }
 
+// Zero in the lanes from n on.
+template <class V>
+FUSEDRNN_INLINE V first_lanes(V v, int n) {
+  if (n == lanes_of<V>) return v;
+  Scalar<V> lane[lanes_of<V>];
+  store(lane, v);
+  return load<V>(lane, n);
+}
+
 // Two vectors side by side.
 template <class V, class Half>
 FUSEDRNN_INLINE V join(Half low, Half high) {

@@ -10,6 +10,7 @@
 #include "lstm.hpp"
 #include "lstm_options.hpp"
 #include "mingru.hpp"
+#include "mixture_density.hpp"
 #include "optim.hpp"
 #include "options.hpp"
 #include "random.hpp"
@@ -81,6 +82,7 @@ const KernelTable<Real> FUSEDRNN_JOIN(table_, FUSEDRNN_REAL) = {
     softmax_cross_entropy<Real>,
     binary_cross_entropy<Real>,
     squared_error<Real>,
+    mixture_density<Real>,
     math<Real>,
 };
 

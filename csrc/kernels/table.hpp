@@ -332,6 +332,10 @@ struct KernelTable {
   double (*softmax_cross_entropy)(int64_t rows, int64_t classes, const T* logits, const int64_t* targets, T* dlogits);
   double (*binary_cross_entropy)(int64_t n, const T* logits, const T* targets, T* dlogits);
   double (*squared_error)(int64_t n, const T* prediction, const T* target, T* dprediction);
+  // Negative log density of target [rows, 3] (x, y, end) under parameters [rows, 6 K + 1]; weights [rows] times both,
+  // [rows, 2] times the point's and the end flag's part, or null.
+  double (*mixture_density)(int64_t rows, int64_t components, const T* parameters, const T* target, const T* weights,
+                            int64_t weight_columns, T* dparameters);
 
   // y[i] = f(x[i]) with f 0 exp, 1 sigmoid, 2 tanh, 3 softplus: for the accuracy sweep in the tests.
   void (*math)(int function, int64_t n, const T* x, T* y);

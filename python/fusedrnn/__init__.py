@@ -19,6 +19,8 @@ from fusedrnn.functional import (
     lstm_forward,
     mingru_backward,
     mingru_forward,
+    mixture_density_loss,
+    mixture_density_sample,
     rnn_backward,
     rnn_forward,
 )
@@ -40,6 +42,8 @@ __all__ = [
     "lstm_forward",
     "mingru_backward",
     "mingru_forward",
+    "mixture_density_loss",
+    "mixture_density_sample",
     "nn",
     "per_sequence_gradients",
     "rnn_backward",

@@ -1,10 +1,12 @@
-"""The command ``fusedrnn``: train a task, show the configuration. Needs the extra ``train``."""
+"""The command ``fusedrnn``: train a task, ask what it learnt, show the configuration. Needs the extra ``train``."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,12 +18,14 @@ except ImportError as error:  # pragma: no cover - the test environment has them
     sys.exit(f"fusedrnn: {error.name} is missing; the command needs: pip install 'fusedrnn[train]'")
 
 import fusedrnn
-from fusedrnn.checkpoint import CheckpointError
+from fusedrnn.checkpoint import CheckpointError, read_checkpoint
 from fusedrnn.data import DataError
 from fusedrnn.distributed import DistributedError, World, find_world
 from fusedrnn.report import say
-from fusedrnn.tasks import TASKS
-from fusedrnn.tasks.run import Command, RunError, run_task
+from fusedrnn.tasks import TASKS, SampleOptions
+from fusedrnn.tasks.run import Command, run_task
+from fusedrnn.tasks.sample import sample_run
+from fusedrnn.tasks.task import RunError
 from fusedrnn.train import TrainingError, TrainingInterrupted
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -30,7 +34,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Fused recurrent networks on the CPU: train a task, show the configuration.",
+    help="Fused recurrent networks on the CPU: train a task, ask what it learnt, show the configuration.",
 )
 
 
@@ -56,6 +60,8 @@ def _tasks_help() -> str:
         lines[-1] += f"\n  {task.name}: {task.about}\n    presets: {presets}"
         if task.data:
             lines[-1] += f"\n    --data: {task.data}"
+        for option in task.options:
+            lines[-1] += f"\n    {option.flag}: {option.help}"
     lines.append(
         "The folder gets metrics.jsonl, checkpoint.safetensors, loss.png, TASK.png and figures.json. Ctrl-C finishes "
         "the step and writes a checkpoint; --resume DIR goes on from there to the very same result. Under mpirun "
@@ -64,7 +70,20 @@ def _tasks_help() -> str:
     return "\n\n".join(lines)
 
 
+def _with_own_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with every task's own options for its ``**own``; typer reads a function's signature."""
+    options = {option.name: option for task in TASKS.values() for option in task.options}
+    signature = inspect.signature(command, eval_str=True)
+    parameters = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    for name, option in options.items():
+        kind: Any = Annotated[option.kind | None, typer.Option(hidden=True)]  # the help has them under their tasks
+        parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind))
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return command
+
+
 @app.command(help=_tasks_help())
+@_with_own_options
 def train(
     task: Annotated[str, typer.Argument(metavar="TASK", help=f"One of {', '.join(TASKS)}.", show_default=False)],
     preset: Annotated[
@@ -87,6 +106,7 @@ def train(
         Path | None, typer.Option("--json", help="Also write the final figures there.", metavar="FILE")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only the final line.")] = False,
+    **own: Any,
 ) -> None:
     try:
         world = find_world()
@@ -99,7 +119,8 @@ def train(
             fusedrnn.set_num_threads(threads)
         except (ValueError, TypeError) as error:
             _fail(world, f"--threads: {error}", 2)
-    command = Command(preset, epochs, steps, seed, data, out, resume, json_file, progress=not quiet)
+    given = {name: value for name, value in own.items() if value is not None}
+    command = Command(preset, epochs, steps, seed, data, out, resume, json_file, progress=not quiet, own=given)
     folder: list[Path] = []
     try:
         _, line = run_task(TASKS[task], command, folder.append)
@@ -114,6 +135,49 @@ def train(
         _fail(world, str(error) or type(error).__name__, 1)
     if world.rank == 0:
         print(f"{line}; results in {folder[0]}")
+
+
+@app.command()
+def sample(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder.", show_default=False)],
+    prime: Annotated[str | None, typer.Option(help="What to go on from.", metavar="TEXT")] = None,
+    temperature: Annotated[
+        float, typer.Option(help="Below 1 the likely becomes likelier; 0 takes the likeliest.")
+    ] = 1.0,
+    bias: Annotated[float, typer.Option(help="Above 0 densities become narrower.")] = 0.0,
+    count: Annotated[int, typer.Option(help="How many.")] = 1,
+    length: Annotated[int, typer.Option(help="Steps of each at most.")] = 500,
+    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Write there rather than print.", metavar="FILE")] = None,
+) -> None:
+    """Draw from what a run has learnt so far, where its task is one that can be drawn from."""
+    world = World()
+    try:
+        sample_run(TASKS, run, SampleOptions(prime, temperature, bias, count, length, seed, out))
+    except RunError as error:
+        _fail(world, str(error), 2)
+    except (CheckpointError, OSError, MemoryError) as error:
+        _fail(world, str(error) or type(error).__name__, 1)
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run of `fusedrnn train`.")],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="What to ask about, in quotes.")],
+) -> None:
+    """Ask a trained network about a text of yours."""
+    try:
+        name = read_checkpoint(run / "checkpoint.safetensors").state.get("metadata", {}).get("task")
+        task = TASKS.get(name)
+        if task is None or task.predict is None:
+            able = ", ".join(task.name for task in TASKS.values() if task.predict is not None)
+            _fail(World(), f"{run}: a run of {name or 'another program'}; there is something to ask with {able}", 2)
+        else:
+            task.predict(run, text, print)
+    except ValueError as error:
+        _fail(World(), str(error), 2)
+    except (CheckpointError, OSError) as error:
+        _fail(World(), str(error), 1)
 
 
 @app.command()

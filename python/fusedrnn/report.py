@@ -26,6 +26,24 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def coloured(text: str, value: float) -> str:
+    """`text` in red for a `value` below 0.5, in green above, the stronger the farther, where the output is a terminal
+    with colours and rich is there; else as it is."""
+    try:
+        from rich.console import Console
+        from rich.text import Text
+    except ImportError:
+        return text
+    console = Console(soft_wrap=True)
+    with console.capture() as captured:
+        console.print(Text(text, style=f"rgb({_shade(1 - value)},{_shade(value)},90)"), end="")
+    return captured.get()
+
+
+def _shade(value: float) -> int:
+    return round(90 + 165 * min(1.0, max(0.0, 2 * value - 1)))
+
+
 def format_metrics(metrics: Mapping[str, Any], baseline: Mapping[str, float] | None = None) -> str:
     """One line such as ``test_error 0.0312 (baseline 0.804)``."""
     parts = []

@@ -97,6 +97,19 @@ def test_without_the_setting_the_layer_runs_between_two_graphs():
     assert torch._dynamo.explain(model)(torch.randn(6, 2, 3)).graph_break_count == 1
 
 
+def test_the_setting_is_for_the_call_that_compiles():
+    import torch._dynamo
+
+    torch._dynamo.reset()
+    model, x = Model("GRU"), torch.randn(6, 2, 3)
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="RNN, GRU, or LSTM"):
+        compiled(x)
+    with torch._dynamo.config.patch(allow_rnn=True):
+        compiled(x)
+    torch.testing.assert_close(compiled(x), model(x))
+
+
 def test_packed_sequences(allow_rnn):
     layer = ft.LSTM(3, 4, bidirectional=True)
     packed = torch.nn.utils.rnn.pack_sequence([torch.randn(n, 3) for n in (2, 5, 3)], enforce_sorted=False)

@@ -180,19 +180,6 @@ def test_other_dtypes_and_devices_are_pytorchs(layer, count_calls):
     assert count_calls() == before
 
 
-def test_autocast_runs_in_the_weights_dtype(layer, count_calls):
-    x, state = torch.randn(5, 2, 3).bfloat16(), torch.zeros(4, 2, 4).bfloat16()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        y, _ = layer(x, (state, state) if isinstance(layer, torch.nn.LSTM) else state)
-        cell = ft.LSTMCell(3, 4)
-        h, _ = cell(x[0])
-    assert count_calls() == 5
-    assert y.dtype is h.dtype is torch.float32
-    assert torch.equal(y, layer(x.float())[0])
-    y.sum().backward()
-    assert layer.weight_hh_l0.grad.dtype is torch.float32
-
-
 def test_per_sample_gradients_of_expanded_weights():
     """Parameters of a type that answers to PyTorch's own call alone."""
     from torch.nn.utils._per_sample_grad import call_for_per_sample_grads

@@ -11,9 +11,11 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip insta
 
 import fusedrnn.nn  # noqa: E402
 import fusedrnn.torch as ft  # noqa: E402
+from fusedrnn.functional.reserve import ACTIVATIONS  # noqa: E402
 from fusedrnn.torch import calls  # noqa: E402
 
 torch.set_num_threads(1)  # tests run side by side
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's own, while compiling and at a vmap
 
 RANDOM = {"zoneout_h": 0.3, "recurrent_dropout": 0.2, "dropconnect": 0.25}
 PLAIN = {
@@ -24,11 +26,15 @@ PLAIN = {
     "gru_norm": ("GRU", {"layer_norm": True}),
     "gru_reset_before": ("GRU", {"reset_after": False}),
     "gru_recompute": ("GRU", {"recompute": True}),
+    "rnn_activation": ("RNN", {"nonlinearity": "softsign"}),
+    "lstm_activations": ("LSTM", {"activations": ["hard_sigmoid", "softplus", "softsign"], "peephole": True}),
+    "gru_activations": ("GRU", {"activations": ("softsign", "identity")}),
 }
 RANDOMIZED = {
     "rnn": ("RNN", {**RANDOM, "layer_norm": True}),
     "lstm": ("LSTM", {**RANDOM, "zoneout_c": 0.2, "layer_norm": True, "peephole": True, "coupled": True}),
     "gru": ("GRU", RANDOM),
+    "gru_before": ("GRU", {**RANDOM, "reset_after": False, "activations": ["softsign", "hard_tanh"]}),
 }
 ALL = {**PLAIN, **{f"{name}_random": case for name, case in RANDOMIZED.items()}}
 
@@ -51,18 +57,25 @@ def test_evaluation_is_that_of_our_layers(case):
     assert {"nonlinearity", *layer.kernel_options} >= {option for option in options if option != "bias"}
 
 
-def function_of(name, options):
+def function_of(name, options, data="dense", evaluate=False):
+    """(f, inputs): the layer as a function of x and parameters, in float64, with the same masks in every call."""
     torch.manual_seed(0)
-    layer = getattr(ft, name)(2, 3, dtype=torch.float64, **options)
+    layer = getattr(ft, name)(2, 3, dtype=torch.float64, **options).train(not evaluate)
     layer.requires_grad_(False)
     names = [n for n, _ in layer.named_parameters()]
+    x = torch.randn(*((6,) if data == "packed" else (4, 2)), 2, dtype=torch.float64)
+    keywords = {"lengths": [1, 4], "resets": torch.tensor([[0, 0], [1, 0], [0, 1], [0, 0]]).bool()}
 
     def f(x, *parameters):
-        torch.manual_seed(1)  # the same masks in every call
-        y, state = torch.func.functional_call(layer, dict(zip(names, parameters, strict=True)), (x,))
-        return y, *(state if isinstance(state, tuple) else (state,))
+        torch.manual_seed(1)
+        if data == "packed":
+            order = torch.tensor([1, 2, 0])
+            x = torch.nn.utils.rnn.PackedSequence(x, torch.tensor([3, 2, 1]), order, order.argsort())
+        given = dict(zip(names, parameters, strict=True))
+        y, state = torch.func.functional_call(layer, given, (x,), keywords if data == "uneven" else {})
+        return y.data if data == "packed" else y, *(state if isinstance(state, tuple) else (state,))
 
-    inputs = [torch.randn(4, 2, 2, dtype=torch.float64), *(p.detach().clone() for p in layer.parameters())]
+    inputs = [x, *(p.detach().clone() for p in layer.parameters())]
     return f, tuple(t.requires_grad_() for t in inputs)
 
 
@@ -72,16 +85,121 @@ def test_gradients(case):
     assert torch.autograd.gradcheck(*function_of(name, options), fast_mode=True)
 
 
-@pytest.mark.parametrize("case", PLAIN)
+@pytest.mark.parametrize("case", ALL)
 def test_second_derivatives(case):
-    assert torch.autograd.gradgradcheck(*function_of(*PLAIN[case]), fast_mode=True)
+    assert torch.autograd.gradgradcheck(*function_of(*ALL[case]), fast_mode=True)
 
 
-def test_second_derivatives_that_are_not_there():
-    f, (x, *parameters) = function_of("GRU", {"zoneout_h": 0.1})
-    (dx,) = torch.autograd.grad(f(x, *parameters)[0].sum(), x, create_graph=True)
-    with pytest.raises(NotImplementedError, match="second derivatives are not there with zoneout_h"):
-        dx.sum().backward()
+@pytest.mark.parametrize("case", RANDOMIZED)
+@pytest.mark.parametrize(("data", "more"), [("packed", {"num_layers": 2}), ("uneven", {"bidirectional": True})])
+def test_second_derivatives_draw_the_masks_of_each_place(case, data, more):
+    name, options = RANDOMIZED[case]
+    options = {**options, **more, "layer_norm": False, "peephole": False} if name == "LSTM" else {**options, **more}
+    assert torch.autograd.gradgradcheck(*function_of(name, options, data), fast_mode=True)
+
+
+def derivatives(f, x):
+    """f's gradient and the derivative of it."""
+    (dx,) = torch.autograd.grad(f(x), x, create_graph=True)
+    rows = [torch.autograd.grad(d, x, retain_graph=True)[0].flatten() for d in dx.flatten()]
+    return dx.detach(), torch.stack(rows)
+
+
+@pytest.mark.parametrize("case", ["rnn", "lstm", "gru", "gru_before"])
+def test_clipped_gradients(case):
+    """Backward's own derivative is exact, though what it returns is not forward's."""
+    name, options = RANDOMIZED[case]
+    f, inputs = function_of(name, {**options, "grad_clip": 0.03})
+    unclipped, _ = function_of(name, options)
+    assert torch.autograd.gradgradcheck(f, inputs, fast_mode=True)
+    x, *parameters = (t.detach() for t in inputs)
+    x.requires_grad_()
+    dy = torch.randn(4, 2, 3, dtype=torch.float64)
+
+    def loss(x):
+        return (f(x, *parameters)[0] * dy).sum()
+
+    dx, second = derivatives(loss, x)
+    free, _ = derivatives(lambda x: (unclipped(x, *parameters)[0] * dy).sum(), x)
+    assert (dx - free).abs().max() > 1e-3  # it did clip
+    gradient = torch.func.grad(loss)
+    torch.testing.assert_close(gradient(x.detach()), dx)
+    for transform in (torch.func.jacrev, torch.func.jacfwd):
+        found = transform(gradient, **({"randomness": "same"} if transform is torch.func.jacfwd else {}))(x.detach())
+        torch.testing.assert_close(found.reshape(second.shape), second)
+
+
+@pytest.mark.parametrize("case", ["rnn", "lstm", "gru"])
+def test_transforms_draw_the_same_masks(case):
+    name, options = RANDOMIZED[case]
+    torch.manual_seed(0)
+    layer = getattr(ft, name)(2, 3, num_layers=2, dtype=torch.float64, **options)
+    parameters = {k: v.detach() for k, v in layer.named_parameters()}
+
+    def loss(parameters, row):
+        return torch.func.functional_call(layer, parameters, (row[:, None],))[0].pow(2).sum()
+
+    row = torch.randn(4, 2, dtype=torch.float64)
+    torch.manual_seed(1)
+    loss(dict(layer.named_parameters()), row).backward()
+    expected = layer.weight_hh_l0.grad
+
+    def of_each_row(randomness):
+        torch.manual_seed(1)
+        gradients = torch.func.vmap(torch.func.grad(loss), (None, 0), randomness=randomness)
+        return gradients(parameters, row.expand(3, 4, 2))["weight_hh_l0"]
+
+    for own in of_each_row("same"):
+        torch.testing.assert_close(own, expected)
+    first, second, third = of_each_row("different")
+    assert not torch.equal(first, second)
+    assert not torch.equal(second, third)
+
+
+@pytest.mark.parametrize("case", ["rnn", "lstm", "gru"])
+def test_gradients_of_zoneouts_mean(case, count_calls):
+    name, options = RANDOMIZED[case]
+    f, inputs = function_of(name, {**options, "bidirectional": True}, "uneven", evaluate=True)
+    assert torch.autograd.gradcheck(f, inputs, fast_mode=True)
+    assert torch.autograd.gradgradcheck(f, inputs, fast_mode=True)
+    calls = count_calls()
+    y = f(*inputs)[0]
+    assert count_calls() == calls + 2  # forward is the kernels'
+    with torch.no_grad():
+        assert torch.equal(f(*inputs)[0], y)
+
+
+def test_gradients_of_zoneouts_mean_compiled():
+    import torch._dynamo
+
+    name, options = RANDOMIZED["lstm"]
+    torch._dynamo.reset()
+    layer = getattr(ft, name)(2, 3, **options).eval()
+    x = torch.randn(4, 2, 2, requires_grad=True)
+    with torch._dynamo.config.patch(allow_rnn=True):
+        compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+        gradients = [torch.autograd.grad(g(x)[0].sum(), [x, *layer.parameters()]) for g in (layer, compiled)]
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_every_activation(activation):
+    """Away from kinks, where differences would be of two slopes."""
+    for name, count in (("LSTM", 3), ("GRU", 2), ("RNN", 1)):
+        options = {"nonlinearity": activation} if name == "RNN" else {"activations": [activation] * count}
+        f, inputs = function_of(name, options)
+        assert torch.autograd.gradgradcheck(f, inputs, fast_mode=True)
+        layer = getattr(ft, name)(2, 3, **options)
+        other = getattr(fusedrnn.nn, name)(2, 3, **options)
+        other.load_state_dict({k: v.numpy() for k, v in layer.state_dict().items()})
+        x = torch.randn(4, 2, 2)
+        np.testing.assert_array_equal(layer(x)[0].detach().numpy(), other(x.numpy())[0])
+    assert (ft.LSTM(2, 3, activations=["sigmoid", "tanh", "tanh"]).kernel_options) is None
+    layer = ft.RNN(2, 3, 2, "softplus", False)
+    assert layer.nonlinearity == "softplus"
+    assert not layer.bias
+    assert layer.num_layers == 2
 
 
 @pytest.mark.parametrize("case", RANDOMIZED)
@@ -99,10 +217,10 @@ def test_random_numbers_are_pytorchs_generators(case):
         assert torch.equal(layer(x)[0], y)
 
 
-@pytest.mark.parametrize("case", ["rnn", "lstm", "gru"])
+@pytest.mark.parametrize("case", RANDOMIZED)
 def test_operators(case):
     name, options = RANDOMIZED[case]
-    cell = calls.CELLS[case]
+    cell = calls.CELLS[name.lower()]
     torch.manual_seed(0)
     layer = getattr(ft, name)(2, 3, **options)
     parameters = layer._layer_parameters(layer._all_weights[0])
@@ -112,7 +230,7 @@ def test_operators(case):
     absent = [None] * (len(cell.parameters) - len(parameters))
     sequences = (None, None, None, torch.tensor(5))
     arguments = (x, *states, *parameters, *absent, *sequences, False, *values)
-    operator = getattr(torch.ops.fusedrnn, f"{case}_forward").default
+    operator = getattr(torch.ops.fusedrnn, f"{name.lower()}_forward").default
     # not by AOTDispatcher, which would compare what fills up a line of a normalized cell's reserve
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(operator, (*arguments, True), test_utils=checks)
@@ -130,7 +248,6 @@ def test_reserves_have_the_shape_that_compilers_are_told(option):
     torch.library.opcheck(torch.ops.fusedrnn.gru_forward.default, arguments, test_utils=("test_faketensor",))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_compiled():
     import torch._dynamo
 
@@ -176,11 +293,16 @@ def test_errors():
         ("GRU", {"peephole": True}, TypeError, "peephole"),
         ("RNN", {"recompute": True}, TypeError, "recompute"),
         ("LSTM", {"reset_after": False}, TypeError, "reset_after"),
+        ("LSTM", {"recompute": True, "proj_size": 2}, ValueError, "recompute: expected False together with proj_size"),
+        ("GRU", {"recompute": True, "zoneout_h": 0.1}, ValueError, "recompute: .* with zoneout_h"),
+        ("LSTM", {"activations": ["tanh"]}, ValueError, r"activations: expected 3 of sigmoid, .*, got \['tanh'\]"),
+        ("GRU", {"activations": ["tanh", "elu"]}, ValueError, "activations: expected 2 of sigmoid"),
+        ("GRU", {"activations": "tanh"}, ValueError, "activations: expected 2 of sigmoid"),
+        ("RNN", {"nonlinearity": "elu"}, ValueError, "Unknown nonlinearity 'elu'"),
+        ("RNN", {"activations": ["tanh"]}, TypeError, "activations"),
     ):
         with pytest.raises(error, match=message):
             getattr(ft, name)(3, 4, **keywords)
     layer = ft.LSTM(3, 4, zoneout_c=0.1).eval()
-    with pytest.raises(RuntimeError, match="zoneout_c: no gradient in evaluation mode"):
-        layer(torch.randn(5, 2, 3))
     with pytest.raises(ValueError, match=r"zoneout_c: PyTorch's own layers have none.*torch.bfloat16"):
         layer.bfloat16()(torch.randn(5, 2, 3).bfloat16())

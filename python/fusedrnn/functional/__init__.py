@@ -15,6 +15,7 @@ from fusedrnn.functional.gru import gru_backward, gru_forward
 from fusedrnn.functional.indrnn import indrnn_backward, indrnn_forward
 from fusedrnn.functional.lstm import lstm_backward, lstm_forward
 from fusedrnn.functional.mingru import mingru_backward, mingru_forward
+from fusedrnn.functional.mixture_density import mixture_density_loss, mixture_density_sample
 from fusedrnn.functional.reserve import Accumulate, Reserve
 from fusedrnn.functional.rnn import rnn_backward, rnn_forward
 
@@ -29,6 +30,8 @@ __all__ = [
     "lstm_forward",
     "mingru_backward",
     "mingru_forward",
+    "mixture_density_loss",
+    "mixture_density_sample",
     "rnn_backward",
     "rnn_forward",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,6 +89,18 @@ def make_reserve(
         arrays = {**arrays, "bias_ih": biases[0], "bias_hh": biases[1]}
     digests = _digests(arrays, options) if os.environ.get("FUSEDRNN_CHECK") == "1" else {}
     return Reserve(cell, buffer, arrays, biases, options, digests)
+
+
+def reserve_width(cell: str, options: Mapping[str, Any], units: int, normalized: int) -> int:
+    """The last axis of an RNN's, LSTM's or GRU's buffer; ``normalized``: the rows of its gates with layer_norm, or 0.
+    Options that are not given are the plain cell's."""
+    if cell == "lstm":
+        kept = 1 if options.get("recompute") else 5
+    elif cell == "gru":
+        kept = 0 if options.get("recompute") else 4 if options.get("reset_after", True) else 3
+    else:
+        kept = 1 if options.get("zoneout_h") else 0
+    return kept * units + (2 * normalized + 16 if normalized else 0)
 
 
 def checked_reserve(reserve: Reserve | None, cell: str) -> Reserve:

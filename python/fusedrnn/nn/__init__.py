@@ -6,7 +6,8 @@ from fusedrnn.nn.cells import GRUCell, LSTMCell, RNNCell
 from fusedrnn.nn.elementwise import IndRNN, MinGRU
 from fusedrnn.nn.frozen import Frozen, Stream
 from fusedrnn.nn.linear import Dropout, Embedding, LastStep, Linear
-from fusedrnn.nn.losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
+from fusedrnn.nn.losses import BCEWithLogitsLoss, CrossEntropyLoss, MixtureDensityLoss, MSELoss
+from fusedrnn.nn.many_to_one import ManyToOne, Pooling
 from fusedrnn.nn.module import Module, Sequential
 from fusedrnn.nn.parameters import FlatParameters, Parameter
 from fusedrnn.nn.recurrent import GRU, LSTM, RNN
@@ -27,9 +28,12 @@ __all__ = [
     "LastStep",
     "Linear",
     "MSELoss",
+    "ManyToOne",
     "MinGRU",
+    "MixtureDensityLoss",
     "Module",
     "Parameter",
+    "Pooling",
     "RNNCell",
     "Sequential",
     "Stream",

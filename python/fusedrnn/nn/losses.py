@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from fusedrnn import _core
+from fusedrnn.functional import mixture_density_loss
 from fusedrnn.gradients import Array
 
 
@@ -20,7 +21,7 @@ class _Loss:
         self.reduction = reduction
         self._gradient: Array | None = None
 
-    def _reduced(self, total: float, gradient: Array, count: int) -> float:
+    def _reduced(self, total: float, gradient: Array, count: float) -> float:
         if self.reduction == "mean":
             gradient *= gradient.dtype.type(1 / count if count else 0)
             total = total / count if count else float("nan")
@@ -76,3 +77,25 @@ class MSELoss(_Loss):
         """Loss of a prediction [...] for a target of the same shape and dtype."""
         total, gradient = _core.squared_error(np.ascontiguousarray(prediction), np.ascontiguousarray(target))
         return self._reduced(total, gradient, gradient.size)
+
+
+class MixtureDensityLoss(_Loss):
+    """-log of a density of points with an end flag, as `fusedrnn.mixture_density_loss`; mean or sum over rows.
+
+    The mean is over the sum of the points' weights, where there are any. Several processes that share a batch of
+    weighted rows need "sum", with weights that add up to 1 over the whole batch: the mean's divisor would be each
+    one's own.
+    """
+
+    def __call__(self, parameters: Array, target: Array) -> float:
+        """Loss of parameters [..., 6K + 1] for a target [..., 3] (x, y, end); its further columns are weights: one, or
+        two for point and end flag apart."""
+        target = np.asarray(target)
+        columns = target.shape[-1] if target.ndim else 0
+        if not 3 <= columns <= 5:
+            raise ValueError(f"target: expected 3 to 5 columns, got shape {target.shape}")
+        weights = None if columns == 3 else np.ascontiguousarray(target[..., 3] if columns == 4 else target[..., 3:])
+        points = np.ascontiguousarray(target[..., :3])
+        total, gradient = mixture_density_loss(np.ascontiguousarray(parameters), points, weights)
+        count = target.size // 3 if columns == 3 else float(target[..., 3].sum(dtype=np.float64))
+        return self._reduced(total, gradient, count)

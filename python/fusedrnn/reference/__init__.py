@@ -41,6 +41,7 @@ from .gru import gru_backward, gru_forward
 from .indrnn import indrnn_backward, indrnn_forward
 from .lstm import lstm_backward, lstm_forward
 from .mingru import mingru_backward, mingru_forward
+from .mixture_density import mixture_density_loss
 from .rnn import rnn_backward, rnn_forward
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "lstm_forward",
     "mingru_backward",
     "mingru_forward",
+    "mixture_density_loss",
     "rnn_backward",
     "rnn_forward",
 ]

@@ -13,11 +13,11 @@ from __future__ import annotations
 import numpy as np
 
 from fusedrnn import plots
+from fusedrnn.batches import Batches
 from fusedrnn.gradients import Array
-from fusedrnn.nn import LSTM, RNN, Module, MSELoss
+from fusedrnn.nn import LSTM, RNN, MSELoss
 from fusedrnn.optim import Adam
-from fusedrnn.tasks.batches import Batches
-from fusedrnn.tasks.models import LastStep
+from fusedrnn.tasks.models import LastStep, SideBySide
 from fusedrnn.tasks.task import Metrics, Options, Preset, Run, Task
 
 STEPS, UNITS, BATCH, ITERATIONS, HELD_OUT = 100, 64, 50, 100, 2_000
@@ -31,23 +31,6 @@ def sequences(rng: np.random.Generator, rows: int) -> tuple[Array, Array]:
     for half in (0, STEPS // 2):
         marks[half + rng.integers(0, STEPS // 2, rows), row] = 1
     return np.stack([numbers, marks], axis=2), (numbers * marks).sum(0)[:, None]
-
-
-class SideBySide(Module):
-    """Two networks over the same input; nothing passes between them, so each trains as if alone."""
-
-    def __init__(self, left: Module, right: Module) -> None:
-        super().__init__()
-        self.left, self.right = left, right
-
-    def forward(self, x: Array) -> Array:
-        """[2, N, 1]: the outputs of either network for x [T, N, I]."""
-        return np.stack([self.left(x), self.right(x)])
-
-    def backward(self, dout: Array) -> None:
-        """Adds to the gradients of both; dout [2, N, 1]."""
-        self.right.backward(dout[1])
-        self.left.backward(dout[0])
 
 
 def setup(options: Options) -> Run:

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from fusedrnn import plots
+from fusedrnn.batches import Batches
 from fusedrnn.gradients import Array
 from fusedrnn.nn import LSTM, BCEWithLogitsLoss
 from fusedrnn.optim import Adam, CosineLR
-from fusedrnn.tasks.batches import Batches
 from fusedrnn.tasks.models import EveryStep
 from fusedrnn.tasks.task import Metrics, Options, Preset, Run, Task
 

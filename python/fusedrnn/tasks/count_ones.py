@@ -13,10 +13,10 @@ from __future__ import annotations
 import numpy as np
 
 from fusedrnn import plots
+from fusedrnn.batches import in_chunks, shuffled
 from fusedrnn.gradients import Array
 from fusedrnn.nn import LSTM, CrossEntropyLoss
 from fusedrnn.optim import Adam, CosineLR
-from fusedrnn.tasks.batches import in_chunks, shuffled
 from fusedrnn.tasks.models import LastStep, initialise_as_lecture
 from fusedrnn.tasks.task import Metrics, Options, Preset, Run, Task
 
@@ -52,7 +52,7 @@ def setup(options: Options) -> Run:
         optimizer=Adam(model, lr=1e-3),
         batches=batches,
         row_axes=(1, 0),
-        schedule=CosineLR(options.total_steps(len(batches(0)))) if options.preset.settings.get("cosine") else None,
+        schedule=CosineLR(options.total_steps(len(batches(0)))) if options.settings.get("cosine") else None,
         evaluate=evaluate,
         evaluate_every=5,
         figures=evaluate,

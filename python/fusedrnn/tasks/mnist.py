@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from fusedrnn import data, plots
+from fusedrnn.batches import in_chunks, shuffled
 from fusedrnn.gradients import Array
 from fusedrnn.nn import LSTM, CrossEntropyLoss
 from fusedrnn.optim import Adam, CosineLR
-from fusedrnn.tasks.batches import in_chunks, shuffled
 from fusedrnn.tasks.models import LastStep, initialise_as_lecture
 from fusedrnn.tasks.task import Metrics, Options, Preset, Run, Task
 
@@ -51,7 +51,7 @@ def shifted(images: Array, rng: np.random.Generator, most: int) -> Array:
 def setup(options: Options) -> Run:
     """One run: images as ``--data`` says, model and optimizer from the seed."""
     images = data.load_images(options.data, options.say)
-    shift = options.preset.settings.get("shift", 0)
+    shift = options.settings.get("shift", 0)
     rng = np.random.default_rng(options.seed)
     columns = images.train_images.shape[2]
     model = LastStep(LSTM(columns, UNITS, 2), CLASSES)

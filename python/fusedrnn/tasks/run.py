@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,9 @@ from fusedrnn import plots
 from fusedrnn.checkpoint import CheckpointError, read_checkpoint
 from fusedrnn.distributed import World, find_world
 from fusedrnn.report import say, write_figures
-from fusedrnn.tasks.task import Metrics, Options, Run, Task
+from fusedrnn.tasks import TASKS
+from fusedrnn.tasks.task import Metrics, Options, Run, RunError, Task, TaskOption
 from fusedrnn.train import Trainer
-
-
-class RunError(RuntimeError):
-    """Options that do not fit, or a folder that cannot be used; nothing was trained."""
 
 
 @dataclass
@@ -35,6 +32,7 @@ class Command:
     resume: Path | None = None
     json: Path | None = None
     progress: bool = True
+    own: Mapping[str, Any] = field(default_factory=dict)  # of the task's own options those that were given
 
 
 def run_task(
@@ -59,6 +57,10 @@ def _run_task(task: Task, command: Command, announce: Callable[[Path], None], wo
         raise RunError(f"--preset: {task.name} has {', '.join(task.presets)}; got {name}")
     if command.data is not None and not task.data:
         raise RunError(f"--data: {task.name} makes its own data")
+    for name_of_option in command.own.keys() - {option.name for option in task.options}:
+        takers = [other.name for other in TASKS.values() for option in other.options if option.name == name_of_option]
+        flag = TaskOption(name_of_option, str, "").flag
+        raise RunError(f"{flag}: an option of {', '.join(takers) or 'no task'}, not of {task.name}")
     preset = task.presets[name]
     seed = command.seed or 0
     if seed < 0:
@@ -74,10 +76,11 @@ def _run_task(task: Task, command: Command, announce: Callable[[Path], None], wo
     if command.steps is not None:
         epochs, steps = max(epochs, command.steps), command.steps  # an epoch has at least one step
     if command.json is not None:
-        world.first(partial(_require_writable, command.json))
+        world.first(partial(require_writable, "--json", command.json))
     folder = command.resume or world.first(partial(_fresh_folder, task.name, command.out))
 
-    options = Options(preset, epochs, steps, seed, command.data, say if world.rank == 0 else _silent)
+    settings = task.settings(preset, command.own)
+    options = Options(preset, epochs, steps, seed, command.data, say if world.rank == 0 else _silent, settings)
     run = world.after_first(partial(task.setup, options))
     trainer = Trainer(
         run.model,
@@ -92,6 +95,9 @@ def _run_task(task: Task, command: Command, announce: Callable[[Path], None], wo
         clip_norm=run.clip_norm,
         clip_value=run.clip_value,
         evaluate_every=run.evaluate_every,
+        monitor=run.monitor,
+        mode=run.mode,
+        patience=run.patience,
         seed=seed,
         progress=command.progress,
         baseline=run.baseline,
@@ -104,12 +110,19 @@ def _run_task(task: Task, command: Command, announce: Callable[[Path], None], wo
             "epochs": command.epochs,
             "steps": command.steps,
             "data": command.data,
+            "own": {option.name: settings[option.name] for option in task.options},
+            **run.metadata,
         },
     )
     if command.resume is not None:
+        begun = world.first(lambda: read_checkpoint(folder / "checkpoint.safetensors").state["metadata"])
+        if any(begun.get(key) != value for key, value in run.metadata.items()):
+            raise RunError(f"--resume: the data or the recipe of {folder} has changed since")
         trainer.resume()
     announce(folder)
     trainer.fit()
+    if run.monitor is not None:
+        trainer.restore_best()
     title = f"{task.name}, preset {name}, seed {seed}"
     return world.first(lambda: _report(task, run, trainer, folder, title, seed, command.json))
 
@@ -119,8 +132,6 @@ def _report(
 ) -> tuple[Metrics, str]:
     run.model.eval()
     metrics = run.figures()
-    plots.draw_loss(folder / "loss.png", trainer.history, title)
-    run.draw(folder / f"{task.name}.png", trainer.history)
     figures: dict[str, Any] = {
         "task": task.name,
         "seed": seed,
@@ -131,6 +142,8 @@ def _report(
     write_figures(folder / "figures.json", **figures)
     if json is not None:
         write_figures(json, **figures)
+    plots.draw_loss(folder / "loss.png", trainer.history, title)
+    run.draw(folder / f"{task.name}.png", trainer.history)
     line = f"{task.name}: {run.headline(metrics)}, after {trainer.step:,} updates in {trainer.seconds:.1f} s"
     return metrics, line
 
@@ -144,13 +157,15 @@ def _as_begun(task: Task, command: Command) -> Command:
     begun = stored.get("metadata", {})
     if begun.get("task") != task.name:
         raise CheckpointError(f"{command.resume}: a run of {begun.get('task', 'another program')}, not of {task.name}")
-    for option, given, had in (
+    own = begun.get("own", {})
+    for flag, given, had in (
         ("--preset", command.preset, begun["preset"]),
         ("--seed", command.seed, stored["seed"]),
         ("--data", command.data, begun["data"]),
+        *((option.flag, command.own.get(option.name), own.get(option.name)) for option in task.options),
     ):
         if given is not None and given != had:
-            raise RunError(f"{option}: the run was begun with {had}, got {given}; leave it out to resume")
+            raise RunError(f"{flag}: the run was begun with {had}, got {given}; leave it out to resume")
     longer = command.epochs is not None or command.steps is not None
     return Command(
         preset=begun["preset"],
@@ -161,6 +176,7 @@ def _as_begun(task: Task, command: Command) -> Command:
         resume=command.resume,
         json=command.json,
         progress=command.progress,
+        own={**command.own, **own},
     )
 
 
@@ -184,12 +200,12 @@ def _silent(text: str) -> None:
     """What the first process says, the others need not."""
 
 
-def _require_writable(path: Path) -> None:
-    """Fail before hours of training rather than after."""
+def require_writable(option: str, path: Path) -> None:
+    """Fail before hours of training rather than after. Raises RunError that begins with the option."""
     parent = path.parent
     if path.is_dir():
-        raise RunError(f"--json: {path} is a folder")
+        raise RunError(f"{option}: {path} is a folder")
     if not parent.is_dir():
-        raise RunError(f"--json: there is no folder {parent}")
+        raise RunError(f"{option}: there is no folder {parent}")
     if not os.access(path if path.exists() else parent, os.W_OK):
-        raise RunError(f"--json: {path} cannot be written")
+        raise RunError(f"{option}: {path} cannot be written")

@@ -26,8 +26,27 @@ class Preset:
 
 
 @dataclass(frozen=True)
+class TaskOption:
+    """An option of a task's own: ``fusedrnn train TASK --name VALUE``, an underscore in the name being a dash there.
+
+    ``kind`` is int, float, str or bool, the same in all tasks that have an option of this name; ``help`` says what the
+    value means. Where it is not given, the preset's setting of the same name counts, else ``default``.
+    """
+
+    name: str
+    kind: type
+    help: str
+    default: Any = None
+
+    @property
+    def flag(self) -> str:
+        """As it is typed."""
+        return "--" + self.name.replace("_", "-")
+
+
+@dataclass(frozen=True)
 class Options:
-    """What the user asked for, the preset's gaps filled in."""
+    """What the user asked for, the preset's gaps filled in; ``settings`` as `Task.settings` gives them."""
 
     preset: Preset
     epochs: int
@@ -35,6 +54,7 @@ class Options:
     seed: int
     data: str | None = None
     say: Callable[[str], None] = say
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def total_steps(self, batches: int) -> int:
         """Updates in all, with so many batches in an epoch."""
@@ -47,8 +67,10 @@ class Run:
     """One run, ready for the Trainer, and what is made of it in the end.
 
     ``figures()`` gives the final metrics and ``draw(path, history)`` the task's picture, both in evaluation mode;
-    ``headline(metrics)`` puts the figure into words. ``evaluate``, ``baseline`` and the fields below it are the
-    Trainer's arguments of those names; without ``row_axes`` a task trains in one process only.
+    ``headline(metrics)`` puts the figure into words. ``metadata`` is JSON-able and goes into the checkpoint: what
+    `Task.sample` and `Task.predict` need beside the parameters, and what a resumed run must find as it was.
+    ``evaluate``, ``baseline`` and the fields below it are the Trainer's arguments of those names; without ``row_axes``
+    a task trains in one process only, and with a ``monitor`` the figures are those of its best epoch.
     """
 
     model: Module
@@ -65,14 +87,55 @@ class Run:
     clip_value: float | None = None
     evaluate_every: int = 1
     row_axes: tuple[int, int] | None = None
+    monitor: str | None = None
+    mode: str = "min"
+    patience: int | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+class RunError(RuntimeError):
+    """Options that do not fit, or a folder that cannot be used; nothing was trained or sampled."""
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """What ``fusedrnn sample`` was given, for a task to make of it what it can.
+
+    Attributes:
+        prime: what the samples go on from, None for nothing. temperature: divides the logits; 0 takes the likeliest.
+        bias: of a mixture's densities (Graves 2013), 0 for none. count, length: how many, and of how many steps at
+            most. seed: of all that is drawn. out: a file to write; None prints. say: prints.
+    """
+
+    prime: str | None = None
+    temperature: float = 1.0
+    bias: float = 0.0
+    count: int = 1
+    length: int = 500
+    seed: int = 0
+    out: Path | None = None
+    say: Callable[[str], None] = print
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task by name. ``data`` says what ``--data`` may be, and is empty where the task makes its own."""
+    """A task by name.
+
+    ``data`` says what ``--data`` may be, and is empty where the task makes its own; ``options`` are those that the
+    command has for this task beside the common ones. ``sample(folder, options)`` draws from the network of a run in
+    that folder, where there is something to draw; options that do not fit it are a ``RunError``. ``predict(folder,
+    text, say)`` tells, line by line, what the network makes of a text.
+    """
 
     name: str
     about: str
     presets: Mapping[str, Preset]
     setup: Callable[[Options], Run]
     data: str = ""
+    sample: Callable[[Path, SampleOptions], None] | None = None
+    predict: Callable[[Path, str, Callable[[str], None]], None] | None = None
+    options: tuple[TaskOption, ...] = ()
+
+    def settings(self, preset: Preset, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of all own options and settings: defaults, the preset's over them, those given over both."""
+        return {**{option.name: option.default for option in self.options}, **preset.settings, **given}

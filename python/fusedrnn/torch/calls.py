@@ -25,7 +25,14 @@ _NORM_LSTM = ("gain_ih", "gain_hh", "gain_c", "norm_bias_ih", "norm_bias_hh", "n
 _WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 _EXCHANGE = hasattr(Tensor, "__dlpack_c_exchange_api__")  # of PyTorch 2.10 and newer; reading it takes a third as long
 NO_SEQUENCES = (None, None, None)
-_RANDOM: dict[str, Any] = {"zoneout_h": 0.0, "recurrent_dropout": 0.0, "dropconnect": 0.0}
+_SHARED: dict[str, Any] = {
+    "zoneout_h": 0.0,
+    "recurrent_dropout": 0.0,
+    "dropconnect": 0.0,
+    "grad_clip": None,
+    "layer": 0,
+    "precision": None,
+}
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,8 @@ class Cell:
     """A cell: its states, its parameters in the order of every call (the plain cell's first), and its options.
 
     ``direct`` are arguments of the compiled functions, ``options`` those that its dictionary of options holds, both
-    with the plain cell's values.
+    with the plain cell's values; None of ``activations`` stands for those of the field of that name. ``precision``,
+    among the options, chooses other functions.
     """
 
     name: str
@@ -42,20 +50,22 @@ class Cell:
     parameters: tuple[str, ...]
     direct: Mapping[str, Any]
     options: Mapping[str, Any]
+    activations: tuple[str, ...] = ()
 
     def rows(self, options: Mapping[str, Any]) -> int:
         """The gates that have rows of the weights."""
         return 3 if options.get("coupled") else self.gates
 
 
-RNN = Cell("rnn", 1, ("h0",), (*_WEIGHTS, *_NORM), {"nonlinearity": "tanh"}, {**_RANDOM, "grad_clip": None, "layer": 0})
+RNN = Cell("rnn", 1, ("h0",), (*_WEIGHTS, *_NORM), {"nonlinearity": "tanh"}, _SHARED)
 LSTM = Cell(
     "lstm",
     4,
     ("h0", "c0"),
     (*_WEIGHTS, "weight_peephole", "weight_hr", *_NORM_LSTM),
     {"recompute": False},
-    {**_RANDOM, "zoneout_c": 0.0, "grad_clip": None, "coupled": False, "cell_clip": None, "layer": 0},
+    {**_SHARED, "zoneout_c": 0.0, "coupled": False, "cell_clip": None, "activations": None},
+    ("sigmoid", "tanh", "tanh"),
 )
 GRU = Cell(
     "gru",
@@ -63,7 +73,8 @@ GRU = Cell(
     ("h0",),
     (*_WEIGHTS, *_NORM),
     {"reset_after": True, "recompute": False},
-    {**_RANDOM, "grad_clip": None, "layer": 0},
+    {**_SHARED, "activations": None},
+    ("sigmoid", "tanh"),
 )
 CELLS = {cell.name: cell for cell in (RNN, LSTM, GRU)}
 # What the compiled module reads of its dictionary of options, and the plain cell.
@@ -83,8 +94,8 @@ class Call:
     """One call but for its differentiable tensors.
 
     ``sequences`` are lengths, batch_sizes and resets, tensors or None; ``options`` those of ``Cell.direct`` and
-    ``Cell.options`` that are not the plain cell's, and the seed. ``training`` keeps a reserve. With ``step`` x is one
-    step [N, I], and there is no y beside the new states. With ``stacked`` states are [1, N, P].
+    ``Cell.options`` that are not the plain cell's, and the seed. ``training`` draws masks and keeps a reserve. With
+    ``step`` x is one step [N, I], and there is no y beside the new states. With ``stacked`` states are [1, N, P].
     """
 
     cell: Cell
@@ -106,9 +117,11 @@ class Call:
 
     def compiled_options(self, parameters: Sequence[Any]) -> dict[str, Any] | None:
         """The dictionary of options with the arrays among them; None for the plain cell."""
-        given = {name: value for name, value in (self.options or {}).items() if name not in self.cell.direct}
+        beside = (*self.cell.direct, "precision")
+        given = {name: value for name, value in (self.options or {}).items() if name not in beside}
         extra = dict(zip(self.cell.parameters[4:], parameters[4:], strict=False))
-        if not given and all(array is None for array in extra.values()):
+        of_plain_kernels = (self.options or {}).get("nonlinearity") in (None, "tanh", "relu")
+        if of_plain_kernels and not given and all(array is None for array in extra.values()):
             return None
         extra = {name: array for name, array in extra.items() if array is not None}
         if "gain_ih" in extra:
@@ -140,7 +153,14 @@ def forward(
         initial = [None if s is None else s[0] for s in initial]
     data = (x_[None] if call.step else x_, *initial, *weights[:4])
     sequences = arrays_of(call.sequences)
-    if call.cell is LSTM:
+    if call.options and "precision" in call.options:
+        *outputs, c_n, reserve = _compiled.low_precision_forward(
+            _low_precision_cell(call), call.options["precision"], data[0], *(*initial, None)[:2], *weights[:4],
+            *sequences, call.reverse, call.training,
+        )  # fmt: skip
+        if c_n is not None:
+            outputs.append(c_n)
+    elif call.cell is LSTM:
         *outputs, reserve, _ = _compiled.lstm_forward(
             *data, *sequences, call.reverse, call.training, *call.direct(), options, False
         )
@@ -192,7 +212,13 @@ def backward(
         initial = [None if s is None else s[0] for s in initial]
     kept = (x_, *initial, y_)
     sequences = arrays_of(call.sequences)
-    if call.cell is LSTM:
+    if call.options and "precision" in call.options:
+        dx, *dstates = _compiled.low_precision_backward(
+            _low_precision_cell(call), *(*dy, None)[:3], x_, *(*initial, None)[:2], y_, *weights[:2], buffer,
+            *sequences, call.reverse, input_grad, *dweights[:4],
+        )  # fmt: skip
+        dstates = dstates[: len(states)]
+    elif call.cell is LSTM:
         dx, *dstates = _compiled.lstm_backward(
             *dy, None, *kept, *weights[:4], buffer, *sequences, call.reverse, *call.direct(), options, input_grad,
             *dweights[:4], dpeephole, dhr, dnorm,
@@ -226,3 +252,9 @@ def _norm_gradients(options: dict[str, Any] | None, gradients: Mapping[str, Any]
         return None
     kinds = ("ih", "hh", "c")[: len(options["layer_norm"][0])]
     return tuple(gradients[f"gain_{kind}"] for kind in kinds), tuple(gradients[f"norm_bias_{kind}"] for kind in kinds)
+
+
+def _low_precision_cell(call: Call) -> str:
+    """The compiled module's name of the cell and its option."""
+    option = call.direct()[0]
+    return {"lstm": "lstm", "gru": "gru" if option else "gru_reset_before", "rnn": f"rnn_{option}"}[call.cell.name]

@@ -10,7 +10,7 @@ from torch import Tensor
 from fusedrnn.torch import calls
 from fusedrnn.torch.function import memory_of
 from fusedrnn.torch.ops import layer as run_layer
-from fusedrnn.torch.support import autocast, fx_call, prepare_scriptable, refusal
+from fusedrnn.torch.support import autocast, autocast_outputs, fx_call, prepare_scriptable, refusal
 
 _PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
@@ -32,7 +32,9 @@ class _Step(torch.nn.RNNCellBase):
         x = input
         own = self._parameters
         parameters = [own[name] if name in own else getattr(self, name) for name in _PARAMETERS]
+        dtypes = None
         if torch.is_autocast_enabled("cpu") and x.is_cpu:
+            dtypes = autocast_outputs(self.cell, (x, *states), parameters[0])
             x, *states = autocast((x, *states), parameters[0].dtype)  # type: ignore[assignment]
         expected = (*x.shape[:-1], self.hidden_size)
         if (
@@ -52,6 +54,8 @@ class _Step(torch.nn.RNNCellBase):
         )  # fmt: skip
         if not batched:
             final = tuple([s.squeeze(0) for s in final])
+        if dtypes is not None:
+            final = tuple([s.to(dtype) for s, dtype in zip(final, dtypes[1:], strict=True)])
         return final if len(final) > 1 else final[0]
 
     def _options(self) -> dict[str, Any] | None:

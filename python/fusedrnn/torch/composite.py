@@ -1,5 +1,5 @@
 """The cells in plain PyTorch operators, for what the kernels do not compute: derivatives of their backward, forward
-mode, the transforms of torch.func.
+mode, the transforms of torch.func, the gradient of zoneout's mean.
 
 ``double_backward`` runs the cell once more step by step and lets autograd differentiate its gradient, so it is as exact
 and as slow as PyTorch's own loop, and of any order.
@@ -8,31 +8,62 @@ and as slow as PyTorch's own loop, and of any order.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import layer_norm, linear
+from torch.nn.functional import hardtanh, layer_norm, linear, softsign
 
+from fusedrnn.torch import masks
 from fusedrnn.torch.calls import GRU, LSTM, Call
 
-_REFUSED = ("zoneout_h", "zoneout_c", "recurrent_dropout", "dropconnect", "grad_clip")
-_Step = Callable[[Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]  # of W_ih x_t + b_ih and the states
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu}
+# of W_ih x_t + b_ih, h as the product sees it, and the states
+_Step = Callable[[Tensor, Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]
+_Activation = Callable[[Tensor], Tensor]
+_ACTIVATIONS: dict[str, _Activation] = {
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "relu": torch.relu,
+    "hard_sigmoid": lambda a: hardtanh(0.2 * a + 0.5, 0.0, 1.0),
+    "hard_tanh": hardtanh,
+    "softsign": softsign,
+    "softplus": lambda a: torch.logaddexp(a, torch.zeros_like(a)),  # PyTorch's softplus is linear from 20
+    "identity": lambda a: a,
+}
+
+
+@dataclass
+class _Clipping:
+    """The bound on what reaches h through weight_hh, None for none."""
+
+    bound: float | None
+
+
+@dataclass
+class _Levels:
+    """How many nested derivatives take a tensor for a variable."""
+
+    count: int = 0
 
 
 def unroll(
-    call: Call, x: Tensor, states: Sequence[Tensor | None], parameters: Sequence[Tensor | None]
+    call: Call,
+    x: Tensor,
+    states: Sequence[Tensor | None],
+    parameters: Sequence[Tensor | None],
+    clipping: _Clipping | None = None,
 ) -> tuple[Tensor, ...]:
-    """(y, h_n[, c_n]), or without y, as ``calls.forward``."""
+    """(y, h_n[, c_n]), or without y, as ``calls.forward``. What clips gradients is ``clipping``, or the call's
+    ``grad_clip``."""
     if call.step:
-        return unroll(replace(call, step=False), x.unsqueeze(0), states, parameters)[1:]
+        return unroll(replace(call, step=False), x.unsqueeze(0), states, parameters, clipping)[1:]
     if call.stacked:
         states = [None if s is None else s[0] for s in states]
-        y, *final = unroll(replace(call, stacked=False), x, states, parameters)
+        y, *final = unroll(replace(call, stacked=False), x, states, parameters, clipping)
         return y, *[s.unsqueeze(0) for s in final]
     given = dict(zip(call.cell.parameters, parameters, strict=False))
+    clipping = clipping or _Clipping((call.options or {}).get("grad_clip"))
     lengths, batch_sizes, resets = call.sequences
     places = None
     if batch_sizes is not None:  # as rows of uneven length
@@ -50,6 +81,9 @@ def unroll(
     units = elements if weight_hr is None else weight_hr.shape[1]
     widths = (elements, units)[: len(states)]
     now = tuple(x.new_zeros(N, w) if s is None else s for s, w in zip(states, widths, strict=True))
+    zoneout_h, zoneout_c, dropout, dropconnect = masks.draw(call, T, N, units, weight_hh)
+    if dropconnect is not None:
+        given["weight_hh"] = weight_hh * dropconnect
     step = _step(call, given)
     inputs = _product(x, given, "ih")
     ys: list[Tensor] = []
@@ -57,7 +91,13 @@ def unroll(
         before = now
         if resets is not None:
             before = tuple(s.masked_fill(resets[t, :, None], 0) for s in before)
-        after = step(inputs[t], before)
+        seen = before[0] if clipping.bound is None else _ClippedGradient.apply(before[0], clipping, _Levels())
+        after = step(inputs[t], seen if dropout is None else seen * dropout, before)
+        if zoneout_h is not None or zoneout_c is not None:
+            after = tuple(
+                a if keep is None else a + keep[t] * (b - a)
+                for a, b, keep in zip(after, before, (zoneout_h, zoneout_c), strict=False)
+            )
         y = after[0]
         if lengths is not None:
             alive = (lengths > t)[:, None]
@@ -67,6 +107,37 @@ def unroll(
         ys.append(y)
     y = torch.stack(ys[::-1] if call.reverse else ys)
     return y if places is None else y[places], *now
+
+
+class _ClippedGradient(torch.autograd.Function):
+    """h itself, whose gradient is clipped to the bound that ``clipping`` has when backward runs.
+
+    Of nested transforms of torch.func that differentiate h, the innermost clips, whose context is set up last: the
+    others differentiate what it gives.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(h: Tensor, clipping: _Clipping, levels: _Levels) -> Tensor:
+        return h.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, ctx.clipping, ctx.levels = inputs
+        if ctx.needs_input_grad[0]:
+            ctx.levels.count += 1
+        ctx.level = ctx.levels.count
+
+    @staticmethod
+    def backward(ctx: Any, dh: Tensor) -> tuple[Tensor, None, None]:
+        bound = ctx.clipping.bound
+        clips = bound is not None and ctx.level == ctx.levels.count
+        return dh.clamp(-bound, bound) if clips else dh, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
+        return tangent.clone()
 
 
 def _product(x: Tensor, given: dict[str, Tensor | None], kind: str) -> Tensor:
@@ -80,57 +151,77 @@ def _product(x: Tensor, given: dict[str, Tensor | None], kind: str) -> Tensor:
 
 def _step(call: Call, given: dict[str, Tensor | None]) -> _Step:
     options = call.options or {}
-    refused = [name for name in _REFUSED if options.get(name)]
-    if refused:
-        raise NotImplementedError(f"second derivatives are not there with {', '.join(refused)}")
+    acts = [_ACTIVATIONS[name] for name in options.get("activations") or call.cell.activations]
     if call.cell is LSTM:
-        return lambda from_x, states: _lstm_step(from_x, states, given, options)
+        return lambda from_x, seen, states: _lstm_step(from_x, seen, states[1], given, options, acts)
     if call.cell is GRU:
-        return lambda from_x, states: _gru_step(from_x, states, given, options)
+        return lambda from_x, seen, states: _gru_step(from_x, seen, states[0], given, options, acts)
     activation = _ACTIVATIONS[options.get("nonlinearity", "tanh")]
-    return lambda from_x, states: (activation(from_x + _product(states[0], given, "hh")),)
+    return lambda from_x, seen, states: (activation(from_x + _product(seen, given, "hh")),)
 
 
 def _lstm_step(
-    from_x: Tensor, states: tuple[Tensor, ...], given: dict[str, Tensor | None], options: dict[str, Any]
+    from_x: Tensor,
+    seen: Tensor,
+    c: Tensor,
+    given: dict[str, Tensor | None],
+    options: dict[str, Any],
+    acts: Sequence[_Activation],
 ) -> tuple[Tensor, ...]:
-    h, c = states
+    gate, cell, output = acts
     coupled, clip = bool(options.get("coupled")), options.get("cell_clip")
-    a_i, *a_f, a_g, a_o = (from_x + _product(h, given, "hh")).chunk(3 if coupled else 4, 1)  # a_f: one, or none
+    a_i, *a_f, a_g, a_o = (from_x + _product(seen, given, "hh")).chunk(3 if coupled else 4, 1)  # a_f: one, or none
     peephole, weight_hr, gain = (given.get(name) for name in ("weight_peephole", "weight_hr", "gain_c"))
     if peephole is not None:
         a_i = a_i + peephole[0] * c
         a_f = [a + peephole[1] * c for a in a_f]
-    i = torch.sigmoid(a_i)
-    f = 1 - i if coupled else torch.sigmoid(a_f[0])
-    c = f * c + i * torch.tanh(a_g)
+    i = gate(a_i)
+    f = 1 - i if coupled else gate(a_f[0])
+    c = f * c + i * cell(a_g)
     if clip is not None:
         c = c.clamp(-clip, clip)
     if peephole is not None:
         a_o = a_o + peephole[2] * c
-    seen = c if gain is None else layer_norm(c, gain.shape, gain, given.get("norm_bias_c"))
-    h = torch.sigmoid(a_o) * torch.tanh(seen)
+    normed = c if gain is None else layer_norm(c, gain.shape, gain, given.get("norm_bias_c"))
+    h = gate(a_o) * output(normed)
     return h if weight_hr is None else linear(h, weight_hr), c
 
 
 def _gru_step(
-    from_x: Tensor, states: tuple[Tensor, ...], given: dict[str, Tensor | None], options: dict[str, Any]
+    from_x: Tensor,
+    seen: Tensor,
+    h: Tensor,
+    given: dict[str, Tensor | None],
+    options: dict[str, Any],
+    acts: Sequence[_Activation],
 ) -> tuple[Tensor, ...]:
-    (h,) = states
+    gate, candidate = acts
     x_r, x_z, x_n = from_x.chunk(3, 1)
     if options.get("reset_after", True):
-        h_r, h_z, h_n = _product(h, given, "hh").chunk(3, 1)
-        r, z = torch.sigmoid(x_r + h_r), torch.sigmoid(x_z + h_z)
-        n = torch.tanh(x_n + r * h_n)
+        h_r, h_z, h_n = _product(seen, given, "hh").chunk(3, 1)
+        r, z = gate(x_r + h_r), gate(x_z + h_z)
+        n = candidate(x_n + r * h_n)
     else:
         weight_hh, bias_hh = given["weight_hh"], given.get("bias_hh")
         assert weight_hh is not None
         rows = h.shape[1]
         biases = (None, None) if bias_hh is None else (bias_hh[: 2 * rows], bias_hh[2 * rows :])
-        h_r, h_z = linear(h, weight_hh[: 2 * rows], biases[0]).chunk(2, 1)
-        r, z = torch.sigmoid(x_r + h_r), torch.sigmoid(x_z + h_z)
-        n = torch.tanh(x_n + linear(r * h, weight_hh[2 * rows :], biases[1]))
+        h_r, h_z = linear(seen, weight_hh[: 2 * rows], biases[0]).chunk(2, 1)
+        r, z = gate(x_r + h_r), gate(x_z + h_z)
+        n = candidate(x_n + linear(r * seen, weight_hh[2 * rows :], biases[1]))
     return ((1 - z) * n + z * h,)
+
+
+def backward(
+    call: Call, doutputs: Sequence[Tensor | None], inputs: Sequence[Tensor | None], input_grad: bool
+) -> tuple[Tensor | None, ...]:
+    """As ``calls.backward``, with inputs = (x, states, parameters), for a call that kept nothing."""
+    with torch.enable_grad(), torch.autocast("cpu", enabled=False):
+        ins = [None if t is None else t.detach().requires_grad_() for t in inputs]
+        wanted = [t if k or input_grad else None for k, t in enumerate(ins)]
+        found = iter(_first(call, doutputs, ins, [t for t in wanted if t is not None], False, None))
+        both = [None if t is None else (t, next(found)) for t in wanted]
+    return tuple(None if b is None else torch.zeros_like(b[0]) if b[1] is None else b[1] for b in both)
 
 
 def double_backward(
@@ -142,29 +233,44 @@ def double_backward(
     """Gradients with respect to ``doutputs`` and to ``inputs`` = (x, states, parameters), where ``ddinputs`` is that of
     what ``calls.backward`` returns."""
     create_graph = torch.is_grad_enabled()
-    states = len(call.cell.states)
+    clipping = _Clipping((call.options or {}).get("grad_clip"))
     with torch.enable_grad(), torch.autocast("cpu", enabled=False):
         # Aliases, so that no gradient reaches an input by way of another that was computed from it.
         douts, ins = [_alias(t) for t in doutputs], [_alias(t) for t in inputs]
         targets = [t for t in (*douts, *ins) if t is not None]
         wanted = [(i, dd) for i, dd in zip(ins, ddinputs, strict=True) if i is not None and dd is not None]
-        given = [d for d in douts if d is not None]
-        second: Sequence[Tensor | None] = [None] * len(targets)
-        if wanted and given:
-            outputs = unroll(call, ins[0], ins[1 : 1 + states], ins[1 + states :])
-            outputs = tuple(o for o, d in zip(outputs, douts, strict=True) if d is not None)
-            first = _gradients(outputs, [i for i, _ in wanted], given, True)
-            used = [(g, dd) for g, (_, dd) in zip(first, wanted, strict=True) if g is not None and g.requires_grad]
-            if used:
-                second = _gradients([g for g, _ in used], targets, [dd for _, dd in used], create_graph)
+        first = _first(call, douts, ins, [i for i, _ in wanted], True, clipping)
+        # What is differentiated now is the clipped gradient, through states that do not depend on clipping.
+        clipping.bound = None
+        used = [(g, dd) for g, (_, dd) in zip(first, wanted, strict=True) if g is not None and g.requires_grad]
+        second = _gradients([g for g, _ in used], targets, [dd for _, dd in used], create_graph)
     found = iter(second)
     both = [None if t is None else next(found) for t in (*douts, *ins)]
     return tuple(both[: len(douts)]), tuple(both[len(douts) :])
 
 
+def _first(
+    call: Call,
+    doutputs: Sequence[Tensor | None],
+    inputs: Sequence[Any],
+    wanted: Sequence[Tensor],
+    create_graph: bool,
+    clipping: _Clipping | None,
+) -> Sequence[Tensor | None]:
+    """The gradients of ``wanted``, which are among inputs = (x, states, parameters); None for what plays no part."""
+    if not wanted or all(d is None for d in doutputs):
+        return [None] * len(wanted)
+    first = 1 + len(call.cell.states)
+    outputs = unroll(call, inputs[0], inputs[1:first], inputs[first:], clipping)
+    given = [(o, d) for o, d in zip(outputs, doutputs, strict=True) if d is not None]
+    return _gradients([o for o, _ in given], wanted, [d for _, d in given], create_graph)
+
+
 def _gradients(
     outputs: Sequence[Tensor], inputs: Sequence[Tensor], doutputs: Sequence[Tensor], create_graph: bool
-) -> tuple[Tensor | None, ...]:
+) -> Sequence[Tensor | None]:
+    if not outputs:
+        return [None] * len(inputs)
     gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
         outputs, inputs, doutputs, create_graph=create_graph, allow_unused=True
     )

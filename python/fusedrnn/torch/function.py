@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fusedrnn.torch import calls, operators
+from fusedrnn.torch import calls, composite, operators
+from fusedrnn.torch.backward import LayerBackward
 from fusedrnn.torch.calls import Call
-from fusedrnn.torch.composite import double_backward
 from fusedrnn.torch.support import batched
 
 
@@ -39,52 +39,46 @@ class Layer(torch.autograd.Function):
         weights.require_unchanged()
         weights.sums.reached = True
         gradients: Sequence[Tensor | None]
-        if torch.is_grad_enabled() or batched(doutputs):
+        many = batched(doutputs)
+        if many or torch.is_grad_enabled():
             # y follows from the inputs: no gradient goes by way of it
-            arguments = (*doutputs, *inputs, *weights.parameters, y.detach(), reserve)
-            run = operators.run_backward if batched(doutputs) else LayerBackward.apply
-            found = run(call, input_grad, *arguments)
+            arguments = (*inputs, *weights.parameters)
+            found: Sequence[Tensor | None]
+            if not many:
+                found = LayerBackward.apply(call, input_grad, *doutputs, *arguments, y.detach(), reserve)
+            elif reserve is None:
+                found = composite.backward(call, doutputs, arguments, input_grad)
+            else:
+                found = operators.run_backward(call, input_grad, *doutputs, *arguments, y, reserve)
             gradients, dparameters = found[: len(inputs)], found[len(inputs) :]
             if ctx.shared:
                 weights.sums.add(dparameters)
         else:
             zeros = partial(calls.zeros_like, weights.arrays)
             dweights = weights.sums.present(zeros) if ctx.shared else zeros()
-            gradients = calls.backward(
-                call, doutputs, inputs[0], inputs[1:], weights.arrays, y, reserve, input_grad, dweights
-            )
+            gradients = _add_gradients(call, doutputs, inputs, weights, y, reserve, input_grad, dweights)
             dparameters = () if ctx.shared else calls.tensors_of(dweights)
         return None, None, None, *gradients, *(() if ctx.shared else dparameters)
 
 
-def _backward(call: Call, input_grad: bool, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-    """(doutputs, x, states, parameters, y, reserve) -> gradients of x, states and parameters."""
-    x = call.outputs
-    states = x + 1 + len(call.cell.states)
-    weights = calls.arrays_of(tensors[states:-2])
-    dweights = calls.zeros_like(weights)
-    gradients = calls.backward(
-        call, tensors[:x], tensors[x], tensors[x + 1 : states], weights, tensors[-2], tensors[-1], input_grad, dweights
-    )  # fmt: skip
-    return *gradients, *calls.tensors_of(dweights)
-
-
-class LayerBackward(torch.autograd.Function):
-    """``_backward``, differentiable in doutputs, x, states and parameters; y and the reserve follow from them."""
-
-    @staticmethod
-    def forward(ctx: Any, call: Call, input_grad: bool, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-        ctx.call = call
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*tensors[:-2])
-        return _backward(call, input_grad, *tensors)
-
-    @staticmethod
-    def backward(ctx: Any, *ddinputs: Tensor | None) -> tuple[Any, ...]:
-        tensors = ctx.saved_tensors
-        outputs = ctx.call.outputs
-        ddoutputs, dinputs = double_backward(ctx.call, ddinputs, tensors[:outputs], tensors[outputs:])
-        return None, None, *ddoutputs, *dinputs, None, None
+def _add_gradients(
+    call: Call,
+    doutputs: Sequence[Tensor | None],
+    inputs: Sequence[Any],
+    weights: Weights,
+    y: Tensor,
+    reserve: Tensor | None,
+    input_grad: bool,
+    dweights: Sequence[Any],
+) -> Sequence[Tensor | None]:
+    """Those of the inputs; those of the parameters are added to the arrays ``dweights``."""
+    if reserve is not None:
+        return calls.backward(call, doutputs, inputs[0], inputs[1:], weights.arrays, y, reserve, input_grad, dweights)
+    found = composite.backward(call, doutputs, (*inputs, *weights.parameters), input_grad)
+    for sums, gradient in zip(dweights, found[len(inputs) :], strict=True):
+        if gradient is not None:
+            sums += gradient.numpy()
+    return found[: len(inputs)]
 
 
 class Sums:

@@ -17,10 +17,10 @@ from fusedrnn.torch import calls
 from fusedrnn.torch.calls import NO_SEQUENCES
 from fusedrnn.torch.function import memory_of
 from fusedrnn.torch.ops import layer as run_layer
-from fusedrnn.torch.options import add_parameters, of_a_call, take_options
+from fusedrnn.torch.options import add_parameters, is_own_nonlinearity, of_a_call, take_options
 from fusedrnn.torch.options import reset_parameters as reset_options
 from fusedrnn.torch.options import text as options_text
-from fusedrnn.torch.support import autocast, fx_call, only_kernels, prepare_scriptable, refusal
+from fusedrnn.torch.support import autocast, autocast_outputs, fx_call, only_kernels, prepare_scriptable, refusal
 
 
 class _Recurrent(torch.nn.RNNBase):
@@ -70,8 +70,13 @@ class _Recurrent(torch.nn.RNNBase):
         states = self._states(hx)
         if states is None or not isinstance(x, Tensor):
             return self._leave(input, hx, lengths, resets, "such arguments")
+        dtypes = None
         if torch.is_autocast_enabled("cpu") and x.is_cpu:
-            x, *states = autocast((x, *states), parameters[0][0].dtype)
+            weight = parameters[0][0]
+            dtypes = autocast_outputs(
+                self.cell, (x, *states), weight, one_length=not packed, projected=self.proj_size > 0
+            )
+            x, *states = autocast((x, *states), weight.dtype)
         reason = self._refusal(x, batch_sizes, states, parameters)
         if reason:
             return self._leave(input, hx, lengths, resets, reason)
@@ -89,6 +94,8 @@ class _Recurrent(torch.nn.RNNBase):
         if packed or lengths is not None or resets is not None:
             sequences = (self._lengths(lengths, packed), batch_sizes, self._resets(resets, packed, unbatched))
         y, final = self._walk(x, states, parameters, sequences)
+        if dtypes is not None:
+            y, *final = (t.to(dtype) for t, dtype in zip((y, *final), dtypes, strict=True))
 
         if packed:
             y = PackedSequence(y, batch_sizes, sorted_indices, input.unsorted_indices)
@@ -163,8 +170,6 @@ class _Recurrent(torch.nn.RNNBase):
             return f"an input of shape {tuple(x.shape)}"
         if 0 in x.shape:
             return "empty inputs"
-        if not self.training and self.kernel_options is not None and torch.is_grad_enabled():
-            self._require_no_gradient((x, *states, *self.parameters()))
         if not states:
             return ""
         if batch_sizes is not None:
@@ -178,12 +183,6 @@ class _Recurrent(torch.nn.RNNBase):
             if state.shape != (stack, *rows, width):
                 return f"a state of shape {tuple(state.shape)}"
         return ""
-
-    def _require_no_gradient(self, tensors: Any) -> None:
-        """Zoneout's mean in evaluation keeps nothing for backward."""
-        zoneout = [name for name in self.kernel_options or () if name.startswith("zoneout")]
-        if zoneout and any(t.requires_grad for t in tensors):
-            raise RuntimeError(f"{zoneout[0]}: no gradient in evaluation mode; call under torch.no_grad(), or train()")
 
     def _leave(self, input: Any, hx: Any, lengths: Any, resets: Any, reason: str) -> Any:
         """PyTorch's own forward, or its error."""
@@ -233,6 +232,7 @@ class RNN(_Recurrent, torch.nn.RNN):
     Args:
         layer_norm: layer normalization in the cell, with parameters ``gain_ih_l0``, ``gain_hh_l0``,
             ``norm_bias_ih_l0``, ``norm_bias_hh_l0`` (an LSTM's c: ``gain_c_l0``, ``norm_bias_c_l0``), ...
+        nonlinearity: as PyTorch's, or any other of ``fusedrnn.rnn_forward``.
         zoneout_h, recurrent_dropout, dropconnect, grad_clip: as ``fusedrnn.rnn_forward``; masks are drawn anew in each
             call, by PyTorch's generator, in training alone.
         others, which come first: as PyTorch's.
@@ -242,6 +242,14 @@ class RNN(_Recurrent, torch.nn.RNN):
     """
 
     cell = property(lambda self: calls.RNN)
+    nonlinearity: str
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        if len(arguments) > 3 and is_own_nonlinearity(arguments[3]):
+            keywords["nonlinearity"], arguments = arguments[3], (*arguments[:3], "tanh", *arguments[4:])
+        super().__init__(*arguments, **keywords)
+        if self.kernel_options is not None:
+            self.nonlinearity = self.kernel_options.get("nonlinearity", self.nonlinearity)
 
     def _options(self) -> dict[str, Any] | None:
         return {"nonlinearity": "relu"} if self.mode == "RNN_RELU" else None
@@ -253,7 +261,7 @@ class LSTM(_Recurrent, torch.nn.LSTM):
     Args:
         peephole: the gates also see c, by parameters ``weight_peephole_l0`` [3, H], ...
         coupled: f = 1 - i, with 3H rows of i, g, o in the weights.
-        cell_clip, zoneout_c, recompute: as ``fusedrnn.lstm_forward``.
+        activations, cell_clip, zoneout_c, recompute: as ``fusedrnn.lstm_forward``.
         others: as ``RNN``.
     """
 
@@ -264,7 +272,7 @@ class GRU(_Recurrent, torch.nn.GRU):
     """``torch.nn.GRU`` on the kernels, for float32 and float64 on the CPU.
 
     Args:
-        reset_after, recompute: as ``fusedrnn.gru_forward``.
+        activations, reset_after, recompute: as ``fusedrnn.gru_forward``.
         others: as ``RNN``.
     """
 

@@ -15,13 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fusedrnn.functional.reserve import reserve_width
 from fusedrnn.torch import calls
+from fusedrnn.torch.backward import LayerBackward
 from fusedrnn.torch.calls import CELLS, Call, Cell
 from fusedrnn.torch.composite import double_backward
 
 _SEQUENCES = ("lengths", "batch_sizes", "resets", "seed")
 _TYPES = {"nonlinearity": "str", "reset_after": "bool", "recompute": "bool", "coupled": "bool", "layer": "int"}
-_OPTIONAL = {"grad_clip": "float?", "cell_clip": "float?"}
+_OPTIONAL = {"grad_clip": "float?", "cell_clip": "float?", "activations": "str[]?", "precision": "str?"}
 
 
 class _Operator:
@@ -61,6 +63,8 @@ class _Operator:
         given = {
             name: value for (name, plain), value in zip(self.plain.items(), options[1:], strict=True) if value != plain
         }
+        if "activations" in given:
+            given["activations"] = tuple(given["activations"])
         if seed is not None:
             given["seed"] = int(seed)
         return Call(self.cell, (lengths, batch_sizes, resets), options[0], training, given or None)
@@ -119,18 +123,9 @@ class _Operator:
             rows = x.shape[1] if batch_sizes is None else torch.library.get_ctx().new_dynamic_size()
         y = x.new_empty((*x.shape[:-1], elements))
         states = [x.new_empty((rows, width)) for width in (elements, units)[: self.states]]
-        width = self.kept(given, units, parameters.get("gain_ih") is not None)
+        normalized = 0 if parameters.get("gain_ih") is None else self.cell.rows(given) * units
+        width = reserve_width(self.cell.name, given, units, normalized)
         return y, *states, x.new_empty((*x.shape[:-1], width)) if training else x.new_empty(0)
-
-    def kept(self, options: dict[str, Any], units: int, norm: bool) -> int:
-        """The width of the reserve, as ``fusedrnn.functional.Reserve`` says."""
-        if self.cell is calls.LSTM:
-            kept = 1 if options["recompute"] else 5
-        elif self.cell is calls.GRU:
-            kept = 0 if options["recompute"] else 4 if options["reset_after"] else 3
-        else:
-            kept = 1 if options["zoneout_h"] else 0
-        return kept * units + (2 * self.cell.rows(options) * units + 16 if norm else 0)
 
     def fake_backward(self, *arguments: Any) -> tuple[Tensor, ...]:
         _, (x, *rest), _, _, _, _, input_grad = self.split_backward(arguments)
@@ -138,18 +133,22 @@ class _Operator:
         return tuple(x.new_empty(0) if t is None else x.new_empty(t.shape) for t in given)
 
     def keep_forward(self, ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        tensors, sequences, (*options, _) = self.split(inputs)
+        tensors, sequences, (*options, training) = self.split(inputs)
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(output[-1])
         ctx.save_for_backward(*tensors, output[0], output[-1], *sequences)
-        ctx.options = options
+        ctx.options, ctx.training = options, training
 
     def backward_of_forward(self, ctx: Any, *doutputs: Tensor | None) -> tuple[Any, ...]:
         run = getattr(torch.ops.fusedrnn, f"{self.cell.name}_backward")
         input_grad = ctx.needs_input_grad[0]
         tensors, (y, *kept) = ctx.saved_tensors[: self.tensors], ctx.saved_tensors[self.tensors :]
-        # y follows from the inputs: no gradient goes by way of it
-        gradients = run(*doutputs[:-1], *tensors, y.detach(), *kept, *ctx.options, input_grad)
+        y = y.detach()  # it follows from the inputs: no gradient goes by way of it
+        if ctx.training:
+            gradients = run(*doutputs[:-1], *tensors, y, *kept, *ctx.options, input_grad)
+        else:
+            call = self.call(kept[1:], ctx.options, False)
+            gradients = LayerBackward.apply(call, input_grad, *doutputs[:-1], *tensors, y, None)
         needed = ctx.needs_input_grad[: self.tensors]
         gradients = [g if need else None for g, need in zip(gradients, needed, strict=True)]
         return *gradients, *[None] * (len(_SEQUENCES) + len(ctx.options) + 1)

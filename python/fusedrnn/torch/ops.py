@@ -13,7 +13,7 @@ from fusedrnn.torch import calls, operators
 from fusedrnn.torch.calls import NO_SEQUENCES, Call, Cell
 from fusedrnn.torch.composite import unroll
 from fusedrnn.torch.function import Layer, Memory, Weights
-from fusedrnn.torch.support import transformed
+from fusedrnn.torch.support import rounds_products, transformed
 
 
 def layer(
@@ -41,30 +41,38 @@ def layer(
         sequences: (lengths, batch_sizes, resets), as ``fusedrnn.functional`` takes them.
         options: what differs from the plain cell, by the names of ``cell.direct`` and ``cell.options``.
         seed: of the options that are random.
-        keep: whether options are those of training also where no gradient is asked for.
+        keep: whether masks are drawn, also where no gradient is asked for; without it zoneout is its mean, whose
+            gradient is the composite's.
         memory, place: of the module, and which of its layers and directions this is; for loops of calls.
         step: x is one step, [N, I], and y is left out.
         stacked: states have a leading axis of one, given and returned.
+
+    Under torch.autocast to bfloat16, products are rounded where the kernels can.
 
     Raises:
         ValueError, TypeError: as ``fusedrnn.functional``.
     """
     tensors = (x, *states, *parameters)
     needed = torch.is_grad_enabled() and any([t is not None and t.requires_grad for t in tensors])
+    training = keep or (needed and not (options and ("zoneout_h" in options or "zoneout_c" in options)))
+    if torch.is_autocast_enabled("cpu") and rounds_products(cell, x, parameters, options, training):
+        options = {**(options or {}), "precision": "bfloat16"}
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
         if step:
             x = x.unsqueeze(0)
         if stacked:
             states = [None if s is None else s[0] for s in states]
-        y, *final = operators.run(cell, x, states, parameters, sequences, seed, reverse, options or {}, needed or keep)
+        y, *final = operators.run(cell, x, states, parameters, sequences, seed, reverse, options or {}, training)
         if stacked:
             final = [s.unsqueeze(0) for s in final]
         return tuple(final) if step else (y, *final)
+    through = transformed()
     if seed is not None:
-        options = {**(options or {}), "seed": int(seed)}
-    call = Call(cell, sequences, reverse, needed or keep, options or None, step, stacked)
-    if transformed():
-        return unroll(call, x, states, parameters)
+        options = {**(options or {}), "seed": seed if through else int(seed)}
+    call = Call(cell, sequences, reverse, training, options or None, step, stacked)
+    if through:
+        with torch.autocast("cpu", enabled=False):
+            return unroll(call, x, states, parameters)
     if needed:
         weights = Weights(parameters) if memory is None else memory.weights(place, parameters)
         if weights.again:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.nn import Parameter
 
+from fusedrnn.functional.reserve import ACTIVATIONS, activation_names
 from fusedrnn.torch.calls import LSTM, Cell
 
 RANDOM = ("zoneout_h", "zoneout_c", "recurrent_dropout", "dropconnect")
@@ -18,16 +19,37 @@ _PARAMETERS = {"layer_norm": False, "peephole": False}
 def take_options(cell: Cell, keywords: dict[str, Any]) -> dict[str, Any] | None:
     """Those of the constructor's keywords that are ours, taken out of them; None where all are the plain cell's."""
     known = {**cell.direct, **cell.options, **_PARAMETERS}
-    for name in ("nonlinearity", "layer", *(() if cell is LSTM else ("peephole",))):
+    if not is_own_nonlinearity(keywords.get("nonlinearity")):
+        known.pop("nonlinearity", None)
+    for name in ("layer", "precision", *(() if cell is LSTM else ("peephole",))):
         known.pop(name, None)
     given = {name: keywords.pop(name) for name in known if name in keywords}
     for name, value in given.items():
-        _check(name, value)
-    return {name: value for name, value in given.items() if value != known[name]} or None
+        _check(cell, name, value)
+    if "activations" in given:
+        given["activations"] = activation_names(given["activations"], cell.activations)
+    changed = {name: value for name, value in given.items() if value != known[name]}
+    if "recompute" in changed:  # of the plain cell alone
+        beside = [name for name in changed if name not in cell.direct] + ["proj_size"] * bool(keywords.get("proj_size"))
+        if beside:
+            raise ValueError(f"recompute: expected False together with {', '.join(beside)}")
+    return changed or None
 
 
-def _check(name: str, value: Any) -> None:
-    if name in RANDOM:
+def is_own_nonlinearity(name: Any) -> bool:
+    """Whether an RNN of ours has this one and PyTorch's has not."""
+    return name in ACTIVATIONS and name not in ("tanh", "relu")
+
+
+def _check(cell: Cell, name: str, value: Any) -> None:
+    if name == "activations":
+        count = len(cell.activations)
+        names = value if isinstance(value, (tuple, list)) else (value,)
+        if value is not None and (len(names) != count or any(a not in ACTIVATIONS for a in names)):
+            raise ValueError(f"activations: expected {count} of {', '.join(ACTIVATIONS)}, got {value!r}")
+    elif name == "nonlinearity":
+        return
+    elif name in RANDOM:
         below = name in ("recurrent_dropout", "dropconnect")
         if not isinstance(value, (int, float)) or not (0 <= value < 1 or (value == 1 and not below)):
             raise ValueError(f"{name}: expected a probability{' below 1' if below else ''}, got {value!r}")

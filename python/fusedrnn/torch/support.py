@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 from torch.utils._pytree import tree_leaves
+
+from fusedrnn.torch.calls import LSTM, RNN, Cell
 
 _PLAIN = (Tensor, Parameter)
 
@@ -76,9 +78,43 @@ def prepare_scriptable(module: torch.nn.Module) -> torch.nn.Module:
     return module
 
 
-def autocast(tensors: Iterable[Any], dtype: torch.dtype) -> tuple[Any, ...]:
-    """Under torch.autocast, tensors of its lower precision as ``dtype``, the weights', in which the kernels compute."""
+def autocast(tensors: Sequence[Any], dtype: torch.dtype) -> tuple[Any, ...]:
+    """Under torch.autocast, x and states as ``dtype``, the weights', in which the kernels compute."""
     return tuple(t.to(dtype) if isinstance(t, Tensor) and t.is_floating_point() else t for t in tensors)
+
+
+def autocast_outputs(
+    cell: Cell, tensors: Sequence[Tensor], weight: Tensor, *, one_length: bool = False, projected: bool = False
+) -> tuple[torch.dtype, ...] | None:
+    """The dtypes of y, h_n (and c_n) under torch.autocast, given (x, states) as they came; None for the weights'.
+
+    They are PyTorch's, whose products are bfloat16: a GRU and an LSTM promote them to the dtype of the state that they
+    add, which is x's where there is none; an LSTM's layer over rows of one length (oneDNN's) does not, nor does its
+    projection.
+    """
+    lower = torch.bfloat16
+    if torch.get_autocast_dtype("cpu") is not lower or weight.dtype is not torch.float32:
+        return None
+    promoted = lower if tensors[-1].dtype is lower else torch.float32
+    if cell is not LSTM:
+        return (lower if cell is RNN else promoted,) * 2
+    h = lower if one_length or projected else promoted
+    return h, h, promoted if projected or not one_length else lower
+
+
+def rounds_products(
+    cell: Cell, x: Tensor, parameters: Sequence[Tensor | None], options: Mapping[str, Any] | None, training: bool
+) -> bool:
+    """Whether kernels with products of bfloat16 take such a call, under torch.autocast."""
+    options = options or {}
+    return (
+        torch.get_autocast_dtype("cpu") is torch.bfloat16
+        and x.dtype is torch.float32
+        and all(p is None for p in parameters[4:])
+        and options.get("nonlinearity") in (None, "relu")
+        and not (training and "reset_after" in options)
+        and options.keys() <= {"nonlinearity", "reset_after"}
+    )
 
 
 def only_kernels(what: str, reason: str) -> ValueError:

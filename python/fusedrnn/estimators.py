@@ -1,0 +1,309 @@
+"""Estimators in the manner of scikit-learn: ``fit`` and ``predict`` over lists of sequences of uneven length.
+
+They work in Pipeline, GridSearchCV and cross_val_score where scikit-learn (1.6 or later) is installed, and by
+themselves, with the same methods, where it is not.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+
+from fusedrnn.distributed import World
+from fusedrnn.gradients import Array
+from fusedrnn.nn import CrossEntropyLoss, ManyToOne, MSELoss
+from fusedrnn.optim import AdamW, CosineLR
+from fusedrnn.sequences import LengthBatches, infer, many_to_one, padded
+from fusedrnn.train import Loss, Record, Trainer
+
+try:
+    from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+    from sklearn.exceptions import NotFittedError
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import column_or_1d, validate_data
+except ImportError:
+    from fusedrnn.protocol import (
+        BaseEstimator,
+        ClassifierMixin,
+        NotFittedError,
+        RegressorMixin,
+        check_classification_targets,
+        column_or_1d,
+        validate_data,
+    )
+
+Self = TypeVar("Self", bound="_SequenceEstimator")
+
+
+class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
+    """What the two share: parameters, sequences and their checks, training.
+
+    Args:
+        cell: "rnn", "lstm" or "gru". hidden_size, num_layers, bidirectional, recurrent_dropout: as of the layers.
+        pooling: of the last layer's outputs, one or more of "last", "mean", "max".
+        embedding_dim: None for sequences of features [T_i, I]; else sequences are integers [T_i], looked up in vectors
+            of so many elements. num_embeddings: how many there are; None: as the integers in ``fit`` need.
+        input_dropout, dropout: of what enters the recurrent layers, and of what leaves them.
+        epochs, batch_size, lr, weight_decay, clip_norm: of training by Adam(W), the rate falling along a cosine.
+        early_stopping: keep ``validation_fraction`` of the sequences out of training, stop after ``patience`` epochs
+            without a smaller loss on them, and take the parameters of the best epoch.
+        random_state: None, an integer, or a NumPy generator of either kind. verbose: show progress.
+
+    Attributes after ``fit``: ``model_`` (a `fusedrnn.nn.ManyToOne`), ``history_`` (the Trainer's records), ``n_iter_``
+    (epochs done), ``n_features_in_`` (I; 1 for integers).
+
+    X is a list of arrays [T_i, I], or of integers [T_i]; or one array, [n, T, I] or [n, T]. Without embedding_dim a
+    table [n, I] counts as n sequences of one step.
+    """
+
+    def __init__(
+        self,
+        *,
+        cell: str = "gru",
+        hidden_size: int = 64,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        pooling: str | tuple[str, ...] = "last",
+        embedding_dim: int | None = None,
+        num_embeddings: int | None = None,
+        input_dropout: float = 0.0,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        epochs: int = 30,
+        batch_size: int = 32,
+        lr: float = 5e-3,
+        weight_decay: float = 0.0,
+        clip_norm: float | None = 1.0,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        patience: int = 5,
+        random_state: Any = None,
+        verbose: bool = False,
+    ) -> None:
+        self.cell = cell
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.bidirectional = bidirectional
+        self.pooling = pooling
+        self.embedding_dim = embedding_dim
+        self.num_embeddings = num_embeddings
+        self.input_dropout = input_dropout
+        self.dropout = dropout
+        self.recurrent_dropout = recurrent_dropout
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.clip_norm = clip_norm
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.random_state = random_state
+        self.verbose = verbose
+
+    # sequences
+
+    def _sequences(self, X: Any, *, reset: bool = False) -> list[Array]:
+        """X as a list of float32 [T_i, I] or int64 [T_i], checked; with ``reset`` it says what ``fit`` was given."""
+        if isinstance(X, (list, tuple, np.ndarray)) and not len(X):
+            raise ValueError(f"X: expected at least one sequence, got {type(X).__name__} of 0")
+        sequences = self._integers(X) if self.embedding_dim is not None else self._features(X, reset)
+        features = 1 if self.embedding_dim is not None else sequences[0].shape[1]
+        if reset:
+            self.n_features_in_ = features
+        elif features != self.n_features_in_:
+            raise ValueError(
+                f"X has {features} features, but {type(self).__name__} is expecting {self.n_features_in_} features "
+                "as input"
+            )
+        return sequences
+
+    def _integers(self, X: Any) -> list[Array]:
+        sequences = [np.asarray(row) for row in X]
+        for i, row in enumerate(sequences):
+            if row.ndim != 1 or (row.dtype.kind not in "iu" and row.size):
+                raise ValueError(f"X[{i}]: expected integers [T] with embedding_dim, got {row.dtype} {row.shape}")
+            if row.size and row.min() < 0:
+                raise ValueError(f"X[{i}]: expected integers of at least 0, got {row.min()}")
+        return [row.astype(np.int64) for row in sequences]
+
+    def _features(self, X: Any, reset: bool) -> list[Array]:
+        of_sequences = getattr(X, "ndim", None) == 3 or (isinstance(X, (list, tuple)) and len(X) and _is_matrix(X[0]))
+        if not of_sequences:  # a table: scikit-learn's own checks and words, names of columns included
+            return list(validate_data(self, X, reset=reset, dtype=np.float32)[:, None, :])
+        sequences = [np.asarray(row) for row in X]
+        for i, row in enumerate(sequences):
+            if row.ndim != 2 or row.shape[1] != sequences[0].shape[1] or row.dtype.kind not in "fiub":
+                raise ValueError(
+                    f"X[{i}]: expected numbers [T, {sequences[0].shape[1]}] as X[0] has, got {row.dtype} {row.shape}"
+                )
+            if not np.isfinite(row).all():
+                raise ValueError(f"X[{i}]: expected finite numbers, got NaN or infinity")
+            if row.size and np.abs(row).max() > np.finfo(np.float32).max:
+                raise ValueError(f"X[{i}]: expected numbers that float32 can hold, got {np.abs(row).max():.3g}")
+        return [row.astype(np.float32) for row in sequences]
+
+    # training
+
+    def _network(self, sequences: list[Array], outputs: int, rng: np.random.Generator) -> ManyToOne:
+        embedding = None
+        if self.embedding_dim is not None:
+            needed = 1 + max((int(row.max()) for row in sequences if row.size), default=0)
+            count = needed if self.num_embeddings is None else self.num_embeddings
+            if count < needed:
+                raise ValueError(f"num_embeddings: expected at least {needed}, as X needs, got {count}")
+            embedding = count, self.embedding_dim
+        return many_to_one(
+            outputs,
+            features=None if embedding else sequences[0].shape[1],
+            embedding=embedding,
+            cell=self.cell,
+            hidden_size=self.hidden_size,
+            num_layers=self.num_layers,
+            bidirectional=self.bidirectional,
+            pooling=self.pooling,
+            input_dropout=self.input_dropout,
+            dropout=self.dropout,
+            recurrent_dropout=self.recurrent_dropout,
+            rng=rng,
+        )
+
+    def _train(self: Self, sequences: list[Array], targets: Array, outputs: int, loss: Callable[[], Loss]) -> Self:
+        for name in ("epochs", "batch_size", "patience"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        rng = _generator(self.random_state)
+        n = len(sequences)
+        if len(targets) != n:
+            raise ValueError(f"y: expected {n} targets, one for each sequence, got {len(targets)}")
+        order = rng.permutation(n)
+        held = math.ceil(self.validation_fraction * n) if self.early_stopping else 0
+        if self.early_stopping and not 0 < held < n:
+            raise ValueError(f"validation_fraction: expected some of {n} sequences, not all, got {held}")
+        kept, out = [sequences[i] for i in order[held:]], [sequences[i] for i in order[:held]]
+        kept_targets, out_targets = targets[order[held:]], targets[order[:held]]
+        lengths = np.array([len(row) for row in kept])
+        seed = int(rng.integers(2**31))
+        self.model_ = model = self._network(sequences, outputs, rng)
+        steps = self.epochs * -(-len(kept) // self.batch_size)
+        trainer = Trainer(
+            model,
+            loss(),
+            AdamW(model, lr=self.lr, weight_decay=self.weight_decay),  # Adam where that is 0
+            batches=lambda epoch: LengthBatches(
+                lengths,
+                self.batch_size,
+                [seed, epoch],
+                lambda rows, _: (padded([kept[i] for i in rows]), kept_targets[rows]),
+            ),
+            evaluate=(lambda: {"validation_loss": loss()(infer(model, out), out_targets)}) if held else None,
+            epochs=self.epochs,
+            schedule=CosineLR(steps),
+            clip_norm=self.clip_norm,
+            patience=self.patience if held else None,
+            monitor="validation_loss" if held else None,
+            seed=seed,
+            progress=self.verbose,
+            world=World(),  # a search may run many at once; processes that train as one are the Trainer's
+        )
+        self.history_: list[Record] = trainer.fit()
+        self.n_iter_ = trainer.epoch
+        if held:
+            trainer.restore_best()
+        model.eval()
+        return self
+
+    def _infer(self, X: Any) -> Array:
+        if not hasattr(self, "model_"):
+            raise NotFittedError(f"This {type(self).__name__} instance is not fitted yet: call fit first")
+        sequences = self._sequences(X)
+        embedding = self.model_.embedding
+        if embedding is not None:
+            most, count = max((int(row.max()) for row in sequences if row.size), default=0), len(embedding.weight.data)
+            if most >= count:
+                raise ValueError(f"X: expected integers below {count}, as in fit or num_embeddings, got {most}")
+        return infer(self.model_, sequences)
+
+
+def _documented(summary: str, end: str) -> str:
+    """The docstring of an estimator: what the two share under a summary of its own."""
+    shared = (inspect.getdoc(_SequenceEstimator) or "").partition("\n\n")[2]
+    return f"{summary}\n\n{shared}\n\n{end}"
+
+
+class SequenceClassifier(ClassifierMixin, _SequenceEstimator):  # type: ignore[misc]
+    __doc__ = _documented(
+        "A recurrent network that tells classes of sequences apart: softmax over its pooled outputs.",
+        "Further attribute: ``classes_``, sorted labels.",
+    )
+
+    def fit(self, X: Any, y: Any) -> SequenceClassifier:
+        """Train anew on sequences X and their labels y [n]. ValueError: X, y or a parameter that does not fit."""
+        if y is None:
+            raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
+        sequences = self._sequences(X, reset=True)
+        labels = column_or_1d(y, warn=True)
+        check_classification_targets(labels)
+        self.classes_, targets = np.unique(labels, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(f"y: expected at least 2 classes, got 1 class: {self.classes_[0]}")
+        return self._train(sequences, targets.astype(np.int64), len(self.classes_), CrossEntropyLoss)
+
+    def predict_proba(self, X: Any) -> Array:
+        """Probabilities [n, classes], in the order of ``classes_``."""
+        logits = self._infer(X).astype(np.float64)
+        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+        probabilities: Array = odds / odds.sum(axis=1, keepdims=True)
+        return probabilities
+
+    def predict(self, X: Any) -> Array:
+        """The likeliest label of each sequence, [n]."""
+        likeliest = self._infer(X).argmax(axis=1)
+        labels: Array = self.classes_[likeliest]
+        return labels
+
+
+class SequenceRegressor(RegressorMixin, _SequenceEstimator):  # type: ignore[misc]
+    __doc__ = _documented(
+        "A recurrent network that gives a number, or several, for each sequence: least squares.",
+        "Targets are scaled to mean 0 and variance 1 for training, and back.",
+    )
+
+    def fit(self, X: Any, y: Any) -> SequenceRegressor:
+        """Train anew on sequences X and numbers y, [n] or [n, outputs]. ValueError: what does not fit."""
+        if y is None:
+            raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
+        sequences = self._sequences(X, reset=True)
+        targets = np.asarray(y, np.float64)
+        if targets.ndim == 2 and targets.shape[1] == 1:
+            targets = column_or_1d(targets, warn=True)
+        if targets.ndim not in (1, 2) or not np.isfinite(targets).all():
+            raise ValueError(f"y: expected finite numbers [n] or [n, outputs], got {targets.shape}, NaN or infinity")
+        self._flat = targets.ndim == 1
+        table = targets.reshape(len(targets), -1)
+        same = table.max(axis=0) == table.min(axis=0)  # whose deviation need not be 0: means are rounded
+        self._mean = np.where(same, table[0], table.mean(axis=0))
+        self._spread = np.where(same, 1.0, table.std(axis=0))
+        scaled = ((table - self._mean) / self._spread).astype(np.float32)
+        return self._train(sequences, scaled, table.shape[1], MSELoss)
+
+    def predict(self, X: Any) -> Array:
+        """Numbers [n], or [n, outputs] as y was."""
+        numbers: Array = self._infer(X) * self._spread + self._mean
+        return numbers[:, 0] if self._flat else numbers
+
+
+def _is_matrix(row: Any) -> bool:
+    if getattr(row, "ndim", None) is not None:
+        return bool(row.ndim == 2)
+    return isinstance(row, (list, tuple)) and len(row) > 0 and isinstance(row[0], (list, tuple, np.ndarray))
+
+
+def _generator(random_state: Any) -> np.random.Generator:
+    if isinstance(random_state, np.random.RandomState):
+        return np.random.default_rng(random_state.randint(2**31))
+    return np.random.default_rng(random_state)

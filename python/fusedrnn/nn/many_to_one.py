@@ -1,0 +1,133 @@
+"""Many to one over rows of uneven length: pooling over each row's own steps, and the network around it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fusedrnn.gradients import Array
+from fusedrnn.nn.linear import Dropout, Embedding, Linear
+from fusedrnn.nn.module import Module, as_generator
+from fusedrnn.nn.stack import _Recurrent
+
+POOLINGS = ("last", "mean", "max")
+
+
+def lengths_of(x: Array) -> Array:
+    """Steps of each row [N], int64, of padded x: -1 past a row's end in ids [T, N], NaN in features [T, N, I]."""
+    inside = x >= 0 if x.ndim == 2 else ~np.isnan(x[:, :, 0])
+    steps: Array = inside.sum(axis=0)
+    return steps
+
+
+class Pooling(Module):
+    """One vector for each row: y [T, N, F] -> [N, F] for each kind of pooling, side by side.
+
+    Args:
+        kinds: one or more of "last" (a row's last step; of the reverse half of F, its first), "mean" and "max" over the
+            row's steps. directions: 2 if the second half of F is that of the reverse direction.
+
+    A row without steps gives zeros.
+    """
+
+    def __init__(self, kinds: str | Sequence[str] = "last", directions: int = 1) -> None:
+        super().__init__()
+        self.kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
+        if not self.kinds or not set(self.kinds) <= set(POOLINGS):
+            raise ValueError(f"pooling: expected one or more of {', '.join(POOLINGS)}, got {kinds!r}")
+        self.directions = directions
+
+    def forward(self, y: Array, lengths: Array) -> Array:
+        """Pooled [N, kinds * F] of y [T, N, F], whose rows have ``lengths`` [N] steps and are zero past them."""
+        T, N, F = y.shape
+        parts: list[Array] = []
+        places: list[Array | None] = []
+        for kind in self.kinds:
+            if kind == "mean":
+                # NumPy adds up numbers that lie side by side in another order than rows, so a lone one goes as they do.
+                total = y.sum(axis=0) if N * F > 1 else y.cumsum(axis=0)[-1]
+                parts.append(total / np.maximum(lengths, 1)[:, None].astype(y.dtype))
+                places.append(None)
+                continue
+            if kind == "max":
+                inside = np.arange(T)[:, None, None] < lengths[:, None]
+                step = np.where(inside, y, -np.inf).argmax(axis=0)
+            else:
+                step = np.zeros((N, F), np.int64)
+                step[:, : F // self.directions] = np.maximum(lengths - 1, 0)[:, None]
+            parts.append(np.take_along_axis(y, step[None], axis=0)[0])
+            places.append(step)
+        self._push((y.shape, lengths, places))
+        return np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
+
+    def backward(self, dout: Array) -> Array:
+        """dy [T, N, F] of dout [N, kinds * F]."""
+        (T, N, F), lengths, places = self._pop()
+        dy = np.zeros((T, N, F), dout.dtype)
+        rows, features = np.ogrid[:N, :F]
+        for k, step in enumerate(places):
+            part = dout[:, k * F : (k + 1) * F]
+            if step is None:
+                dy += part / np.maximum(lengths, 1)[:, None].astype(part.dtype)
+            else:
+                dy[step, rows, features] += part
+        return dy
+
+    def __repr__(self) -> str:
+        return f"Pooling({self.kinds!r})"
+
+
+class ManyToOne(Module):
+    """[embedding ->] recurrent layers -> pooling -> linear layer, over rows of uneven length: x -> ``[N, outputs]``.
+
+    Args:
+        rnn: recurrent layers, time first. outputs: how many. embedding: where x is ids.
+        pooling: as of ``Pooling``. input_dropout: of what enters the recurrent layers.
+        dropout: of what enters the linear layer. rng: seed or generator of the linear layer and the dropout.
+
+    x is padded, as `fusedrnn.sequences.padded` does it: ids [T, N] with -1 past a row's end, or features [T, N, I]
+    with NaN there. What lies there has no effect, and costs the kernels nothing.
+    """
+
+    def __init__(
+        self,
+        rnn: _Recurrent,
+        outputs: int,
+        *,
+        embedding: Embedding | None = None,
+        pooling: str | Sequence[str] = "last",
+        input_dropout: float = 0.0,
+        dropout: float = 0.0,
+        rng: np.random.Generator | int | None = None,
+    ) -> None:
+        super().__init__()
+        generator = as_generator(rng)
+        self.embedding = embedding
+        self.input_dropout = Dropout(input_dropout, rng=generator)
+        self.input_dropout.time_major = True
+        self.rnn: Any = rnn
+        self.pooling = Pooling(pooling, rnn.directions)
+        self.dropout = Dropout(dropout, rng=generator)
+        features = rnn._state_sizes[-1][0] * rnn.directions * len(self.pooling.kinds)
+        self.head = Linear(features, outputs, dtype=rnn.dtype, rng=generator)
+
+    def forward(self, x: Array) -> Array:
+        """Outputs [N, outputs] of padded x."""
+        lengths = lengths_of(x)
+        x = np.maximum(x, 0) if self.embedding is not None else np.where(np.isnan(x), x.dtype.type(0), x)
+        if self.embedding is not None:
+            x = self.embedding(x)
+        y, _ = self.rnn(self.input_dropout(x), lengths=lengths)
+        out: Array = self.head(self.dropout(self.pooling(y, lengths)))
+        return out
+
+    def backward(self, dout: Array) -> None:
+        """Adds to the gradients; x is data and gets none."""
+        dpooled = self.dropout.backward(self.head.backward(dout))  # type: ignore[arg-type]
+        dx, _ = self.rnn.backward(self.pooling.backward(dpooled), input_grad=self.embedding is not None)
+        if self.embedding is not None:
+            self.embedding.backward(self.input_dropout.backward(dx))
+        else:
+            self.input_dropout._pop()  # x is data

@@ -1,0 +1,143 @@
+"""Many to one over sequences of uneven length: padding, batches, pooling and its gradient."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fusedrnn import nn
+from fusedrnn.nn.many_to_one import lengths_of
+from fusedrnn.sequences import LengthBatches, by_length, infer, many_to_one, padded
+
+RNG = np.random.default_rng(0)
+LENGTHS = [3, 1, 5, 0, 2]
+KINDS = ["last", "mean", "max", ("mean", "max", "last")]
+
+
+def features(dtype=np.float64, size=2):
+    return [RNG.standard_normal((length, size)).astype(dtype) for length in LENGTHS]
+
+
+def integers(most=7):
+    return [RNG.integers(0, most, length) for length in LENGTHS]
+
+
+@pytest.mark.parametrize("sequences", [features(np.float32), integers()], ids=["features", "integers"])
+def test_padding_tells_where_rows_end(sequences):
+    x = padded(sequences)
+    assert x.shape[:2] == (5, 5)
+    assert lengths_of(x).tolist() == LENGTHS
+    for n, sequence in enumerate(sequences):
+        np.testing.assert_array_equal(x[: len(sequence), n], sequence)
+    assert len(padded([sequences[3]])) == 1, "kernels need a step"
+
+
+def pooled(y, lengths, kind, half):
+    """The definition, row by row."""
+    rows = []
+    for n, length in enumerate(lengths):
+        own = y[:length, n]
+        if length == 0:
+            rows.append(np.zeros(y.shape[2]))
+        elif kind == "last":
+            rows.append(np.concatenate([own[-1, :half], own[0, half:]]))
+        else:
+            rows.append(own.mean(axis=0) if kind == "mean" else own.max(axis=0))
+    return np.array(rows)
+
+
+@pytest.mark.parametrize("directions", [1, 2])
+@pytest.mark.parametrize("kinds", KINDS, ids=str)
+def test_pooling_is_over_each_rows_own_steps(kinds, directions):
+    y = RNG.standard_normal((5, 5, 4)) - 3  # a maximum over zeros past the end would be seen
+    y[np.arange(5)[:, None] >= LENGTHS] = 0
+    ours = nn.Pooling(kinds, directions)(y, np.array(LENGTHS))
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    expected = np.concatenate([pooled(y, LENGTHS, kind, 4 // directions) for kind in kinds], axis=1)
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-14)
+
+
+def test_last_of_both_directions_is_what_the_layer_ends_in():
+    lstm = nn.LSTM(2, 3, 2, bidirectional=True, rng=0)
+    x = np.nan_to_num(padded(features(np.float32)))
+    y, (h_n, _) = lstm(x, lengths=LENGTHS)
+    last = nn.Pooling("last", 2)(y, np.array(LENGTHS))
+    np.testing.assert_array_equal(last, np.concatenate([h_n[2], h_n[3]], axis=1))
+
+
+@pytest.mark.parametrize("kinds", KINDS, ids=str)
+@pytest.mark.parametrize("layer", [nn.LSTM, nn.GRU, nn.MinGRU])
+@pytest.mark.parametrize("embedded", [False, True])
+def test_every_gradient_agrees_with_finite_differences(kinds, layer, embedded):
+    rnn = layer(3, 2, 2, bidirectional=True, dtype="float64", rng=1)
+    table = nn.Embedding(7, 3, dtype="float64", rng=2) if embedded else None
+    model = nn.ManyToOne(rnn, 2, embedding=table, pooling=kinds, rng=3)
+    model.head.weight = nn.Parameter(model.head.weight.data.astype(np.float64))
+    x = padded(integers() if embedded else features(size=3))
+    dout = RNG.standard_normal((5, 2))
+    model(x)
+    model.backward(dout)
+    assert not any(module._saved for module in model.modules())
+    flat = model.flatten()
+    ours = flat.grad.copy()
+    model.eval()
+    differences = np.zeros_like(ours)
+    for i in np.flatnonzero(flat.data)[:: 3 if embedded else 2]:
+        values = []
+        for step in (1e-6, -1e-6):
+            flat.data[i] += step
+            values.append(float((dout * model(x)).sum()))
+            flat.data[i] -= step
+        differences[i] = (values[0] - values[1]) / 2e-6
+        assert ours[i] == pytest.approx(differences[i], abs=1e-7), i
+
+
+@pytest.mark.parametrize("units", [1, 5])
+def test_what_lies_past_the_end_has_no_effect(units):
+    """The same bits whatever a sequence is padded to, and whatever is beside it."""
+    options = {"hidden_size": units, "bidirectional": units > 1, "pooling": ("last", "mean", "max")}
+    model = many_to_one(2, embedding=(7, 4), rng=0, **options)
+    sequences = [*integers(), *RNG.integers(0, 7, (20, 60))]
+    together = infer(model, sequences)
+    for n, sequence in enumerate(sequences):
+        np.testing.assert_array_equal(infer(model, [sequence])[0], together[n])
+    assert model.training
+
+
+def test_rows_without_a_step_give_the_bias():
+    model = many_to_one(2, features=3, pooling="max", rng=0)
+    np.testing.assert_array_equal(infer(model, [np.empty((0, 3), np.float32)])[0], model.head.bias.data)
+
+
+def test_batches_hold_every_row_once_and_rows_of_like_length():
+    lengths = RNG.integers(1, 100, 1_000)
+    batches = LengthBatches(lengths, 10, [3, 1], lambda rows, rng: (rows, rng.random()))
+    seen, numbers = zip(*batches, strict=True)
+    assert len(seen) == len(batches) == 100
+    assert sorted(np.concatenate(seen)) == list(range(1_000))
+    assert len(set(numbers)) == 100
+    spread = np.mean([np.ptp(lengths[rows]) for rows in seen])
+    assert spread < 20, "rows drawn at random would differ by 80"
+    assert [rows.tolist() for rows, _ in batches] == [rows.tolist() for rows in seen]
+    other = LengthBatches(lengths, 10, [3, 2], lambda rows, rng: (rows, 0))
+    assert next(iter(other))[0].tolist() != seen[0].tolist()
+    first = [lengths[rows].mean() for rows in seen[:50]]
+    assert max(first) > 60 > 40 > min(first), "short and long batches come mixed"
+
+
+def test_inference_goes_by_length():
+    lengths = np.array([5, 1, 4, 1])
+    assert [rows.tolist() for rows in by_length(lengths, 3)] == [[1, 3, 2], [0]]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pooling": "sum"}, "pooling: expected one or more of last, mean, max, got 'sum'"),
+        ({"pooling": ()}, "pooling: expected one or more of last, mean, max"),
+        ({"cell": "cnn"}, "cell: expected one of rnn, lstm, gru, got 'cnn'"),
+    ],
+)
+def test_mistakes_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        many_to_one(2, features=3, **options)
