@@ -31,6 +31,10 @@ class Checkpoint(NamedTuple):
     tensors: dict[str, npt.NDArray[Any]]
     state: dict[str, Any]
 
+    def under(self, prefix: str) -> dict[str, npt.NDArray[Any]]:
+        """The arrays whose names begin with `prefix`, by the rest of their names."""
+        return {key.removeprefix(prefix): a for key, a in self.tensors.items() if key.startswith(prefix)}
+
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write `content` to `path` so that a reader sees the old file or the whole new one, never a part.

@@ -460,8 +460,8 @@ class Trainer:
         if missing:
             raise CheckpointError(f"{source}: its state does not fit: {', '.join(sorted(missing))}")
         try:
-            self.model.load_state_dict(_under("model.", checkpoint))
-            self.optimizer.load_state_dict({**stored["optimizer_state"], **_under("optimizer.", checkpoint)})
+            self.model.load_state_dict(checkpoint.under("model."))
+            self.optimizer.load_state_dict({**stored["optimizer_state"], **checkpoint.under("optimizer.")})
             self.model.set_rng_state(stored["rng"])
             states = {key: array for key, array in checkpoint.tensors.items() if key.startswith("state")}
             self._carried = put_together(stored.get("carried"), self._world.own_rows(states))
@@ -473,17 +473,13 @@ class Trainer:
         """The flat parameter buffer that `checkpoint` would give, the model left as it is."""
         current = self._flat.data.copy()
         try:
-            self.model.load_state_dict(_under("model.", checkpoint))
+            self.model.load_state_dict(checkpoint.under("model."))
             best: Array = self._flat.data.copy()
             return best
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{source}: of another model: {error}") from None
         finally:
             self._flat.data[...] = current
-
-
-def _under(prefix: str, checkpoint: Checkpoint) -> dict[str, Array]:
-    return {key.removeprefix(prefix): a for key, a in checkpoint.tensors.items() if key.startswith(prefix)}
 
 
 def _make_folder(out: Path) -> None:

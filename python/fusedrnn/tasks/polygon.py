@@ -256,8 +256,7 @@ def sample(folder: Path, options: SampleOptions) -> None:
     if metadata.get("task") != POLYGON.name:
         raise CheckpointError(f"{folder}: a run of {metadata.get('task', 'another program')}, not of {POLYGON.name}")
     model = make_model(POLYGON.presets[metadata["preset"]].settings)
-    prefix = "model."
-    model.load_state_dict({k.removeprefix(prefix): a for k, a in stored.tensors.items() if k.startswith(prefix)})
+    model.load_state_dict(stored.under("model."))
     model.eval()
     rng = np.random.default_rng(options.seed)
     vertices, n = model.draw(options.count, rng, bias=options.bias, given=given, limit=options.length)

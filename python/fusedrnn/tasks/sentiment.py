@@ -312,8 +312,7 @@ def predict(folder: Path, text: str, say: Callable[[str], None]) -> None:
     try:
         recipe, vocabulary = Recipe(**stored["recipe"]), Vocabulary(stored["vocabulary"])
         model = network(recipe, len(vocabulary), stored["members"], 0)
-        state = {name: array for name, array in checkpoint.tensors.items() if name.startswith("model.")}
-        model.load_state_dict({name.removeprefix("model."): array for name, array in state.items()})
+        model.load_state_dict(checkpoint.under("model."))
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder}: of another version of this task: {error}") from None
     words = words_of(text)

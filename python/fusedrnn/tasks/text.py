@@ -190,8 +190,7 @@ def sample(folder: Path, options: SampleOptions) -> None:
     recipe = Recipe(**stored.state["metadata"]["recipe"])
     vocabulary = Vocabulary(stored.state["metadata"]["vocabulary"], recipe.words)
     model = build(recipe, len(vocabulary), np.random.default_rng(0)).eval()
-    prefix = "model."
-    model.load_state_dict({k.removeprefix(prefix): a for k, a in stored.tensors.items() if k.startswith(prefix)})
+    model.load_state_dict(stored.under("model."))
     prime = split(options.prime or "", recipe.words)
     try:
         numbers = vocabulary.encode(prime) if prime else np.array([vocabulary.start])
