@@ -19,7 +19,8 @@ struct Layout {
   int rows;              // of the batch to a team, a multiple of row_group
   int row_tiles;         // teams to a direction
   int members;           // blocks of a team
-  int groups;            // of units to a block
+  int groups;            // of units to a block: a power of two
+  int unit_bits;         // log2 of a block's units
   int splits;            // warps that share the terms of a group's sums
   int padded_units;      // members * groups * group_units
   int operand_stride;    // bytes from a row of the operand in global memory to the next: its terms padded to 128 bytes

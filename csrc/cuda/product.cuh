@@ -57,15 +57,21 @@ struct TensorCores {
 
   float sums[row_groups][chains][gates][4] = {};
 
-  template <class Operand>
-  FUSEDRNN_DEVICE void add(int chain, const Quad (&a)[quads], const Operand& operand, int row, int tile, int end) {
+  // a(i): the lane's i-th Quad of the tile.
+  template <class A, class Operand>
+  FUSEDRNN_DEVICE void add(int chain, A a, const Operand& operand, int row, int tile, int end) {
     const int lane = device::lane();
+    Pair b[row_groups];
     FUSEDRNN_UNROLL
-    for (int n = 0; n < row_groups; ++n) {
-      if (n > 0 && row + n * row_group >= end) break;
-      const Pair b = operand.template load<Pair>(row + n * row_group + lane / 4, tile * 32 + lane % 4 * 8);
+    for (int n = 0; n < row_groups; ++n)
+      if (n == 0 || row + n * row_group < end)
+        b[n] = operand.template load<Pair>(row + n * row_group + lane / 4, tile * 32 + lane % 4 * 8);
+    FUSEDRNN_UNROLL
+    for (int g = 0; g < gates; ++g) {
+      const Quad weights = a(g);
       FUSEDRNN_UNROLL
-      for (int g = 0; g < gates; ++g) device::mma(sums[n][chain][g], a[g], b, S{});
+      for (int n = 0; n < row_groups; ++n)
+        if (n == 0 || row + n * row_group < end) device::mma(sums[n][chain][g], weights, b[n], S{});
     }
   }
 
@@ -96,16 +102,20 @@ struct FusedMultiplyAdd {
 
   float sums[rows][quads] = {};
 
-  template <class Operand>
-  FUSEDRNN_DEVICE void add(int, const Quad (&a)[quads], const Operand& operand, int row, int tile, int) {
+  template <class A, class Operand>
+  FUSEDRNN_DEVICE void add(int, A a, const Operand& operand, int row, int tile, int) {
+    Quad b[rows];
     FUSEDRNN_UNROLL
-    for (int r = 0; r < rows; ++r) {
-      const Quad b = operand.template load<Quad>(row + r, tile * 128 + device::lane() % 8 * 16);
+    for (int r = 0; r < rows; ++r)
+      b[r] = operand.template load<Quad>(row + r, tile * 128 + device::lane() % 8 * 16);
+    FUSEDRNN_UNROLL
+    for (int i = 0; i < quads; ++i) {
+      const Quad weights = a(i);
       FUSEDRNN_UNROLL
-      for (int i = 0; i < quads; ++i)
+      for (int r = 0; r < rows; ++r)
         FUSEDRNN_UNROLL
         for (int j = 0; j < 4; ++j)
-          sums[r][i] = device::fma(device::float_of(a[i].word[j]), device::float_of(b.word[j]), sums[r][i]);
+          sums[r][i] = device::fma(device::float_of(weights.word[j]), device::float_of(b[r].word[j]), sums[r][i]);
     }
   }
 
@@ -167,14 +177,14 @@ struct Half {
 using Bfloat16 = Half<device::bfloat16>;
 using Float16 = Half<device::float16>;
 
-// A warp's weights, of 16 units and its share of the terms. Those that do not stay on the chip are read in `streamed`
-// tiles at a time.
+// A warp's weights, of 16 units and its share of the terms. Where none stay on the chip, `streamed` tiles are on their way
+// from memory at a time.
 template <class Product, int gates, bool resident>
 class Weights {
   static constexpr int row_groups = resident ? 1 : 4;
   using Tile = typename Product::template Tile<gates, row_groups>;
   static constexpr int kept = resident ? register_quads / Tile::quads : 1;
-  static constexpr int streamed = 4;
+  static constexpr int streamed = resident || Tile::quads > 4 ? 1 : 4;
 
  public:
   // group: of the team's units; split: of its terms.
@@ -192,13 +202,14 @@ class Weights {
     in_shared_ = l.register_tiles + l.shared_tiles < count_ ? l.register_tiles + l.shared_tiles : count_;
     FUSEDRNN_UNROLL
     for (int i = 0; i < kept; ++i)
-      if (i < in_registers_) from_memory(i, registers_[i]);
+      if (i < in_registers_) {
+        FUSEDRNN_UNROLL
+        for (int j = 0; j < Tile::quads; ++j) registers_[i][j] = in_memory(i, j);
+      }
     FUSEDRNN_ROLLED
     for (int i = in_registers_; i < in_shared_; ++i) {
-      Quad a[Tile::quads];
-      from_memory(i, a);
       FUSEDRNN_UNROLL
-      for (int j = 0; j < Tile::quads; ++j) device::store_shared(in_shared(i, j), a[j]);
+      for (int j = 0; j < Tile::quads; ++j) device::store_shared(in_shared(i, j), in_memory(i, j));
     }
   }
 
@@ -212,39 +223,43 @@ class Weights {
       if constexpr (resident) {
         FUSEDRNN_UNROLL
         for (int r = 0; r < kept; ++r)
-          if (r < in_registers_) tile.add(r % Tile::chains, registers_[r], operand, row, first_ + r, rows);
+          if (r < in_registers_)
+            tile.add(r % Tile::chains, [&](int j) { return registers_[r][j]; }, operand, row, first_ + r, rows);
         FUSEDRNN_ROLLED
         for (i = in_registers_; i < in_shared_; i += Tile::chains) {
           FUSEDRNN_UNROLL
-          for (int c = 0; c < Tile::chains; ++c) {
-            if (i + c >= in_shared_) break;
-            Quad a[Tile::quads];
-            FUSEDRNN_UNROLL
-            for (int j = 0; j < Tile::quads; ++j) a[j] = device::load_shared<Quad>(in_shared(i + c, j));
-            tile.add(c, a, operand, row, first_ + i + c, rows);
-          }
+          for (int c = 0; c < Tile::chains; ++c)
+            if (i + c < in_shared_)
+              tile.add(
+                  c, [&](int j) { return device::load_shared<Quad>(in_shared(i + c, j)); }, operand, row, first_ + i + c,
+                  rows);
         }
         i = in_shared_;
       }
       FUSEDRNN_ROLLED
       for (; i < count_; i += streamed) {
-        Quad a[streamed][Tile::quads];
-        FUSEDRNN_UNROLL
-        for (int c = 0; c < streamed; ++c)
-          if (i + c < count_) from_memory(i + c, a[c]);
-        FUSEDRNN_UNROLL
-        for (int c = 0; c < streamed; ++c)
-          if (i + c < count_) tile.add(c % Tile::chains, a[c], operand, row, first_ + i + c, rows);
+        if constexpr (streamed == 1) {
+          tile.add(0, [&](int j) { return in_memory(i, j); }, operand, row, first_ + i, rows);
+        } else {
+          Quad a[streamed][Tile::quads];
+          FUSEDRNN_UNROLL
+          for (int c = 0; c < streamed; ++c)
+            FUSEDRNN_UNROLL
+            for (int j = 0; j < Tile::quads; ++j)
+              if (i + c < count_) a[c][j] = in_memory(i + c, j);
+          FUSEDRNN_UNROLL
+          for (int c = 0; c < streamed; ++c)
+            if (i + c < count_)
+              tile.add(c % Tile::chains, [&](int j) { return a[c][j]; }, operand, row, first_ + i + c, rows);
+        }
       }
       tile.store(partial, row, rows);
     }
   }
 
  private:
-  FUSEDRNN_DEVICE void from_memory(int tile, Quad (&a)[Tile::quads]) const {
-    FUSEDRNN_UNROLL
-    for (int j = 0; j < Tile::quads; ++j)
-      a[j] = device::load_constant(memory_ + (int64_t(tile) * Tile::quads + j) * device::warp_lanes);
+  FUSEDRNN_DEVICE Quad in_memory(int tile, int quad) const {
+    return device::load_constant(memory_ + (tile * Tile::quads + quad) * device::warp_lanes);
   }
   FUSEDRNN_DEVICE Shared in_shared(int tile, int quad) const {
     return shared_ + 16 * (((tile - in_registers_) * Tile::quads + quad) * device::warp_lanes);
