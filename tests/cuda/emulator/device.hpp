@@ -1,0 +1,160 @@
+// The primitives of csrc/cuda/nvidia/device.hpp for a C++ compiler: the same names, on the emulator. What each promises
+// is said there. Those that order threads or move data take the place of their call, by which errors name them and
+// tests plant faults.
+#pragma once
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+
+#include "clusters.hpp"
+#include "mma.hpp"
+
+#define FUSEDRNN_DEVICE inline
+#define FUSEDRNN_KERNEL(threads) void
+#define FUSEDRNN_UNROLL
+#define FUSEDRNN_ROLLED
+#define FUSEDRNN_CLUSTERS 1
+
+namespace fusedrnn::device {
+
+using emulator::Where;
+
+constexpr int warp_lanes = 32;
+
+using Shared = uint32_t;  // an address in shared memory
+
+struct alignas(8) Pair {
+  uint32_t word[2];
+};
+struct alignas(16) Quad {
+  uint32_t word[4];
+};
+
+// Storage of numbers in 16 bits.
+struct bfloat16 {
+  uint16_t bits;
+};
+struct float16 {
+  uint16_t bits;
+};
+
+// --- Where this thread is
+
+inline int thread() { return emulator::self().thread; }
+inline int threads() { return emulator::launch().shape().threads; }
+inline int lane() { return thread() % warp_lanes; }
+inline int block() { return emulator::self().block; }
+inline int blocks() { return emulator::launch().shape().blocks; }
+
+// --- Numbers
+
+inline float fma(float a, float b, float c) { return std::fma(a, b, c); }
+inline uint32_t bits_of(float x) { return std::bit_cast<uint32_t>(x); }
+inline float float_of(uint32_t bits) { return std::bit_cast<float>(bits); }
+
+inline float to_float(float x) { return x; }
+inline float to_float(bfloat16 x) { return emulator::float_of_bfloat16(x.bits); }
+inline float to_float(float16 x) { return emulator::float_of_float16(x.bits); }
+
+template <class S>
+S from_float(float x);
+template <>
+inline float from_float<float>(float x) {
+  return x;
+}
+template <>
+inline bfloat16 from_float<bfloat16>(float x) {
+  return {emulator::bfloat16_bits(x)};
+}
+template <>
+inline float16 from_float<float16>(float x) {
+  return {emulator::float16_bits(x)};
+}
+inline float to_tf32(float x) { return emulator::tf32_rounded(x); }
+
+// --- Global memory
+
+template <class T>
+T load_constant(const T* p, Where where = Where::current()) {
+  emulator::launch().global.read_constant(p, sizeof(T), where);
+  return *p;
+}
+template <class T>
+T load(const T* p, Where where = Where::current()) {
+  emulator::launch().deliver_flags(emulator::self());
+  emulator::launch().global.read(p, sizeof(T), emulator::self(), where);
+  return *p;
+}
+template <class T>
+void store(T* p, T value, Where where = Where::current()) {
+  emulator::launch().deliver_flags(emulator::self());
+  emulator::launch().global.write(p, sizeof(T), emulator::self(), where);
+  *p = value;
+}
+
+inline void store_release(uint32_t* flag, uint32_t value, Where where = Where::current()) {
+  emulator::store_release(flag, value, where);
+}
+inline uint32_t load_acquire(const uint32_t* flag, Where where = Where::current()) {
+  return emulator::load_acquire(flag, where);
+}
+inline void wait_a_little(Where where = Where::current()) { emulator::wait_a_little(where); }
+
+// --- Shared memory of the block
+
+template <class T>
+T load_shared(Shared address, Where where = Where::current()) {
+  const emulator::Thread& me = emulator::self();
+  me.home->shared.read(address, sizeof(T), alignof(T), me.block, me, where);
+  return *reinterpret_cast<const T*>(me.home->shared.at(address));
+}
+template <class T>
+void store_shared(Shared address, T value, Where where = Where::current()) {
+  const emulator::Thread& me = emulator::self();
+  me.home->shared.write(address, sizeof(T), alignof(T), me.block, me, where);
+  *reinterpret_cast<T*>(me.home->shared.at(address)) = value;
+}
+
+inline void copy_async(Shared to, const void* from, Where where = Where::current()) {
+  emulator::copy_async(to, from, where);
+}
+inline void wait_copies(Where where = Where::current()) { emulator::wait_copies(where); }
+
+inline void sync_threads(Where where = Where::current()) { emulator::sync_threads(where); }
+
+// --- The warp
+
+inline float shuffle_xor(float value, int mask, Where where = Where::current()) {
+  return emulator::shuffle_xor(value, mask, where);
+}
+
+inline void mma(float (&sums)[4], const Quad& a, const Pair& b, bfloat16, Where where = Where::current()) {
+  emulator::mma<16, 2>(sums, a.word, b.word, where, [](uint32_t word, int half) {
+    return emulator::float_of_bfloat16(uint16_t(word >> 16 * half));
+  });
+}
+inline void mma(float (&sums)[4], const Quad& a, const Pair& b, float16, Where where = Where::current()) {
+  emulator::mma<16, 2>(sums, a.word, b.word, where,
+                       [](uint32_t word, int half) { return emulator::float_of_float16(uint16_t(word >> 16 * half)); });
+}
+inline void mma(float (&sums)[4], const Quad& a, const Pair& b, float, Where where = Where::current()) {
+  emulator::mma<8, 1>(sums, a.word, b.word, where, [](uint32_t word, int) { return emulator::tf32_truncated(word); });
+}
+
+// --- Thread-block clusters
+
+inline void sync_cluster(Where where = Where::current()) { emulator::sync_cluster(where); }
+inline void init_barrier(Shared barrier, Where where = Where::current()) { emulator::init_barrier(barrier, where); }
+inline void arrive(Shared barrier, uint32_t bytes, Where where = Where::current()) {
+  emulator::arrive(barrier, bytes, where);
+}
+inline void wait_barrier(Shared barrier, uint32_t phase, Where where = Where::current()) {
+  emulator::wait_barrier(barrier, phase, where);
+}
+inline void push(Shared address, int block_of_cluster, const Quad& value, Shared barrier,
+                 Where where = Where::current()) {
+  emulator::push(address, block_of_cluster, value.word, barrier, where);
+}
+
+}  // namespace fusedrnn::device

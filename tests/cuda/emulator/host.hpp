@@ -1,0 +1,27 @@
+// Launches a kernel on the emulator: the host's side of csrc/cuda, as csrc/cuda/nvidia/host.hpp has it for a GPU.
+#pragma once
+
+#include <type_traits>
+
+#include "device.hpp"
+
+namespace fusedrnn::device {
+
+struct Grid {
+  int blocks, threads;
+  int shared_bytes;
+  int cluster;  // blocks of a cluster, 1 without
+  bool cooperative;
+};
+using Stream = void*;
+
+// Runs the kernel to its end. std::runtime_error where the launch cannot be or the kernel does what it may not.
+template <class A>
+void launch(void (*kernel)(A), const Grid& grid, Stream, const A& arguments) {
+  static_assert(std::is_trivially_copyable_v<A>);
+  emulator::Launch({grid.blocks, grid.threads, grid.shared_bytes, grid.cluster, grid.cooperative}, [&] {
+    kernel(arguments);
+  }).run();
+}
+
+}  // namespace fusedrnn::device
