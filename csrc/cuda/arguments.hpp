@@ -13,24 +13,21 @@ constexpr int row_group = 8;        // rows of the batch to a product: the colum
 constexpr int block_threads = 256;  // at most
 constexpr int thread_elements = 4;  // units of rows whose state a thread keeps, at most
 constexpr int partial_stride = 20;  // floats from a row of a warp's sums to the next: no two lanes meet in a bank
-constexpr int register_quads = 32;  // of 16 bytes, that a thread keeps of the weights
 
 struct Layout {
-  int rows;              // of the batch to a team, a multiple of row_group
-  int row_tiles;         // teams to a direction
-  int members;           // blocks of a team
-  int groups;            // of units to a block: a power of two
-  int unit_bits;         // log2 of a block's units
-  int splits;            // warps that share the terms of a group's sums
-  int padded_units;      // members * groups * group_units
-  int operand_stride;    // bytes from a row of the operand in global memory to the next: its terms padded to 128 bytes
-  int tiles;             // of the operand's terms, in the sums of a group
-  int tiles_per_warp;    // ceil(tiles / splits)
-  int register_tiles;    // of these, kept in registers,
-  int shared_tiles;      // and in shared memory; the others are read from memory at each step
-  // Shared memory of a block, in bytes from its beginning.
-  int partial, weights, barriers, shared_bytes;  // the operand's buffers come first
-  int threads() const { return groups * splits * 32; }
+  int rows;            // of the batch to a team, a multiple of row_group
+  int members;         // blocks of a team
+  int groups;          // of units to a block: a power of two
+  int unit_bits;       // log2 of a block's units
+  int splits;          // warps that share the terms of a group's sums
+  int padded_units;    // members * groups * group_units
+  int operand_stride;  // bytes from a row of the operand in global memory to the next: its terms padded to 128 bytes
+  int tiles;           // of the operand's terms, in the sums of a group
+  int tiles_per_warp;  // ceil(tiles / splits)
+  int register_tiles;  // of these, kept in registers,
+  int shared_tiles;    // and in shared memory; the others are read from memory at each step
+  // Shared memory of a block, in bytes from its beginning; the operand's buffers come first.
+  int partial, weights, barriers, shared_bytes;
 };
 
 struct Arguments {

@@ -51,7 +51,8 @@ FUSEDRNN_DEVICE void store_partial(Shared partial, int gates, int row, int gate,
 // holds of a, and rows of b, are 4q to 4q + 3 of bfloat16 and 2q, 2q + 1 of TF32.
 template <class S, int gates, int row_groups>
 struct TensorCores {
-  static constexpr int quads = gates;  // of a lane's part of a tile
+  static constexpr int quads = gates;           // of a lane's part of a tile
+  static constexpr int kept = 32 / quads;       // tiles that registers hold beside all else
   static constexpr int rows = row_groups * row_group;
   static constexpr int chains = gates == 1 ? 4 : 1;  // one after another, sums of one gate would wait for each other
 
@@ -97,6 +98,7 @@ struct TensorCores {
 template <int gates, int row_groups>
 struct FusedMultiplyAdd {
   static constexpr int quads = 4 * gates;
+  static constexpr int kept = 20 / quads;
   static constexpr int rows = row_groups > 1 ? 4 : 2;
   static constexpr int chains = 1;
 
@@ -178,13 +180,14 @@ using Bfloat16 = Half<device::bfloat16>;
 using Float16 = Half<device::float16>;
 
 // A warp's weights, of 16 units and its share of the terms. Where none stay on the chip, `streamed` tiles are on their way
-// from memory at a time.
+// from memory at a time. Tile i goes to chain i % chains wherever it lies, so that its place changes no bit: the plan keeps
+// a multiple of that many tiles in registers and in shared memory.
 template <class Product, int gates, bool resident>
 class Weights {
   static constexpr int row_groups = resident ? 1 : 4;
   using Tile = typename Product::template Tile<gates, row_groups>;
-  static constexpr int kept = resident ? register_quads / Tile::quads : 1;
-  static constexpr int streamed = resident || Tile::quads > 4 ? 1 : 4;
+  static constexpr int kept = resident ? Tile::kept : 1;
+  static constexpr int streamed = resident ? Tile::chains : Tile::quads > 4 ? 1 : 4;
 
  public:
   // group: of the team's units; split: of its terms.
@@ -238,8 +241,11 @@ class Weights {
       }
       FUSEDRNN_ROLLED
       for (; i < count_; i += streamed) {
-        if constexpr (streamed == 1) {
-          tile.add(0, [&](int j) { return in_memory(i, j); }, operand, row, first_ + i, rows);
+        if constexpr (resident) {
+          FUSEDRNN_UNROLL
+          for (int c = 0; c < streamed; ++c)
+            if (i + c < count_)
+              tile.add(c, [&](int j) { return in_memory(i + c, j); }, operand, row, first_ + i + c, rows);
         } else {
           Quad a[streamed][Tile::quads];
           FUSEDRNN_UNROLL
