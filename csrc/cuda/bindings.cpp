@@ -1,5 +1,6 @@
 #include "bindings.hpp"
 
+#include <pybind11/native_enum.h>
 #include <pybind11/stl.h>
 
 #include <map>
