@@ -36,6 +36,11 @@ struct Place {
     }
   }
 
+  // Of the batch, that the team has.
+  FUSEDRNN_DEVICE int rows() const {
+    const int left = p.batch - member.tile * p.layout.rows;
+    return left < p.layout.rows ? left : p.layout.rows;
+  }
   FUSEDRNN_DEVICE bool reverse() const { return p.reverse >> member.direction & 1; }
   FUSEDRNN_DEVICE int warp() const { return device::thread() / device::warp_lanes; }
   FUSEDRNN_DEVICE int group() const { return warp() % p.layout.groups; }
@@ -131,12 +136,11 @@ FUSEDRNN_KERNEL(block_threads)
 forward(const Arguments p) {
   using S = typename Product::Storage;
   constexpr int G = Cell::gates;
-  const Layout& l = p.layout;
-  const int H = p.hidden;
+  const int H = p.hidden, groups = p.layout.groups;
   const Place<G> place(p);
   const Member& m = place.member;
   using Team = Exchange<Product, 1>;
-  const Weights<Product, G, Team::resident> weights(p, m.direction, m.number * l.groups + place.group(), place.split());
+  const Weights<Product, G, Team::resident> weights(p, m.direction, m.number * groups + place.group(), place.split());
   Team team(p, m);
 
   State state[thread_elements];
@@ -160,7 +164,7 @@ forward(const Arguments p) {
       for (int g = 0; g < G; ++g) x[i][g] = read<S>(p.gates_x, at + g * H);
     }
     team.receive(s);
-    weights.multiply(team.operand(s), l.rows, place.own_partial());
+    weights.multiply(team.operand(s), place.rows(), place.own_partial());
     device::sync_threads();
     FUSEDRNN_UNROLL
     for (int i = 0; i < thread_elements; ++i) {
@@ -195,12 +199,11 @@ FUSEDRNN_KERNEL(block_threads)
 backward(const Arguments p) {
   using S = typename Product::Storage;
   constexpr int G = Cell::gates, W = Cell::written;
-  const Layout& l = p.layout;
-  const int H = p.hidden;
+  const int H = p.hidden, groups = p.layout.groups;
   const Place<1> place(p);
   const Member& m = place.member;
   using Team = Exchange<Product, G>;
-  const Weights<Product, 1, Team::resident> weights(p, m.direction, m.number * l.groups + place.group(), place.split());
+  const Weights<Product, 1, Team::resident> weights(p, m.direction, m.number * groups + place.group(), place.split());
   Team team(p, m);
 
   State state[thread_elements];  // dh and dc that come from later steps, but for the product
@@ -234,7 +237,7 @@ backward(const Arguments p) {
     }
     if (turn > 0) {
       team.receive(turn);
-      weights.multiply(team.operand(turn), l.rows, place.own_partial());
+      weights.multiply(team.operand(turn), place.rows(), place.own_partial());
       device::sync_threads();
     }
     FUSEDRNN_UNROLL
