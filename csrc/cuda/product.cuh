@@ -99,7 +99,7 @@ struct TensorCores {
 template <int gates, int row_groups>
 struct FusedMultiplyAdd {
   static constexpr int quads = 4 * gates;
-  static constexpr int kept = 24 / quads;
+  static constexpr int kept = 20 / quads;
   static constexpr int rows = row_groups > 1 ? 4 : 2;
   static constexpr int chains = 1;
 
