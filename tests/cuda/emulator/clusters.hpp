@@ -83,7 +83,7 @@ inline void push(uint32_t address, int block_of_cluster, const void* value, uint
   if (block_of_cluster < 0 || block_of_cluster >= launch().shape().cluster)
     throw Error(how + "no block " + std::to_string(block_of_cluster) + " in the cluster");
   Block& to = launch().block_of_cluster(*me.home, block_of_cluster);
-  if (to.ended) throw Error(how + "threads of block " + std::to_string(to.index) + " have ended");
+  if (to.over()) throw Error(how + "block " + std::to_string(to.index) + " has ended");
   barrier_of(to, counter, Kind::push, where);
   to.shared.write(address, 16, 16, to.index, me, where, Transit::push);
   const Access access = me.access(where);

@@ -8,7 +8,37 @@ namespace fusedrnn::emulator {
 inline Thread& self() { return *Launch::self; }
 inline Launch& launch() { return *Launch::now; }
 
-// --- Global memory
+// --- Global and shared memory. Bytes are copied, whatever type they were written as.
+
+template <class T>
+T copy_of(const void* p) {
+  T value;
+  std::memcpy(static_cast<void*>(&value), p, sizeof value);
+  return value;
+}
+
+inline void load(const void* p, size_t size, Where where) {
+  launch().deliver_flags(self());
+  launch().global.read(p, size, self(), where);
+}
+inline void store(void* p, const void* value, size_t size, Where where) {
+  launch().deliver_flags(self());
+  launch().global.write(p, size, self(), where);
+  std::memcpy(p, value, size);
+}
+
+inline const void* load_shared(uint32_t address, size_t size, size_t alignment, Where where) {
+  const Thread& me = self();
+  me.home->shared.read(address, size, alignment, me.block, me, where);
+  return me.home->shared.at(address);
+}
+inline void store_shared(uint32_t address, const void* value, size_t size, size_t alignment, Where where) {
+  const Thread& me = self();
+  me.home->shared.write(address, size, alignment, me.block, me, where);
+  std::memcpy(me.home->shared.at(address), value, size);
+}
+
+// --- Flags
 
 inline void store_release(uint32_t* flag, uint32_t value, Where where) {
   const Call& call = launch().called(Kind::store_release, where);

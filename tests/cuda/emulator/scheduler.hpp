@@ -101,7 +101,7 @@ class Launch {
   void progress() { idle_ = 0; }
   // A look at a flag, or a pause between two.
   void polled() {
-    if (++idle_ > long(settings.rounds) * live_ && under_way_.empty())
+    if (++idle_ > long(settings.rounds) * std::max(live_, 512) && under_way_.empty())
       throw Error("livelock: threads poll and nothing changes; " + whereabouts());
   }
 
@@ -258,6 +258,11 @@ class Launch {
     --resident_;
     for (const auto& other : b.cluster->blocks)
       if (!other->over()) return;
+    // A flag under way refers to its thread; then the cluster stays until the launch ends.
+    for (const auto& other : b.cluster->blocks)
+      for (const Thread& t : other->threads)
+        if (t.flags_under_way) return admit();
+    std::erase_if(clusters_, [gone = b.cluster](const auto& cluster) { return cluster.get() == gone; });
     admit();
   }
 
