@@ -46,11 +46,13 @@ inline void store_release(uint32_t* flag, uint32_t value, Where where) {
   launch().perhaps_give_way(Kind::store_release, where);
   Thread& me = self();
   launch().global.write(flag, sizeof *flag, me, where, true);
-  ViewPointer view = call.relaxed ? nullptr : me.release();
-  ++me.flags_under_way;
+  std::shared_ptr<View> view;
+  if (!call.relaxed) {
+    view = std::make_shared<View>(*me.view);
+    view->add(me.release());
+  }
   launch().progress();
-  launch().send(&me, [flag, value, view, &me] {
-    --me.flags_under_way;
+  launch().send_flag(me, [flag, value, view] {
     *flag = value;
     launch().flags[flag] = {++launch().publications, view};
   });
@@ -128,17 +130,17 @@ inline void share_views(const std::vector<Block*>& blocks, Kind kind) {
 inline void meet(Kind kind, Where where, Meeting& meeting, int expected, const std::vector<Block*>& blocks) {
   launch().perhaps_give_way(kind, where);
   Thread& me = self();
-  const std::string who = "thread " + std::to_string(me.thread) + " of block " + std::to_string(me.block);
+  const auto who = [&] { return "thread " + std::to_string(me.thread) + " of block " + std::to_string(me.block); };
   Warp& warp = me.home->warp(me);
   if (warp.arrived)
-    throw Error(std::string("divergent collective: ") + who + " is in " + name(kind) + " at " + text(where) +
+    throw Error(std::string("divergent collective: ") + who() + " is in " + name(kind) + " at " + text(where) +
                 " while lanes of its warp wait in " + name(warp.kind) + " at " + text(warp.where));
   for (const Block* b : blocks)
     if (b->ended)
       throw Error(std::string(name(kind)) + " at " + text(where) + ": threads of block " + std::to_string(b->index) +
                   " have ended");
   if (meeting.arrived && !same(meeting.where, where))
-    throw Error(std::string("divergent ") + name(kind) + ": " + who + " is at " + text(where) + ", others at " +
+    throw Error(std::string("divergent ") + name(kind) + ": " + who() + " is at " + text(where) + ", others at " +
                 text(meeting.where));
   meeting.where = where;
   ++warp.apart;

@@ -56,7 +56,7 @@ class Launch {
     try {
       admit();
       while (live_ > 0) step();
-      while (!under_way_.empty()) deliver();
+      while (under_way()) deliver();
       finish();
     } catch (...) {
       unwind();
@@ -101,19 +101,19 @@ class Launch {
   void progress() { idle_ = 0; }
   // A look at a flag, or a pause between two.
   void polled() {
-    if (++idle_ > long(settings.rounds) * std::max(live_, 512) && under_way_.empty())
+    if (++idle_ > long(settings.rounds) * std::max(live_, 512) && !under_way())
       throw Error("livelock: threads poll and nothing changes; " + whereabouts());
   }
 
-  // Does `deliver` later: pushes in any order, the flags of one thread in theirs.
-  void send(Thread* flag_of, std::function<void()> deliver) { under_way_.push_back({flag_of, std::move(deliver)}); }
+  // Calls `arrive` later: pushes in any order, the flags of one thread in theirs.
+  void send_push(std::function<void()> arrive) { pushes_.push_back(std::move(arrive)); }
+  void send_flag(Thread& of, std::function<void()> arrive) {
+    ++of.flags_under_way;
+    flags_.push_back({&of, std::move(arrive)});
+  }
   // A thread sees its own flags at once.
   void deliver_flags(Thread& of) {
-    for (size_t i = 0; of.flags_under_way > 0 && i < under_way_.size();)
-      if (under_way_[i].flag_of == &of)
-        deliver(i);
-      else
-        ++i;
+    while (of.flags_under_way) deliver_flag(of);
   }
 
   Block& block_of_cluster(const Block& home, int number) { return *home.cluster->blocks[size_t(number)]; }
@@ -139,9 +139,9 @@ class Launch {
       return std::hash<const char*>()(k.file) * 31 + k.line * 16 + size_t(k.kind);
     }
   };
-  struct Parcel {
-    Thread* flag_of;
-    std::function<void()> deliver;
+  struct Sent {
+    Thread* of;
+    std::function<void()> arrive;
   };
   struct Unwinding {};
 
@@ -189,7 +189,7 @@ class Launch {
   }
 
   void step() {
-    if (!under_way_.empty() && (ready_.empty() || random.chance(delivery_))) return deliver();
+    if (under_way() && (ready_.empty() || random.chance(delivery_))) return deliver();
     if (ready_.empty()) throw Error("deadlock: no thread can go on; " + whereabouts());
     const size_t pick = random.below(ready_.size());
     Thread* t = ready_[pick];
@@ -228,14 +228,14 @@ class Launch {
 
   void end(Thread& t) {
     Block& b = *t.home;
-    const std::string who = "thread " + std::to_string(t.thread) + " of block " + std::to_string(b.index);
-    if (!t.copies.empty()) throw Error(who + " ended with a copy_async under way: " + text(t.copies.back().where));
-    if (b.meeting.arrived) throw Error(who + " ended while others wait in sync_threads at " + text(b.meeting.where));
+    const auto who = [&] { return "thread " + std::to_string(t.thread) + " of block " + std::to_string(b.index); };
+    if (!t.copies.empty()) throw Error(who() + " ended with a copy_async under way: " + text(t.copies.back().where));
+    if (b.meeting.arrived) throw Error(who() + " ended while others wait in sync_threads at " + text(b.meeting.where));
     if (b.cluster->meeting.arrived)
-      throw Error(who + " ended while others wait in sync_cluster at " + text(b.cluster->meeting.where));
+      throw Error(who() + " ended while others wait in sync_cluster at " + text(b.cluster->meeting.where));
     Warp& w = b.warp(t);
     if (w.arrived)
-      throw Error(std::string("divergent collective: ") + who + " ended while lanes of its warp wait in " +
+      throw Error(std::string("divergent collective: ") + who() + " ended while lanes of its warp wait in " +
                   name(w.kind) + " at " + text(w.where));
     ++w.apart;
     ++b.ended;
@@ -266,17 +266,23 @@ class Launch {
     admit();
   }
 
+  bool under_way() const { return !pushes_.empty() || !flags_.empty(); }
+
   void deliver() {
-    size_t pick = random.below(under_way_.size());
-    if (under_way_[pick].flag_of)
-      for (size_t i = 0; i < pick; ++i)
-        if (under_way_[i].flag_of == under_way_[pick].flag_of) pick = i;
-    deliver(pick);
+    const size_t pick = random.below(pushes_.size() + flags_.size());
+    if (pick >= pushes_.size()) return deliver_flag(*flags_[pick - pushes_.size()].of);
+    std::swap(pushes_[pick], pushes_.back());
+    const std::function<void()> arrive = std::move(pushes_.back());
+    pushes_.pop_back();
+    arrive();
+    progress();
   }
-  void deliver(size_t pick) {
-    const Parcel parcel = std::move(under_way_[pick]);
-    under_way_.erase(under_way_.begin() + long(pick));
-    parcel.deliver();
+  void deliver_flag(Thread& of) {
+    const auto first = std::find_if(flags_.begin(), flags_.end(), [&](const Sent& f) { return f.of == &of; });
+    const std::function<void()> arrive = std::move(first->arrive);
+    flags_.erase(first);
+    --of.flags_under_way;
+    arrive();
     progress();
   }
 
@@ -323,7 +329,8 @@ class Launch {
   std::vector<int> waiting_;  // clusters that have not begun
   std::vector<std::unique_ptr<Cluster>> clusters_;
   std::vector<Thread*> ready_;
-  std::vector<Parcel> under_way_;
+  std::vector<std::function<void()>> pushes_;
+  std::vector<Sent> flags_;  // in the order of their stores
   std::unordered_map<Key, Call, Hash> calls_;
   std::exception_ptr error_;
   bool unwinding_ = false;
