@@ -1,6 +1,8 @@
 // Does the emulator find what it is there to find? Small kernels, right ones and wrong ones.
+// The argument is the number of seeds; 10 without.
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <host.hpp>
@@ -14,6 +16,7 @@ using namespace fusedrnn::device;
 namespace {
 
 int failures = 0;
+int seeds = 10;
 
 void expect(bool right, const std::string& what, const char* detail = "") {
   if (right) return;
@@ -23,7 +26,7 @@ void expect(bool right, const std::string& what, const char* detail = "") {
 
 // An error on every one of several seeds that mentions each of `words`.
 void expect_error(const std::string& what, const std::vector<std::string>& words, const std::function<void()>& run) {
-  for (int seed = 1; seed <= 10; ++seed) {
+  for (int seed = 1; seed <= seeds; ++seed) {
     emulator::settings.seed = uint64_t(seed);
     std::string message = "no error";
     try {
@@ -39,7 +42,7 @@ void expect_error(const std::string& what, const std::vector<std::string>& words
 
 void expect_no_survivors(const std::string& what, int faults, const std::function<bool()>& right) {
   int planted = 0;
-  for (const std::string& s : emulator::survivors(right, 10, &planted)) expect(false, what + " survives " + s);
+  for (const std::string& s : emulator::survivors(right, seeds, &planted)) expect(false, what + " survives " + s);
   expect(planted == faults, what + ": " + std::to_string(planted) + " faults planted");
 }
 
@@ -93,7 +96,7 @@ bool exchange_is_right(int grid_blocks, int steps) {
 }
 
 void check_exchange() {
-  for (int seed = 0; seed < 50; ++seed) {
+  for (int seed = 0; seed < 5 * seeds; ++seed) {
     emulator::settings.seed = uint64_t(seed);
     expect(exchange_is_right(6, 4), "exchange, seed " + std::to_string(seed));
   }
@@ -161,7 +164,7 @@ bool push_around_is_right(int steps) {
 
 void check_clusters() {
   const emulator::Settings before = emulator::settings;
-  for (int seed = 0; seed < 50; ++seed) {
+  for (int seed = 0; seed < 5 * seeds; ++seed) {
     emulator::settings.seed = uint64_t(seed);
     emulator::settings.capacity = 4 + seed % 9;  // one, two or three clusters at a time
     expect(push_around_is_right(5), "push_around, seed " + std::to_string(seed));
@@ -521,7 +524,8 @@ void check_numbers() {
 
 }  // namespace
 
-int main() {
+int main(int count, char** words) {
+  if (count > 1) seeds = std::atoi(words[1]);
   check_exchange();
   check_clusters();
   check_wrong_kernels();
