@@ -4,39 +4,11 @@
 // and h = (1 - z) n + z h_prev.
 #pragma once
 
-#include "math.hpp"
+#include "pointwise.hpp"
 #include "tile.hpp"
 
 namespace fusedrnn::FUSEDRNN_ISA {
 namespace {
-
-template <class V>
-FUSEDRNN_INLINE V gru_blend(V z, V n, V h_prev) {
-  return fma(z, h_prev, (splat<V>(1) - z) * n);
-}
-
-template <class V>
-struct GruState {
-  V r, z, n, h;
-};
-
-template <class V>
-FUSEDRNN_INLINE GruState<V> gru_pointwise_forward(V zr, V zz, V n_x, V n_h, V h_prev) {
-  const V r = sigmoid(zr), z = sigmoid(zz), n = tanh(fma(r, n_h, n_x));
-  return {r, z, n, gru_blend(z, n, h_prev)};
-}
-
-template <class V>
-struct GruGradient {
-  V dn, dz, carry;  // before tanh and sigmoid; dh z
-};
-
-// The part that both readings share.
-template <class V>
-FUSEDRNN_INLINE GruGradient<V> gru_pointwise_backward(V dh, V z, V n, V h_prev) {
-  const V one = splat<V>(1);
-  return {dh * (one - z) * (one - n * n), dh * (h_prev - n) * (z * (one - z)), dh * z};
-}
 
 // x W_in and h W_hn are sums of their own, so the gates of narrow tails would not fill vectors alike for x and h.
 template <class T, int Lanes>
@@ -147,8 +119,9 @@ struct GruBackwardEnds : DenseEnds<T> {
       if constexpr (ResetAfter) {
         const V reset = at.read(step.gates, step.gates_stride);
         const V n_h = at.read(step.gates + 3 * H, step.gates_stride);
-        at.write(step.dgates + H, step.dgates_stride, d.dn * n_h * (reset * (splat<V>(1) - reset)));
-        at.write(step.dgates + 3 * H, step.dgates_stride, d.dn * reset);
+        const GruResetGradient<V> of_reset = gru_reset_after_backward(d.dn, reset, n_h);
+        at.write(step.dgates + H, step.dgates_stride, of_reset.dr);
+        at.write(step.dgates + 3 * H, step.dgates_stride, of_reset.dn_h);
       }
       at.write(step.dgates, step.dgates_stride, d.dn);
       at.write(step.dgates + 2 * H, step.dgates_stride, d.dz);

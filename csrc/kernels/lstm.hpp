@@ -1,39 +1,12 @@
 // The LSTM (Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000), gates in PyTorch's
-// order i, f, g, o: formulas once over any value type, then the tiles that feed them.
+// order i, f, g, o: the tiles that feed the formulas of pointwise.hpp.
 #pragma once
 
-#include "math.hpp"
+#include "pointwise.hpp"
 #include "tile.hpp"
 
 namespace fusedrnn::FUSEDRNN_ISA {
 namespace {
-
-template <class V>
-struct LstmState {
-  V i, f, g, o, c, h;
-};
-
-// c = f c_prev + i g;  h = o tanh(c).
-template <class V>
-FUSEDRNN_INLINE LstmState<V> lstm_pointwise_forward(V zi, V zf, V zg, V zo, V c_prev) {
-  const V i = sigmoid(zi), f = sigmoid(zf), g = tanh(zg), o = sigmoid(zo);
-  const V c = fma(f, c_prev, i * g);
-  return {i, f, g, o, c, o * tanh(c)};
-}
-
-template <class V>
-struct LstmGradient {
-  V zi, zf, zg, zo, c_prev;
-};
-
-template <class V>
-FUSEDRNN_INLINE LstmGradient<V> lstm_pointwise_backward(V dh, V dc, V i, V f, V g, V o, V c, V c_prev) {
-  const V one = splat<V>(1);
-  const V t = tanh(c);
-  dc = fma(dh * o, one - t * t, dc);
-  return {dc * g * (i * (one - i)), dc * c_prev * (f * (one - f)), dc * i * (one - g * g), dh * t * (o * (one - o)),
-          dc * f};
-}
 
 template <class T, int Lanes>
 struct LstmForwardCell : GateCell<T, Lanes, 4, 4, 3, 4, 3, true> {

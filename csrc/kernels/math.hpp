@@ -4,7 +4,9 @@
 // exp 1 ulp, sigmoid 2.5 ulp, tanh 3 ulp, softplus 3 ulp. NaN comes out as NaN; infinities take their limits.
 #pragma once
 
+#ifndef FUSEDRNN_INLINE  // else csrc/cuda/scalar.hpp came first: the same names over one float
 #include "simd.hpp"
+#endif
 
 namespace fusedrnn::FUSEDRNN_ISA {
 namespace {
@@ -48,6 +50,16 @@ struct ExpConstants<double> {
 
 constexpr double log2_e = 1.4426950408889634074;
 
+// C::q[i] + r (C::q[i + 1] + r (...)).
+template <class C, int i, class V>
+FUSEDRNN_INLINE V horner(V r) {
+  constexpr auto coefficient = C::q[i];
+  if constexpr (i + 1 == sizeof(C::q) / sizeof coefficient)
+    return splat<V>(coefficient);
+  else
+    return fma(horner<C, i + 1>(r), r, splat<V>(coefficient));
+}
+
 template <class V>
 struct ReducedExp {
   V power;  // 2^n
@@ -65,10 +77,7 @@ FUSEDRNN_INLINE ReducedExp<V> reduced_exp(V x) {
   const V n = shifted - magic;
   V r = fma(n, splat<V>(-C::ln2_high), x);
   r = fma(n, splat<V>(-C::ln2_low), r);
-  constexpr int terms = sizeof(C::q) / sizeof(T);
-  V q = splat<V>(C::q[terms - 1]);
-#pragma GCC unroll 16
-  for (int i = terms - 2; i >= 0; --i) q = fma(q, r, splat<V>(C::q[i]));
+  const V q = horner<C, 0>(r);
   const I one = bit_cast<I>(splat<V>(T(1)));
   const I power = (bit_cast<I>(shifted) << C::mantissa_bits) + one;
   return {bit_cast<V>(power), fma(r * r, q, r)};

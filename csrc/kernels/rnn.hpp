@@ -2,7 +2,7 @@
 // affine product without recurrence, which linear layers, dx and dh0 are made of.
 #pragma once
 
-#include "math.hpp"
+#include "pointwise.hpp"
 #include "tile.hpp"
 
 namespace fusedrnn::FUSEDRNN_ISA {
@@ -35,18 +35,6 @@ struct AffineEnds : DenseEnds<T> {
 template <class T>
 void affine(const AffineStep<T>& step) {
   walk_dense<AffineEnds, T>(step);
-}
-
-template <class V>
-FUSEDRNN_INLINE V rnn_pointwise_forward(V z, bool is_relu) {
-  return is_relu ? relu(z) : tanh(z);
-}
-
-// The derivative follows from the output alone: 1 - h^2, or 1 where h > 0.
-template <class V>
-FUSEDRNN_INLINE V rnn_pointwise_backward(V dh, V h, bool is_relu) {
-  const V one = splat<V>(1);
-  return dh * (is_relu ? (h > V{} ? one : h * V{}) : one - h * h);  // h * 0 keeps a NaN
 }
 
 template <class T>

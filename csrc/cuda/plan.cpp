@@ -1,0 +1,183 @@
+#include "plan.hpp"
+
+#include <algorithm>
+#include <stdexcept>
+
+namespace fusedrnn::cuda {
+namespace {
+
+int ceil_div(int a, int b) { return (a + b - 1) / b; }
+int round_up(int a, int b) { return ceil_div(a, b) * b; }
+int log2_up(int n) {
+  int bits = 0;
+  while (1 << bits < n) ++bits;
+  return bits;
+}
+
+constexpr int warps_at_most = block_threads / 32;
+constexpr int largest_rows = 64;
+constexpr int launch_rows = 32;  // product.cuh takes four row groups at a time where weights are read at each step
+
+// What the sums of a pass are made of; product.cuh has the same figures as types.
+struct Shape {
+  int gates, pieces;  // sums to a unit; parts of the operand
+  int bytes, terms;   // of an element; of a tile
+  int quads;          // of a lane's part of a tile
+  int chains, kept;   // tiles that are summed side by side; that registers hold
+
+  explicit Shape(const Problem& p) {
+    const int G = gates_of(p.cell);
+    const bool fma = p.product == ProductKind::fma;
+    gates = p.backward ? 1 : G;
+    pieces = p.backward ? G : 1;
+    bytes = element_bytes(p.product);
+    terms = fma ? 32 : 32 / bytes;
+    quads = fma ? 4 * gates : gates;
+    chains = !fma && gates == 1 ? 4 : 1;
+    kept = (fma ? 20 : 32) / quads / chains * chains;
+  }
+  int tile_bytes() const { return quads * 16 * 32; }
+};
+
+int largest_batch_rows(const Layout& l) { return thread_elements * l.groups * l.splits * 32 >> l.unit_bits; }
+
+// Where things lie in shared memory. False: they do not fit.
+bool place(Layout& l, const Shape& s, Tier tier, int limit) {
+  const int warps = l.groups * l.splits, operand = l.rows * (l.operand_stride + 32);
+  l.partial = tier == Tier::steps ? 0 : tier == Tier::grid ? operand : 2 * operand;
+  l.weights = l.partial + warps * (l.rows / row_group) * s.gates * row_group * partial_stride * 4;
+  const int free = limit - 16 - l.weights;
+  if (free < 0) return false;
+  l.register_tiles = tier == Tier::steps ? 0 : std::min(s.kept, l.tiles_per_warp);
+  const int left = l.tiles_per_warp - l.register_tiles, fit = free / (warps * s.tile_bytes());
+  l.shared_tiles = tier == Tier::steps ? 0 : left <= fit ? left : fit / s.chains * s.chains;
+  l.barriers = l.weights + warps * l.shared_tiles * s.tile_bytes();
+  l.shared_bytes = l.barriers + 16;
+  return true;
+}
+
+std::optional<Layout> lay_out(const Problem& p, const Gpu& gpu, Tier tier, int members, int groups) {
+  const Shape s(p);
+  Layout l{};
+  l.rows = tier == Tier::steps ? launch_rows : row_group;
+  l.members = members;
+  l.groups = groups;
+  l.unit_bits = log2_up(groups * group_units);
+  l.padded_units = members * groups * group_units;
+  l.operand_stride = round_up(s.pieces * l.padded_units * s.bytes, 128);
+  l.tiles = ceil_div(s.pieces * l.padded_units, s.terms);
+  l.splits = std::min(warps_at_most / groups, l.tiles);
+  if (tier == Tier::steps) l.splits = warps_at_most;  // as many threads as the rows of a launch need
+  l.tiles_per_warp = ceil_div(l.tiles, l.splits);
+  if (!place(l, s, tier, gpu.shared_bytes)) return {};
+  const bool resident = l.register_tiles + l.shared_tiles == l.tiles_per_warp;
+  if (!resident && (tier == Tier::block || tier == Tier::cluster)) return {};
+  return l;
+}
+
+// Cycles of a step of eight rows, to choose between layouts. Estimates: nobody has measured them yet.
+double cycles(const Problem& p, const Gpu& gpu, Tier tier, const Layout& l) {
+  const Shape s(p);
+  const double newer = gpu.major == 9 || gpu.major == 10 ? 1.25 : 1;
+  const double per_cycle[] = {128, 512 * newer, 1024 * newer, 1024 * newer};  // multiplications of a multiprocessor
+  const double units = l.groups * group_units, warps = l.groups * l.splits;
+  const double streamed = l.tiles_per_warp - l.register_tiles - l.shared_tiles;
+  double total = l.rows * units * s.gates * double(l.tiles * s.terms) / per_cycle[int(p.product)];
+  total += warps * s.tile_bytes() * (l.shared_tiles / 128.0 + streamed / 48.0);
+  switch (tier) {
+    case Tier::block: return total + 60;
+    case Tier::cluster: return total + 500 + 2.0 * l.rows * l.operand_stride / 128;
+    case Tier::grid: return total + 1400 + l.rows * l.operand_stride / 48.0;
+    default: return total + 4000;
+  }
+}
+
+std::optional<Layout> best(const Problem& p, const Gpu& gpu, Tier tier) {
+  const int groups_of_all = ceil_div(p.hidden, group_units);
+  const int fewest = tier == Tier::cluster ? 2 : 1;
+  const int most = tier == Tier::block     ? 1
+                   : tier == Tier::cluster ? gpu.cluster
+                   : tier == Tier::grid    ? gpu.multiprocessors / p.directions
+                                           : groups_of_all;
+  std::optional<Layout> found;
+  for (int groups = 1; groups <= (tier == Tier::steps ? 1 : warps_at_most); groups *= 2) {
+    const int members = ceil_div(groups_of_all, groups);
+    if (members < fewest || members > most) continue;
+    const std::optional<Layout> l = lay_out(p, gpu, tier, members, groups);
+    if (l && (!found || cycles(p, gpu, tier, *l) < cycles(p, gpu, tier, *found))) found = l;
+  }
+  return found;
+}
+
+// More rows to a team, where there are more than the GPU holds teams: up to what a block's threads and memory hold.
+void choose_rows(Layout& l, const Problem& p, const Gpu& gpu, Tier tier) {
+  if (tier == Tier::steps) return;
+  const Shape s(p);
+  const int resident = l.register_tiles + l.shared_tiles;
+  while (int64_t(ceil_div(p.batch, l.rows)) * p.directions * l.members > gpu.multiprocessors) {
+    Layout wider = l;
+    wider.rows *= 2;
+    if (wider.rows > std::min(largest_rows, largest_batch_rows(l)) || !place(wider, s, tier, gpu.shared_bytes) ||
+        wider.register_tiles + wider.shared_tiles < resident)
+      return;
+    l = wider;
+  }
+}
+
+const char* name(Tier tier) {
+  const char* const names[] = {"block", "cluster", "grid", "steps"};
+  return names[int(tier)];
+}
+
+}  // namespace
+
+int gates_of(CellKind cell) { return cell == CellKind::rnn ? 1 : cell == CellKind::lstm ? 4 : 3; }
+int element_bytes(ProductKind product) { return int(product) < 2 ? 4 : 2; }
+
+Gpu known_gpu(int major, int minor, int multiprocessors) {
+  const bool small = major == 12 || (major == 8 && minor > 0 && minor != 7);
+  const int kilobytes = small ? 99 : major == 8 ? 163 : 227;
+  return {major, minor, multiprocessors, kilobytes * 1024, major >= 9 ? 8 : 1};
+}
+
+Plan make_plan(const Problem& p, const Gpu& gpu, std::optional<Tier> forced) {
+  if (p.steps < 1 || p.batch < 1 || p.hidden < 1 || p.directions < 1 || p.directions > 2)
+    throw std::invalid_argument("expected at least one step, row and unit, and one or two directions");
+  const double elements = double(p.steps) * p.batch * p.directions * 4 * p.hidden;
+  if (elements >= 4294967296.0)
+    throw std::invalid_argument("steps * batch * directions * 4 * hidden: expected less than 2^32, got " +
+                                std::to_string(elements) + "; give fewer steps or rows at a time");
+  const Tier tiers[] = {Tier::block, Tier::cluster, Tier::grid, Tier::steps};
+  std::optional<Layout> chosen;
+  Tier tier{};
+  for (Tier t : tiers) {
+    if (forced && *forced != t) continue;
+    const std::optional<Layout> l = best(p, gpu, t);
+    if (l && (!chosen || cycles(p, gpu, t, *l) < cycles(p, gpu, tier, *chosen))) chosen = l, tier = t;
+  }
+  if (!chosen)
+    throw std::invalid_argument("hidden " + std::to_string(p.hidden) + " does not fit the tier " +
+                                (forced ? name(*forced) : "steps"));
+  Plan plan{};
+  plan.tier = tier;
+  plan.layout = *chosen;
+  Layout& l = plan.layout;
+  choose_rows(l, p, gpu, tier);
+  plan.threads = l.groups * l.splits * 32;
+  plan.row_tiles = ceil_div(p.batch, l.rows);
+  const int teams = std::max(1, gpu.multiprocessors / (l.members * p.directions));
+  plan.tiles_per_launch = tier == Tier::grid ? std::min(teams, plan.row_tiles) : plan.row_tiles;
+
+  const Shape s(p);
+  const auto aligned = [](std::size_t bytes) { return (bytes + 255) / 256 * 256; };
+  plan.packed = 0;
+  plan.exchange = aligned(std::size_t(p.directions) * (l.padded_units / group_units) * l.tiles * s.tile_bytes());
+  const std::size_t teams_of_all = std::size_t(p.directions) * plan.row_tiles;
+  plan.flags = aligned(plan.exchange + teams_of_all * 2 * l.rows * l.operand_stride);
+  plan.state = aligned(plan.flags + teams_of_all * l.members * 4);
+  const std::size_t state = tier == Tier::steps ? std::size_t(2) * p.directions * p.batch * p.hidden * 4 : 0;
+  plan.scratch_bytes = aligned(plan.state + state);
+  return plan;
+}
+
+}  // namespace fusedrnn::cuda

@@ -1,0 +1,43 @@
+// The functions of fusedrnn._cuda over the emulator, and what steers it: an extension module for the tests.
+#include <pybind11/stl.h>
+
+#include "bindings.hpp"
+#include "emulator.hpp"
+
+namespace py = pybind11;
+using namespace fusedrnn::emulator;
+
+PYBIND11_MODULE(emulated, m) {
+  fusedrnn::cuda::bind(m);
+
+  py::register_exception<Error>(m, "EmulatorError", PyExc_RuntimeError);
+  // Sites are tuples (file, line, kind), faults tuples (site, change).
+  m.def(
+      "configure",
+      [](uint64_t seed, int capacity, double preemption,
+         const std::vector<std::pair<std::tuple<std::string, unsigned, std::string>, std::string>>& faults) {
+        settings = {};
+        settings.seed = seed;
+        settings.capacity = capacity;
+        settings.preemption = preemption;
+        for (const auto& [site, change] : faults) {
+          const auto& [file, line, kind] = site;
+          for (int k = 0; k <= int(Kind::mma); ++k)
+            if (name(Kind(k)) == kind)
+              settings.faults.push_back({{file, line, Kind(k)}, change == "drop" ? Change::drop : Change::relax});
+        }
+        statistics = {};
+      },
+      py::arg("seed") = 1, py::arg("capacity") = 1 << 16, py::arg("preemption") = 1.0 / 8,
+      py::arg("faults") = py::list());
+  // Each site of the launches since `configure`, with the changes that a fault can make there.
+  m.def("sites", [] {
+    std::vector<std::tuple<std::string, unsigned, std::string, std::vector<std::string>>> found;
+    for (const auto& [site, count] : statistics.sites) {
+      std::vector<std::string> possible;
+      for (Change c : changes(site.kind)) possible.push_back(c == Change::drop ? "drop" : "relax");
+      found.emplace_back(site.file, site.line, name(site.kind), possible);
+    }
+    return found;
+  });
+}
