@@ -187,7 +187,7 @@ void collective(Kind kind, Where where, Operand& mine, Compute compute) {
   warp.arrived = 0;
   compute(reinterpret_cast<Operand* const*>(warp.operands));
   for (int i = 0; i < lanes; ++i)
-    if (i != lane) launch().wake(b.threads[size_t(first + i)]);
+    if (i != lane) launch().wake_lane(b.threads[size_t(first + i)]);
 }
 
 inline float shuffle_xor(float value, int mask, Where where) {

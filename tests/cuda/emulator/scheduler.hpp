@@ -70,13 +70,10 @@ class Launch {
   // Counts a call and says what is planted there.
   const Call& called(Kind kind, Where where) {
     const Key key{where.file_name(), where.line(), kind};
-    auto [at, fresh] = calls_.try_emplace(key);
-    Call& call = at->second;
-    if (fresh)
-      for (const Fault& f : settings.faults)
-        if (f.site == site(key)) (f.change == Change::drop ? call.dropped : call.relaxed) = true;
-    ++call.count;
-    return call;
+    auto& [known, call] = recent_calls_[Hash()(key) % recent_calls_.size()];
+    if (!call || known != key) known = key, call = &find(key);
+    ++call->count;
+    return *call;
   }
 
   // --- Called by the running thread
@@ -95,6 +92,12 @@ class Launch {
   void wake(Thread& t) {
     t.state = State::ready;
     ready_.push_back(&t);
+  }
+
+  // The lanes of a warp that met go on before others, while their stacks are in the cache.
+  void wake_lane(Thread& t) {
+    t.state = State::ready;
+    lanes_.push_back(&t);
   }
 
   // Something changed that a thread may have waited for.
@@ -150,6 +153,14 @@ class Launch {
     return {path.substr(path.find_last_of('/') + 1), k.line, k.kind};
   }
 
+  Call& find(const Key& key) {
+    auto [at, fresh] = calls_.try_emplace(key);
+    if (fresh)
+      for (const Fault& f : settings.faults)
+        if (f.site == site(key)) (f.change == Change::drop ? at->second.dropped : at->second.relaxed) = true;
+    return at->second;
+  }
+
   static void check(const Shape& s) {
     const auto refuse = [](const std::string& why) { throw Error("this launch cannot be: " + why); };
     if (s.blocks < 1 || s.blocks > 65535) refuse(std::to_string(s.blocks) + " blocks");
@@ -189,15 +200,23 @@ class Launch {
   }
 
   void step() {
+    if (!lanes_.empty()) return advance(take(lanes_, lanes_.size() - 1));
     if (under_way() && (ready_.empty() || random.chance(delivery_))) return deliver();
     if (ready_.empty()) throw Error("deadlock: no thread can go on; " + whereabouts());
-    const size_t pick = random.below(ready_.size());
-    Thread* t = ready_[pick];
-    ready_[pick] = ready_.back();
-    ready_.pop_back();
-    resume(*t);
+    advance(take(ready_, random.below(ready_.size())));
+  }
+
+  static Thread& take(std::vector<Thread*>& from, size_t pick) {
+    std::swap(from[pick], from.back());
+    Thread& t = *from.back();
+    from.pop_back();
+    return t;
+  }
+
+  void advance(Thread& t) {
+    resume(t);
     if (error_) std::rethrow_exception(error_);
-    if (t->state == State::ended && t->home->over()) retire(*t->home);
+    if (t.state == State::ended && t.home->over()) retire(*t.home);
   }
 
   void resume(Thread& t) {
@@ -328,10 +347,11 @@ class Launch {
   double delivery_ = 0.5;     // how soon flags and pushes arrive
   std::vector<int> waiting_;  // clusters that have not begun
   std::vector<std::unique_ptr<Cluster>> clusters_;
-  std::vector<Thread*> ready_;
+  std::vector<Thread*> ready_, lanes_;
   std::vector<std::function<void()>> pushes_;
-  std::vector<Sent> flags_;  // in the order of their stores
-  std::unordered_map<Key, Call, Hash> calls_;
+  std::vector<Sent> flags_;                    // in the order of their stores
+  std::unordered_map<Key, Call, Hash> calls_;  // its elements stay where they are
+  std::array<std::pair<Key, Call*>, 64> recent_calls_{};
   std::exception_ptr error_;
   bool unwinding_ = false;
   int resident_ = 0, live_ = 0;
