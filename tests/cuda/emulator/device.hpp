@@ -13,6 +13,7 @@
 #define FUSEDRNN_DEVICE inline
 #define FUSEDRNN_KERNEL(threads) void
 #define FUSEDRNN_UNROLL
+#define FUSEDRNN_UNROLL_TWICE
 #define FUSEDRNN_ROLLED
 #define FUSEDRNN_CLUSTERS 1
 
