@@ -90,17 +90,17 @@ def test_bytes_agree_with_the_layout(cuda: Any, gpu: Gpu) -> None:
 
 @pytest.mark.parametrize("tier", ["grid", "steps"])
 def test_more_units_take_no_less_time(cuda: Any, gpu: Gpu, tier: str) -> None:
-    """Within a tier and a number of splits; what is hidden behind a longer product is no part of it."""
+    """Of one team, within a tier; what a longer product hides is no part of this."""
     for (cell, backward), product in itertools.product(CELLS, PRODUCTS):
         before = (0.0, 0.0)
         for hidden in model.HIDDEN:
-            problem = model.Problem(cell, product, backward, 16, hidden)
+            problem = model.Problem(cell, product, backward, 8, hidden)
             try:
                 plan = model.plan_of(cuda, problem, gpu, tier)
             except ValueError:
                 break
             step = model.predict(problem, plan, gpu)
-            assert step.product >= before[0], problem
+            assert step.product >= before[0] * (1 - 1e-9), problem
             assert step.exchange >= before[1] * (1 - 1e-9), problem
             before = step.product, step.exchange
 
@@ -113,7 +113,7 @@ def test_more_rows_take_no_less_time(cuda: Any, gpu: Gpu) -> None:
             totals.append(model.predict(problem, model.plan_of(cuda, problem, gpu), gpu).total)
         for fewer, more in itertools.pairwise(totals):
             assert more >= fewer * 0.9, (problem, totals)  # a plan for more rows may be a little better for few
-        assert totals[-1] >= totals[0]
+        assert totals[-1] >= totals[0] * (1 - 1e-9), problem
 
 
 @pytest.mark.parametrize("change", ["l2_latency", "launch", "near_latency", "mma_latency", "shared_latency", "sync"])
