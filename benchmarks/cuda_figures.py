@@ -28,7 +28,7 @@ class Gpu:
         "A100: the peak; H100: 62 % of the peak of 2048, recalled (arXiv 2402.13499); B200: assumed to be the H100's",
     )
     tf32: float = _of("the same in TF32", "half of bfloat16's rate, NVIDIA's data sheet")
-    fma: float = _of("multiply-adds of float32 a cycle and multiprocessor", "two (A100) and four units a lane, data sheet")
+    fma: float = _of("multiply-adds of float32 a cycle and multiprocessor", "NVIDIA's data sheet")
     mma_latency: float = _of("cycles until a sum can be added to again", "recalled (arXiv 2402.13499), B200 assumed")
     shared_latency: float = _of("cycles of a load from shared memory", "recalled (arXiv 2402.13499), B200 assumed")
     sync: float = _of("cycles of __syncthreads where all are there", "assumed")
@@ -36,11 +36,15 @@ class Gpu:
     l2_bandwidth: float = _of("TB/s from L2 to all multiprocessors", "H100 recalled; A100 and B200 assumed")
     l2_port: float = _of("bytes a cycle from L2 to one multiprocessor", "recalled")
     near_latency: float = _of("cycles of a push to a block of the cluster", "recalled (arXiv 2402.13499), B200 assumed")
-    near_bandwidth: float = _of("bytes a cycle and multiprocessor within clusters", "recalled: 3.3 TB/s over 132; B200 assumed")
+    near_bandwidth: float = _of(
+        "bytes a cycle and multiprocessor within clusters", "recalled: 3.3 TB/s over 132; B200 assumed"
+    )
     clusters: int = field(metadata={"unit": "GPCs", "source": "recalled; as many clusters of 8 fit as twice that"})
     memory_latency: float = _of("cycles of a load from memory", "assumed")
     memory_bandwidth: float = _of("TB/s from memory", "NVIDIA's data sheet")
-    launch: float = _of("us from one kernel to the next in a CUDA graph", "recalled for the H100, assumed for the others")
+    launch: float = _of(
+        "us from one kernel to the next in a CUDA graph", "recalled for the H100, assumed for the others"
+    )
 
 
 GPUS = {
@@ -87,6 +91,9 @@ CELLS = {
 COPY = Code(130, 375)  # SASS: a block's copy of the operand from the team's memory, its addresses; once a step
 PUSH = Code(9, 25)  # SASS: 16 bytes to another block of the cluster
 PUSHES = Code(40, 100)  # SASS: what stands around the pushes
+FMA_LATENCY = 4.0  # cycles until a sum can be added to again; recalled
+SHARED_BYTES = 128  # of shared memory a cycle and multiprocessor; NVIDIA's programming guide
+QUAD_TURNS = 4  # cycles of a warp's load of 16 bytes a lane from shared memory: a quarter of it at a time
 RECIPROCAL = 20.0  # cycles until a reciprocal is there; assumed
 RELEASE_TRIPS = 1.0  # to L2: until the block's stores are there and the flag may follow; assumed
 FLAG_TRIPS = 0.5  # until the flag is there
@@ -96,8 +103,8 @@ HIDING_TRIPS = 1.0  # of these, while which the block starts its loads for the n
 
 
 class Published(NamedTuple):
-    """Microseconds a step of an LSTM on an H100, B=16, T=1024, H=768, as their authors give them. Backward is the difference
-    of two figures, and has the gradients of the weights in it."""
+    """Microseconds a step of an LSTM on an H100, B=16, T=1024, H=768, as FlashRNN's authors give them. Backward is the
+    difference of two figures, and has the gradients of the weights in it."""
 
     who: str
     dtype: str
@@ -105,8 +112,8 @@ class Published(NamedTuple):
     backward: float
 
 
-# FlashRNN's repository, figure head_dim--lstm.svg (arXiv 2412.07752): milliseconds forward, and forward and backward, of
-# 1024 steps. The product with x is part of cuDNN's and Haste's figures, not of FlashRNN's.
+# FlashRNN's repository, figure head_dim--lstm.svg (arXiv 2412.07752): milliseconds of 1024 steps, forward, and forward
+# and backward. The product with x is part of cuDNN's and Haste's figures, not of FlashRNN's.
 PUBLISHED = tuple(
     Published(who, dtype, forward / 1.024, (both - forward) / 1.024)
     for who, dtype, forward, both in (

@@ -32,14 +32,17 @@ from benchmarks.cuda_figures import (
     COPY,
     COPY_TRIPS,
     FLAG_TRIPS,
+    FMA_LATENCY,
     GPUS,
     HIDING_TRIPS,
     POLL_TRIPS,
     PUBLISHED,
     PUSH,
     PUSHES,
+    QUAD_TURNS,
     RECIPROCAL,
     RELEASE_TRIPS,
+    SHARED_BYTES,
     Cell,
     Gpu,
     assumptions,
@@ -53,7 +56,6 @@ STEPS = 512
 SCHEDULERS = 4  # of a multiprocessor
 WARP, ROW_GROUP, UNITS = 32, 8, 16
 PARTIAL_STRIDE = 20  # csrc/cuda/arguments.hpp
-SHARED_BYTES = 128  # a cycle
 
 
 @dataclass(frozen=True)
@@ -190,8 +192,8 @@ def product_cycles(problem: Problem, plan: Any, gpu: Gpu) -> float:
         passes = ceil(rows / (2 if resident else 4))
         padded = passes * (2 if resident else 4)
         busy = padded * tiles * problem.quads * 4 * WARP * warps / gpu.fma
-        chain = passes * (gpu.shared_latency + tiles * 4 * 4.0)  # an FMA waits four cycles for the one before
-        operand = padded * tiles * 4  # a quarter of a warp at a time
+        chain = passes * (gpu.shared_latency + tiles * 4 * FMA_LATENCY)  # four terms of a tile to a lane
+        operand = padded * tiles * QUAD_TURNS
         sums = padded * (_shuffles(problem.quads) + ceil(problem.quads / 4))
     else:
         groups = ceil(rows / ROW_GROUP)
@@ -219,7 +221,7 @@ def _shuffles(count: int) -> int:
 
 
 def exchange_cycles(problem: Problem, plan: Any, gpu: Gpu) -> tuple[float, float]:
-    """From a block's last store to the operand's arrival, and what of that passes while the block can start its loads."""
+    """From a block's last store to the operand's arrival, and how much of that hides the start of its loads."""
     layout, size = plan.layout, operand_bytes(problem, plan)
     if plan.tier.name == "block":
         return gpu.sync + gpu.shared_latency, 0
@@ -241,15 +243,13 @@ def elements_of_thread(problem: Problem, plan: Any) -> int:
 
 
 def pointwise_cycles(problem: Problem, plan: Any, gpu: Gpu) -> float:
-    """The longer of: what a warp takes alone, one element after another; what its scheduler issues for all its warps."""
+    """The longer of: what a warp takes alone, one element after another; what a scheduler issues for its warps."""
     layout, cell = plan.layout, problem.of_cell
     elements, sums = elements_of_thread(problem, plan), ceil(layout.splits / 2)
     all_elements = rows_of(problem, plan) * layout.groups * UNITS
     waits = cell.reciprocals * RECIPROCAL + sums * gpu.shared_latency
     alone = elements * (cell.formulas.cycles + sums * cell.two_splits.cycles + waits)
-    issued = ceil(all_elements / WARP / SCHEDULERS) * (
-        cell.formulas.instructions + sums * cell.two_splits.instructions
-    )
+    issued = ceil(all_elements / WARP / SCHEDULERS) * (cell.formulas.instructions + sums * cell.two_splits.instructions)
     return max(alone, issued)
 
 
@@ -270,9 +270,9 @@ def predict(problem: Problem, plan: Any, gpu: Gpu) -> Step:
     count = waves(problem, plan, gpu)
     through_memory = memory_bytes(problem) / gpu.memory_bandwidth / 1e3 * gpu.clock / count
     memory = max(0, through_memory - product - exchange - pointwise - loads)
-    of_wave = [product, exchange, pointwise, loads, memory]
-    to_us = 1e-3 / gpu.clock
-    return Step(*(part * to_us for part in of_wave), waves=(count - 1) * sum(of_wave) * to_us)
+    of_wave = product, exchange, pointwise, loads, memory
+    cycles = *of_wave, (count - 1) * sum(of_wave)
+    return Step(*(part / gpu.clock / 1e3 for part in cycles))
 
 
 # --- Tables

@@ -1,4 +1,4 @@
-"""The model of the CUDA path on paper: its parts add up, it follows the planner's layouts, and its page is up to date."""
+"""The model of the CUDA path on paper: its parts add up and follow the planner's layouts, its page is up to date."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks import cuda_model as model
-from benchmarks.cuda_figures import CELLS, GPUS, Gpu
+from benchmarks.cuda_figures import CELLS, GPUS, Gpu, assumptions
 
 PRODUCTS = ("fma", "tf32", "bfloat16")
 H100 = GPUS["H100"]
@@ -26,7 +26,7 @@ def cuda(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture(scope="module", params=GPUS.values(), ids=lambda gpu: gpu.name)
-def gpu(request: pytest.FixtureRequest) -> Gpu:
+def gpu(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
@@ -37,7 +37,7 @@ def problems(batches: tuple[int, ...] = model.BATCHES) -> Iterator[model.Problem
 
 
 def test_every_figure_has_a_source() -> None:
-    named = {name for name, _, source, _ in model.assumptions() if source}
+    named = {name for name, _, source, _ in assumptions() if source}
     assert named == {f.name for f in fields(Gpu)} - {"name", "major"}
 
 
