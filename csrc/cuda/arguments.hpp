@@ -33,11 +33,11 @@ struct Layout {
 struct Arguments {
   Layout layout;
   int steps, batch, hidden, directions;
-  int first_tile;       // the first of the row tiles of this launch
-  int first_step;       // Of a pass in one launch 0 and `steps`; else this launch's, counted in the order of
-  int last_step;        // the walk: backward takes step T - 1 first, as turn 0.
-  uint32_t reverse;     // bit d: direction d walks from the end to the beginning
-  bool relu;            // of the RNN
+  int first_tile;          // the first of the row tiles of this launch
+  int first_step;          // Of a pass in one launch 0 and `steps`; else this launch's, counted in the order of
+  int last_step;           // the walk: backward takes step T - 1 first, as turn 0.
+  uint32_t reverse;        // bit d: direction d walks from the end to the beginning
+  bool relu;               // of the RNN
   const int32_t* lengths;  // [N] or null
 
   // Forward

@@ -73,9 +73,7 @@ void bind(py::module_& m) {
 
   py::class_<Problem>(m, "Problem")
       .def(py::init([](CellKind cell, ProductKind product, bool backward, int steps, int batch, int hidden,
-                       int directions) {
-             return Problem{cell, product, backward, steps, batch, hidden, directions};
-           }),
+                       int directions) { return Problem{cell, product, backward, steps, batch, hidden, directions}; }),
            py::arg("cell"), py::arg("product"), py::arg("backward"), py::arg("steps"), py::arg("batch"),
            py::arg("hidden"), py::arg("directions"));
 

@@ -3,8 +3,8 @@
 //
 //   gates      sums to a unit; in backward as many gradients go into the product that gives dh
 //   saved      values to a unit that forward keeps beside y (and c)
-//   written    gradients to a unit that backward leaves behind: of the gates' input sums, and the GRU's of W_hn h + b_hn
-//   sent(i)    which of these the i-th gate of the recurrent product needs
+//   written    gradients to a unit that backward leaves behind: of the gates' input sums, and the GRU's of W_hn h +
+//   b_hn sent(i)    which of these the i-th gate of the recurrent product needs
 #pragma once
 
 #include "scalar.hpp"

@@ -1,9 +1,9 @@
-// How the blocks of a team hand each other the operand of the next step: h, or backward the gates' gradients. A turn is a
-// step in the order of the walk; the operand of a turn lies in the slot of the turn's last bit, so that a turn is written
-// while its predecessor may still be read.
+// How the blocks of a team hand each other the operand of the next step: h, or backward the gates' gradients. A turn is
+// a step in the order of the walk; the operand of a turn lies in the slot of the turn's last bit, so that a turn is
+// written while its predecessor may still be read.
 //
-// Why two slots suffice: a member writes turn t + 1 after it has received all of turn t, which every member sent after it
-// had read all of turn t - 1, whose slot that is.
+// Why two slots suffice: a member writes turn t + 1 after it has received all of turn t, which every member sent after
+// it had read all of turn t - 1, whose slot that is.
 //
 //   Near      one block, or the blocks of a cluster: the operand lies in shared memory, and each member pushes its part
 //             into that of the others, counted by a barrier there. No member waits for more than the bytes it needs.
@@ -108,14 +108,16 @@ struct Near {
     device::sync_threads();
 #if FUSEDRNN_CLUSTERS
     if (l_.members == 1) return;
-    const int quads = own_bytes() / 16, parts = l_.rows * pieces * quads;
+    const int bits = l_.unit_bits - (sizeof(Storage) == 4 ? 2 : 3), parts = l_.rows * pieces << bits;  // of a Quad
     for (int i = device::thread(); i < parts; i += device::threads()) {
-      const int row = i / (pieces * quads), piece = i / quads % pieces, quad = i % quads;
+      const int row = (i >> bits) / pieces, piece = (i >> bits) % pieces, quad = i & ((1 << bits) - 1);
       const Shared at = data(turn) + row * shared_stride(l_) + piece * l_.padded_units * int(sizeof(Storage)) +
                         member_ * own_bytes() + quad * 16;
       const Quad value = device::load_shared<Quad>(at);
-      for (int other = 1; other < l_.members; ++other)
-        device::push(at, (member_ + other) % l_.members, value, barrier(turn));
+      for (int k = 1; k < l_.members; ++k) {
+        const int other = member_ + k < l_.members ? member_ + k : member_ + k - l_.members;
+        device::push(at, other, value, barrier(turn));
+      }
     }
 #else
     (void)turn;
@@ -125,7 +127,7 @@ struct Near {
  private:
   FUSEDRNN_DEVICE Shared data(int turn) const { return turn % 2 * l_.rows * shared_stride(l_); }
   FUSEDRNN_DEVICE Shared barrier(int turn) const { return l_.barriers + turn % 2 * 8; }
-  FUSEDRNN_DEVICE int own_bytes() const { return l_.groups * group_units * int(sizeof(Storage)); }
+  FUSEDRNN_DEVICE int own_bytes() const { return int(sizeof(Storage)) << l_.unit_bits; }
   FUSEDRNN_DEVICE uint32_t bytes_of_others() const { return l_.rows * pieces * (l_.members - 1) * own_bytes(); }
 
   const Layout& l_;
@@ -138,10 +140,7 @@ struct Grid {
   static constexpr bool resident = true;
 
   FUSEDRNN_DEVICE Grid(const Arguments& p, const Member& m)
-      : l_(p.layout),
-        slots_(p, m.team),
-        flags_(p.flags + m.team * p.layout.members),
-        member_(m.number) {}
+      : l_(p.layout), slots_(p, m.team), flags_(p.flags + m.team * p.layout.members), member_(m.number) {}
 
   FUSEDRNN_DEVICE void receive(int turn) const {
     if (turn > 0) {
@@ -175,8 +174,7 @@ struct Launches {
   using Storage = typename Product::Storage;
   static constexpr bool resident = false;
 
-  FUSEDRNN_DEVICE Launches(const Arguments& p, const Member& m)
-      : l_(p.layout), slots_(p, m.team) {}
+  FUSEDRNN_DEVICE Launches(const Arguments& p, const Member& m) : l_(p.layout), slots_(p, m.team) {}
 
   FUSEDRNN_DEVICE void receive(int) const {}
   FUSEDRNN_DEVICE GlobalOperand operand(int turn) const { return {slots_.of(l_, turn), l_.operand_stride}; }

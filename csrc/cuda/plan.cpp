@@ -85,10 +85,14 @@ double cycles(const Problem& p, const Gpu& gpu, Tier tier, const Layout& l) {
   double total = l.rows * units * s.gates * double(l.tiles * s.terms) / per_cycle[int(p.product)];
   total += warps * s.tile_bytes() * (l.shared_tiles / 128.0 + streamed / 48.0);
   switch (tier) {
-    case Tier::block: return total + 60;
-    case Tier::cluster: return total + 500 + 2.0 * l.rows * l.operand_stride / 128;
-    case Tier::grid: return total + 1400 + l.rows * l.operand_stride / 48.0;
-    default: return total + 4000;
+    case Tier::block:
+      return total + 60;
+    case Tier::cluster:
+      return total + 500 + 2.0 * l.rows * l.operand_stride / 128;
+    case Tier::grid:
+      return total + 1400 + l.rows * l.operand_stride / 48.0;
+    default:
+      return total + 4000;
   }
 }
 

@@ -32,10 +32,11 @@ FUSEDRNN_DEVICE Quad pack_quad(Half<S>, int, F f) {
   return q;
 }
 
-// gates: of weight_hh. Forward a tile has 16 units of each gate and some of the H terms of h; backward 16 units of h and
-// some of the gates' G H terms.
+// gates: of weight_hh. Forward a tile has 16 units of each gate and some of the H terms of h; backward 16 units of h
+// and some of the gates' G H terms.
 template <class Product, int gates, bool is_backward>
-FUSEDRNN_KERNEL(block_threads) prepare(const Arguments p) {
+FUSEDRNN_KERNEL(block_threads)
+prepare(const Arguments p) {
   using S = typename Product::Storage;
   constexpr int tile_gates = is_backward ? 1 : gates;
   constexpr int quads = Product::template Tile<tile_gates, 1>::quads;

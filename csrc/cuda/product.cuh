@@ -1,8 +1,8 @@
 // The product of a step: a warp's weights, 16 units of each gate, times the operand that all blocks of a team send each
 // other: h of the step before, or backward the gates' gradients of the step after.
 //
-// The weights stay where they are for all steps, in registers, then in shared memory; what fits neither is read from the
-// L2 cache. They are packed (prepare.cuh) such that a lane finds its part of a tile in whole Quads.
+// The weights stay where they are for all steps, in registers, then in shared memory; what fits neither is read from
+// the L2 cache. They are packed (prepare.cuh) such that a lane finds its part of a tile in whole Quads.
 #pragma once
 
 #include <device.hpp>
@@ -51,28 +51,30 @@ FUSEDRNN_DEVICE void store_partial(Shared partial, int gates, int row, int gate,
 // holds of a, and rows of b, are 4q to 4q + 3 of bfloat16 and 2q, 2q + 1 of TF32.
 template <class S, int gates, int row_groups>
 struct TensorCores {
-  static constexpr int quads = gates;           // of a lane's part of a tile
-  static constexpr int kept = 32 / quads;       // tiles that registers hold beside all else
+  static constexpr int quads = gates;      // of a lane's part of a tile
+  static constexpr int kept = 32 / quads;  // tiles that registers hold beside all else
   static constexpr int rows = row_groups * row_group;
   static constexpr int chains = gates == 1 ? 4 : 1;  // one after another, sums of one gate would wait for each other
 
   float sums[row_groups][chains][gates][4] = {};
 
-  // a(i): the lane's i-th Quad of the tile.
-  template <class A, class Operand>
+  // Adds `count` tiles from `tile` on, the first of them to `chain`. a(c, i): the lane's i-th Quad of the c-th tile.
+  template <int count, class A, class Operand>
   FUSEDRNN_DEVICE void add(int chain, A a, const Operand& operand, int row, int tile, int end) {
     const int lane = device::lane();
-    Pair b[row_groups];
+    Pair b[count][row_groups];  // all on their way before the first is needed
     FUSEDRNN_UNROLL
+    for (int c = 0; c < count; ++c) FUSEDRNN_UNROLL
     for (int n = 0; n < row_groups; ++n)
       if (n == 0 || row + n * row_group < end)
-        b[n] = operand.template load<Pair>(row + n * row_group + lane / 4, tile * 32 + lane % 4 * 8);
+        b[c][n] = operand.template load<Pair>(row + n * row_group + lane / 4, (tile + c) * 32 + lane % 4 * 8);
     FUSEDRNN_UNROLL
+    for (int c = 0; c < count; ++c) FUSEDRNN_UNROLL
     for (int g = 0; g < gates; ++g) {
-      const Quad weights = a(g);
+      const Quad weights = a(c, g);
       FUSEDRNN_UNROLL
       for (int n = 0; n < row_groups; ++n)
-        if (n == 0 || row + n * row_group < end) device::mma(sums[n][chain][g], weights, b[n], S{});
+        if (n == 0 || row + n * row_group < end) device::mma(sums[n][(chain + c) % chains][g], weights, b[c][n], S{});
     }
   }
 
@@ -82,14 +84,13 @@ struct TensorCores {
     for (int n = 0; n < row_groups; ++n) {
       if (n > 0 && row + n * row_group >= end) break;
       FUSEDRNN_UNROLL
-      for (int g = 0; g < gates; ++g)
+      for (int g = 0; g < gates; ++g) FUSEDRNN_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        float sum = sums[n][0][g][i];
         FUSEDRNN_UNROLL
-        for (int i = 0; i < 4; ++i) {
-          float sum = sums[n][0][g][i];
-          FUSEDRNN_UNROLL
-          for (int c = 1; c < chains; ++c) sum += sums[n][c][g][i];
-          store_partial(partial, gates, row + n * row_group + column + i % 2, g, unit + i / 2 * 8, sum);
-        }
+        for (int c = 1; c < chains; ++c) sum += sums[n][c][g][i];
+        store_partial(partial, gates, row + n * row_group + column + i % 2, g, unit + i / 2 * 8, sum);
+      }
     }
   }
 };
@@ -104,20 +105,22 @@ struct FusedMultiplyAdd {
 
   float sums[rows][quads] = {};
 
-  template <class A, class Operand>
+  template <int count, class A, class Operand>
   FUSEDRNN_DEVICE void add(int, A a, const Operand& operand, int row, int tile, int) {
-    Quad b[rows];
     FUSEDRNN_UNROLL
-    for (int r = 0; r < rows; ++r)
-      b[r] = operand.template load<Quad>(row + r, tile * 128 + device::lane() % 8 * 16);
-    FUSEDRNN_UNROLL
-    for (int i = 0; i < quads; ++i) {
-      const Quad weights = a(i);
+    for (int c = 0; c < count; ++c) {
+      Quad b[rows];
       FUSEDRNN_UNROLL
       for (int r = 0; r < rows; ++r)
+        b[r] = operand.template load<Quad>(row + r, (tile + c) * 128 + device::lane() % 8 * 16);
+      FUSEDRNN_UNROLL
+      for (int i = 0; i < quads; ++i) {
+        const Quad weights = a(c, i);
         FUSEDRNN_UNROLL
+        for (int r = 0; r < rows; ++r) FUSEDRNN_UNROLL
         for (int j = 0; j < 4; ++j)
           sums[r][i] = device::fma(device::float_of(weights.word[j]), device::float_of(b[r].word[j]), sums[r][i]);
+      }
     }
   }
 
@@ -179,15 +182,17 @@ struct Half {
 using Bfloat16 = Half<device::bfloat16>;
 using Float16 = Half<device::float16>;
 
-// A warp's weights, of 16 units and its share of the terms. Where none stay on the chip, `streamed` tiles are on their way
-// from memory at a time. Tile i goes to chain i % chains wherever it lies, so that its place changes no bit: the plan keeps
-// a multiple of that many tiles in registers and in shared memory.
+// A warp's weights, of 16 units and its share of the terms, which it takes some tiles at a time. Tile i goes to chain
+// i % chains wherever it lies, so that its place changes no bit: the plan keeps a multiple of that many tiles in
+// registers and in shared memory.
 template <class Product, int gates, bool resident>
 class Weights {
   static constexpr int row_groups = resident ? 1 : 4;
   using Tile = typename Product::template Tile<gates, row_groups>;
   static constexpr int kept = resident ? Tile::kept : 1;
-  static constexpr int streamed = resident ? Tile::chains : Tile::quads > 4 ? 1 : 4;
+  static constexpr int from_registers = kept < 4 ? kept : 4;  // at a time
+  static constexpr int from_shared = Tile::chains;
+  static constexpr int streamed = resident ? Tile::chains : Tile::quads > 4 ? 1 : 4;  // on their way from memory
 
  public:
   // group: of the team's units; split: of its terms.
@@ -216,7 +221,8 @@ class Weights {
     }
   }
 
-  // The sums [rows, gates, 16] over this warp's terms, to its part of `partial`.
+  // The sums [rows, gates, 16] over this warp's terms, to its part of `partial`. Rows up to the next multiple of row_group
+  // are read too.
   template <class Operand>
   FUSEDRNN_DEVICE void multiply(const Operand& operand, int rows, Shared partial) const {
     FUSEDRNN_ROLLED
@@ -225,38 +231,28 @@ class Weights {
       int i = 0;
       if constexpr (resident) {
         FUSEDRNN_UNROLL
-        for (int r = 0; r < kept; ++r)
-          if (r < in_registers_)
-            tile.add(r % Tile::chains, [&](int j) { return registers_[r][j]; }, operand, row, first_ + r, rows);
+        for (int r = 0; r < kept; r += from_registers)
+          add<from_registers>(
+              tile, in_registers_ - r, [&](int c, int j) { return registers_[r + c < kept ? r + c : 0][j]; }, operand,
+              row, r, rows);
         FUSEDRNN_ROLLED
-        for (i = in_registers_; i < in_shared_; i += Tile::chains) {
-          FUSEDRNN_UNROLL
-          for (int c = 0; c < Tile::chains; ++c)
-            if (i + c < in_shared_)
-              tile.add(
-                  c, [&](int j) { return device::load_shared<Quad>(in_shared(i + c, j)); }, operand, row, first_ + i + c,
-                  rows);
-        }
+        for (i = in_registers_; i < in_shared_; i += from_shared)
+          add<from_shared>(
+              tile, in_shared_ - i, [&](int c, int j) { return device::load_shared<Quad>(in_shared(i + c, j)); },
+              operand, row, i, rows);
         i = in_shared_;
       }
       FUSEDRNN_ROLLED
       for (; i < count_; i += streamed) {
         if constexpr (resident) {
-          FUSEDRNN_UNROLL
-          for (int c = 0; c < streamed; ++c)
-            if (i + c < count_)
-              tile.add(c, [&](int j) { return in_memory(i + c, j); }, operand, row, first_ + i + c, rows);
+          add<streamed>(tile, count_ - i, [&](int c, int j) { return in_memory(i + c, j); }, operand, row, i, rows);
         } else {
           Quad a[streamed][Tile::quads];
           FUSEDRNN_UNROLL
-          for (int c = 0; c < streamed; ++c)
-            FUSEDRNN_UNROLL
-            for (int j = 0; j < Tile::quads; ++j)
-              if (i + c < count_) a[c][j] = in_memory(i + c, j);
-          FUSEDRNN_UNROLL
-          for (int c = 0; c < streamed; ++c)
-            if (i + c < count_)
-              tile.add(c % Tile::chains, [&](int j) { return a[c][j]; }, operand, row, first_ + i + c, rows);
+          for (int c = 0; c < streamed; ++c) FUSEDRNN_UNROLL
+          for (int j = 0; j < Tile::quads; ++j)
+            if (i + c < count_) a[c][j] = in_memory(i + c, j);
+          add<streamed>(tile, count_ - i, [&](int c, int j) { return a[c][j]; }, operand, row, i, rows);
         }
       }
       tile.store(partial, row, rows);
@@ -264,6 +260,18 @@ class Weights {
   }
 
  private:
+  // Adds tiles from `tile` on, `count` or the `left` that there are.
+  template <int count, class A, class Operand>
+  FUSEDRNN_DEVICE void add(Tile& sums, int left, A a, const Operand& operand, int row, int tile, int rows) const {
+    if (left >= count) {
+      sums.template add<count>(0, a, operand, row, first_ + tile, rows);
+      return;
+    }
+    FUSEDRNN_UNROLL
+    for (int c = 0; c + 1 < count; ++c)
+      if (c < left) sums.template add<1>(c, [&](int, int j) { return a(c, j); }, operand, row, first_ + tile + c, rows);
+  }
+
   FUSEDRNN_DEVICE Quad in_memory(int tile, int quad) const {
     return device::load_constant(memory_ + (tile * Tile::quads + quad) * device::warp_lanes);
   }

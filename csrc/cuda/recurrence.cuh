@@ -1,7 +1,7 @@
 // The loop over time of a block, forward beside backward. Each step: what the formulas will read is on its way from
 // memory while the block receives the operand and its warps multiply; then the warps' sums meet in shared memory, each
-// thread finishes its own units of its own rows, whose state never leaves its registers, and puts their part of the next
-// operand where the team finds it.
+// thread finishes its own units of its own rows, whose state never leaves its registers, and puts their part of the
+// next operand where the team finds it.
 #pragma once
 
 #include "cells.cuh"
@@ -36,6 +36,11 @@ struct Place {
     }
   }
 
+  // Of the batch, that the team has.
+  FUSEDRNN_DEVICE int rows() const {
+    const int left = p.batch - member.tile * p.layout.rows;
+    return left < p.layout.rows ? left : p.layout.rows;
+  }
   FUSEDRNN_DEVICE bool reverse() const { return p.reverse >> member.direction & 1; }
   FUSEDRNN_DEVICE int warp() const { return device::thread() / device::warp_lanes; }
   FUSEDRNN_DEVICE int group() const { return warp() % p.layout.groups; }
@@ -47,7 +52,8 @@ struct Place {
     const Layout& l = p.layout;
     const int index = device::thread() + i * device::threads();
     const int row = index >> l.unit_bits, unit = index & ((1 << l.unit_bits) - 1);
-    const int in_partial = row / row_group * partial_floats<gates> + row % row_group * partial_stride + unit % group_units;
+    const int in_partial =
+        row / row_group * partial_floats<gates> + row % row_group * partial_stride + unit % group_units;
     return {row, (member.number << l.unit_bits) + unit, member.tile * l.rows + row, steps[i],
             Shared(l.partial + unit / group_units * partial_bytes() + 4 * in_partial)};
   }
@@ -57,11 +63,10 @@ struct Place {
     const int next = p.layout.groups * partial_bytes();
     FUSEDRNN_UNROLL
     for (int g = 0; g < gates; ++g) sums[g] = 0;
-    FUSEDRNN_ROLLED
-    for (int s = 0; s < p.layout.splits; ++s)
-      FUSEDRNN_UNROLL
-      for (int g = 0; g < gates; ++g)
-        sums[g] += device::load_shared<float>(e.partial + s * next + g * (partial_gate * 4));
+    FUSEDRNN_UNROLL_TWICE
+    for (int s = 0; s < p.layout.splits; ++s) FUSEDRNN_UNROLL
+    for (int g = 0; g < gates; ++g)
+      sums[g] += device::load_shared<float>(e.partial + s * next + g * (partial_gate * 4));
   }
 
   // Where an element lies in arrays [T, N, D, width] at time t, and in [D, N, H]. The plan refuses what 32 bits do not
@@ -127,15 +132,15 @@ FUSEDRNN_DEVICE void write_state(const Place<gates>& place, bool last, void* h, 
 }
 
 template <class Cell, class Product, template <class, int> class Exchange>
-FUSEDRNN_KERNEL(block_threads) forward(const Arguments p) {
+FUSEDRNN_KERNEL(block_threads)
+forward(const Arguments p) {
   using S = typename Product::Storage;
   constexpr int G = Cell::gates;
-  const Layout& l = p.layout;
-  const int H = p.hidden;
+  const int H = p.hidden, groups = p.layout.groups;
   const Place<G> place(p);
   const Member& m = place.member;
   using Team = Exchange<Product, 1>;
-  const Weights<Product, G, Team::resident> weights(p, m.direction, m.number * l.groups + place.group(), place.split());
+  const Weights<Product, G, Team::resident> weights(p, m.direction, m.number * groups + place.group(), place.split());
   Team team(p, m);
 
   State state[thread_elements];
@@ -159,7 +164,7 @@ FUSEDRNN_KERNEL(block_threads) forward(const Arguments p) {
       for (int g = 0; g < G; ++g) x[i][g] = read<S>(p.gates_x, at + g * H);
     }
     team.receive(s);
-    weights.multiply(team.operand(s), l.rows, place.own_partial());
+    weights.multiply(team.operand(s), place.rows(), place.own_partial());
     device::sync_threads();
     FUSEDRNN_UNROLL
     for (int i = 0; i < thread_elements; ++i) {
@@ -190,15 +195,15 @@ FUSEDRNN_KERNEL(block_threads) forward(const Arguments p) {
 
 // Turn u takes step T - 1 - u; turn T only gives dh0.
 template <class Cell, class Product, template <class, int> class Exchange>
-FUSEDRNN_KERNEL(block_threads) backward(const Arguments p) {
+FUSEDRNN_KERNEL(block_threads)
+backward(const Arguments p) {
   using S = typename Product::Storage;
   constexpr int G = Cell::gates, W = Cell::written;
-  const Layout& l = p.layout;
-  const int H = p.hidden;
+  const int H = p.hidden, groups = p.layout.groups;
   const Place<1> place(p);
   const Member& m = place.member;
   using Team = Exchange<Product, G>;
-  const Weights<Product, 1, Team::resident> weights(p, m.direction, m.number * l.groups + place.group(), place.split());
+  const Weights<Product, 1, Team::resident> weights(p, m.direction, m.number * groups + place.group(), place.split());
   Team team(p, m);
 
   State state[thread_elements];  // dh and dc that come from later steps, but for the product
@@ -227,14 +232,12 @@ FUSEDRNN_KERNEL(block_threads) backward(const Arguments p) {
         past[i].h_prev = s > 0 ? read<S>(p.y, at_before) : p.h0 ? read<S>(p.h0, place.at_end(e)) : 0;
       if (Cell::has_c) {
         past[i].c = device::load_constant(p.cells + at);
-        past[i].c_prev = s > 0  ? device::load_constant(p.cells + at_before)
-                         : p.c0 ? read<S>(p.c0, place.at_end(e))
-                                : 0;
+        past[i].c_prev = s > 0 ? device::load_constant(p.cells + at_before) : p.c0 ? read<S>(p.c0, place.at_end(e)) : 0;
       }
     }
     if (turn > 0) {
       team.receive(turn);
-      weights.multiply(team.operand(turn), l.rows, place.own_partial());
+      weights.multiply(team.operand(turn), place.rows(), place.own_partial());
       device::sync_threads();
     }
     FUSEDRNN_UNROLL

@@ -11,6 +11,7 @@
 #define FUSEDRNN_DEVICE __device__ __forceinline__
 #define FUSEDRNN_KERNEL(threads) __global__ void __launch_bounds__(threads, 1)
 #define FUSEDRNN_UNROLL _Pragma("unroll")
+#define FUSEDRNN_UNROLL_TWICE _Pragma("unroll 2")
 #define FUSEDRNN_ROLLED _Pragma("unroll 1")
 
 namespace fusedrnn::device {
@@ -159,9 +160,10 @@ FUSEDRNN_DEVICE float shuffle_xor(float value, int mask) { return __shfl_xor_syn
 //   b: column r, rows 2q and 2q + 1 of word 0, 2q + 8 and 2q + 9 of word 1;
 //   sums: row r, columns 2q and 2q + 1, then row r + 8.
 FUSEDRNN_DEVICE void mma(float (&sums)[4], const Quad& a, const Pair& b, bfloat16) {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-               : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-               : "r"(a.word[0]), "r"(a.word[1]), "r"(a.word[2]), "r"(a.word[3]), "r"(b.word[0]), "r"(b.word[1]));
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(a.word[0]), "r"(a.word[1]), "r"(a.word[2]), "r"(a.word[3]), "r"(b.word[0]), "r"(b.word[1]));
 }
 FUSEDRNN_DEVICE void mma(float (&sums)[4], const Quad& a, const Pair& b, float16) {
   asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
@@ -170,9 +172,10 @@ FUSEDRNN_DEVICE void mma(float (&sums)[4], const Quad& a, const Pair& b, float16
 }
 // The same with a [16, 8] b [8, 8] in TF32 (mma.m16n8k8): one column q or q + 4 of a and row of b to a word.
 FUSEDRNN_DEVICE void mma(float (&sums)[4], const Quad& a, const Pair& b, float) {
-  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-               : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-               : "r"(a.word[0]), "r"(a.word[1]), "r"(a.word[2]), "r"(a.word[3]), "r"(b.word[0]), "r"(b.word[1]));
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(a.word[0]), "r"(a.word[1]), "r"(a.word[2]), "r"(a.word[3]), "r"(b.word[0]), "r"(b.word[1]));
 }
 
 // --- Thread-block clusters, of sm_90 and later; blocks of a cluster are neighbours in the grid.
@@ -189,12 +192,12 @@ FUSEDRNN_DEVICE void sync_cluster() {
   asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
-// A barrier of 8 bytes in this block's shared memory. A phase ends when one thread has called `arrive` for it and as many
-// bytes have been pushed as that said; phases are numbered from 0. `init` by one thread, then sync_cluster by all.
+// A barrier of 8 bytes in this block's shared memory. A phase ends when one thread has called `arrive` for it and as
+// many bytes have been pushed as that said; phases are numbered from 0. `init` by one thread, then sync_cluster by all.
 FUSEDRNN_DEVICE void init_barrier(Shared barrier) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;\nfence.mbarrier_init.release.cluster;" ::"r"(
-                   pointer_bits(barrier))
-               : "memory");
+  asm volatile(
+      "mbarrier.init.shared::cta.b64 [%0], 1;\nfence.mbarrier_init.release.cluster;" ::"r"(pointer_bits(barrier))
+      : "memory");
 }
 FUSEDRNN_DEVICE void arrive(Shared barrier, uint32_t bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(pointer_bits(barrier)), "r"(bytes)
