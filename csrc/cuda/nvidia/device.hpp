@@ -104,10 +104,12 @@ FUSEDRNN_DEVICE T load_constant(const T* p) {
 // What this thread alone uses, or what is for a later launch, or is published by store_release.
 template <class T>
 FUSEDRNN_DEVICE T load(const T* p) {
+  __builtin_assume(__isGlobal(p));
   return *p;
 }
 template <class T>
 FUSEDRNN_DEVICE void store(T* p, T value) {
+  __builtin_assume(__isGlobal(p));  // else branches that are merged hide it
   *p = value;
 }
 
