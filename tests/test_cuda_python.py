@@ -1,4 +1,4 @@
-"""`functional` over arrays on a GPU: the kernels run on the emulator, the arrays are NumPy's with the face of CuPy's."""
+"""`functional` over arrays on a GPU: the kernels run on the emulator, the arrays are NumPy's, which look like CuPy's."""
 
 from __future__ import annotations
 
@@ -86,6 +86,8 @@ def test_float16(kind, problem, emulated_gpu, functional, in_float64):
     case, gpu = problem(kind, dtype=np.float16)
     results = gpu.run(functional)
     for name, value in in_float64(case).run(functional).items():
+        if value is None:
+            continue
         assert results[name].dtype == np.float16
         assert np.abs(results[name] - value).max() <= 8 * 2.0**-11 * max(1, np.abs(value).max()), name
 
@@ -143,9 +145,7 @@ def test_no_rows(problem, emulated_gpu, functional):
         assert not results["dweight_hh"].any()
 
 
-def test_lengths_on_the_gpu_are_clamped_rather_than_read(
-    problem, emulated_gpu, functional, gpu_array, assert_same_bits
-):
+def test_lengths_on_the_gpu_are_clamped_and_not_read(problem, emulated_gpu, functional, gpu_array, assert_same_bits):
     _, gpu = problem("gru", ("reverse",))
     expected = gpu.forward(functional, lengths=[3, 1, 2, 0, 3])[0]
     found = gpu.forward(functional, lengths=gpu_array(np.array([7, 1, 2, -4, 3])))[0]
@@ -189,13 +189,15 @@ def test_a_plain_activation_is_none(problem, emulated_gpu, functional):
 
 
 ERRORS = {
-    "dtype": ({"x": np.zeros((3, 5, 4))}, TypeError, r"^x: expected float32, bfloat16 or float16 on a GPU, got float64"),
+    "dtype": (
+        {"x": np.zeros((3, 5, 4))}, TypeError, r"^x: expected float32, bfloat16 or float16 on a GPU, got float64",
+    ),
     "mixed": ({"h0": np.zeros((5, 17), np.float16)}, TypeError, r"^h0: expected float32 as x, got float16"),
     "weight_hh": (
         {"weight_hh": np.zeros((68, 16), np.float32)}, ValueError, r"^weight_hh: expected shape \(64, 16\), got",
     ),
     "weight_ih": (
-        {"weight_ih": np.zeros((68, 5), np.float32)}, ValueError, r"^weight_ih: expected shape \(68, 4\), got \(68, 5\)",
+        {"weight_ih": np.zeros((68, 5), np.float32)}, ValueError, r"^weight_ih: expected shape \(68, 4\), got",
     ),
     "c0": ({"c0": np.zeros((4, 17), np.float32)}, ValueError, r"^c0: expected shape \(5, 17\), got \(4, 17\)"),
     "steps": ({"x": np.zeros((0, 5, 4), np.float32)}, ValueError, r"^x: expected at least one step"),

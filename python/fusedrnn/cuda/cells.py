@@ -80,14 +80,14 @@ def forward(
         x: [T, N, I]. h0, c0: [D, N, H] or None.
         weights: of each direction. lengths: int32 [N], from 0 to T, on the GPU, or None.
     """
-    T, N, _ = x.shape
+    T, N, I = x.shape  # noqa: E741
     D, G = len(weights), GATES[layer.cell]
     H = weights[0].weight_hh.shape[1]
     weight_ih = library.concatenate([w.weight_ih for w in weights]) if D > 1 else weights[0].weight_ih
     weight_hh = library.concatenate([w.weight_hh for w in weights]) if D > 1 else weights[0].weight_hh
     bias, bias_hn = _biases(library, layer.cell, weights, H)
     arrays = {
-        "gates_x": library.linear(x.reshape(T * N, -1), weight_ih, bias), "weight": weight_hh, "bias_hn": bias_hn,
+        "gates_x": library.linear(x.reshape(T * N, I), weight_ih, bias), "weight": weight_hh, "bias_hn": bias_hn,
         "h0": h0, "c0": c0, "lengths": lengths,
         "y": library.empty((T, N, D, H), x), "h_n": library.empty((D, N, H), x),
     }  # fmt: skip
@@ -134,7 +134,7 @@ def backward(
         arrays["dc0"] = library.empty((D, N, H), y)
     _run(library, layer, True, (T, N, H, D), arrays)
 
-    inputs = x.reshape(T * N, -1)
+    inputs = x.reshape(T * N, x.shape[2])
     rows = GATES[layer.cell] * H
     dx, weights = None, []
     for d in range(D):
@@ -188,12 +188,13 @@ def _recurrent_parts(cell: str, H: int) -> list[slice]:
 def _recurrent_product(library: Library, dgates: Any, y: Any, h0: Any, reverse: bool, lengths: Any) -> Any:
     """The sum over all steps of dgates [T, N, R] times h before the step, [R, H]. dgates and y [T, N, H] are zero past
     a row's end, so its last step meets no h but h0 in the reverse direction."""
-    T, _, R = dgates.shape
+    T, N, R = dgates.shape
     H = y.shape[2]
     total = None
     if T > 1:
         later, earlier = (slice(None, -1), slice(1, None)) if reverse else (slice(1, None), slice(None, -1))
-        total = dgates[later].reshape(-1, R).T @ y[earlier].reshape(-1, H)
+        rows = (T - 1) * N
+        total = dgates[later].reshape(rows, R).T @ y[earlier].reshape(rows, H)
     if h0 is not None:
         if not reverse:
             first = dgates[0]
