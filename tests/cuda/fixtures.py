@@ -36,18 +36,18 @@ def emulated_gpu(emulated: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
     module = SimpleNamespace(**vars(emulated), gpu=lambda ordinal: gpu, missing=lambda: None)
     caches = (compiled.missing, compiled.gpu, cells._planned)
     monkeypatch.setattr(compiled, "module", lambda: module)
+    monkeypatch.setattr(arrays.Torch, "stream", lambda self, like: contextlib.nullcontext(0))
     for cached in caches:
         cached.cache_clear()
 
     @contextlib.contextmanager
     def tensors() -> Iterator[None]:
-        on_gpu, stream = arrays.on_gpu, arrays.Torch.stream
+        on_gpu = arrays.on_gpu
         arrays.on_gpu = lambda value: type(value).__module__.split(".")[0] == "torch" or on_gpu(value)
-        arrays.Torch.stream = lambda self, like: contextlib.nullcontext(0)
         try:
             yield
         finally:
-            arrays.on_gpu, arrays.Torch.stream = on_gpu, stream
+            arrays.on_gpu = on_gpu
 
     yield tensors
     for cached in caches:

@@ -4,7 +4,7 @@ The kernels walk time for both directions in one launch. The products that need 
 gradients and of dx, are the array library's, before and after.
 
 T steps, N rows, D directions, I inputs, H units, G gates (RNN 1, LSTM 4, GRU 3). Both directions lie side by side:
-y is [T, N, D * H], a view of what the kernels write.
+y is [T, N, D * H].
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def forward(
     arrays = {
         "gates_x": library.linear(x.reshape(T * N, I), weight_ih, bias), "weight": weight_hh, "bias_hn": bias_hn,
         "h0": h0, "c0": c0, "lengths": lengths,
-        "y": library.empty((T, N, D, H), x), "h_n": library.empty((D, N, H), x),
+        "y": library.empty((T, N, D * H), x), "h_n": library.empty((D, N, H), x),
     }  # fmt: skip
     if layer.cell == "lstm":
         arrays["c_n"] = library.empty((D, N, H), x)
@@ -103,7 +103,7 @@ def forward(
     if training:
         names = ("h0", "c0", "lengths", "y", "gates", "cells")
         kept = {"x": x, "weight_ih": weight_ih, "weight_hh": weight_hh, **{n: arrays.get(n) for n in names}}
-    return Outputs(arrays["y"].reshape(T, N, D * H), arrays["h_n"], arrays.get("c_n"), kept)
+    return Outputs(arrays["y"], arrays["h_n"], arrays.get("c_n"), kept)
 
 
 def backward(
@@ -122,8 +122,10 @@ def backward(
         has_biases: of each direction, which of bias_ih and bias_hh there were.
         dy: [T, N, D * H]. dh_n, dc_n: [D, N, H]. Any may be None.
     """
-    y, x = kept["y"], kept["x"]
-    T, N, D, H = y.shape
+    x, D = kept["x"], len(layer.reverse)
+    T, N, DH = kept["y"].shape
+    H = DH // D
+    y = kept["y"].reshape(T, N, D, H)
     W = _WRITTEN[layer.cell] * H
     arrays = {
         **{name: kept[name] for name in ("h0", "c0", "lengths", "y", "gates", "cells")}, "weight": kept["weight_hh"],

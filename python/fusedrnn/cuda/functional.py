@@ -67,7 +67,7 @@ def backward(
     """dx, dh0, dc0 (of an LSTM) and the gradients of weights and biases."""
     kept: _Kept = reserve.options["gpu"]
     library, y = kept.library, kept.arrays["y"]
-    T, N, _, H = y.shape
+    T, N, H = y.shape
     given = read(library, {"y": y, "dy": dy, "dh_n": dh_n, "dc_n": dc_n})
     for name, expected in (("dy", (T, N, H)), ("dh_n", (N, H)), ("dc_n", (N, H))):
         _check(name, given[name], expected)
