@@ -9,7 +9,7 @@
 #include <cstdint>
 
 #define FUSEDRNN_DEVICE __device__ __forceinline__
-#define FUSEDRNN_KERNEL(threads) __global__ void __launch_bounds__(threads)
+#define FUSEDRNN_KERNEL(threads) __global__ void __launch_bounds__(threads, 1)
 #define FUSEDRNN_UNROLL _Pragma("unroll")
 #define FUSEDRNN_UNROLL_TWICE _Pragma("unroll 2")
 #define FUSEDRNN_ROLLED _Pragma("unroll 1")
@@ -104,10 +104,12 @@ FUSEDRNN_DEVICE T load_constant(const T* p) {
 // What this thread alone uses, or what is for a later launch, or is published by store_release.
 template <class T>
 FUSEDRNN_DEVICE T load(const T* p) {
+  __builtin_assume(__isGlobal(p));
   return *p;
 }
 template <class T>
 FUSEDRNN_DEVICE void store(T* p, T value) {
+  __builtin_assume(__isGlobal(p));  // else branches that are merged hide it
   *p = value;
 }
 
