@@ -7,11 +7,13 @@ functions. Asking for `cell`, `shape`, `dtype` or `isa` runs the test for every 
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -486,3 +488,8 @@ def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+# The CUDA kernels over the emulator, and arrays that count as a GPU's.
+_cuda = runpy.run_path(str(Path(__file__).parent / "cuda/fixtures.py"))
+emulated, emulated_gpu, gpu_array = (_cuda[name] for name in ("emulated", "emulated_gpu", "gpu_array"))

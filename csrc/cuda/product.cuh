@@ -221,8 +221,8 @@ class Weights {
     }
   }
 
-  // The sums [rows, gates, 16] over this warp's terms, to its part of `partial`. Rows up to the next multiple of row_group
-  // are read too.
+  // The sums [rows, gates, 16] over this warp's terms, to its part of `partial`. Rows up to the next multiple of
+  // row_group are read too.
   template <class Operand>
   FUSEDRNN_DEVICE void multiply(const Operand& operand, int rows, Shared partial) const {
     FUSEDRNN_ROLLED
