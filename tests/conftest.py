@@ -7,11 +7,13 @@ functions. Asking for `cell`, `shape`, `dtype` or `isa` runs the test for every 
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -486,3 +488,13 @@ def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def emulated(pytestconfig: pytest.Config) -> Any:
+    """The CUDA kernels over the emulator, as `fusedrnn._cuda` has them over a GPU: tests/cuda/build.py."""
+    build = runpy.run_path(str(Path(__file__).parent / "cuda/build.py"))
+    try:
+        return build["load"](pytestconfig.cache.mkdir("emulated"))
+    except build["Unavailable"] as reason:
+        pytest.skip(f"no emulator: {reason}")
