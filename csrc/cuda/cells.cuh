@@ -17,11 +17,24 @@ struct State {
   float h, c;
 };
 
-// What backward reads of a step.
-template <int saved>
+// What backward reads of a step. S: as it lies in memory, or float.
+template <class S, int saved>
 struct Past {
-  float gates[saved > 0 ? saved : 1];
-  float h, h_prev, c, c_prev;
+  S gates[saved > 0 ? saved : 1];
+  S dy, h, h_prev;
+  float c, c_prev;
+
+  FUSEDRNN_DEVICE Past<float, saved> in_float() const {
+    Past<float, saved> past;
+    FUSEDRNN_UNROLL
+    for (int g = 0; g < saved; ++g) past.gates[g] = device::to_float(gates[g]);
+    past.dy = device::to_float(dy);
+    past.h = device::to_float(h);
+    past.h_prev = device::to_float(h_prev);
+    past.c = c;
+    past.c_prev = c_prev;
+    return past;
+  }
 };
 
 struct Rnn {
@@ -32,7 +45,7 @@ struct Rnn {
   static FUSEDRNN_DEVICE void forward(const float (&x)[1], const float (&sums)[1], float, bool relu, State& s, float*) {
     s.h = rnn_pointwise_forward(x[0] + sums[0], relu);
   }
-  static FUSEDRNN_DEVICE void backward(float dh, const Past<0>& past, bool relu, State& d, float (&dgates)[1]) {
+  static FUSEDRNN_DEVICE void backward(float dh, const Past<float, 0>& past, bool relu, State& d, float (&dgates)[1]) {
     dgates[0] = rnn_pointwise_backward(dh, past.h, relu);
     d.h = 0;
   }
@@ -50,7 +63,7 @@ struct Lstm {
     kept[0] = next.i, kept[1] = next.f, kept[2] = next.g, kept[3] = next.o;
     s = {next.h, next.c};
   }
-  static FUSEDRNN_DEVICE void backward(float dh, const Past<4>& past, bool, State& d, float (&dgates)[4]) {
+  static FUSEDRNN_DEVICE void backward(float dh, const Past<float, 4>& past, bool, State& d, float (&dgates)[4]) {
     const LstmGradient<float> g = lstm_pointwise_backward(dh, d.c, past.gates[0], past.gates[1], past.gates[2],
                                                           past.gates[3], past.c, past.c_prev);
     dgates[0] = g.zi, dgates[1] = g.zf, dgates[2] = g.zg, dgates[3] = g.zo;
@@ -71,7 +84,7 @@ struct Gru {
     kept[0] = next.r, kept[1] = next.z, kept[2] = next.n, kept[3] = n_h;
     s.h = next.h;
   }
-  static FUSEDRNN_DEVICE void backward(float dh, const Past<4>& past, bool, State& d, float (&dgates)[4]) {
+  static FUSEDRNN_DEVICE void backward(float dh, const Past<float, 4>& past, bool, State& d, float (&dgates)[4]) {
     const GruGradient<float> g = gru_pointwise_backward(dh, past.gates[1], past.gates[2], past.h_prev);
     const GruResetGradient<float> reset = gru_reset_after_backward(g.dn, past.gates[0], past.gates[3]);
     dgates[0] = reset.dr, dgates[1] = g.dz, dgates[2] = g.dn, dgates[3] = reset.dn_h;

@@ -34,7 +34,7 @@ struct Shape {
     terms = fma ? 32 : 32 / bytes;
     quads = fma ? 4 * gates : gates;
     chains = !fma && gates == 1 ? 4 : 1;
-    kept = (fma ? 24 : 32) / quads / chains * chains;
+    kept = (fma ? 20 : 32) / quads / chains * chains;
   }
   int tile_bytes() const { return quads * 16 * 32; }
 };

@@ -99,7 +99,7 @@ struct TensorCores {
 template <int gates, int row_groups>
 struct FusedMultiplyAdd {
   static constexpr int quads = 4 * gates;
-  static constexpr int kept = 24 / quads;
+  static constexpr int kept = 20 / quads;
   static constexpr int rows = row_groups > 1 ? 4 : 2;
   static constexpr int chains = 1;
 
@@ -221,7 +221,8 @@ class Weights {
     }
   }
 
-  // The sums [rows, gates, 16] over this warp's terms, to its part of `partial`.
+  // The sums [rows, gates, 16] over this warp's terms, to its part of `partial`. Rows up to the next multiple of
+  // row_group are read too.
   template <class Operand>
   FUSEDRNN_DEVICE void multiply(const Operand& operand, int rows, Shared partial) const {
     FUSEDRNN_ROLLED

@@ -36,6 +36,11 @@ struct Place {
     }
   }
 
+  // Of the batch, that the team has.
+  FUSEDRNN_DEVICE int rows() const {
+    const int left = p.batch - member.tile * p.layout.rows;
+    return left < p.layout.rows ? left : p.layout.rows;
+  }
   FUSEDRNN_DEVICE bool reverse() const { return p.reverse >> member.direction & 1; }
   FUSEDRNN_DEVICE int warp() const { return device::thread() / device::warp_lanes; }
   FUSEDRNN_DEVICE int group() const { return warp() % p.layout.groups; }
@@ -79,9 +84,15 @@ struct Place {
   }
 };
 
+// What is read ahead stays in its storage type until it is needed: converted at once, the thread would wait for it at
+// once.
+template <class S>
+FUSEDRNN_DEVICE S read_ahead(const void* array, uint32_t at) {
+  return device::load_constant(static_cast<const S*>(array) + at);
+}
 template <class S>
 FUSEDRNN_DEVICE float read(const void* array, uint32_t at) {
-  return device::to_float(device::load_constant(static_cast<const S*>(array) + at));
+  return device::to_float(read_ahead<S>(array, at));
 }
 template <class S>
 FUSEDRNN_DEVICE void write(void* array, uint32_t at, float x) {
@@ -131,12 +142,11 @@ FUSEDRNN_KERNEL(block_threads)
 forward(const Arguments p) {
   using S = typename Product::Storage;
   constexpr int G = Cell::gates;
-  const Layout& l = p.layout;
-  const int H = p.hidden;
+  const int H = p.hidden, groups = p.layout.groups;
   const Place<G> place(p);
   const Member& m = place.member;
   using Team = Exchange<Product, 1>;
-  const Weights<Product, G, Team::resident> weights(p, m.direction, m.number * l.groups + place.group(), place.split());
+  const Weights<Product, G, Team::resident> weights(p, m.direction, m.number * groups + place.group(), place.split());
   Team team(p, m);
 
   State state[thread_elements];
@@ -150,17 +160,17 @@ forward(const Arguments p) {
 
   FUSEDRNN_ROLLED
   for (int s = p.first_step; s < p.last_step; ++s) {
-    float x[thread_elements][G];
+    S ahead[thread_elements][G];
     FUSEDRNN_UNROLL
     for (int i = 0; i < thread_elements; ++i) {
       const Element e = place.element(i);
       if (s >= e.steps) continue;
       const uint32_t at = place.at_time(e, place.time(e, s), G * H);
       FUSEDRNN_UNROLL
-      for (int g = 0; g < G; ++g) x[i][g] = read<S>(p.gates_x, at + g * H);
+      for (int g = 0; g < G; ++g) ahead[i][g] = read_ahead<S>(p.gates_x, at + g * H);
     }
     team.receive(s);
-    weights.multiply(team.operand(s), l.rows, place.own_partial());
+    weights.multiply(team.operand(s), place.rows(), place.own_partial());
     device::sync_threads();
     FUSEDRNN_UNROLL
     for (int i = 0; i < thread_elements; ++i) {
@@ -169,9 +179,11 @@ forward(const Arguments p) {
       const int t = place.time(e, s);
       const uint32_t at = place.at_time(e, t, H);
       if (s < e.steps) {
-        float sums[G], kept[Cell::saved > 0 ? Cell::saved : 1];
+        float x[G], sums[G], kept[Cell::saved > 0 ? Cell::saved : 1];
+        FUSEDRNN_UNROLL
+        for (int g = 0; g < G; ++g) x[g] = device::to_float(ahead[i][g]);
         place.sum(e, sums);
-        Cell::forward(x[i], sums, bias_hn[i], p.relu, state[i], kept);
+        Cell::forward(x, sums, bias_hn[i], p.relu, state[i], kept);
         write<S>(p.y, at, state[i].h);
         if (Cell::saved > 0 && p.gates) {
           const uint32_t gates_at = place.at_time(e, t, Cell::saved * H);
@@ -195,12 +207,11 @@ FUSEDRNN_KERNEL(block_threads)
 backward(const Arguments p) {
   using S = typename Product::Storage;
   constexpr int G = Cell::gates, W = Cell::written;
-  const Layout& l = p.layout;
-  const int H = p.hidden;
+  const int H = p.hidden, groups = p.layout.groups;
   const Place<1> place(p);
   const Member& m = place.member;
   using Team = Exchange<Product, G>;
-  const Weights<Product, 1, Team::resident> weights(p, m.direction, m.number * l.groups + place.group(), place.split());
+  const Weights<Product, 1, Team::resident> weights(p, m.direction, m.number * groups + place.group(), place.split());
   Team team(p, m);
 
   State state[thread_elements];  // dh and dc that come from later steps, but for the product
@@ -209,32 +220,39 @@ backward(const Arguments p) {
   FUSEDRNN_ROLLED
   for (int turn = p.first_step; turn < p.last_step; ++turn) {
     const int s = p.steps - 1 - turn;
-    Past<Cell::saved> past[thread_elements];
-    float dy[thread_elements];
+    Past<S, Cell::saved> past[thread_elements];
     FUSEDRNN_UNROLL
     for (int i = 0; i < thread_elements; ++i) {
       const Element e = place.element(i);
-      dy[i] = 0;
       if (s < 0 || s >= e.steps) continue;
+      Past<S, Cell::saved>& q = past[i];
+      q = {};
       const int t = place.time(e, s), before = place.time(e, s - 1);
       const uint32_t at = place.at_time(e, t, H), at_before = place.at_time(e, before, H);
-      if (p.dy) dy[i] = read<S>(p.dy, at);
+      if (p.dy) q.dy = read_ahead<S>(p.dy, at);
       if (Cell::saved > 0) {
         const uint32_t gates_at = place.at_time(e, t, Cell::saved * H);
         FUSEDRNN_UNROLL
-        for (int g = 0; g < Cell::saved; ++g) past[i].gates[g] = read<S>(p.gates, gates_at + g * H);
+        for (int g = 0; g < Cell::saved; ++g) q.gates[g] = read_ahead<S>(p.gates, gates_at + g * H);
       }
-      if (Cell::reads_h) past[i].h = read<S>(p.y, at);
-      if (Cell::reads_h_prev)
-        past[i].h_prev = s > 0 ? read<S>(p.y, at_before) : p.h0 ? read<S>(p.h0, place.at_end(e)) : 0;
+      if (Cell::reads_h) q.h = read_ahead<S>(p.y, at);
+      if (Cell::reads_h_prev) {
+        if (s > 0)
+          q.h_prev = read_ahead<S>(p.y, at_before);
+        else if (p.h0)
+          q.h_prev = read_ahead<S>(p.h0, place.at_end(e));
+      }
       if (Cell::has_c) {
-        past[i].c = device::load_constant(p.cells + at);
-        past[i].c_prev = s > 0 ? device::load_constant(p.cells + at_before) : p.c0 ? read<S>(p.c0, place.at_end(e)) : 0;
+        q.c = device::load_constant(p.cells + at);
+        if (s > 0)
+          q.c_prev = device::load_constant(p.cells + at_before);
+        else if (p.c0)
+          q.c_prev = read<S>(p.c0, place.at_end(e));
       }
     }
     if (turn > 0) {
       team.receive(turn);
-      weights.multiply(team.operand(turn), l.rows, place.own_partial());
+      weights.multiply(team.operand(turn), place.rows(), place.own_partial());
       device::sync_threads();
     }
     FUSEDRNN_UNROLL
@@ -248,7 +266,10 @@ backward(const Arguments p) {
       float dgates[W];
       FUSEDRNN_UNROLL
       for (int g = 0; g < W; ++g) dgates[g] = 0;
-      if (s < e.steps) Cell::backward(state[i].h + dy[i], past[i], p.relu, state[i], dgates);
+      if (s < e.steps) {
+        const Past<float, Cell::saved> q = past[i].in_float();
+        Cell::backward(state[i].h + q.dy, q, p.relu, state[i], dgates);
+      }
       const uint32_t at = place.at_time(e, place.time(e, s), W * H);
       FUSEDRNN_UNROLL
       for (int g = 0; g < W; ++g) write<S>(p.dgates, at + g * H, dgates[g]);

@@ -9,7 +9,7 @@
 #include <cstdint>
 
 #define FUSEDRNN_DEVICE __device__ __forceinline__
-#define FUSEDRNN_KERNEL(threads) __global__ void __launch_bounds__(threads)
+#define FUSEDRNN_KERNEL(threads) __global__ void __launch_bounds__(threads, 1)
 #define FUSEDRNN_UNROLL _Pragma("unroll")
 #define FUSEDRNN_UNROLL_TWICE _Pragma("unroll 2")
 #define FUSEDRNN_ROLLED _Pragma("unroll 1")

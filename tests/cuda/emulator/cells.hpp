@@ -71,39 +71,32 @@ class Page {
   std::vector<Cell> cells_;
 };
 
-// Checks and notes accesses; says of which memory in its errors.
+// Checks and notes accesses. `memory()` names the place in an error.
 class Detector {
  public:
   template <class Name>
-  static void read(Cell& c, const Standpoint& me, Where where, bool flag, Name&& memory) {
-    untouchable(c, me, where, "read", memory);
+  static void read(Cell& c, const Standpoint& me, Where where, bool flag, const Name& memory) {
+    if (c.transit != Transit::none) untouchable(c, "read", me.access(where), memory());
     if (c.write.made && !(flag && c.write.flag) && !me.covers(c.write))
-      race("read", me, where, "write", c.write, memory);
-    Access* last = &c.read;
-    if (last->made && last->block != me.block) {
-      if (!c.others) c.others = std::make_unique<std::vector<Access>>();
-      last = nullptr;
-      for (Access& a : *c.others)
-        if (a.block == me.block) last = &a;
-      if (!last) last = &c.others->emplace_back();
-    }
-    if (last->made && last->epoch == me.epoch && (last->many || last->thread != me.thread)) {
-      last->many = true;
-      last->flag &= flag;
+      race("read", me.access(where), "write", c.write, memory());
+    Access& last = last_read(c, me.block);
+    if (last.made && last.epoch == me.epoch && (last.many || last.thread != me.thread)) {
+      last.many = true;
+      last.flag &= flag;
     } else {
-      *last = me.access(where, flag);
+      last = me.access(where, flag);
     }
   }
 
   template <class Name>
-  static void write(Cell& c, const Standpoint& me, Where where, bool flag, Name&& memory) {
-    untouchable(c, me, where, "write", memory);
+  static void write(Cell& c, const Standpoint& me, Where where, bool flag, const Name& memory) {
+    if (c.transit != Transit::none) untouchable(c, "write", me.access(where), memory());
     const auto ordered = [&](const Access& a) { return !a.made || (flag && a.flag) || me.covers(a); };
-    if (!ordered(c.write)) race("write", me, where, "write", c.write, memory);
-    if (!ordered(c.read)) race("write", me, where, "read", c.read, memory);
+    if (!ordered(c.write)) race("write", me.access(where), "write", c.write, memory());
+    if (!ordered(c.read)) race("write", me.access(where), "read", c.read, memory());
     if (c.others) {
       for (const Access& a : *c.others)
-        if (!ordered(a)) race("write", me, where, "read", a, memory);
+        if (!ordered(a)) race("write", me.access(where), "read", a, memory());
       c.others->clear();
     }
     c.read.made = false;
@@ -111,21 +104,26 @@ class Detector {
   }
 
  private:
-  template <class Name>
-  static void untouchable(const Cell& c, const Standpoint& me, Where where, const char* what, Name&& memory) {
-    if (c.transit == Transit::none) [[likely]]
-      return;
+  // The entry for this block's reads.
+  static Access& last_read(Cell& c, uint16_t block) {
+    if (!c.read.made || c.read.block == block) return c.read;
+    if (!c.others) c.others = std::make_unique<std::vector<Access>>();
+    for (Access& a : *c.others)
+      if (a.block == block) return a;
+    return c.others->emplace_back();
+  }
+
+  [[noreturn]] static void untouchable(const Cell& c, const std::string& what, const Access& a,
+                                       const std::string& memory) {
     const char* why = c.transit == Transit::copy   ? "a copy_async is still under way: "
                       : c.transit == Transit::push ? "a push is still under way: "
                                                    : "a barrier lives there: ";
-    throw Error(std::string(what) + " of " + memory() + " by " + text(me.access(where)) + ", where " + why +
-                text(c.write));
+    throw Error(what + " of " + memory + " by " + text(a) + ", where " + why + text(c.write));
   }
-  template <class Name>
-  [[noreturn]] static void race(const char* what, const Standpoint& me, Where where, const char* other, const Access& a,
-                                Name&& memory) {
-    throw Error(std::string("race: ") + what + " of " + memory() + " by " + text(me.access(where)) +
-                " is not ordered after the " + other + " by " + text(a));
+  [[noreturn]] static void race(const std::string& what, const Access& a, const std::string& earlier_what,
+                                const Access& earlier, const std::string& memory) {
+    throw Error("race: " + what + " of " + memory + " by " + text(a) + " is not ordered after the " + earlier_what +
+                " by " + text(earlier));
   }
 };
 

@@ -36,7 +36,7 @@ inline void settle(Block& b, uint32_t address, Barrier& barrier) {
   barrier.arrived = false;
   barrier.ended = std::move(barrier.gathering);
   barrier.gathering = nullptr;
-  barrier.joined = nullptr;
+  barrier.joined.clear();
   for (Thread& t : b.threads)
     if (t.state == State::waiting && t.kind == Kind::wait_barrier && t.polled == &barrier) launch().wake(t);
   launch().progress();
@@ -52,7 +52,7 @@ inline void arrive(uint32_t address, uint32_t bytes, Where where) {
                 barrier_name(*me.home, address) + " has had its arrival");
   barrier.arrived = true;
   barrier.expected += bytes;
-  barrier.gathering = join(barrier.gathering, me.release());
+  barrier.take_up(me.view, me.release());
   settle(*me.home, address, barrier);
 }
 
@@ -83,23 +83,18 @@ inline void push(uint32_t address, int block_of_cluster, const void* value, uint
   if (block_of_cluster < 0 || block_of_cluster >= launch().shape().cluster)
     throw Error(how + "no block " + std::to_string(block_of_cluster) + " in the cluster");
   Block& to = launch().block_of_cluster(*me.home, block_of_cluster);
-  if (to.ended) throw Error(how + "threads of block " + std::to_string(to.index) + " have ended");
+  if (to.over()) throw Error(how + "block " + std::to_string(to.index) + " has ended");
   barrier_of(to, counter, Kind::push, where);
   to.shared.write(address, 16, 16, to.index, me, where, Transit::push);
   const Access access = me.access(where);
   to.pushers[uint32_t(me.block) << 16 | me.thread] = access;
-  const View::Part part{me.block, me.thread, me.epoch, ++me.releases};
   std::array<char, 16> bytes;
   std::memcpy(bytes.data(), value, 16);
-  launch().send(nullptr, [&to, address, bytes, counter, access, part, view = me.view] {
+  launch().send_push([&to, address, bytes, counter, access, part = me.release(), view = me.view] {
     std::memcpy(to.shared.at(address), bytes.data(), 16);
     to.shared.landed(address, 16, access);
     Barrier& barrier = to.barriers.at(counter);
-    if (barrier.joined != view.get()) barrier.gathering = join(barrier.gathering, view);
-    barrier.joined = view.get();
-    auto gathered = std::make_shared<View>(*barrier.gathering);
-    gathered->add(part);
-    barrier.gathering = gathered;
+    barrier.take_up(view, part);
     barrier.expected -= 16;
     settle(to, counter, barrier);
   });

@@ -74,24 +74,24 @@ inline float16 from_float<float16>(float x) {
 }
 inline float to_tf32(float x) { return emulator::tf32_rounded(x); }
 
-// --- Global memory
+// --- Global memory. T is as large as its alignment, as NVIDIA's loads and stores are.
 
 template <class T>
 T load_constant(const T* p, Where where = Where::current()) {
+  static_assert(sizeof(T) == alignof(T) && sizeof(T) <= 16);
   emulator::launch().global.read_constant(p, sizeof(T), where);
-  return *p;
+  return emulator::copy_of<T>(p);
 }
 template <class T>
 T load(const T* p, Where where = Where::current()) {
-  emulator::launch().deliver_flags(emulator::self());
-  emulator::launch().global.read(p, sizeof(T), emulator::self(), where);
-  return *p;
+  static_assert(sizeof(T) == alignof(T) && sizeof(T) <= 16);
+  emulator::load(p, sizeof(T), where);
+  return emulator::copy_of<T>(p);
 }
 template <class T>
 void store(T* p, T value, Where where = Where::current()) {
-  emulator::launch().deliver_flags(emulator::self());
-  emulator::launch().global.write(p, sizeof(T), emulator::self(), where);
-  *p = value;
+  static_assert(sizeof(T) == alignof(T) && sizeof(T) <= 16);
+  emulator::store(p, &value, sizeof(T), where);
 }
 
 inline void store_release(uint32_t* flag, uint32_t value, Where where = Where::current()) {
@@ -106,15 +106,11 @@ inline void wait_a_little(Where where = Where::current()) { emulator::wait_a_lit
 
 template <class T>
 T load_shared(Shared address, Where where = Where::current()) {
-  const emulator::Thread& me = emulator::self();
-  me.home->shared.read(address, sizeof(T), alignof(T), me.block, me, where);
-  return *reinterpret_cast<const T*>(me.home->shared.at(address));
+  return emulator::copy_of<T>(emulator::load_shared(address, sizeof(T), alignof(T), where));
 }
 template <class T>
 void store_shared(Shared address, T value, Where where = Where::current()) {
-  const emulator::Thread& me = emulator::self();
-  me.home->shared.write(address, sizeof(T), alignof(T), me.block, me, where);
-  *reinterpret_cast<T*>(me.home->shared.at(address)) = value;
+  emulator::store_shared(address, &value, sizeof(T), alignof(T), where);
 }
 
 inline void copy_async(Shared to, const void* from, Where where = Where::current()) {

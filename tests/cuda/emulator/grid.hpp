@@ -47,13 +47,24 @@ struct Warp {
 
 // A barrier in shared memory (mbarrier with one arrival to a phase).
 struct Barrier {
-  uint32_t phase = 0;     // the phase that is not over
-  bool arrived = false;   // in this phase
-  int64_t expected = 0;   // bytes to come; negative while pushes are ahead of `arrive`
-  ViewPointer gathering;  // what happened before the end of this phase
-  const View* joined = nullptr;
-  ViewPointer ended;  // and of the one before
+  uint32_t phase = 0;               // the phase that is not over
+  bool arrived = false;             // in this phase
+  int64_t expected = 0;             // bytes to come; negative while pushes are ahead of `arrive`
+  std::shared_ptr<View> gathering;  // what happened before the end of this phase
+  std::vector<ViewPointer> joined;  // the views that it took up
+  ViewPointer ended;                // what happened before the end of the phase before
   Access init;
+
+  void take_up(const ViewPointer& view, const View::Part& part) {
+    if (std::find(joined.begin(), joined.end(), view) == joined.end()) {
+      joined.push_back(view);
+      if (gathering)
+        gathering->join(*view);
+      else
+        gathering = std::make_shared<View>(*view);
+    }
+    gathering->add(part);
+  }
 };
 
 // A barrier of threads, of a block or a cluster.

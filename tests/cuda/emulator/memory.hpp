@@ -15,7 +15,7 @@ class SharedMemory {
  public:
   // 0xff in every byte is a NaN in float32, bfloat16 and float16.
   explicit SharedMemory(size_t size) : size_(size), storage_((size + 15) / 16) {
-    std::memset(static_cast<void*>(storage_.data()), 0xff, storage_.size() * 16);
+    for (Line& line : storage_) std::memset(&line, 0xff, sizeof line);
     for (size_t begin = 0; begin < size; begin += page_bytes) pages_.emplace_back(page_bytes);
   }
 
@@ -34,7 +34,7 @@ class SharedMemory {
   }
   // What was under way is there, and counts as written at this moment.
   void landed(size_t address, size_t size, const Access& write) {
-    visit(address, size, 1, 0, write.where, [&](Cell& c, auto) {
+    visit(address, size, size, 0, write.where, [&](Cell& c, auto) {
       c.transit = Transit::none;
       c.write = write;
     });
@@ -54,8 +54,10 @@ class SharedMemory {
     if (address + size > size_)
       throw Error("out of bounds: " + memory() + ", which has " + std::to_string(size_) + " bytes, at " + text(where));
     if (address % alignment) throw Error("misaligned: " + memory() + " at " + text(where));
-    auto [cell, end] = pages_[address / page_bytes].cells(address % page_bytes, size);
-    for (; cell != end; ++cell) f(*cell, memory);
+    for (size_t end = address + size; address < end; address += alignment) {
+      auto [cell, last] = pages_[address / page_bytes].cells(address % page_bytes, alignment);
+      for (; cell != last; ++cell) f(*cell, memory);
+    }
   }
 
   size_t size_;

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <iterator>
 #include <memory>
 #include <source_location>
 #include <vector>
@@ -65,20 +66,39 @@ struct View {
   }
   void join(const View& other) {
     for (size_t i = 0; i < epochs.size(); ++i) epochs[i] = std::max(epochs[i], other.epochs[i]);
-    std::erase_if(parts, [&](const Part& p) { return p.epoch < epochs[p.block]; });
-    for (const Part& p : other.parts) add(p);
+    std::vector<Part> both;
+    both.reserve(parts.size() + other.parts.size());
+    std::merge(parts.begin(), parts.end(), other.parts.begin(), other.parts.end(), std::back_inserter(both),
+               [](const Part& a, const Part& b) { return a.key() < b.key(); });
+    parts.clear();
+    for (const Part& p : both) {
+      if (p.epoch < epochs[p.block]) continue;
+      if (parts.empty() || parts.back().key() != p.key())
+        parts.push_back(p);
+      else
+        parts.back().releases = std::max(parts.back().releases, p.releases);
+    }
   }
 };
 
 using ViewPointer = std::shared_ptr<const View>;
 
+// Views never change once they are shared. The threads of a block often join the same two one after another.
 inline ViewPointer join(const ViewPointer& a, const ViewPointer& b) {
   if (!a || a == b) return b;
-  if (!b || a->covers(*b)) return a;
-  if (b->covers(*a)) return b;
-  auto both = std::make_shared<View>(*a);
-  both->join(*b);
-  return both;
+  if (!b) return a;
+  static ViewPointer last_a, last_b, last;
+  if (a != last_a || b != last_b) {
+    last_a = a, last_b = b;
+    if (a->covers(*b)) {
+      last = a;
+    } else {
+      auto both = std::make_shared<View>(*a);
+      both->join(*b);
+      last = both;
+    }
+  }
+  return last;
 }
 
 // Where a thread stands in this order.
@@ -98,12 +118,8 @@ struct Standpoint {
     return view->covers(a);
   }
 
-  // The view that a release hands on.
-  ViewPointer release() {
-    auto out = std::make_shared<View>(*view);
-    out->add({block, thread, epoch, ++releases});
-    return out;
-  }
+  // Counts a release: the thread's own part of what it hands on, besides its view.
+  View::Part release() { return {block, thread, epoch, ++releases}; }
 };
 
 }  // namespace fusedrnn::emulator

@@ -8,7 +8,37 @@ namespace fusedrnn::emulator {
 inline Thread& self() { return *Launch::self; }
 inline Launch& launch() { return *Launch::now; }
 
-// --- Global memory
+// --- Global and shared memory. Bytes are copied, whatever type they were written as.
+
+template <class T>
+T copy_of(const void* p) {
+  T value;
+  std::memcpy(static_cast<void*>(&value), p, sizeof value);
+  return value;
+}
+
+inline void load(const void* p, size_t size, Where where) {
+  launch().deliver_flags(self());
+  launch().global.read(p, size, self(), where);
+}
+inline void store(void* p, const void* value, size_t size, Where where) {
+  launch().deliver_flags(self());
+  launch().global.write(p, size, self(), where);
+  std::memcpy(p, value, size);
+}
+
+inline const void* load_shared(uint32_t address, size_t size, size_t alignment, Where where) {
+  const Thread& me = self();
+  me.home->shared.read(address, size, alignment, me.block, me, where);
+  return me.home->shared.at(address);
+}
+inline void store_shared(uint32_t address, const void* value, size_t size, size_t alignment, Where where) {
+  const Thread& me = self();
+  me.home->shared.write(address, size, alignment, me.block, me, where);
+  std::memcpy(me.home->shared.at(address), value, size);
+}
+
+// --- Flags
 
 inline void store_release(uint32_t* flag, uint32_t value, Where where) {
   const Call& call = launch().called(Kind::store_release, where);
@@ -16,11 +46,13 @@ inline void store_release(uint32_t* flag, uint32_t value, Where where) {
   launch().perhaps_give_way(Kind::store_release, where);
   Thread& me = self();
   launch().global.write(flag, sizeof *flag, me, where, true);
-  ViewPointer view = call.relaxed ? nullptr : me.release();
-  ++me.flags_under_way;
+  std::shared_ptr<View> view;
+  if (!call.relaxed) {
+    view = std::make_shared<View>(*me.view);
+    view->add(me.release());
+  }
   launch().progress();
-  launch().send(&me, [flag, value, view, &me] {
-    --me.flags_under_way;
+  launch().send_flag(me, [flag, value, view] {
     *flag = value;
     launch().flags[flag] = {++launch().publications, view};
   });
@@ -98,17 +130,17 @@ inline void share_views(const std::vector<Block*>& blocks, Kind kind) {
 inline void meet(Kind kind, Where where, Meeting& meeting, int expected, const std::vector<Block*>& blocks) {
   launch().perhaps_give_way(kind, where);
   Thread& me = self();
-  const std::string who = "thread " + std::to_string(me.thread) + " of block " + std::to_string(me.block);
+  const auto who = [&] { return "thread " + std::to_string(me.thread) + " of block " + std::to_string(me.block); };
   Warp& warp = me.home->warp(me);
   if (warp.arrived)
-    throw Error(std::string("divergent collective: ") + who + " is in " + name(kind) + " at " + text(where) +
+    throw Error(std::string("divergent collective: ") + who() + " is in " + name(kind) + " at " + text(where) +
                 " while lanes of its warp wait in " + name(warp.kind) + " at " + text(warp.where));
   for (const Block* b : blocks)
     if (b->ended)
       throw Error(std::string(name(kind)) + " at " + text(where) + ": threads of block " + std::to_string(b->index) +
                   " have ended");
   if (meeting.arrived && !same(meeting.where, where))
-    throw Error(std::string("divergent ") + name(kind) + ": " + who + " is at " + text(where) + ", others at " +
+    throw Error(std::string("divergent ") + name(kind) + ": " + who() + " is at " + text(where) + ", others at " +
                 text(meeting.where));
   meeting.where = where;
   ++warp.apart;
@@ -155,7 +187,7 @@ void collective(Kind kind, Where where, Operand& mine, Compute compute) {
   warp.arrived = 0;
   compute(reinterpret_cast<Operand* const*>(warp.operands));
   for (int i = 0; i < lanes; ++i)
-    if (i != lane) launch().wake(b.threads[size_t(first + i)]);
+    if (i != lane) launch().wake_lane(b.threads[size_t(first + i)]);
 }
 
 inline float shuffle_xor(float value, int mask, Where where) {

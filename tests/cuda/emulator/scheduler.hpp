@@ -56,7 +56,7 @@ class Launch {
     try {
       admit();
       while (live_ > 0) step();
-      while (!under_way_.empty()) deliver();
+      while (under_way()) deliver();
       finish();
     } catch (...) {
       unwind();
@@ -70,13 +70,10 @@ class Launch {
   // Counts a call and says what is planted there.
   const Call& called(Kind kind, Where where) {
     const Key key{where.file_name(), where.line(), kind};
-    auto [at, fresh] = calls_.try_emplace(key);
-    Call& call = at->second;
-    if (fresh)
-      for (const Fault& f : settings.faults)
-        if (f.site == site(key)) (f.change == Change::drop ? call.dropped : call.relaxed) = true;
-    ++call.count;
-    return call;
+    auto& [known, call] = recent_calls_[Hash()(key) % recent_calls_.size()];
+    if (!call || known != key) known = key, call = &find(key);
+    ++call->count;
+    return *call;
   }
 
   // --- Called by the running thread
@@ -97,23 +94,29 @@ class Launch {
     ready_.push_back(&t);
   }
 
+  // The lanes of a warp that met go on before others, while their stacks are in the cache.
+  void wake_lane(Thread& t) {
+    t.state = State::ready;
+    lanes_.push_back(&t);
+  }
+
   // Something changed that a thread may have waited for.
   void progress() { idle_ = 0; }
   // A look at a flag, or a pause between two.
   void polled() {
-    if (++idle_ > long(settings.rounds) * live_ && under_way_.empty())
+    if (++idle_ > long(settings.rounds) * std::max(live_, 512) && !under_way())
       throw Error("livelock: threads poll and nothing changes; " + whereabouts());
   }
 
-  // Does `deliver` later: pushes in any order, the flags of one thread in theirs.
-  void send(Thread* flag_of, std::function<void()> deliver) { under_way_.push_back({flag_of, std::move(deliver)}); }
+  // Calls `arrive` later: pushes in any order, the flags of one thread in theirs.
+  void send_push(std::function<void()> arrive) { pushes_.push_back(std::move(arrive)); }
+  void send_flag(Thread& of, std::function<void()> arrive) {
+    ++of.flags_under_way;
+    flags_.push_back({&of, std::move(arrive)});
+  }
   // A thread sees its own flags at once.
   void deliver_flags(Thread& of) {
-    for (size_t i = 0; of.flags_under_way > 0 && i < under_way_.size();)
-      if (under_way_[i].flag_of == &of)
-        deliver(i);
-      else
-        ++i;
+    while (of.flags_under_way) deliver_flag(of);
   }
 
   Block& block_of_cluster(const Block& home, int number) { return *home.cluster->blocks[size_t(number)]; }
@@ -139,15 +142,23 @@ class Launch {
       return std::hash<const char*>()(k.file) * 31 + k.line * 16 + size_t(k.kind);
     }
   };
-  struct Parcel {
-    Thread* flag_of;
-    std::function<void()> deliver;
+  struct Sent {
+    Thread* of;
+    std::function<void()> arrive;
   };
   struct Unwinding {};
 
   static Site site(const Key& k) {
     const std::string path = k.file;
     return {path.substr(path.find_last_of('/') + 1), k.line, k.kind};
+  }
+
+  Call& find(const Key& key) {
+    auto [at, fresh] = calls_.try_emplace(key);
+    if (fresh)
+      for (const Fault& f : settings.faults)
+        if (f.site == site(key)) (f.change == Change::drop ? at->second.dropped : at->second.relaxed) = true;
+    return at->second;
   }
 
   static void check(const Shape& s) {
@@ -189,15 +200,23 @@ class Launch {
   }
 
   void step() {
-    if (!under_way_.empty() && (ready_.empty() || random.chance(delivery_))) return deliver();
+    if (!lanes_.empty()) return advance(take(lanes_, lanes_.size() - 1));
+    if (under_way() && (ready_.empty() || random.chance(delivery_))) return deliver();
     if (ready_.empty()) throw Error("deadlock: no thread can go on; " + whereabouts());
-    const size_t pick = random.below(ready_.size());
-    Thread* t = ready_[pick];
-    ready_[pick] = ready_.back();
-    ready_.pop_back();
-    resume(*t);
+    advance(take(ready_, random.below(ready_.size())));
+  }
+
+  static Thread& take(std::vector<Thread*>& from, size_t pick) {
+    std::swap(from[pick], from.back());
+    Thread& t = *from.back();
+    from.pop_back();
+    return t;
+  }
+
+  void advance(Thread& t) {
+    resume(t);
     if (error_) std::rethrow_exception(error_);
-    if (t->state == State::ended && t->home->over()) retire(*t->home);
+    if (t.state == State::ended && t.home->over()) retire(*t.home);
   }
 
   void resume(Thread& t) {
@@ -228,14 +247,14 @@ class Launch {
 
   void end(Thread& t) {
     Block& b = *t.home;
-    const std::string who = "thread " + std::to_string(t.thread) + " of block " + std::to_string(b.index);
-    if (!t.copies.empty()) throw Error(who + " ended with a copy_async under way: " + text(t.copies.back().where));
-    if (b.meeting.arrived) throw Error(who + " ended while others wait in sync_threads at " + text(b.meeting.where));
+    const auto who = [&] { return "thread " + std::to_string(t.thread) + " of block " + std::to_string(b.index); };
+    if (!t.copies.empty()) throw Error(who() + " ended with a copy_async under way: " + text(t.copies.back().where));
+    if (b.meeting.arrived) throw Error(who() + " ended while others wait in sync_threads at " + text(b.meeting.where));
     if (b.cluster->meeting.arrived)
-      throw Error(who + " ended while others wait in sync_cluster at " + text(b.cluster->meeting.where));
+      throw Error(who() + " ended while others wait in sync_cluster at " + text(b.cluster->meeting.where));
     Warp& w = b.warp(t);
     if (w.arrived)
-      throw Error(std::string("divergent collective: ") + who + " ended while lanes of its warp wait in " +
+      throw Error(std::string("divergent collective: ") + who() + " ended while lanes of its warp wait in " +
                   name(w.kind) + " at " + text(w.where));
     ++w.apart;
     ++b.ended;
@@ -258,20 +277,31 @@ class Launch {
     --resident_;
     for (const auto& other : b.cluster->blocks)
       if (!other->over()) return;
+    // A flag under way refers to its thread; then the cluster stays until the launch ends.
+    for (const auto& other : b.cluster->blocks)
+      for (const Thread& t : other->threads)
+        if (t.flags_under_way) return admit();
+    std::erase_if(clusters_, [gone = b.cluster](const auto& cluster) { return cluster.get() == gone; });
     admit();
   }
 
+  bool under_way() const { return !pushes_.empty() || !flags_.empty(); }
+
   void deliver() {
-    size_t pick = random.below(under_way_.size());
-    if (under_way_[pick].flag_of)
-      for (size_t i = 0; i < pick; ++i)
-        if (under_way_[i].flag_of == under_way_[pick].flag_of) pick = i;
-    deliver(pick);
+    const size_t pick = random.below(pushes_.size() + flags_.size());
+    if (pick >= pushes_.size()) return deliver_flag(*flags_[pick - pushes_.size()].of);
+    std::swap(pushes_[pick], pushes_.back());
+    const std::function<void()> arrive = std::move(pushes_.back());
+    pushes_.pop_back();
+    arrive();
+    progress();
   }
-  void deliver(size_t pick) {
-    const Parcel parcel = std::move(under_way_[pick]);
-    under_way_.erase(under_way_.begin() + long(pick));
-    parcel.deliver();
+  void deliver_flag(Thread& of) {
+    const auto first = std::find_if(flags_.begin(), flags_.end(), [&](const Sent& f) { return f.of == &of; });
+    const std::function<void()> arrive = std::move(first->arrive);
+    flags_.erase(first);
+    --of.flags_under_way;
+    arrive();
     progress();
   }
 
@@ -317,9 +347,11 @@ class Launch {
   double delivery_ = 0.5;     // how soon flags and pushes arrive
   std::vector<int> waiting_;  // clusters that have not begun
   std::vector<std::unique_ptr<Cluster>> clusters_;
-  std::vector<Thread*> ready_;
-  std::vector<Parcel> under_way_;
-  std::unordered_map<Key, Call, Hash> calls_;
+  std::vector<Thread*> ready_, lanes_;
+  std::vector<std::function<void()>> pushes_;
+  std::vector<Sent> flags_;                    // in the order of their stores
+  std::unordered_map<Key, Call, Hash> calls_;  // its elements stay where they are
+  std::array<std::pair<Key, Call*>, 64> recent_calls_{};
   std::exception_ptr error_;
   bool unwinding_ = false;
   int resident_ = 0, live_ = 0;
