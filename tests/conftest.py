@@ -490,11 +490,6 @@ def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
-@pytest.fixture(scope="session")
-def emulated(pytestconfig: pytest.Config) -> Any:
-    """The CUDA kernels over the emulator, as `fusedrnn._cuda` has them over a GPU: tests/cuda/build.py."""
-    build = runpy.run_path(str(Path(__file__).parent / "cuda/build.py"))
-    try:
-        return build["load"](pytestconfig.cache.mkdir("emulated"))
-    except build["Unavailable"] as reason:
-        pytest.skip(f"no emulator: {reason}")
+# The CUDA kernels over the emulator, and arrays that count as a GPU's.
+_cuda = runpy.run_path(str(Path(__file__).parent / "cuda/fixtures.py"))
+emulated, emulated_gpu, gpu_array = (_cuda[name] for name in ("emulated", "emulated_gpu", "gpu_array"))

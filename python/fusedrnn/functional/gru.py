@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from fusedrnn import _core
+from fusedrnn.cuda import arrays as gpu_arrays
 from fusedrnn.functional.exchange import parts_in_place
+from fusedrnn.functional.gpu import gpu_backward, gpu_forward
 from fusedrnn.functional.low_precision import low_precision_backward, low_precision_forward
 from fusedrnn.functional.reserve import (
     PLAIN,
@@ -71,6 +75,8 @@ def gru_forward(
     Raises:
         TypeError, ValueError: as ``rnn_forward``.
     """
+    if type(x) is not np.ndarray and gpu_arrays.on_gpu(x):
+        return gpu_forward("gru", locals())  # all arguments, by name
     if activations is not None:
         activations = activation_names(activations, ("sigmoid", "tanh"))
     options = None
@@ -116,6 +122,9 @@ def gru_backward(
 ) -> GruGradients:
     """Gradients of ``gru_forward``; arguments as ``rnn_backward``."""
     r = checked_reserve(reserve, "gru")
+    if "gpu" in r.options:
+        dx, dh0, _, parameters = gpu_backward(r, dy, dh_n, None, input_grad, accumulate)
+        return GruGradients(dx, dh0, *parameters)
     if "low_precision_cell" in r.options:
         dx, dh0, _, parameters = low_precision_backward(r, dy, dh_n, None, input_grad, accumulate)
         return GruGradients(dx, dh0, *parameters)

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from fusedrnn import _core
+from fusedrnn.cuda import arrays as gpu_arrays
 from fusedrnn.functional.exchange import in_place, parts_in_place
+from fusedrnn.functional.gpu import gpu_backward, gpu_forward
 from fusedrnn.functional.low_precision import low_precision_backward, low_precision_forward
 from fusedrnn.functional.reserve import (
     COUNTERS,
@@ -98,6 +102,8 @@ def lstm_forward(
     Raises:
         TypeError, ValueError: as ``rnn_forward``, and for an option out of its range.
     """
+    if type(x) is not np.ndarray and gpu_arrays.on_gpu(x):
+        return gpu_forward("lstm", locals())  # all arguments, by name
     if activations is not None:
         activations = activation_names(activations, ("sigmoid", "tanh", "tanh"))
     options = None
@@ -150,6 +156,11 @@ def lstm_backward(
     ``rnn_backward``. ``accumulate`` may go on with those of weight_peephole, weight_hr and layer_norm; after four alone
     the others are fresh."""
     r = checked_reserve(reserve, "lstm")
+    if "gpu" in r.options:
+        if dc is not None:
+            raise ValueError("dc: not on a GPU yet; expected None")
+        dx, dh0, dc0, parameters = gpu_backward(r, dy, dh_n, dc_n, input_grad, accumulate)
+        return LstmGradients(dx, dh0, dc0, *parameters)
     if "low_precision_cell" in r.options:
         if dc is not None:
             raise ValueError("dc: expected None, as forward was called with a precision")

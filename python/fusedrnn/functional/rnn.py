@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from fusedrnn import _core
+from fusedrnn.cuda import arrays as gpu_arrays
 from fusedrnn.functional.exchange import parts_in_place
+from fusedrnn.functional.gpu import gpu_backward, gpu_forward
 from fusedrnn.functional.low_precision import low_precision_backward, low_precision_forward
 from fusedrnn.functional.reserve import (
     Accumulate,
@@ -83,6 +87,8 @@ def rnn_forward(
         TypeError: dtype other than float32 or float64, or not the same for all.
         ValueError: a shape that does not fit, T = 0, an array that is not C-contiguous, an option out of its range.
     """
+    if type(x) is not np.ndarray and gpu_arrays.on_gpu(x):
+        return gpu_forward("rnn", locals())  # all arguments, by name
     options: dict[str, Any] | None = None
     if (
         nonlinearity not in ("tanh", "relu") or layer_norm is not None or zoneout_h or recurrent_dropout or dropconnect
@@ -135,6 +141,9 @@ def rnn_backward(
         TypeError, ValueError: as ``rnn_forward``. RuntimeError: under FUSEDRNN_CHECK=1, changed arrays.
     """
     r = checked_reserve(reserve, "rnn")
+    if "gpu" in r.options:
+        dx, dh0, _, parameters = gpu_backward(r, dy, dh_n, None, input_grad, accumulate)
+        return RnnGradients(dx, dh0, *parameters)
     if "low_precision_cell" in r.options:
         dx, dh0, _, parameters = low_precision_backward(r, dy, dh_n, None, input_grad, accumulate)
         return RnnGradients(dx, dh0, *parameters)

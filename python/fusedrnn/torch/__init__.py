@@ -1,4 +1,5 @@
-"""PyTorch models on the kernels of fusedrnn, for float32 and float64 on a CPU.
+"""PyTorch models on the kernels of fusedrnn: float32 and float64 on a CPU, and the plain cells in float32, bfloat16 and
+float16 on an NVIDIA GPU (``fusedrnn.cuda``).
 
 ``accelerate(model)`` is the one line that a model needs; ``RNN``, ``LSTM``, ``GRU`` and the cells are ``torch.nn``'s
 with another forward, and ``torch.ops.fusedrnn`` has the operators below them.

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch.nn.utils import parametrize
 
+from fusedrnn.cuda import arrays, compiled
 from fusedrnn.torch.cells import GRUCell, LSTMCell, RNNCell
 from fusedrnn.torch.function import forget
 from fusedrnn.torch.modules import GRU, LSTM, RNN
+from fusedrnn.torch.support import DTYPES, GPU_DTYPES
 
 _OURS: dict[type, type] = {ours.__bases__[1]: ours for ours in (RNN, LSTM, GRU, RNNCell, LSTMCell, GRUCell)}
 _THEIRS = {ours: theirs for theirs, ours in _OURS.items()}
@@ -86,10 +88,14 @@ def _reason(module: Any, kind: type, classes: dict[type, type]) -> str:
     if classes is _THEIRS:
         return "" if not vars(module).get("kernel_options") else "PyTorch's has none of its options"
     for parameter in module.parameters():
-        if not parameter.is_cpu:
+        on_gpu = arrays.on_gpu(parameter)
+        if not on_gpu and not parameter.is_cpu:
             return f"its parameters are on {parameter.device}"
-        if parameter.dtype not in (torch.float32, torch.float64):
-            return f"its parameters are {parameter.dtype}; the kernels take float32 and float64"
+        if on_gpu and not compiled.available():
+            return f"its parameters are on {parameter.device}: {compiled.missing()}"
+        if parameter.dtype not in (GPU_DTYPES if on_gpu else DTYPES):
+            taken = "float32, bfloat16 and float16 on a GPU" if on_gpu else "float32 and float64"
+            return f"its parameters are {parameter.dtype}; the kernels take {taken}"
     return ""
 
 

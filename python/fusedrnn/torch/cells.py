@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fusedrnn.torch import calls
+from fusedrnn.cuda import arrays
+from fusedrnn.torch import calls, gpu
 from fusedrnn.torch.function import memory_of
 from fusedrnn.torch.ops import layer as run_layer
 from fusedrnn.torch.support import autocast, autocast_outputs, fx_call, prepare_scriptable, refusal
@@ -32,8 +33,10 @@ class _Step(torch.nn.RNNCellBase):
         x = input
         own = self._parameters
         parameters = [own[name] if name in own else getattr(self, name) for name in _PARAMETERS]
-        dtypes = None
-        if torch.is_autocast_enabled("cpu") and x.is_cpu:
+        dtypes, on_gpu = None, arrays.on_gpu(x)
+        if on_gpu:
+            (x, *states), (parameters,) = gpu.autocast((x, *states), (parameters,))  # type: ignore[assignment]
+        elif torch.is_autocast_enabled("cpu") and x.is_cpu:
             dtypes = autocast_outputs(self.cell, (x, *states), parameters[0])
             x, *states = autocast((x, *states), parameters[0].dtype)  # type: ignore[assignment]
         expected = (*x.shape[:-1], self.hidden_size)
@@ -48,10 +51,13 @@ class _Step(torch.nn.RNNCellBase):
         batched = x.dim() == 2
         if not batched:
             x, states = x.unsqueeze(0), tuple([s.unsqueeze(0) for s in states])
-        final = run_layer(
-            self.cell, x, states or (None,) * len(self.cell.states), parameters,
-            options=self._options(), memory=memory_of(self), step=True,
-        )  # fmt: skip
+        states = states or (None,) * len(self.cell.states)
+        if on_gpu:
+            final = gpu.step(self.cell, x, states, parameters, relu=self._options() is not None)
+        else:
+            final = run_layer(
+                self.cell, x, states, parameters, options=self._options(), memory=memory_of(self), step=True
+            )
         if not batched:
             final = tuple([s.squeeze(0) for s in final])
         if dtypes is not None:
@@ -63,7 +69,7 @@ class _Step(torch.nn.RNNCellBase):
 
 
 class RNNCell(_Step, torch.nn.RNNCell):
-    """``torch.nn.RNNCell`` on the kernels, for float32 and float64 on the CPU."""
+    """``torch.nn.RNNCell`` on the kernels."""
 
     cell = property(lambda self: calls.RNN)
 
@@ -72,12 +78,12 @@ class RNNCell(_Step, torch.nn.RNNCell):
 
 
 class LSTMCell(_Step, torch.nn.LSTMCell):
-    """``torch.nn.LSTMCell`` on the kernels, for float32 and float64 on the CPU."""
+    """``torch.nn.LSTMCell`` on the kernels."""
 
     cell = property(lambda self: calls.LSTM)
 
 
 class GRUCell(_Step, torch.nn.GRUCell):
-    """``torch.nn.GRUCell`` on the kernels, for float32 and float64 on the CPU."""
+    """``torch.nn.GRUCell`` on the kernels."""
 
     cell = property(lambda self: calls.GRU)

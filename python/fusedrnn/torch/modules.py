@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from fusedrnn.torch import calls
+from fusedrnn.cuda import arrays
+from fusedrnn.torch import calls, gpu
 from fusedrnn.torch.calls import NO_SEQUENCES
 from fusedrnn.torch.function import memory_of
 from fusedrnn.torch.ops import layer as run_layer
@@ -70,14 +71,18 @@ class _Recurrent(torch.nn.RNNBase):
         states = self._states(hx)
         if states is None or not isinstance(x, Tensor):
             return self._leave(input, hx, lengths, resets, "such arguments")
-        dtypes = None
-        if torch.is_autocast_enabled("cpu") and x.is_cpu:
+        dtypes, on_gpu = None, arrays.on_gpu(x)
+        if on_gpu:
+            (x, *states), parameters = gpu.autocast((x, *states), parameters)
+        elif torch.is_autocast_enabled("cpu") and x.is_cpu:
             weight = parameters[0][0]
             dtypes = autocast_outputs(
                 self.cell, (x, *states), weight, one_length=not packed, projected=self.proj_size > 0
             )
             x, *states = autocast((x, *states), weight.dtype)
         reason = self._refusal(x, batch_sizes, states, parameters)
+        if on_gpu and not reason:
+            reason = self._refusal_on_gpu(resets)
         if reason:
             return self._leave(input, hx, lengths, resets, reason)
 
@@ -92,8 +97,12 @@ class _Recurrent(torch.nn.RNNBase):
             states = self._zeros(x, int(batch_sizes[0]))  # as an operator's outputs need a size
         sequences = NO_SEQUENCES
         if packed or lengths is not None or resets is not None:
-            sequences = (self._lengths(lengths, packed), batch_sizes, self._resets(resets, packed, unbatched))
-        y, final = self._walk(x, states, parameters, sequences)
+            lengths = self._lengths(lengths, packed, on_gpu)
+            sequences = (lengths, batch_sizes, self._resets(resets, packed, unbatched))
+        if on_gpu:
+            y, final = gpu.walk(self, x, states, parameters, sequences)
+        else:
+            y, final = self._walk(x, states, parameters, sequences)
         if dtypes is not None:
             y, *final = (t.to(dtype) for t, dtype in zip((y, *final), dtypes, strict=True))
 
@@ -184,6 +193,15 @@ class _Recurrent(torch.nn.RNNBase):
                 return f"a state of shape {tuple(state.shape)}"
         return ""
 
+    def _refusal_on_gpu(self, resets: Any) -> str:
+        """What the kernels do not compute on a GPU."""
+        names = [
+            *(self.kernel_options or ()),
+            *["proj_size"] * bool(self.proj_size),
+            *["resets"] * (resets is not None),
+        ]
+        return f"{', '.join(names)} on a GPU yet" if names else ""
+
     def _leave(self, input: Any, hx: Any, lengths: Any, resets: Any, reason: str) -> Any:
         """PyTorch's own forward, or its error."""
         options = {name: value for name, value in (("lengths", lengths), ("resets", resets)) if value is not None}
@@ -205,7 +223,7 @@ class _Recurrent(torch.nn.RNNBase):
         widths = (self.proj_size or self.hidden_size, self.hidden_size)[: len(self.cell.states)]
         return [x.new_zeros(stack, rows, width) for width in widths]
 
-    def _lengths(self, lengths: Any, packed: bool) -> Tensor | None:
+    def _lengths(self, lengths: Any, packed: bool, on_gpu: bool) -> Tensor | None:
         if lengths is None:
             return None
         if packed:
@@ -213,7 +231,7 @@ class _Recurrent(torch.nn.RNNBase):
         lengths = torch.as_tensor(lengths)
         if lengths.is_floating_point() or lengths.dtype is torch.bool:
             raise TypeError(f"lengths: expected integers, got {lengths.dtype}")
-        return lengths.to("cpu", torch.int64)
+        return lengths if on_gpu else lengths.to("cpu", torch.int64)
 
     def _resets(self, resets: Any, packed: bool, unbatched: bool) -> Tensor | None:
         if resets is None:
@@ -227,7 +245,7 @@ class _Recurrent(torch.nn.RNNBase):
 
 
 class RNN(_Recurrent, torch.nn.RNN):
-    """``torch.nn.RNN`` on the kernels, for float32 and float64 on the CPU.
+    """``torch.nn.RNN`` on the kernels.
 
     Args:
         layer_norm: layer normalization in the cell, with parameters ``gain_ih_l0``, ``gain_hh_l0``,
@@ -256,7 +274,7 @@ class RNN(_Recurrent, torch.nn.RNN):
 
 
 class LSTM(_Recurrent, torch.nn.LSTM):
-    """``torch.nn.LSTM`` on the kernels, for float32 and float64 on the CPU.
+    """``torch.nn.LSTM`` on the kernels.
 
     Args:
         peephole: the gates also see c, by parameters ``weight_peephole_l0`` [3, H], ...
@@ -269,7 +287,7 @@ class LSTM(_Recurrent, torch.nn.LSTM):
 
 
 class GRU(_Recurrent, torch.nn.GRU):
-    """``torch.nn.GRU`` on the kernels, for float32 and float64 on the CPU.
+    """``torch.nn.GRU`` on the kernels.
 
     Args:
         activations, reset_after, recompute: as ``fusedrnn.gru_forward``.

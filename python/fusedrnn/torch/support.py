@@ -11,9 +11,12 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.utils._pytree import tree_leaves
 
+from fusedrnn.cuda import arrays, compiled
 from fusedrnn.torch.calls import LSTM, RNN, Cell
 
 _PLAIN = (Tensor, Parameter)
+DTYPES = (torch.float32, torch.float64)
+GPU_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def refusal(tensors: Sequence[Tensor]) -> str:
@@ -23,6 +26,8 @@ def refusal(tensors: Sequence[Tensor]) -> str:
         return "torch.jit.trace and exports by tracing"
     if compiling and torch.onnx.is_in_onnx_export():
         return "exports to ONNX"
+    if arrays.on_gpu(tensors[0]):
+        return _refusal_on_gpu(tensors, compiling)
     plain_types = not compiling and not torch._C._len_torch_dispatch_stack()
     dtype = tensors[0].dtype
     if dtype is not torch.float32 and dtype is not torch.float64:
@@ -34,6 +39,29 @@ def refusal(tensors: Sequence[Tensor]) -> str:
             return f"tensors on {tensor.device}"
         if tensor.dtype is not dtype:
             return f"{tensor.dtype} beside {dtype}"
+        if tensor.layout is not torch.strided:
+            return f"tensors of layout {tensor.layout}"
+    return ""
+
+
+def _refusal_on_gpu(tensors: Sequence[Tensor], compiling: bool) -> str:
+    """The same of tensors the first of which is on a GPU."""
+    first = tensors[0]
+    missing = compiled.missing()
+    if missing is not None:
+        warnings.warn(f"fusedrnn leaves layers on {first.device} to PyTorch: {missing}", stacklevel=4)
+        return f"tensors on {first.device}: {missing}"
+    if compiling or transformed():
+        return f"{'torch.compile' if compiling else 'transforms of torch.func'} on a GPU"
+    if first.dtype not in GPU_DTYPES:
+        return f"{first.dtype} on a GPU (float32, bfloat16 and float16 they do)"
+    for tensor in tensors:
+        if type(tensor) not in _PLAIN:
+            return f"tensors of type {type(tensor).__name__}"
+        if not arrays.on_gpu(tensor) or tensor.device != first.device:
+            return f"tensors on {tensor.device} beside {first.device}"
+        if tensor.dtype is not first.dtype:
+            return f"{tensor.dtype} beside {first.dtype}"
         if tensor.layout is not torch.strided:
             return f"tensors of layout {tensor.layout}"
     return ""

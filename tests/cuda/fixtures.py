@@ -1,0 +1,88 @@
+"""Fixtures of tests/conftest.py: the kernels over the emulator, and the Python above them without a GPU."""
+
+from __future__ import annotations
+
+import contextlib
+import runpy
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+MULTIPROCESSORS = 8  # of the emulated GPU: small, so that plans of several launches come up
+
+
+@pytest.fixture(scope="session")
+def emulated(pytestconfig: pytest.Config) -> Any:
+    """What `fusedrnn._cuda` has over a GPU, over the emulator: tests/cuda/build.py."""
+    build = runpy.run_path(str(Path(__file__).parent / "build.py"))
+    try:
+        return build["load"](pytestconfig.cache.mkdir("emulated"))
+    except build["Unavailable"] as reason:
+        pytest.skip(f"no emulator: {reason}")
+
+
+@pytest.fixture
+def emulated_gpu(emulated: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Any]]:
+    """The emulator in the place of `fusedrnn._cuda`. It is a context manager, within which tensors of PyTorch, which
+    are on the CPU, count as a GPU's."""
+    from fusedrnn.cuda import arrays, cells, compiled
+
+    gpu = emulated.Gpu(9, 0, MULTIPROCESSORS)
+    module = SimpleNamespace(**vars(emulated), gpu=lambda ordinal: gpu, missing=lambda: None)
+    caches = (compiled.missing, compiled.gpu, cells._planned)
+    monkeypatch.setattr(compiled, "module", lambda: module)
+    monkeypatch.setattr(arrays.Torch, "stream", lambda self, like: contextlib.nullcontext(0))
+    for cached in caches:
+        cached.cache_clear()
+
+    @contextlib.contextmanager
+    def tensors() -> Iterator[None]:
+        on_gpu = arrays.on_gpu
+        arrays.on_gpu = lambda value: type(value).__module__.split(".")[0] == "torch" or on_gpu(value)
+        try:
+            yield
+        finally:
+            arrays.on_gpu = on_gpu
+
+    yield tensors
+    for cached in caches:
+        cached.cache_clear()
+
+
+class _Array(np.ndarray):
+    """An array in the CPU's memory with the face of CuPy's."""
+
+    @property
+    def data(self) -> Any:
+        return SimpleNamespace(ptr=self.ctypes.data)
+
+    @property
+    def device(self) -> Any:
+        return _Device()
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return dict(self.__array_interface__)
+
+
+class _Device(contextlib.nullcontext):  # type: ignore[type-arg]
+    id = 0
+
+
+@pytest.fixture
+def gpu_array(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Any]:
+    """An array of NumPy as one of "CuPy", which is NumPy here; None stays."""
+
+    def of(function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *a, **k: function(*a, **k).view(_Array)
+
+    names = ("ascontiguousarray", "asarray", "empty", "concatenate", "arange")
+    stream = SimpleNamespace(get_current_stream=lambda: SimpleNamespace(ptr=0))
+    fake = SimpleNamespace(ndarray=_Array, cuda=stream, **{name: of(getattr(np, name)) for name in names})
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+    return lambda a: None if a is None else np.array(a).view(_Array)
