@@ -97,7 +97,7 @@ class Case:
 class Guarded:
     """Arrays with a margin before and after each. All that is not written is 0xff: a NaN in each storage type."""
 
-    margin = 256
+    margin = 4096
 
     def __init__(self) -> None:
         self.buffers: dict[str, np.ndarray[Any, Any]] = {}
