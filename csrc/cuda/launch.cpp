@@ -29,16 +29,20 @@ void run(const Problem& p, const Plan& plan, Arguments a, void* scratch, device:
   device::launch(kernels.prepare, {prepare_blocks, block_threads, 0, 1, false}, stream, a);
 
   const int turns = p.backward ? p.steps + 1 : p.steps;
-  const int per_launch = plan.tier == Tier::steps ? 1 : turns;
   const int cluster = plan.tier == Tier::cluster ? plan.layout.members : 1;
   for (a.first_tile = 0; a.first_tile < plan.row_tiles; a.first_tile += plan.tiles_per_launch) {
     const int tiles = std::min(plan.tiles_per_launch, plan.row_tiles - a.first_tile);
     const device::Grid grid{tiles * p.directions * plan.layout.members, plan.threads, plan.layout.shared_bytes, cluster,
                             plan.tier == Tier::grid};
-    for (a.first_step = 0; a.first_step < turns; a.first_step = a.last_step) {
-      a.last_step = a.first_step + per_launch;
-      device::launch(kernels.pass, grid, stream, a);
-    }
+    const auto pass = [&](int first, int last, device::Stream to) {
+      a.first_step = first;
+      a.last_step = last;
+      device::launch(kernels.pass, grid, to, a);
+    };
+    if (plan.tier == Tier::steps)
+      device::launch_each(stream, turns, [&](int turn, device::Stream to) { pass(turn, turn + 1, to); });
+    else
+      pass(0, turns, stream);
   }
 }
 

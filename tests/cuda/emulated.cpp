@@ -1,11 +1,13 @@
 // The functions of fusedrnn._cuda over the emulator, and what steers it: an extension module for the tests.
 #include <pybind11/stl.h>
 
-#include "bindings.hpp"
+#include <random>
+
+#include "bindings.cpp"  // not beside this file: pybind11's headers take most of its time
 #include "emulator.hpp"
 #include "launch.hpp"
+#include "scalar.hpp"
 
-namespace py = pybind11;
 using namespace fusedrnn::emulator;
 
 // The mutated copy of the kernels (mutants.py).
@@ -74,4 +76,20 @@ PYBIND11_MODULE(emulated, m) {
     }
     return found;
   });
+
+  // How many of random quotients, of the kind that sigmoid and tanh need, the kernels' division does not round
+  // correctly.
+  m.def(
+      "wrong_quotients",
+      [](int count, unsigned seed) {
+        std::mt19937 random(seed);
+        int wrong = 0;
+        for (int i = 0; i < count; ++i) {
+          const uint32_t mantissa = random() % 0x7fffff, exponent = 127 + random() % 120;
+          const float b = std::bit_cast<float>(mantissa | exponent << 23);
+          for (float a : {1.0f, b - 2, 0x1p-100f}) wrong += fusedrnn::cuda::divide(a, b) != a / b && a / b > 0x1p-126f;
+        }
+        return wrong;
+      },
+      py::arg("count"), py::arg("seed"));
 }

@@ -30,4 +30,10 @@ void launch(void (*kernel)(A), const Grid& grid, Stream, const A& arguments) {
   }).run();
 }
 
+// Calls launch_one(i, stream) for all i < launches.
+template <class F>
+void launch_each(Stream stream, int launches, F launch_one) {
+  for (int i = 0; i < launches; ++i) launch_one(i, stream);
+}
+
 }  // namespace fusedrnn::device
