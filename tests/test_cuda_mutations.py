@@ -64,9 +64,8 @@ def test_every_planted_bug_is_caught(emulated: Any, mutant: mutants.Mutant) -> N
     small = mutant.hidden < 90
     for seed in SEEDS:
         case = Case(
-            mutant.cell, mutant.product, mutant.hidden, steps=4 if small else 2, batch=10 if small else 1,
-            directions=2 if small else 1, reverse=1, seed=seed,
-            lengths=[4, 2, 3, 4, 1, 3, 4, 4, 2, 3] if small else None,
+            mutant.cell, mutant.product, mutant.hidden, steps=4 if small else 2, batch=8 if small else 1,
+            directions=mutant.directions, reverse=1, lengths=[4, 2, 3, 4, 1, 3, 4, 2] if small else None, seed=seed,
         )  # fmt: skip
         try:
             emulated.mutate(1 + mutants.MUTANTS.index(mutant))

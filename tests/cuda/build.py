@@ -93,8 +93,8 @@ def _compile(command: Sequence[str], folder: Path, built: Path) -> None:
 
     python = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_paths()['include']}"]
     include = [f"-I{TESTS / 'emulator'}", f"-I{CSRC}"]
-    units = {}
-    for product in PRODUCTS:  # those that take longest come first
+    units = {"emulated": [*python, str(TESTS / "emulated.cpp")]}  # those that take longest come first
+    for product in PRODUCTS:
         defines = [f"-DFUSEDRNN_CUDA_PRODUCT={product}", f"-DFUSEDRNN_CUDA_KERNELS={product.lower()}_kernels"]
         units[product] = [*defines, "-x", "c++", str(CSRC / "kernels.cu")]
     copy = folder / "mutants"
@@ -103,8 +103,6 @@ def _compile(command: Sequence[str], folder: Path, built: Path) -> None:
     for product, cell in MUTANTS["CELLS"].items():
         defines = [f"-DFUSEDRNN_CUDA_PRODUCT={product}", f"-DFUSEDRNN_CUDA_KERNELS={product.lower()}_kernels"]
         units[f"mutated_{product}"] = [*defines, f"-DFUSEDRNN_CUDA_CELL={cell}", "-x", "c++", str(kernels)]
-    units["bindings"] = [*python, str(CSRC / "bindings.cpp")]
-    units["emulated"] = [*python, str(TESTS / "emulated.cpp")]
     units["launch"] = [str(CSRC / "launch.cpp")]
     units["plan"] = [str(CSRC / "plan.cpp")]
     objects = {name: folder / f"{name}.o" for name in units}

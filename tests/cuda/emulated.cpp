@@ -3,12 +3,11 @@
 
 #include <random>
 
-#include "bindings.hpp"
+#include "bindings.cpp"  // not beside this file: pybind11's headers take most of its time
 #include "emulator.hpp"
 #include "launch.hpp"
 #include "scalar.hpp"
 
-namespace py = pybind11;
 using namespace fusedrnn::emulator;
 
 // The mutated copy of the kernels (mutants.py).

@@ -26,6 +26,7 @@ class Mutant:
     cell: str = "lstm"
     around: str = ""
     hidden: int = 33
+    directions: int = 1
 
     @property
     def product(self) -> str:
@@ -71,7 +72,7 @@ MUTANTS = (
     _exchange("a_row_is_not_sent", "l_.rows * pieces << bits", "(l_.rows - 1) * pieces << bits", "cluster", cell="gru"),
     _exchange("padding_not_zeroed", "device::store_shared(data(1) + byte, Quad{})", "void()", "block", cell="gru"),
     _exchange("a_row_is_not_fetched", "l.rows", "l.rows - 1", "grid", around="row < l.rows; row += warps"),
-    _exchange("one_direction_for_both", "of_launch % p.directions", "0", "block"),
+    _exchange("one_direction_for_both", "of_launch % p.directions", "0", "block", directions=2),
     # Which units, which terms
     _recurrence("units_of_another_member", "member.number", "(member.number + 1) % l.members", "grid",
                 around="(member.number << l.unit_bits)"),
@@ -82,7 +83,8 @@ MUTANTS = (
     _recurrence("all_splits_but_one", "p.layout.splits", "p.layout.splits - 1", "block", around="s < p.layout.splits; ++s"),
     _product("terms_of_the_first_split", "split * l.tiles_per_warp", "0", "block"),
     _product("terms_beyond_the_last", "l.tiles - first_ < l.tiles_per_warp", "false", "cluster", cell="gru"),
-    _product("weights_of_the_first_direction", "direction * groups", "0", "block", around="((direction * groups + group)"),
+    _product("weights_of_the_first_direction", "direction * groups", "0", "block", directions=2,
+             around="((direction * groups + group)"),
     _product("rows_apart_by_the_wrong_stride", "partial_stride", "16", "block",
              around="row % row_group * partial_stride + unit)"),
     _product("rows_of_the_operand_swapped", "lane / 4", "lane % 8", "grid", cell="gru",
