@@ -21,16 +21,16 @@ class Gpu:
 
     name: str
     major: int
-    multiprocessors: int = field(metadata={"unit": "", "source": "NVIDIA's data sheet"})
+    multiprocessors: int = field(metadata={"unit": "", "source": "recalled: NVIDIA's data sheet"})
     clock: float = _of("GHz", "assumed: a boost clock that holds for a kernel that waits most of the time")
     tensor: float = _of(
         "multiply-adds of bfloat16 a cycle and multiprocessor by mma.sync",
-        "A100: the peak; H100: 62 % of the peak of 2048, recalled (arXiv 2402.13499); B200: assumed to be the H100's",
+        "A100: the peak; H100: 62 % of the peak of 2048, recalled; B200: assumed to be the H100's",
     )
-    tf32: float = _of("the same in TF32", "half of bfloat16's rate, NVIDIA's data sheet")
-    fma: float = _of("multiply-adds of float32 a cycle and multiprocessor", "NVIDIA's data sheet")
-    mma_latency: float = _of("cycles until a sum can be added to again", "recalled (arXiv 2402.13499), B200 assumed")
-    shared_latency: float = _of("cycles of a load from shared memory", "recalled (arXiv 2402.13499), B200 assumed")
+    tf32: float = _of("the same in TF32", "recalled: half of bfloat16's rate")
+    fma: float = _of("multiply-adds of float32 a cycle and multiprocessor", "recalled: NVIDIA's data sheet")
+    mma_latency: float = _of("cycles until a sum can be added to again", "recalled, B200 assumed")
+    shared_latency: float = _of("cycles of a load from shared memory", "recalled, B200 assumed")
     sync: float = _of("cycles of __syncthreads where all are there", "assumed")
     l2_latency: float = _of("cycles of a trip to L2 and back", "recalled; B200, whose L2 is on two dies, assumed")
     l2_bandwidth: float = _of("TB/s from L2 to all multiprocessors", "H100 recalled; A100 and B200 assumed")
@@ -41,7 +41,7 @@ class Gpu:
     )
     clusters: int = field(metadata={"unit": "GPCs", "source": "recalled; as many clusters of 8 fit as twice that"})
     memory_latency: float = _of("cycles of a load from memory", "assumed")
-    memory_bandwidth: float = _of("TB/s from memory", "NVIDIA's data sheet")
+    memory_bandwidth: float = _of("TB/s from memory", "recalled: NVIDIA's data sheet")
     launch: float = _of(
         "us from one kernel to the next in a CUDA graph", "recalled for the H100, assumed for the others"
     )
