@@ -81,12 +81,12 @@ class Cell(NamedTuple):
 
 # SASS of the bfloat16 kernels of the grid; the other tiers and float32 differ by less than a tenth.
 CELLS = {
-    ("rnn", False): Cell(Code(37, 111), Code(116, 383), Code(14, 32), 1, 1, 1, 0, 0),
-    ("lstm", False): Cell(Code(49, 129), Code(288, 950), Code(27, 65), 5, 4, 5, 0, 1),
-    ("gru", False): Cell(Code(46, 132), Code(214, 671), Code(23, 57), 3, 3, 5, 0, 0),
-    ("rnn", True): Cell(Code(46, 127), Code(80, 245), Code(14, 32), 0, 2, 1, 0, 0),
-    ("lstm", True): Cell(Code(86, 240), Code(170, 463), Code(14, 32), 1, 5, 4, 1, 0),
-    ("gru", True): Cell(Code(84, 247), Code(122, 310), Code(14, 32), 0, 6, 4, 0, 0),
+    ("rnn", False): Cell(Code(37, 111), Code(103, 330), Code(8, 20), 1, 1, 1, 0, 0),
+    ("lstm", False): Cell(Code(49, 129), Code(242, 713), Code(20, 45), 5, 4, 5, 0, 1),
+    ("gru", False): Cell(Code(46, 132), Code(184, 487), Code(16, 38), 3, 3, 5, 0, 0),
+    ("rnn", True): Cell(Code(46, 127), Code(78, 230), Code(8, 20), 0, 2, 1, 0, 0),
+    ("lstm", True): Cell(Code(86, 240), Code(163, 418), Code(8, 20), 1, 5, 4, 1, 0),
+    ("gru", True): Cell(Code(84, 247), Code(125, 316), Code(8, 20), 0, 6, 4, 0, 0),
 }
 COPY = Code(130, 375)  # SASS: a block's copy of the operand from the team's memory, its addresses; once a step
 PUSH = Code(9, 25)  # SASS: 16 bytes to another block of the cluster

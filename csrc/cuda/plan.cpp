@@ -81,8 +81,8 @@ struct Formulas {
   double element, two_splits, loads;
 };
 Formulas formulas_of(const Problem& p) {
-  constexpr Formulas forward[] = {{400, 60, 110}, {1050, 95, 130}, {730, 85, 130}};
-  constexpr Formulas backward[] = {{245, 60, 130}, {480, 60, 240}, {310, 60, 250}};
+  constexpr Formulas forward[] = {{350, 48, 110}, {815, 73, 130}, {547, 66, 130}};
+  constexpr Formulas backward[] = {{230, 48, 130}, {438, 48, 240}, {316, 48, 250}};
   return (p.backward ? backward : forward)[int(p.cell)];
 }
 

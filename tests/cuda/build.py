@@ -24,7 +24,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 CSRC, TESTS = ROOT / "csrc/cuda", ROOT / "tests/cuda"
-FLAGS = ("-std=c++20", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra")
+FLAGS = ("-std=c++20", "-Og", "-ffp-contract=off", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra")
 MUTANTS = runpy.run_path(str(TESTS / "mutants.py"), run_name="mutants")
 PRODUCTS = ("Fma", "Tf32", "Bfloat16", "Float16")
 
