@@ -55,7 +55,7 @@ def build(cache: Path, flags: Sequence[str] = ()) -> Path:
         raise Unavailable(f"there is no C++ compiler {compiler[0]}")
     if importlib.util.find_spec("pybind11") is None:
         raise Unavailable("there is no pybind11: pip install pybind11")
-    command = [*compiler, *FLAGS, *flags]
+    command = [*compiler, *FLAGS, *shlex.split(os.environ.get("CXXFLAGS", "")), *flags]
     cache.mkdir(parents=True, exist_ok=True)
     with _alone(cache / "lock"):
         folder = cache / _key(command)
@@ -103,8 +103,6 @@ def _compile(command: Sequence[str], folder: Path, built: Path) -> None:
     for product, cell in MUTANTS["CELLS"].items():
         defines = [f"-DFUSEDRNN_CUDA_PRODUCT={product}", f"-DFUSEDRNN_CUDA_KERNELS={product.lower()}_kernels"]
         units[f"mutated_{product}"] = [*defines, f"-DFUSEDRNN_CUDA_CELL={cell}", "-x", "c++", str(kernels)]
-    units["launch"] = [str(CSRC / "launch.cpp")]
-    units["plan"] = [str(CSRC / "plan.cpp")]
     objects = {name: folder / f"{name}.o" for name in units}
     with ThreadPoolExecutor(2) as pool:
         compiled = [
@@ -122,7 +120,8 @@ def _compile(command: Sequence[str], folder: Path, built: Path) -> None:
 
 
 def _run(command: Sequence[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}  # a sanitizer's, not for the compiler
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{shlex.join(command)}\n{done.stderr}")
 

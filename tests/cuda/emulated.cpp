@@ -3,9 +3,11 @@
 
 #include <random>
 
-#include "bindings.cpp"  // not beside this file: pybind11's headers take most of its time
+// All that is no kernel in one translation unit: most of its time goes into headers.
+#include "bindings.cpp"
 #include "emulator.hpp"
-#include "launch.hpp"
+#include "launch.cpp"
+#include "plan.cpp"
 #include "scalar.hpp"
 
 using namespace fusedrnn::emulator;
