@@ -79,7 +79,7 @@ MUTANTS = (
     _recurrence("one_unit_too_many", "e.unit < p.hidden", "e.unit <= p.hidden", "block"),
     _recurrence("one_unit_too_few", "e.unit < p.hidden", "e.unit < p.hidden - 1", "cluster", cell="gru"),
     _recurrence("one_row_too_few", "e.n < p.batch", "e.n < p.batch - 1", "steps", cell="gru"),
-    _recurrence("first_split_for_all", "s * next", "0", "cluster", cell="gru"),
+    _recurrence("first_split_for_all", "at + g", "e.partial + g", "cluster", cell="gru"),
     _recurrence("all_splits_but_one", "p.layout.splits", "(p.layout.splits - 1)", "block",
                 around="e.partial + p.layout.splits * next"),
     _product("terms_of_the_first_split", "split * l.tiles_per_warp", "0", "block"),
