@@ -217,7 +217,9 @@ def test_weights_that_do_not_fit_the_chip(run: Run, kind: str, product: str, hid
 
 
 @pytest.mark.parametrize("kind", CELLS)
-@pytest.mark.parametrize(("tier", "product"), [("block", "bfloat16"), ("cluster", "fma"), ("grid", "float16"), ("steps", "tf32")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("tier", "product"), [("block", "bfloat16"), ("cluster", "fma"), ("grid", "float16"), ("steps", "tf32")]
+)
 def test_infinity_and_nan_stay_in_their_rows(run: Run, tier: str, kind: str, product: str) -> None:
     case = Case(kind, product, 24, steps=3, batch=10, lengths=[3, 3, 3, 2, 3, 3, 3, 3, 3, 3])
     clean = run(case, tier)
