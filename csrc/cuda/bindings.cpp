@@ -97,7 +97,8 @@ void bind(py::module_& m) {
       .def_readwrite("tiles_per_launch", &Plan::tiles_per_launch)
       .def_readonly("scratch_bytes", &Plan::scratch_bytes);
 
-  m.def("make_plan", &make_plan, py::arg("problem"), py::arg("gpu"), py::arg("tier") = py::none());
+  m.def("make_plan", &make_plan, py::arg("problem"), py::arg("gpu"), py::arg("tier") = py::none(),
+        py::arg("rows") = py::none());
   m.def(
       "run",
       [](const Problem& problem, const Plan& plan, const std::map<std::string, std::uintptr_t>& arrays,

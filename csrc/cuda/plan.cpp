@@ -183,7 +183,7 @@ Gpu known_gpu(int major, int minor, int multiprocessors) {
   return {major, minor, multiprocessors, kilobytes * 1024, major >= 9 ? 8 : 1};
 }
 
-Plan make_plan(const Problem& p, const Gpu& gpu, std::optional<Tier> forced) {
+Plan make_plan(const Problem& p, const Gpu& gpu, std::optional<Tier> forced, std::optional<int> rows) {
   if (p.steps < 1 || p.batch < 1 || p.hidden < 1 || p.directions < 1 || p.directions > 2)
     throw std::invalid_argument("expected at least one step, row and unit, and one or two directions");
   const double elements = double(p.steps) * p.batch * p.directions * 4 * p.hidden;
@@ -205,7 +205,14 @@ Plan make_plan(const Problem& p, const Gpu& gpu, std::optional<Tier> forced) {
   plan.tier = tier;
   plan.layout = *chosen;
   Layout& l = plan.layout;
-  choose_rows(l, p, gpu, tier);
+  if (rows && *rows != l.rows) {
+    l.rows = *rows;
+    if (tier == Tier::steps || *rows < row_group || *rows % row_group != 0 || *rows > largest_batch_rows(l) ||
+        !place(l, Shape(p), tier, gpu.shared_bytes))
+      throw std::invalid_argument("rows: " + std::to_string(*rows) + " to a team do not fit the tier " + name(tier));
+  } else if (!rows) {
+    choose_rows(l, p, gpu, tier);
+  }
   plan.threads = l.groups * l.splits * 32;
   plan.row_tiles = ceil_div(p.batch, l.rows);
   const int teams = std::max(1, gpu.multiprocessors / (l.members * p.directions));

@@ -52,6 +52,6 @@ int element_bytes(ProductKind);
 // Throws std::invalid_argument where the problem has no plan; the message names the size that does not fit. With a
 // tier, that one or none. The order in which a sum's terms are added follows from cell, product, hidden and GPU alone,
 // so that a row's result does not depend on the batch it is in.
-Plan make_plan(const Problem&, const Gpu&, std::optional<Tier> = {});
+Plan make_plan(const Problem&, const Gpu&, std::optional<Tier> = {}, std::optional<int> rows = {});
 
 }  // namespace fusedrnn::cuda

@@ -1,7 +1,7 @@
 """Bugs planted in a copy of the kernels, all in one: each is a change of an expression that a number switches on.
 
-The copy lives in a namespace of its own and takes the place of the right kernels when `emulated.mutate(number)` asks for
-it; number 0 are the right ones, `CONTROL` the copy without a bug.
+The copy lives in a namespace of its own and takes the place of the right kernels when `emulated.mutate(number)` asks
+for it; number 0 are the right ones, `CONTROL` the copy without a bug.
 """
 
 from __future__ import annotations
@@ -54,8 +54,10 @@ MUTANTS = (
     _exchange("one_slot_in_shared_memory", "turn % 2 * l_.rows", "0 * l_.rows", "cluster", cell="gru"),
     _exchange("one_slot_in_global_memory", "turn % 2 * l.rows", "0 * l.rows", "grid"),
     _exchange("one_slot_for_all_launches", "turn % 2 * l.rows", "0 * l.rows", "steps", cell="gru"),
-    _exchange("operand_of_the_wrong_turn", "data(turn)", "data(turn + 1)", "block", around="return {data(turn), shared"),
-    _exchange("fetches_the_wrong_turn", "turn", "turn + 1", "grid", around="fetch(l_, slots_.of(l_, turn), 0)", cell="gru"),
+    _exchange("operand_of_the_wrong_turn", "data(turn)", "data(turn + 1)", "block",
+              around="return {data(turn), shared"),
+    _exchange("fetches_the_wrong_turn", "turn", "turn + 1", "grid",
+              around="fetch(l_, slots_.of(l_, turn), 0)", cell="gru"),
     _exchange("reads_the_wrong_turn", "slots_.of(l_, turn)", "slots_.of(l_, turn + 1)", "steps",
               around="return {slots_.of(l_, turn), l_"),
     # Who has sent what
@@ -63,8 +65,10 @@ MUTANTS = (
     _exchange("raises_the_flag_of_the_next_turn", "uint32_t(turn)", "uint32_t(turn + 1)", "grid",
               around="flags_ + member_, uint32_t(turn))", cell="gru"),
     _exchange("waits_for_all_flags_but_one", "l_.members", "l_.members - 1", "grid", around="i < l_.members; i +="),
-    _exchange("pushes_to_the_wrong_member", "other", "(other + 1) % l_.members", "cluster", around="push(at, other, value"),
-    _exchange("expects_too_few_bytes", "(l_.members - 1) * own_bytes()", "(l_.members - 1) * own_bytes() - 16", "cluster",
+    _exchange("pushes_to_the_wrong_member", "other", "(other + 1) % l_.members", "cluster",
+              around="push(at, other, value"),
+    _exchange("expects_too_few_bytes", "(l_.members - 1) * own_bytes()", "(l_.members - 1) * own_bytes() - 16",
+              "cluster",
               cell="gru"),
     _exchange("waits_for_the_wrong_phase", "(turn - 1) / 2", "turn / 2", "cluster"),
     _exchange("one_barrier_for_both_slots", "turn % 2 * 8", "0", "cluster", cell="gru"),
@@ -91,9 +95,11 @@ MUTANTS = (
              around="row % row_group * partial_stride + unit)"),
     _product("rows_of_the_operand_swapped", "lane / 4", "lane % 8", "grid", cell="gru",
              around="row_group + lane / 4, (tile + c) * 32"),
-    _product("sums_of_the_wrong_units", "i / 2 * 8", "i % 2 * 8", "steps", cell="gru", around="g, unit + i / 2 * 8, sum"),
+    _product("sums_of_the_wrong_units", "i / 2 * 8", "i % 2 * 8", "steps", cell="gru",
+             around="g, unit + i / 2 * 8, sum"),
     _product("lanes_halve_the_wrong_sums", "upper ? first + half : first", "first", "steps"),
-    _product("lanes_keep_what_they_give", "upper ? sums[i] : sums[half + i]", "upper ? sums[half + i] : sums[i]", "grid"),
+    _product("lanes_keep_what_they_give", "upper ? sums[i] : sums[half + i]", "upper ? sums[half + i] : sums[i]",
+             "grid"),
     _product("last_tile_of_a_chain_left_out", "c + 1 < count", "c + 2 < count", "cluster", cell="gru", hidden=120),
     _product("shared_weights_overlap", "tile - in_registers_", "0", "block", hidden=96),
     _prepare("words_of_a_fragment_swapped", "j % 2 * 8", "j / 2 * 8", "block", cell="gru",
@@ -113,7 +119,8 @@ MUTANTS = (
     _recurrence("lengths_ignored_backward", "s < e.steps", "true", "block", cell="gru",
                 around="if (s < e.steps) {\n        const Past<float"),
     _recurrence("reverse_from_the_batchs_end", "e.steps - 1 - step", "p.steps - 1 - step", "grid", cell="gru"),
-    _recurrence("gradient_of_the_last_step_lost", "state[i].h += sums[0]", "state[i].h = sums[0]", "cluster", cell="gru"),
+    _recurrence("gradient_of_the_last_step_lost", "state[i].h += sums[0]", "state[i].h = sums[0]", "cluster",
+                cell="gru"),
     _recurrence("first_step_is_not_sent", "s >= 0", "s > 0", "grid", around="if (s >= 0) team.send"),
     _recurrence("sends_after_the_last_step", "s + 1 < p.steps", "true", "cluster"),
     _recurrence("each_launch_begins_anew", "p.first_step == 0", "true", "steps", around="p.first_step == 0, p.h0"),
@@ -140,6 +147,10 @@ def write(source: Path, folder: Path) -> Path:
         text = text.replace("namespace fusedrnn::cuda {", "namespace fusedrnn::cuda::mutated {")
         if file == "kernels.cu":
             lines = [line for line in text.splitlines() if "of_cell<Rnn>" not in line and "of_cell<Lstm>" not in line]
-            text = "\n".join(lines).replace("of_cell<Gru>", "of_cell<FUSEDRNN_CUDA_CELL>").replace("CellKind cell", "CellKind")
+            text = (
+                "\n".join(lines)
+                .replace("of_cell<Gru>", "of_cell<FUSEDRNN_CUDA_CELL>")
+                .replace("CellKind cell", "CellKind")
+            )
         (folder / file).write_text(text + "\n")
     return folder / "kernels.cu"
