@@ -55,7 +55,9 @@ def built_module() -> Path | None:
 def need(*tools: str) -> None:
     missing = [tool for tool in tools if shutil.which(tool) is None]
     if missing:
-        pytest.skip(f"needs {' and '.join(missing)} on PATH (nvidia-cuda-cuobjdump, nvidia-cuda-nvdisasm, nvcc, binutils)")
+        pytest.skip(
+            f"needs {' and '.join(missing)} on PATH (nvidia-cuda-cuobjdump, nvidia-cuda-nvdisasm, nvcc, binutils)"
+        )
 
 
 def nvcc_version() -> str:
@@ -94,7 +96,9 @@ def test_the_table_is_whole() -> None:
     _, kernels = RESOURCES["table"]()
     cells, products = ("Rnn", "Lstm", "Gru"), ("Fma", "Tf32", "Bfloat16", "Float16")
     exchanges = ("Near", "Grid", "Launches")
-    passes = {f"{d}<{c}, {p}, {e}>" for d in ("forward", "backward") for c in cells for p in products for e in exchanges}
+    passes = {
+        f"{d}<{c}, {p}, {e}>" for d in ("forward", "backward") for c in cells for p in products for e in exchanges
+    }
     prepares = {f"prepare<{p}, {g}, {b}>" for p in products for g in (1, 3, 4) for b in ("false", "true")}
     assert set(kernels) == passes | prepares
     for name, row in kernels.items():
@@ -115,7 +119,13 @@ def test_findings_are_found() -> None:
 
     assert compiler.startswith("nvcc ")
     assert found() == []
-    for change in ({"registers": use.registers + 1}, {"tensor": use.tensor - 1}, {"stack": 8}, {"local": 1}, {"generic": 1}):
+    for change in (
+        {"registers": use.registers + 1},
+        {"tensor": use.tensor - 1},
+        {"stack": 8},
+        {"local": 1},
+        {"generic": 1},
+    ):
         assert len(found(**change)) == 1, change
     assert len(RESOURCES["findings"]({}, True, complete=True)) == sum(map(len, kernels.values()))
 

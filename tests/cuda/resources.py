@@ -42,7 +42,9 @@ _INSTRUCTION = re.compile(r"\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ )?([A-Z0-9]+)")
 
 def _dump(file: Path, kind: str, architecture: str | None) -> list[tuple[str, str, str]]:
     """The lines of cuobjdump's `kind`, each with its architecture and kernel."""
-    text = subprocess.run(["cuobjdump", kind, str(file)], capture_output=True, text=True, check=True, timeout=300).stdout
+    text = subprocess.run(
+        ["cuobjdump", kind, str(file)], capture_output=True, text=True, check=True, timeout=300
+    ).stdout
     where, kernel, lines = architecture or "", "", []
     for line in text.splitlines():
         if (found := _ARCHITECTURE.search(line)) and not architecture:
