@@ -110,7 +110,7 @@ FUSEDRNN_INLINE V sigmoid(V x) {
   using C = ExpConstants<Scalar<V>>;
   const V one = splat<V>(1);
   const ReducedExp<V> e = reduced_exp(clamp(-x, C::lowest, C::finite_power));
-  const V y = one / (one + fma(e.power, e.expm1, e.power));
+  const V y = divide(one, one + fma(e.power, e.expm1, e.power));
   return x < splat<V>(-C::finite_power) ? V{} : y;
 }
 
@@ -124,7 +124,7 @@ FUSEDRNN_INLINE V tanh(V x) {
   const V expm1 = fma(e.power, e.expm1, e.power - splat<V>(1));
   using I = typename Traits<V>::IntegerVector;
   const I sign = bit_cast<I>(x) & bit_cast<I>(splat<V>(Scalar<V>(-0.0)));  // the quotient loses that of -0
-  return bit_cast<V>(bit_cast<I>(expm1 / (expm1 + splat<V>(2))) | sign);
+  return bit_cast<V>(bit_cast<I>(divide(expm1, expm1 + splat<V>(2))) | sign);
 }
 
 // log(1 + e) for 0 <= e <= 1: 2 atanh(s), s = e / (2 + e) <= 1/3, by its series, which keeps small e exact.

@@ -138,6 +138,11 @@ FUSEDRNN_INLINE V fma(V a, V b, V c) {
 #endif
 }
 
+template <class V>
+FUSEDRNN_INLINE V divide(V a, V b) {
+  return a / b;
+}
+
 #if defined(__AVX512F__)
 template <class V>
 FUSEDRNN_INLINE auto lane_mask(int count) {

@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import importlib.util
 import os
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -23,7 +24,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 CSRC, TESTS = ROOT / "csrc/cuda", ROOT / "tests/cuda"
-FLAGS = ("-std=c++20", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra")
+FLAGS = ("-std=c++20", "-Og", "-ffp-contract=off", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra")
+MUTANTS = runpy.run_path(str(TESTS / "mutants.py"), run_name="mutants")
 PRODUCTS = ("Fma", "Tf32", "Bfloat16", "Float16")
 
 
@@ -71,7 +73,7 @@ def sources() -> list[Path]:
     """All that the module is made of."""
     folders = (CSRC, TESTS / "emulator")
     found = [p for folder in folders for p in folder.iterdir() if p.suffix in (".cpp", ".hpp", ".cu", ".cuh")]
-    return sorted([*found, TESTS / "emulated.cpp"])
+    return sorted([*found, TESTS / "emulated.cpp", TESTS / "mutants.py"])
 
 
 def _key(command: Sequence[str]) -> str:
@@ -91,12 +93,16 @@ def _compile(command: Sequence[str], folder: Path, built: Path) -> None:
 
     python = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_paths()['include']}"]
     include = [f"-I{TESTS / 'emulator'}", f"-I{CSRC}"]
-    units = {}
-    for product in PRODUCTS:  # those that take longest come first
+    units = {"emulated": [*python, str(TESTS / "emulated.cpp")]}  # those that take longest come first
+    for product in PRODUCTS:
         defines = [f"-DFUSEDRNN_CUDA_PRODUCT={product}", f"-DFUSEDRNN_CUDA_KERNELS={product.lower()}_kernels"]
         units[product] = [*defines, "-x", "c++", str(CSRC / "kernels.cu")]
-    units["bindings"] = [*python, str(CSRC / "bindings.cpp")]
-    units["emulated"] = [*python, str(TESTS / "emulated.cpp")]
+    copy = folder / "mutants"
+    copy.mkdir()
+    kernels = MUTANTS["write"](CSRC, copy)
+    for product, cell in MUTANTS["CELLS"].items():
+        defines = [f"-DFUSEDRNN_CUDA_PRODUCT={product}", f"-DFUSEDRNN_CUDA_KERNELS={product.lower()}_kernels"]
+        units[f"mutated_{product}"] = [*defines, f"-DFUSEDRNN_CUDA_CELL={cell}", "-x", "c++", str(kernels)]
     units["launch"] = [str(CSRC / "launch.cpp")]
     units["plan"] = [str(CSRC / "plan.cpp")]
     objects = {name: folder / f"{name}.o" for name in units}

@@ -1,11 +1,46 @@
 // The functions of fusedrnn._cuda over the emulator, and what steers it: an extension module for the tests.
 #include <pybind11/stl.h>
 
-#include "bindings.hpp"
-#include "emulator.hpp"
+#include <random>
 
-namespace py = pybind11;
+#include "bindings.cpp"  // not beside this file: pybind11's headers take most of its time
+#include "emulator.hpp"
+#include "launch.hpp"
+#include "scalar.hpp"
+
 using namespace fusedrnn::emulator;
+
+// The mutated copy of the kernels (mutants.py).
+namespace fusedrnn::cuda::mutated {
+Kernels fma_kernels(CellKind, Tier, bool backward);
+Kernels bfloat16_kernels(CellKind, Tier, bool backward);
+}  // namespace fusedrnn::cuda::mutated
+
+namespace {
+
+void substitute(const fusedrnn::cuda::Kernels& right, const fusedrnn::cuda::Kernels& mutated) {
+  const auto put = [](fusedrnn::cuda::Kernel of, fusedrnn::cuda::Kernel by) {
+    fusedrnn::device::substitutes[reinterpret_cast<const void*>(of)] = reinterpret_cast<const void*>(by);
+  };
+  put(right.prepare, mutated.prepare);
+  put(right.pass, mutated.pass);
+}
+
+// Puts the mutated copy in the place of the kernels, with one of its bugs switched on; 0: no longer.
+void mutate(int mutant) {
+  using namespace fusedrnn::cuda;
+  fusedrnn::emulator::mutant = mutant;
+  fusedrnn::device::substitutes.clear();
+  if (mutant == 0) return;
+  for (const Tier tier : {Tier::block, Tier::cluster, Tier::grid, Tier::steps})
+    for (const bool backward : {false, true}) {
+      substitute(fma_kernels(CellKind::lstm, tier, backward), mutated::fma_kernels(CellKind::lstm, tier, backward));
+      substitute(bfloat16_kernels(CellKind::gru, tier, backward),
+                 mutated::bfloat16_kernels(CellKind::gru, tier, backward));
+    }
+}
+
+}  // namespace
 
 PYBIND11_MODULE(emulated, m) {
   fusedrnn::cuda::bind(m);
@@ -30,6 +65,7 @@ PYBIND11_MODULE(emulated, m) {
       },
       py::arg("seed") = 1, py::arg("capacity") = 1 << 16, py::arg("preemption") = 1.0 / 8,
       py::arg("faults") = py::list());
+  m.def("mutate", &mutate, py::arg("mutant"));
   // Each site of the launches since `configure`, with the changes that a fault can make there.
   m.def("sites", [] {
     std::vector<std::tuple<std::string, unsigned, std::string, std::vector<std::string>>> found;
@@ -40,4 +76,20 @@ PYBIND11_MODULE(emulated, m) {
     }
     return found;
   });
+
+  // How many of random quotients, of the kind that sigmoid and tanh need, the kernels' division does not round
+  // correctly.
+  m.def(
+      "wrong_quotients",
+      [](int count, unsigned seed) {
+        std::mt19937 random(seed);
+        int wrong = 0;
+        for (int i = 0; i < count; ++i) {
+          const uint32_t mantissa = random() % 0x7fffff, exponent = 127 + random() % 120;
+          const float b = std::bit_cast<float>(mantissa | exponent << 23);
+          for (float a : {1.0f, b - 2, 0x1p-100f}) wrong += fusedrnn::cuda::divide(a, b) != a / b && a / b > 0x1p-126f;
+        }
+        return wrong;
+      },
+      py::arg("count"), py::arg("seed"));
 }

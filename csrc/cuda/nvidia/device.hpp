@@ -46,6 +46,12 @@ FUSEDRNN_DEVICE int blocks() { return int(gridDim.x); }
 // --- Numbers
 
 FUSEDRNN_DEVICE float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+// At most one ulp from 1 / x, for normal x; zero where that is subnormal.
+FUSEDRNN_DEVICE float reciprocal(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
 FUSEDRNN_DEVICE uint32_t bits_of(float x) { return __float_as_uint(x); }
 FUSEDRNN_DEVICE float float_of(uint32_t bits) { return __uint_as_float(bits); }
 

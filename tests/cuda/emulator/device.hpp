@@ -6,6 +6,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 
 #include "clusters.hpp"
 #include "mma.hpp"
@@ -51,6 +52,14 @@ inline int blocks() { return emulator::launch().shape().blocks; }
 // --- Numbers
 
 inline float fma(float a, float b, float c) { return std::fma(a, b, c); }
+// The hardware's may be one ulp off, we do not know which way where: any of the three, by x.
+inline float reciprocal(float x) {
+  const float y = 1 / x;
+  if (!(std::fabs(y) >= std::numeric_limits<float>::min())) return std::isnan(y) ? y : std::copysign(0.0f, y);
+  const uint32_t hash = std::bit_cast<uint32_t>(x) * 2654435761u >> 30;
+  if (std::isinf(y) || hash == 0) return y;
+  return std::nextafter(y, hash == 1 ? 0.0f : std::copysign(std::numeric_limits<float>::infinity(), y));
+}
 inline uint32_t bits_of(float x) { return std::bit_cast<uint32_t>(x); }
 inline float float_of(uint32_t bits) { return std::bit_cast<float>(bits); }
 
