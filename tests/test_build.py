@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import importlib.util
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +32,65 @@ def test_the_module_exports_its_initialiser_alone():
         pytest.skip("needs nm, of binutils")
     listing = subprocess.run([nm, "-D", "--defined-only", MODULE], capture_output=True, text=True, check=True).stdout
     assert [line.split()[-1] for line in listing.splitlines()] == ["PyInit__core"]
+
+
+def cuda_module():
+    spec = importlib.util.find_spec("fusedrnn._cuda")
+    if spec is None:
+        pytest.skip("fusedrnn was built without CUDA")
+    return Path(spec.origin)
+
+
+def test_the_cuda_module_is_small_and_stands_alone():
+    """The CUDA runtime is linked in, its symbols are not shown, and no library of CUDA is asked for."""
+    module = cuda_module()
+    assert module.stat().st_size < 8 * 2**20
+    if not (shutil.which("nm") and shutil.which("readelf")):
+        pytest.skip("needs nm and readelf, of binutils")
+    listing = subprocess.run(
+        [shutil.which("nm"), "-D", "--defined-only", module], capture_output=True, text=True, check=True
+    )
+    assert [line.split()[-1] for line in listing.stdout.splitlines()] == ["PyInit__cuda"]
+    dynamic = subprocess.run([shutil.which("readelf"), "-d", module], capture_output=True, text=True, check=True).stdout
+    needed = re.findall(r"NEEDED.*\[(.*)\]", dynamic)
+    assert needed
+    assert not [name for name in needed if "cuda" in name or "cublas" in name]
+
+
+def test_the_cuda_module_says_what_is_missing():
+    cuda_module()
+    from fusedrnn import _cuda, cuda
+
+    reason = cuda.missing()
+    assert reason is None or "driver" in reason
+    if reason is not None:
+        with pytest.raises(RuntimeError, match="driver"):
+            _cuda.gpu(0)
+
+
+def configure(folder, **defines):
+    """CMake's verdict on a build of this repository with no nvcc to be found."""
+    root = Path(__file__).parents[1]
+    cmake, pybind11 = shutil.which("cmake"), importlib.util.find_spec("pybind11")
+    if cmake is None or pybind11 is None:
+        pytest.skip("needs cmake and pybind11")
+    folders = Path(pybind11.origin).parent / "share/cmake/pybind11"
+    options = [f"-D{name}={value}" for name, value in {**defines, "pybind11_DIR": folders}.items()]
+    environment = {**os.environ, "CUDACXX": str(folder / "no-nvcc")}
+    command = [cmake, "-S", root, "-B", folder / "build", f"-DPython_EXECUTABLE={sys.executable}", *options]
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+def test_cuda_without_nvcc_is_an_error_where_it_is_asked_for(tmp_path):
+    done = configure(tmp_path, FUSEDRNN_CUDA="ON")
+    assert done.returncode != 0
+    assert "FUSEDRNN_CUDA=ON needs a working nvcc" in " ".join(done.stderr.split())
+
+
+def test_cuda_takes_three_values(tmp_path):
+    done = configure(tmp_path, FUSEDRNN_CUDA="perhaps")
+    assert done.returncode != 0
+    assert "expected OFF, ON or AUTO, got perhaps" in " ".join(done.stderr.split())
 
 
 def stub_functions():
@@ -90,7 +152,7 @@ def test_importing_needs_numpy_alone():
 
     script = (
         "import sys, fusedrnn, fusedrnn.optim, fusedrnn.train, fusedrnn.reference, fusedrnn.functional\n"
-        "extras = {'matplotlib', 'rich', 'safetensors', 'typer', 'torch'} & set(sys.modules)\n"
+        "extras = {'matplotlib', 'rich', 'safetensors', 'typer', 'torch', 'fusedrnn._cuda'} & set(sys.modules)\n"
         "assert not extras, extras\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

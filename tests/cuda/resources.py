@@ -2,7 +2,7 @@
 
     python tests/cuda/resources.py MODULE [--write]
 
-compares a built fusedrnn._cuda, or a cubin, with the table beside this file, or writes that table. cuobjdump and nvdisasm
+compares a built fusedrnn._cuda with the table beside this file, or writes that table. cuobjdump and nvdisasm
 come with CUDA, or from the Python registry: nvidia-cuda-cuobjdump and nvidia-cuda-nvdisasm.
 """
 
@@ -42,13 +42,12 @@ _INSTRUCTION = re.compile(r"\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ )?([A-Z0-9]+)")
 
 def _dump(file: Path, kind: str, architecture: str | None) -> list[tuple[str, str, str]]:
     """The lines of cuobjdump's `kind`, each with its architecture and kernel."""
-    chosen = ["-arch", architecture] if architecture else []
     text = subprocess.run(
-        ["cuobjdump", kind, *chosen, str(file)], capture_output=True, text=True, check=True, timeout=300
+        ["cuobjdump", kind, str(file)], capture_output=True, text=True, check=True, timeout=300
     ).stdout
     where, kernel, lines = architecture or "", "", []
     for line in text.splitlines():
-        if found := _ARCHITECTURE.search(line):
+        if (found := _ARCHITECTURE.search(line)) and not architecture:
             where = next(name for name in found.groups() if name)
         elif found := _FUNCTION.match(line):
             kernel = found[1]
@@ -62,13 +61,13 @@ def _short(mangled: list[str]) -> dict[str, str]:
     text = subprocess.run(["c++filt"], input="\n".join(mangled), capture_output=True, text=True, check=True).stdout
     names = {}
     for symbol, name in zip(mangled, text.splitlines(), strict=True):
-        name = re.sub(r"fusedrnn::(cuda|device)::|^void |\(Arguments\)$|\((int|bool)\)", "", name.replace("(fusedrnn::cuda::Arguments)", ""))
-        names[symbol] = re.sub(r"Half<(b?)float16>", lambda m: "Bfloat16" if m[1] else "Float16", name)
+        short = re.sub(r"fusedrnn::(cuda|device)::|^void |\(fusedrnn::cuda::Arguments\)$|\((int|bool)\)", "", name)
+        names[symbol] = re.sub(r"Half<(b?)float16>", lambda m: "Bfloat16" if m[1] else "Float16", short)
     return names
 
 
 def read(file: Path, architecture: str | None = None) -> Uses:
-    """All kernels of a module or cubin; a cubin has one architecture, which it does not name everywhere."""
+    """All kernels of a module, or of a cubin, whose one architecture cuobjdump does not always name."""
     numbers: dict[tuple[str, str], list[int]] = {}
     for where, kernel, line in _dump(file, "-res-usage", architecture):
         if found := _RESOURCES.match(line):
