@@ -10,9 +10,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'fusedrnn[torch]'")
 
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence  # noqa: E402
+
 import fusedrnn  # noqa: E402
 import fusedrnn.torch as ft  # noqa: E402
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence  # noqa: E402
 
 torch.set_num_threads(1)  # tests run side by side
 
@@ -58,7 +59,8 @@ def flat(outputs):
 def assert_close(ours, expected, what, dtype=torch.float32):
     assert ours.dtype is dtype, what
     assert ours.shape == expected.shape, what
-    error = float((ours.double() - expected).abs().max() / max(1.0, float(expected.abs().max())))
+    ours, expected = ours.detach().double(), expected.detach()
+    error = float((ours - expected).abs().max()) / max(1.0, float(expected.abs().max()))
     assert error <= TOLERANCE[dtype], f"{what}: {error:.3g}"
 
 
@@ -106,11 +108,11 @@ def test_outputs_and_gradients_are_those_of_torch_nn(name, options, emulated_gpu
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_halves(name, dtype, emulated_gpu):
+@pytest.mark.parametrize("low", [torch.bfloat16, torch.float16])
+def test_halves(name, low, emulated_gpu):
     torch.manual_seed(1)
-    layer = getattr(ft, name)(5, 17, 2, bidirectional=True).to(dtype)
-    assert_like_pytorch(layer, emulated_gpu, with_states, problem(name, 2, 2), dtype)
+    layer = getattr(ft, name)(5, 17, 2, bidirectional=True).to(low)
+    assert_like_pytorch(layer, emulated_gpu, with_states, problem(name, 2, 2), low)
 
 
 def test_relu_no_states_and_unbatched(emulated_gpu):
@@ -210,7 +212,7 @@ def test_only_what_is_asked_for_has_a_gradient(emulated_gpu):
     layer = ft.GRU(5, 17)
     x = torch.randn(4, 3, 5)
     with emulated_gpu():
-        y, h_n = layer(x)
+        _, h_n = layer(x)
     h_n.sum().backward()
     assert x.grad is None
     layer.requires_grad_(False)
@@ -230,14 +232,14 @@ def test_dropout_between_layers(emulated_gpu):
         assert torch.equal(layer(x)[0], layer(x)[0])
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_autocast(dtype, emulated_gpu):
+@pytest.mark.parametrize("low", [torch.bfloat16, torch.float16])
+def test_autocast(low, emulated_gpu):
     torch.manual_seed(8)
     layer, cell = ft.LSTM(5, 17), ft.GRUCell(5, 17)
     x = torch.randn(4, 3, 5, requires_grad=True)
     enabled, before = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
     torch.set_autocast_enabled("cuda", True)  # torch.autocast would look for a GPU
-    torch.set_autocast_dtype("cuda", dtype)
+    torch.set_autocast_dtype("cuda", low)
     try:
         with emulated_gpu():
             y, (h_n, c_n) = layer(x)
@@ -245,8 +247,8 @@ def test_autocast(dtype, emulated_gpu):
     finally:
         torch.set_autocast_enabled("cuda", enabled)
         torch.set_autocast_dtype("cuda", before)
-    assert {t.dtype for t in (y, h_n, c_n, h)} == {dtype}
-    assert_close(y, in_float64(layer)(x.double())[0], "y", dtype)
+    assert {t.dtype for t in (y, h_n, c_n, h)} == {low}
+    assert_close(y, in_float64(layer)(x.double())[0], "y", low)
     y.float().sum().backward()
     assert x.grad.dtype is layer.weight_hh_l0.grad.dtype is torch.float32
 
@@ -287,16 +289,29 @@ def test_an_option_that_a_gpu_has_not_is_refused_by_name(name, option, value, em
 
 
 def test_resets_are_refused(emulated_gpu):
-    with emulated_gpu(), pytest.raises(ValueError, match="^resets: "):
+    with emulated_gpu(), pytest.raises(ValueError, match=r"^resets: "):
         ft.GRU(5, 17)(torch.randn(4, 3, 5), resets=torch.zeros(4, 3, dtype=torch.bool))
+
+
+def test_lengths_on_the_gpu_are_not_read(emulated_gpu, monkeypatch):
+    from fusedrnn.cuda import arrays
+
+    layer = ft.GRU(5, 17)
+    x = torch.randn(4, 3, 5)
+    with emulated_gpu():
+        expected, _ = layer(x, lengths=[4, 2, 0])
+        monkeypatch.setattr(arrays, "on_gpu", lambda value: isinstance(value, torch.Tensor))
+        y, _ = layer(x, lengths=torch.tensor([7, 2, -1]))
+    assert torch.equal(y, expected)
 
 
 @pytest.mark.parametrize("lengths", [[1, 2], [1, 2, 5]])
 def test_wrong_lengths(lengths, emulated_gpu):
-    with emulated_gpu(), pytest.raises(ValueError, match="^lengths: "):
+    with emulated_gpu(), pytest.raises(ValueError, match=r"^lengths: "):
         ft.GRU(5, 17)(torch.randn(4, 3, 5), lengths=lengths)
 
 
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
 def test_what_the_kernels_do_not_take_is_pytorchs_own(emulated_gpu, gpu_calls):
     with emulated_gpu():
         ft.LSTM(5, 17).double()(torch.randn(4, 3, 5, dtype=torch.float64))
@@ -330,11 +345,11 @@ def test_accelerate_takes_layers_on_a_gpu(emulated_gpu):
     assert report.left["1"].endswith("the kernels take float32, bfloat16 and float16 on a GPU")
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_functional_takes_tensors(dtype, emulated_gpu):
+@pytest.mark.parametrize("low", [torch.float32, torch.bfloat16])
+def test_functional_takes_tensors(low, emulated_gpu):
     torch.manual_seed(9)
-    layer = torch.nn.GRU(5, 17).to(dtype)
-    x = torch.randn(4, 3, 5).to(dtype)
+    layer = torch.nn.GRU(5, 17).to(low)
+    x = torch.randn(4, 3, 5).to(low)
     weights = [p.detach() for p in layer.parameters()]
     with emulated_gpu():
         y, h_n, reserve = fusedrnn.gru_forward(x, None, *weights)
@@ -342,10 +357,10 @@ def test_functional_takes_tensors(dtype, emulated_gpu):
     theirs = in_float64(layer)
     expected, _ = theirs(x.double())
     expected.sum().backward()
-    assert_close(y, expected, "y", dtype)
-    assert_close(h_n, expected[-1], "h_n", dtype)
+    assert_close(y, expected, "y", low)
+    assert_close(h_n, expected[-1], "h_n", low)
     for ours, parameter in zip(gradients[2:6], theirs.parameters(), strict=True):
-        assert_close(ours, parameter.grad, "gradient", dtype)
+        assert_close(ours, parameter.grad, "gradient", low)
 
 
 def test_tensors_of_two_places(emulated_gpu):
