@@ -1,5 +1,4 @@
-"""`fusedrnn selftest --cuda`: its parity and its report over the emulator, with another clock; and what it says without a
-GPU."""
+"""`fusedrnn selftest --cuda`: parity and report over the emulator, with another clock; what it says without a GPU."""
 
 from __future__ import annotations
 

@@ -169,7 +169,7 @@ def machine(library: Library, device: Any) -> dict[str, Any]:
 
 
 def run(where: dict[str, Any], results: Iterator[Result], times: Iterator[Timing], out: Path, say: Say = print) -> bool:
-    """Print what comes and write the report, ``out`` (JSON) and the same text beside it; whether all passes are right."""
+    """Print what comes and write the report, ``out`` (JSON) and the same text beside it; whether all is right."""
     lines: list[str] = []
 
     def tell(line: str) -> None:
