@@ -21,16 +21,16 @@ class Gpu:
 
     name: str
     major: int
-    multiprocessors: int = field(metadata={"unit": "", "source": "NVIDIA's data sheet"})
+    multiprocessors: int = field(metadata={"unit": "", "source": "recalled: NVIDIA's data sheet"})
     clock: float = _of("GHz", "assumed: a boost clock that holds for a kernel that waits most of the time")
     tensor: float = _of(
         "multiply-adds of bfloat16 a cycle and multiprocessor by mma.sync",
-        "A100: the peak; H100: 62 % of the peak of 2048, recalled (arXiv 2402.13499); B200: assumed to be the H100's",
+        "A100: the peak; H100: 62 % of the peak of 2048, recalled; B200: assumed to be the H100's",
     )
-    tf32: float = _of("the same in TF32", "half of bfloat16's rate, NVIDIA's data sheet")
-    fma: float = _of("multiply-adds of float32 a cycle and multiprocessor", "NVIDIA's data sheet")
-    mma_latency: float = _of("cycles until a sum can be added to again", "recalled (arXiv 2402.13499), B200 assumed")
-    shared_latency: float = _of("cycles of a load from shared memory", "recalled (arXiv 2402.13499), B200 assumed")
+    tf32: float = _of("the same in TF32", "recalled: half of bfloat16's rate")
+    fma: float = _of("multiply-adds of float32 a cycle and multiprocessor", "recalled: NVIDIA's data sheet")
+    mma_latency: float = _of("cycles until a sum can be added to again", "recalled, B200 assumed")
+    shared_latency: float = _of("cycles of a load from shared memory", "recalled, B200 assumed")
     sync: float = _of("cycles of __syncthreads where all are there", "assumed")
     l2_latency: float = _of("cycles of a trip to L2 and back", "recalled; B200, whose L2 is on two dies, assumed")
     l2_bandwidth: float = _of("TB/s from L2 to all multiprocessors", "H100 recalled; A100 and B200 assumed")
@@ -41,7 +41,7 @@ class Gpu:
     )
     clusters: int = field(metadata={"unit": "GPCs", "source": "recalled; as many clusters of 8 fit as twice that"})
     memory_latency: float = _of("cycles of a load from memory", "assumed")
-    memory_bandwidth: float = _of("TB/s from memory", "NVIDIA's data sheet")
+    memory_bandwidth: float = _of("TB/s from memory", "recalled: NVIDIA's data sheet")
     launch: float = _of(
         "us from one kernel to the next in a CUDA graph", "recalled for the H100, assumed for the others"
     )
@@ -81,12 +81,12 @@ class Cell(NamedTuple):
 
 # SASS of the bfloat16 kernels of the grid; the other tiers and float32 differ by less than a tenth.
 CELLS = {
-    ("rnn", False): Cell(Code(37, 111), Code(116, 383), Code(14, 32), 1, 1, 1, 0, 0),
-    ("lstm", False): Cell(Code(49, 129), Code(288, 950), Code(27, 65), 5, 4, 5, 0, 1),
-    ("gru", False): Cell(Code(46, 132), Code(214, 671), Code(23, 57), 3, 3, 5, 0, 0),
-    ("rnn", True): Cell(Code(46, 127), Code(80, 245), Code(14, 32), 0, 2, 1, 0, 0),
-    ("lstm", True): Cell(Code(86, 240), Code(170, 463), Code(14, 32), 1, 5, 4, 1, 0),
-    ("gru", True): Cell(Code(84, 247), Code(122, 310), Code(14, 32), 0, 6, 4, 0, 0),
+    ("rnn", False): Cell(Code(37, 111), Code(103, 330), Code(8, 20), 1, 1, 1, 0, 0),
+    ("lstm", False): Cell(Code(49, 129), Code(242, 713), Code(20, 45), 5, 4, 5, 0, 1),
+    ("gru", False): Cell(Code(46, 132), Code(184, 487), Code(16, 38), 3, 3, 5, 0, 0),
+    ("rnn", True): Cell(Code(46, 127), Code(78, 230), Code(8, 20), 0, 2, 1, 0, 0),
+    ("lstm", True): Cell(Code(86, 240), Code(163, 418), Code(8, 20), 1, 5, 4, 1, 0),
+    ("gru", True): Cell(Code(84, 247), Code(125, 316), Code(8, 20), 0, 6, 4, 0, 0),
 }
 COPY = Code(130, 375)  # SASS: a block's copy of the operand from the team's memory, its addresses; once a step
 PUSH = Code(9, 25)  # SASS: 16 bytes to another block of the cluster

@@ -82,6 +82,7 @@ struct Near {
         }
       }
       device::sync_cluster();
+      return;
     }
 #endif
     device::sync_threads();

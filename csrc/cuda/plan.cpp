@@ -75,25 +75,64 @@ std::optional<Layout> lay_out(const Problem& p, const Gpu& gpu, Tier tier, int m
   return l;
 }
 
-// Cycles of a step of eight rows, to choose between layouts. Estimates: nobody has measured them yet.
+// Cycles that a warp takes for a unit of a row, beside products: for the formulas, for the sums of two more warps, to
+// start its loads. Counted in what nvcc makes of the kernels: benchmarks/cuda.md.
+struct Formulas {
+  double element, two_splits, loads;
+};
+Formulas formulas_of(const Problem& p) {
+  constexpr Formulas forward[] = {{350, 48, 110}, {815, 73, 130}, {547, 66, 130}};
+  constexpr Formulas backward[] = {{230, 48, 130}, {438, 48, 240}, {316, 48, 250}};
+  return (p.backward ? backward : forward)[int(p.cell)];
+}
+
+// Cycles of a step, to choose between layouts: benchmarks/cuda_model.py in short. Nobody has measured them yet.
 double cycles(const Problem& p, const Gpu& gpu, Tier tier, const Layout& l) {
   const Shape s(p);
-  const double newer = gpu.major == 9 || gpu.major == 10 ? 1.25 : 1;
-  const double per_cycle[] = {128, 512 * newer, 1024 * newer, 1024 * newer};  // multiplications of a multiprocessor
-  const double units = l.groups * group_units, warps = l.groups * l.splits;
-  const double streamed = l.tiles_per_warp - l.register_tiles - l.shared_tiles;
-  double total = l.rows * units * s.gates * double(l.tiles * s.terms) / per_cycle[int(p.product)];
-  total += warps * s.tile_bytes() * (l.shared_tiles / 128.0 + streamed / 48.0);
+  const bool fma = p.product == ProductKind::fma, steps = tier == Tier::steps;
+  const double newer = gpu.major == 9 || gpu.major == 10 ? 1.25 : 1,
+               lanes = gpu.major == 8 && gpu.minor == 0 ? 64 : 128;
+  const double per_cycle[] = {lanes, 512 * newer, 1024 * newer, 1024 * newer};  // multiplications of a multiprocessor
+  const double l2 = 24, near = 14;  // bytes a cycle to each multiprocessor: where all read from L2; within clusters
+  const double warps = l.groups * l.splits, rows = l.rows;
+  const double passes = rows / (fma ? (steps ? 4 : 2) : (steps ? 32 : 8));  // over the weights
+
+  const double terms = double(l.tiles_per_warp) * l.splits * s.terms;
+  const double multiply = rows * l.groups * group_units * s.gates * terms / per_cycle[int(p.product)];
+  const double chain = fma ? 0 : passes * (30 + 33.0 * l.tiles_per_warp / s.chains);
+  const double operand = fma ? s.quads + 4 * l.tiles_per_warp : s.gates / 2.0 + l.tiles_per_warp / 4.0;
+  const double shared = warps * (passes * l.shared_tiles * s.tile_bytes() / 128 + rows * operand);
+  const double streamed = passes * warps * (l.tiles_per_warp - l.register_tiles - l.shared_tiles) * s.tile_bytes() / l2;
+  const double product = std::max({multiply, chain, shared}) + streamed + 30;
+
+  const Formulas f = formulas_of(p);
+  const int elements = ceil_div(l.rows * l.groups * group_units, int(warps) * 32);
+  const double pointwise = elements * (f.element + f.two_splits * ceil_div(l.splits, 2)), loads = elements * f.loads;
+
+  const double bytes = rows * l.operand_stride, pushes = 100 + 25.0 * l.members;
   switch (tier) {
     case Tier::block:
-      return total + 60;
+      return product + pointwise + 60 + loads;
     case Tier::cluster:
-      return total + 500 + 2.0 * l.rows * l.operand_stride / 128;
-    case Tier::grid:
-      return total + 1400 + l.rows * l.operand_stride / 48.0;
+      return product + pointwise + 30 + pushes + std::max(loads, 180 + std::max(0.0, bytes / near - pushes));
+    case Tier::grid:  // four trips to L2, while one of which the loads are started
+      return product + pointwise + 90 + 4 * 270 + std::max(375.0, bytes / l2) + std::max(0.0, loads - 270);
     default:
-      return total + 4000;
+      return product + pointwise + 2800 + loads + bytes / l2;
   }
+}
+
+// How often the GPU is filled until all rows have had their turn.
+int waves(const Problem& p, const Gpu& gpu, Tier tier, const Layout& l, int batch) {
+  const int row_tiles = ceil_div(batch, l.rows);
+  if (tier != Tier::grid) return ceil_div(row_tiles * p.directions * l.members, gpu.multiprocessors);
+  return ceil_div(row_tiles, std::max(1, gpu.multiprocessors / (l.members * p.directions)));
+}
+
+// What is to be least, whatever the batch: cycles of few rows and, by the share of the GPU that a team takes, of many.
+double cost(const Problem& p, const Gpu& gpu, Tier tier, const Layout& l) {
+  const double of_rows = l.rows / row_group, share = double(l.members) * p.directions / gpu.multiprocessors;
+  return cycles(p, gpu, tier, l) * (1 + share / of_rows);
 }
 
 std::optional<Layout> best(const Problem& p, const Gpu& gpu, Tier tier) {
@@ -108,23 +147,23 @@ std::optional<Layout> best(const Problem& p, const Gpu& gpu, Tier tier) {
     const int members = ceil_div(groups_of_all, groups);
     if (members < fewest || members > most) continue;
     const std::optional<Layout> l = lay_out(p, gpu, tier, members, groups);
-    if (l && (!found || cycles(p, gpu, tier, *l) < cycles(p, gpu, tier, *found))) found = l;
+    if (l && (!found || cost(p, gpu, tier, *l) < cost(p, gpu, tier, *found))) found = l;
   }
   return found;
 }
 
-// More rows to a team, where there are more than the GPU holds teams: up to what a block's threads and memory hold.
+// More rows to a team, up to what a block's threads and memory hold, where that takes less time in all. Which weights
+// lie in registers and which in memory changes no bit.
 void choose_rows(Layout& l, const Problem& p, const Gpu& gpu, Tier tier) {
   if (tier == Tier::steps) return;
   const Shape s(p);
-  const int resident = l.register_tiles + l.shared_tiles;
-  while (int64_t(ceil_div(p.batch, l.rows)) * p.directions * l.members > gpu.multiprocessors) {
-    Layout wider = l;
+  const auto time = [&](const Layout& of) { return waves(p, gpu, tier, of, p.batch) * cycles(p, gpu, tier, of); };
+  for (Layout wider = l; 2 * wider.rows <= std::min(largest_rows, largest_batch_rows(l));) {
     wider.rows *= 2;
-    if (wider.rows > std::min(largest_rows, largest_batch_rows(l)) || !place(wider, s, tier, gpu.shared_bytes) ||
-        wider.register_tiles + wider.shared_tiles < resident)
-      return;
-    l = wider;
+    if (!place(wider, s, tier, gpu.shared_bytes)) return;
+    const bool resident = wider.register_tiles + wider.shared_tiles == wider.tiles_per_warp;
+    if (!resident && (tier == Tier::block || tier == Tier::cluster)) return;
+    if (time(wider) < time(l)) l = wider;
   }
 }
 
@@ -157,7 +196,7 @@ Plan make_plan(const Problem& p, const Gpu& gpu, std::optional<Tier> forced) {
   for (Tier t : tiers) {
     if (forced && *forced != t) continue;
     const std::optional<Layout> l = best(p, gpu, t);
-    if (l && (!chosen || cycles(p, gpu, t, *l) < cycles(p, gpu, tier, *chosen))) chosen = l, tier = t;
+    if (l && (!chosen || cost(p, gpu, t, *l) < cost(p, gpu, tier, *chosen))) chosen = l, tier = t;
   }
   if (!chosen)
     throw std::invalid_argument("hidden " + std::to_string(p.hidden) + " does not fit the tier " +

@@ -61,12 +61,13 @@ struct Place {
   // The sums of an element over all splits.
   FUSEDRNN_DEVICE void sum(const Element& e, float (&sums)[gates]) const {
     const int next = p.layout.groups * partial_bytes();
+    const Shared end = e.partial + p.layout.splits * next;
     FUSEDRNN_UNROLL
     for (int g = 0; g < gates; ++g) sums[g] = 0;
     FUSEDRNN_UNROLL_TWICE
-    for (int s = 0; s < p.layout.splits; ++s) FUSEDRNN_UNROLL
-    for (int g = 0; g < gates; ++g)
-      sums[g] += device::load_shared<float>(e.partial + s * next + g * (partial_gate * 4));
+    for (Shared at = e.partial; at < end; at += next)
+      FUSEDRNN_UNROLL
+      for (int g = 0; g < gates; ++g) sums[g] += device::load_shared<float>(at + g * (partial_gate * 4));
   }
 
   // Where an element lies in arrays [T, N, D, width] at time t, and in [D, N, H]. The plan refuses what 32 bits do not

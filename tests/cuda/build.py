@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import importlib.util
 import os
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -23,7 +24,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 CSRC, TESTS = ROOT / "csrc/cuda", ROOT / "tests/cuda"
-FLAGS = ("-std=c++20", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra")
+FLAGS = ("-std=c++20", "-Og", "-ffp-contract=off", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra")
+MUTANTS = runpy.run_path(str(TESTS / "mutants.py"), run_name="mutants")
 PRODUCTS = ("Fma", "Tf32", "Bfloat16", "Float16")
 
 
@@ -53,7 +55,7 @@ def build(cache: Path, flags: Sequence[str] = ()) -> Path:
         raise Unavailable(f"there is no C++ compiler {compiler[0]}")
     if importlib.util.find_spec("pybind11") is None:
         raise Unavailable("there is no pybind11: pip install pybind11")
-    command = [*compiler, *FLAGS, *flags]
+    command = [*compiler, *FLAGS, *shlex.split(os.environ.get("CXXFLAGS", "")), *flags]
     cache.mkdir(parents=True, exist_ok=True)
     with _alone(cache / "lock"):
         folder = cache / _key(command)
@@ -71,7 +73,7 @@ def sources() -> list[Path]:
     """All that the module is made of."""
     folders = (CSRC, ROOT / "csrc/kernels", TESTS / "emulator")
     found = [p for folder in folders for p in folder.iterdir() if p.suffix in (".cpp", ".hpp", ".cu", ".cuh")]
-    return sorted([*found, TESTS / "emulated.cpp"])
+    return sorted([*found, TESTS / "emulated.cpp", TESTS / "mutants.py"])
 
 
 def _key(command: Sequence[str]) -> str:
@@ -91,14 +93,16 @@ def _compile(command: Sequence[str], folder: Path, built: Path) -> None:
 
     python = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_paths()['include']}"]
     include = [f"-I{TESTS / 'emulator'}", f"-I{CSRC}"]
-    units = {}
-    for product in PRODUCTS:  # those that take longest come first
+    units = {"emulated": [*python, str(TESTS / "emulated.cpp")]}  # those that take longest come first
+    for product in PRODUCTS:
         defines = [f"-DFUSEDRNN_CUDA_PRODUCT={product}", f"-DFUSEDRNN_CUDA_KERNELS={product.lower()}_kernels"]
         units[product] = [*defines, "-x", "c++", str(CSRC / "kernels.cu")]
-    units["bindings"] = [*python, str(CSRC / "bindings.cpp")]
-    units["emulated"] = [*python, str(TESTS / "emulated.cpp")]
-    units["launch"] = [str(CSRC / "launch.cpp")]
-    units["plan"] = [str(CSRC / "plan.cpp")]
+    copy = folder / "mutants"
+    copy.mkdir()
+    kernels = MUTANTS["write"](CSRC, copy)
+    for product, cell in MUTANTS["CELLS"].items():
+        defines = [f"-DFUSEDRNN_CUDA_PRODUCT={product}", f"-DFUSEDRNN_CUDA_KERNELS={product.lower()}_kernels"]
+        units[f"mutated_{product}"] = [*defines, f"-DFUSEDRNN_CUDA_CELL={cell}", "-x", "c++", str(kernels)]
     objects = {name: folder / f"{name}.o" for name in units}
     with ThreadPoolExecutor(2) as pool:
         compiled = [
@@ -116,7 +120,8 @@ def _compile(command: Sequence[str], folder: Path, built: Path) -> None:
 
 
 def _run(command: Sequence[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}  # a sanitizer's, not for the compiler
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{shlex.join(command)}\n{done.stderr}")
 

@@ -6,7 +6,7 @@ what the kernels call gates_x.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ def values(a: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 @dataclass
 class Case:
-    """A problem and its data, drawn from a seed."""
+    """A problem and its data, drawn from a seed. ``absent`` names arrays that are not given: null pointers."""
 
     cell: str
     product: str
@@ -53,6 +53,8 @@ class Case:
     lengths: Any = None
     states: bool = True
     relu: bool = False
+    training: bool = True
+    absent: tuple[str, ...] = ()
     seed: int = 0
     data: dict[str, Any] = field(init=False)
 
@@ -74,109 +76,165 @@ class Case:
             d["h0"] = draw((D, N, H))
             if self.cell == "lstm":
                 d["c0"] = draw((D, N, H))
-        self.data = {name: stored(a, self.product) for name, a in d.items()}
+        self.data = {name: stored(a, self.product) for name, a in d.items() if name not in self.absent}
+
+    def rows(self, chosen: Any) -> Case:
+        """The same with some of its rows."""
+        case = replace(self, lengths=None if self.lengths is None else np.asarray(self.lengths)[chosen])
+        case.data = {
+            name: a if name in ("weight", "bias_hn") else np.ascontiguousarray(a[:, chosen])
+            for name, a in self.data.items()
+        }
+        case.batch = case.data["gates_x"].shape[1]
+        return case
+
+    @property
+    def row_lengths(self) -> np.ndarray[Any, Any]:
+        """The steps of each row."""
+        return np.full(self.batch, self.steps) if self.lengths is None else np.asarray(self.lengths)
+
+
+class Guarded:
+    """Arrays with a margin before and after each. All that is not written is 0xff: a NaN in each storage type."""
+
+    margin = 4096
+
+    def __init__(self) -> None:
+        self.buffers: dict[str, np.ndarray[Any, Any]] = {}
+        self.arrays: dict[str, np.ndarray[Any, Any]] = {}
+
+    def empty(self, name: str, shape: tuple[int, ...], dtype: Any, alignment: int = 16) -> np.ndarray[Any, Any]:
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        buffer = np.full(size + 2 * self.margin + alignment, 0xFF, np.uint8)
+        begin = self.margin + -(buffer.ctypes.data + self.margin) % alignment
+        self.buffers[name] = buffer
+        self.arrays[name] = buffer[begin : begin + size].view(dtype).reshape(shape)
+        return self.arrays[name]
+
+    def put(self, name: str, value: np.ndarray[Any, Any]) -> None:
+        self.empty(name, value.shape, value.dtype)[...] = value
+
+    def check(self) -> None:
+        for name, buffer in self.buffers.items():
+            array = self.arrays[name]
+            begin = array.ctypes.data - buffer.ctypes.data
+            around = buffer[:begin], buffer[begin + array.nbytes :]
+            assert all((part == 0xFF).all() for part in around), f"{name}: written beyond its ends"
 
 
 def run(emulated: Any, case: Case, gpu: Any, tier: str | None = None, edit: Any = None) -> dict[str, Any]:
-    """Forward and backward: every array that they write, in float64. ``edit`` may change a plan before it runs."""
+    """Forward and, in training, backward: every array that they write, in float64.
+
+    ``edit`` may change a plan before it runs. Inputs and the memory around every array are checked to be left alone.
+    """
     T, N, D, H = case.steps, case.batch, case.directions, case.hidden
-    filler = np.float32 if case.product in ("fma", "tf32") else np.uint16 if case.product == "bfloat16" else np.float16
-
-    def empty(*shape: int) -> np.ndarray[Any, Any]:
-        a = np.empty(shape, filler)
-        a.view(np.uint8)[...] = 0xFF  # NaN: what is not written shows
-        return a
-
-    kept: dict[str, Any] = {"y": empty(T, N, D, H)}
-    if SAVED[case.cell]:
-        kept["gates"] = empty(T, N, D, SAVED[case.cell] * H)
-    forward: dict[str, Any] = {"h_n": empty(D, N, H)}
-    backward: dict[str, Any] = {"dgates": empty(T, N, D, WRITTEN[case.cell] * H), "dh0": empty(D, N, H)}
+    storage = np.float32 if case.product in ("fma", "tf32") else np.uint16 if case.product == "bfloat16" else np.float16
+    kept: dict[str, Any] = {"y": (T, N, D, H)}
+    if case.training and SAVED[case.cell]:
+        kept["gates"] = (T, N, D, SAVED[case.cell] * H)
+    forward: dict[str, Any] = {"h_n": (D, N, H)}
+    backward: dict[str, Any] = {"dgates": (T, N, D, WRITTEN[case.cell] * H), "dh0": (D, N, H)}
     if case.cell == "lstm":
-        kept["cells"] = np.full((T, N, D, H), np.nan, np.float32)
-        forward["c_n"], backward["dc0"] = empty(D, N, H), empty(D, N, H)
-    shared = {} if case.lengths is None else {"lengths": np.asarray(case.lengths, np.int32)}
-    for is_backward, results in ((False, forward), (True, backward)):
+        forward["c_n"], backward["dc0"] = (D, N, H), (D, N, H)
+    memory = Guarded()
+    for name, a in case.data.items():
+        memory.put(name, a)
+    if case.lengths is not None:
+        memory.put("lengths", np.asarray(case.lengths, np.int32))
+    inputs = {name: a.copy() for name, a in memory.arrays.items()}
+    outputs = {**kept, **forward, **(backward if case.training else {})}
+    for name, shape in outputs.items():
+        memory.empty(name, shape, storage)
+    if case.training and case.cell == "lstm":
+        outputs["cells"] = (T, N, D, H)
+        memory.empty("cells", outputs["cells"], np.float32)
+    addresses = {name: a.ctypes.data for name, a in memory.arrays.items()}
+    for is_backward in (False, True) if case.training else (False,):
         problem = emulated.Problem(
             emulated.Cell[case.cell], emulated.Product[case.product], is_backward, T, N, H, D
         )
         plan = emulated.make_plan(problem, gpu, None if tier is None else emulated.Tier[tier])
         if edit is not None:
             edit(plan)
-        scratch = np.full(plan.scratch_bytes + 256, 0xFF, np.uint8)
-        arrays = {**case.data, **kept, **results, **shared}
-        emulated.run(
-            problem, plan, {name: a.ctypes.data for name, a in arrays.items()}, case.reverse, case.relu,
-            scratch.ctypes.data + -scratch.ctypes.data % 256, 0,
-        )  # fmt: skip
-    return {name: values(a) for name, a in {**kept, **forward, **backward}.items()}
+        scratch = memory.empty("scratch", (plan.scratch_bytes,), np.uint8, 256)
+        emulated.run(problem, plan, addresses, case.reverse, case.relu, scratch.ctypes.data, 0)
+        memory.check()
+    for name, a in inputs.items():
+        assert (memory.arrays[name].view(np.uint8) == a.view(np.uint8)).all(), f"{name}: an input was changed"
+    return {name: values(memory.arrays[name]) for name in outputs}
 
 
 def expected(case: Case) -> dict[str, Any]:
-    """The same from the CPU kernels in float64, direction by direction."""
+    """The same from the CPU kernels in float64, direction by direction; of dgates, what the caller makes of them."""
     G, H = GATES[case.cell], case.hidden
     data = {name: values(a) for name, a in case.data.items()}
     found: dict[str, list[Any]] = {}
     for d in range(case.directions):
-        c0 = [None if "c0" not in data else data["c0"][d]] if case.cell == "lstm" else []
-        bias = None
-        if case.cell == "gru":
-            bias = np.concatenate([np.zeros(2 * H), data["bias_hn"][d]])
+
+        def of(name: str, d: int = d) -> Any:
+            return data[name][d] if name in data else None
+
+        bias = np.concatenate([np.zeros(2 * H), of("bias_hn")]) if "bias_hn" in data else None
         options: dict[str, Any] = {"reverse": bool(case.reverse >> d & 1), "lengths": case.lengths}
         if case.cell == "rnn":
             options["nonlinearity"] = "relu" if case.relu else "tanh"
         x = np.ascontiguousarray(data["gates_x"][:, :, d])
         y, h_n, *rest, reserve = getattr(fusedrnn, f"{case.cell}_forward")(
-            x, None if "h0" not in data else data["h0"][d], *c0, np.eye(G * H), data["weight"][d],
+            x, of("h0"), *([of("c0")] if case.cell == "lstm" else []), np.eye(G * H), of("weight"),
             None if bias is None else np.zeros(3 * H), bias, **options,
         )  # fmt: skip
-        dc_n = [data["dc_n"][d]] if case.cell == "lstm" else []
-        g = getattr(fusedrnn, f"{case.cell}_backward")(
-            np.ascontiguousarray(data["dy"][:, :, d]), data["dh_n"][d], *dc_n, reserve
-        )
-        results = {"y": y, "h_n": h_n, "dx": g.dx, "dh0": g.dh0, "dweight": g.dweight_hh}
+        results = {"y": y, "h_n": h_n}
         if rest:
-            results.update(c_n=rest[0], dc0=g.dc0)
-        if bias is not None:
-            results["dbias_hn"] = g.dbias_hh[2 * H :]
+            results["c_n"] = rest[0]
+        if case.training:
+            dy = np.ascontiguousarray(data["dy"][:, :, d]) if "dy" in data else None
+            dc_n = [of("dc_n")] if case.cell == "lstm" else []
+            g = getattr(fusedrnn, f"{case.cell}_backward")(dy, of("dh_n"), *dc_n, reserve)
+            results.update(dx=g.dx, dh0=g.dh0, dweight=g.dweight_hh)
+            if rest:
+                results["dc0"] = g.dc0
+            if bias is not None:
+                results["dbias_hn"] = g.dbias_hh[2 * H :]
         for name, a in results.items():
             found.setdefault(name, []).append(a)
     at_time = ("y", "dx")
     return {name: np.stack(parts, 2 if name in at_time else 0) for name, parts in found.items()}
 
 
+def recurrent(case: Case, dgates: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Of the gradients that backward leaves behind, those of the recurrent product: G of them."""
+    H = case.hidden
+    return dgates if case.cell != "gru" else np.concatenate([dgates[..., : 2 * H], dgates[..., 3 * H :]], -1)
+
+
 def derived(case: Case, results: dict[str, Any]) -> dict[str, Any]:
     """What the caller of the kernels makes of them: dx, dweight, dbias_hn in place of dgates."""
-    G, H, T, N = GATES[case.cell], case.hidden, case.steps, case.batch
+    G, H = GATES[case.cell], case.hidden
     out = {name: a for name, a in results.items() if name not in ("dgates", "gates", "cells")}
+    if not case.training:
+        return out
     dgates = results["dgates"]
     out["dx"] = dgates[..., : G * H]
-    recurrent = dgates if case.cell != "gru" else np.concatenate([dgates[..., : 2 * H], dgates[..., 3 * H :]], -1)
-    lengths = np.full(N, T) if case.lengths is None else np.asarray(case.lengths)
-    h0 = values(case.data["h0"]) if case.states else np.zeros((case.directions, N, H))
+    sent = recurrent(case, dgates)
     dweight = np.zeros((case.directions, G * H, H))
     for d in range(case.directions):
-        reverse = case.reverse >> d & 1
-        for n in range(N):
-            for t in range(lengths[n]):
-                before = t + 1 if reverse else t - 1
-                h_prev = results["y"][before, n, d] if 0 <= before < lengths[n] else h0[d, n]
-                dweight[d] += np.outer(recurrent[t, n, d], h_prev)
+        for n, length in enumerate(case.row_lengths):
+            y = results["y"][:length, n, d][:: -1 if case.reverse >> d & 1 else 1]
+            h0 = values(case.data["h0"])[d, n] if "h0" in case.data else np.zeros(H)
+            h_prev = np.concatenate([h0[None], y[:-1]])[:length]
+            dweight[d] += sent[:length, n, d][:: -1 if case.reverse >> d & 1 else 1].T @ h_prev
     out["dweight"] = dweight
-    if case.cell == "gru":
+    if "bias_hn" in case.data:
         out["dbias_hn"] = dgates[..., 3 * H :].sum((0, 1))
     return out
 
 
-def errors(case: Case, results: dict[str, Any], reference: dict[str, Any]) -> dict[str, float]:
-    """The largest error of each array, relative to the largest value or 1; NaN where there is one."""
+def wrong(case: Case, results: dict[str, Any], reference: dict[str, Any]) -> dict[str, float]:
+    """The largest errors beyond tolerance, relative to an array's largest value or 1; NaN where there is one."""
     found = derived(case, results)
     assert found.keys() == reference.keys()
-    return {
-        name: float(np.abs(found[name] - a).max() / max(1.0, np.abs(a).max())) for name, a in reference.items()
+    errors = {
+        name: float(np.abs(found[name] - a).max(initial=0) / max(1.0, np.abs(a).max(initial=0)))
+        for name, a in reference.items()
     }
-
-
-def wrong(case: Case, results: dict[str, Any], reference: dict[str, Any]) -> dict[str, float]:
-    """The errors beyond tolerance."""
-    return {n: e for n, e in errors(case, results, reference).items() if not e <= TOLERANCE[case.product]}
+    return {name: e for name, e in errors.items() if not e <= TOLERANCE[case.product]}

@@ -3,12 +3,46 @@
 
 #include <random>
 
-#include "bindings.hpp"
+// All that is no kernel in one translation unit: most of its time goes into headers.
+#include "bindings.cpp"
 #include "emulator.hpp"
+#include "launch.cpp"
+#include "plan.cpp"
 #include "scalar.hpp"
 
-namespace py = pybind11;
 using namespace fusedrnn::emulator;
+
+// The mutated copy of the kernels (mutants.py).
+namespace fusedrnn::cuda::mutated {
+Kernels fma_kernels(CellKind, Tier, bool backward);
+Kernels bfloat16_kernels(CellKind, Tier, bool backward);
+}  // namespace fusedrnn::cuda::mutated
+
+namespace {
+
+void substitute(const fusedrnn::cuda::Kernels& right, const fusedrnn::cuda::Kernels& mutated) {
+  const auto put = [](fusedrnn::cuda::Kernel of, fusedrnn::cuda::Kernel by) {
+    fusedrnn::device::substitutes[reinterpret_cast<const void*>(of)] = reinterpret_cast<const void*>(by);
+  };
+  put(right.prepare, mutated.prepare);
+  put(right.pass, mutated.pass);
+}
+
+// Puts the mutated copy in the place of the kernels, with one of its bugs switched on; 0: no longer.
+void mutate(int mutant) {
+  using namespace fusedrnn::cuda;
+  fusedrnn::emulator::mutant = mutant;
+  fusedrnn::device::substitutes.clear();
+  if (mutant == 0) return;
+  for (const Tier tier : {Tier::block, Tier::cluster, Tier::grid, Tier::steps})
+    for (const bool backward : {false, true}) {
+      substitute(fma_kernels(CellKind::lstm, tier, backward), mutated::fma_kernels(CellKind::lstm, tier, backward));
+      substitute(bfloat16_kernels(CellKind::gru, tier, backward),
+                 mutated::bfloat16_kernels(CellKind::gru, tier, backward));
+    }
+}
+
+}  // namespace
 
 PYBIND11_MODULE(emulated, m) {
   fusedrnn::cuda::bind(m);
@@ -33,6 +67,7 @@ PYBIND11_MODULE(emulated, m) {
       },
       py::arg("seed") = 1, py::arg("capacity") = 1 << 16, py::arg("preemption") = 1.0 / 8,
       py::arg("faults") = py::list());
+  m.def("mutate", &mutate, py::arg("mutant"));
   // Each site of the launches since `configure`, with the changes that a fault can make there.
   m.def("sites", [] {
     std::vector<std::tuple<std::string, unsigned, std::string, std::vector<std::string>>> found;

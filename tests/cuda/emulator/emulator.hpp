@@ -100,6 +100,7 @@ struct Statistics {
 };
 
 inline Settings settings;
+inline int mutant = 0;  // which of the bugs is switched on that a mutated copy of the kernels has (../mutants.py)
 inline Statistics statistics;  // added to by each launch; a test clears it
 
 }  // namespace fusedrnn::emulator
