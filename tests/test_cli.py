@@ -182,3 +182,20 @@ def test_ctrl_c_and_resume_end_in_the_same_bits(tmp_path, presses):
         return [json.loads(line)["loss"] for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
 
     assert loss("whole") == loss("parts")
+
+
+def test_selftest_without_a_gpu_says_what_is_missing(run_python, tmp_path):
+    from fusedrnn import cuda
+
+    if cuda.available():
+        pytest.skip("there is a GPU")
+    done = run_python(
+        f"import sys; sys.argv = ['fusedrnn', 'selftest', '--cuda', '--out', {str(tmp_path / 'r.json')!r}]\n"
+        "from fusedrnn.cli import main; main()"
+    )
+    assert done.returncode == 1
+    assert f"fusedrnn selftest: {cuda.missing()}" in done.stdout
+    assert not list(tmp_path.iterdir())
+    done = run_python("import sys; sys.argv = ['fusedrnn', 'selftest']\nfrom fusedrnn.cli import main; main()")
+    assert done.returncode == 2
+    assert "--cuda" in done.stderr

@@ -1,4 +1,4 @@
-"""`functional` over arrays on a GPU: the kernels run on the emulator, the arrays are NumPy's, which look like CuPy's."""
+"""`functional` over arrays on a GPU: kernels on the emulator, and arrays of NumPy that look like CuPy's."""
 
 from __future__ import annotations
 

@@ -193,6 +193,26 @@ def info(
         print(f"{name.replace('_', ' '):16} {', '.join(value) if isinstance(value, list) else value}")
 
 
+@app.command()
+def selftest(
+    cuda: Annotated[bool, typer.Option("--cuda", help="The kernels on an NVIDIA GPU.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="The smallest sizes alone.")] = False,
+    out: Annotated[Path, typer.Option(help="The report; the same as text lies beside it.", metavar="FILE")] = Path(
+        "fusedrnn-selftest.json"
+    ),
+) -> None:
+    """Check the kernels on this machine's GPU and time them beside PyTorch's: a report to send us."""
+    if not cuda:
+        _fail(World(), "selftest: expected --cuda; the kernels on the CPU are checked by the tests alone", 2)
+    from fusedrnn.cuda.selftest import main as run_selftest
+
+    try:
+        code = run_selftest(out, quick)
+    except OSError as error:
+        _fail(World(), str(error), 1)
+    raise typer.Exit(code)
+
+
 def _fail(world: World, message: str, code: int) -> Any:
     if world.rank == 0:  # what they all raise, one says
         say(f"fusedrnn: {message}")

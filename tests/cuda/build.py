@@ -71,7 +71,7 @@ def build(cache: Path, flags: Sequence[str] = ()) -> Path:
 
 def sources() -> list[Path]:
     """All that the module is made of."""
-    folders = (CSRC, TESTS / "emulator")
+    folders = (CSRC, ROOT / "csrc/kernels", TESTS / "emulator")
     found = [p for folder in folders for p in folder.iterdir() if p.suffix in (".cpp", ".hpp", ".cu", ".cuh")]
     return sorted([*found, TESTS / "emulated.cpp", TESTS / "mutants.py"])
 

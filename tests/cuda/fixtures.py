@@ -28,8 +28,8 @@ def emulated(pytestconfig: pytest.Config) -> Any:
 
 @pytest.fixture
 def emulated_gpu(emulated: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Any]]:
-    """The emulator in the place of `fusedrnn._cuda`. It is a context manager, within which tensors of PyTorch, which
-    are on the CPU, count as a GPU's."""
+    """The emulator in the place of `fusedrnn._cuda`. It is a context manager, within which tensors of PyTorch that are
+    on the CPU count as a GPU's, but for integers, as lengths may come from either."""
     from fusedrnn.cuda import arrays, cells, compiled
 
     gpu = emulated.Gpu(9, 0, MULTIPROCESSORS)
@@ -43,7 +43,7 @@ def emulated_gpu(emulated: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
     @contextlib.contextmanager
     def tensors() -> Iterator[None]:
         on_gpu = arrays.on_gpu
-        arrays.on_gpu = lambda value: type(value).__module__.split(".")[0] == "torch" or on_gpu(value)
+        arrays.on_gpu = lambda value: (getattr(value, "is_cpu", False) and value.is_floating_point()) or on_gpu(value)
         try:
             yield
         finally:

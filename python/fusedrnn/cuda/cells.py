@@ -22,6 +22,8 @@ _SAVED = {"rnn": 0, "lstm": 4, "gru": 4}  # values of a unit and step that backw
 _WRITTEN = {"rnn": 1, "lstm": 4, "gru": 4}  # and writes: of the GRU's W_hn h + b_hn its own
 _ALIGNMENT = 256  # of scratch memory
 
+forced_tier: str | None = None  # in which all plans are made, for tests; the planner's choice without
+
 
 class Weights(NamedTuple):
     """Of one direction: [GH, I], [GH, H], and [GH] or None; or their gradients."""
@@ -226,7 +228,7 @@ def _run(
         return
     like = arrays["y"]
     product = {"float32": "tf32" if compiled.tf32_allowed() else "fma"}.get(library.dtype(like), library.dtype(like))
-    problem, plan = _planned(layer.cell, product, backward, shape, library.ordinal(like))
+    problem, plan = _planned(layer.cell, product, backward, shape, library.ordinal(like), forced_tier)
     scratch = library.empty((plan.scratch_bytes + _ALIGNMENT,), like, "uint8")
     start = library.address(scratch)
     addresses = {name: library.address(a) for name, a in arrays.items() if a is not None}
@@ -238,7 +240,9 @@ def _run(
 
 
 @lru_cache(maxsize=1024)
-def _planned(cell: str, product: str, backward: bool, shape: tuple[int, int, int, int], ordinal: int) -> Any:
+def _planned(
+    cell: str, product: str, backward: bool, shape: tuple[int, int, int, int], ordinal: int, tier: str | None
+) -> Any:
     module = compiled.require()
     problem = module.Problem(module.Cell[cell], module.Product[product], backward, *shape)
-    return problem, module.make_plan(problem, compiled.gpu(ordinal))
+    return problem, module.make_plan(problem, compiled.gpu(ordinal), None if tier is None else module.Tier[tier])

@@ -6,7 +6,7 @@ import importlib
 from functools import lru_cache
 from typing import Any
 
-BUILD = "pip install fusedrnn --no-binary fusedrnn -Ccmake.define.FUSEDRNN_CUDA=ON"
+BUILD = "pip install . -Ccmake.define.FUSEDRNN_CUDA=ON"
 
 _tf32 = False
 
@@ -23,7 +23,7 @@ def missing() -> str | None:
         reason: str | None = module().missing()
     except ImportError as error:
         if error.name == "fusedrnn._cuda":
-            return f"fusedrnn was built without CUDA; with nvcc at hand, build it with: {BUILD}"
+            return f"fusedrnn was built without CUDA; with nvcc at hand, in a clone: {BUILD}"
         return f"the compiled module fusedrnn._cuda cannot be loaded: {error}"
     return reason
 

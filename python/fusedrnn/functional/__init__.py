@@ -6,6 +6,11 @@ Arrays of other libraries are taken as they lie in the CPU's memory, if they exp
 jax's arrays) or the buffer protocol (array.array, memoryview); results are NumPy's. What gradients are added to must be
 writable.
 
+``rnn``, ``lstm`` and ``gru`` also take arrays on an NVIDIA GPU, where the build has CUDA (``fusedrnn.cuda``): float32,
+bfloat16 or float16, of PyTorch, CuPy, or with ``__cuda_array_interface__`` or DLPack, on the library's current stream.
+Results are the library's arrays; lengths may be on the GPU too, and are then clamped to 0 to T rather than checked.
+Options that a GPU has not are ValueErrors that name them.
+
 ``reserve`` is what a forward call keeps for its backward call: opaque, never altered, so backward may run more
 than once. It refers to x, the initial states, y and the weights: changing one of them in between is an error of
 the caller, which ``FUSEDRNN_CHECK=1`` in the environment finds (a hash at either end, so it costs time).

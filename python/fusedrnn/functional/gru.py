@@ -76,7 +76,7 @@ def gru_forward(
         TypeError, ValueError: as ``rnn_forward``.
     """
     if type(x) is not np.ndarray and gpu_arrays.on_gpu(x):
-        return gpu_forward("gru", locals())  # all arguments, by name
+        return gpu_forward("gru", locals())  # type: ignore[no-any-return]  # all arguments, by name
     if activations is not None:
         activations = activation_names(activations, ("sigmoid", "tanh"))
     options = None

@@ -88,7 +88,7 @@ def rnn_forward(
         ValueError: a shape that does not fit, T = 0, an array that is not C-contiguous, an option out of its range.
     """
     if type(x) is not np.ndarray and gpu_arrays.on_gpu(x):
-        return gpu_forward("rnn", locals())  # all arguments, by name
+        return gpu_forward("rnn", locals())  # type: ignore[no-any-return]  # all arguments, by name
     options: dict[str, Any] | None = None
     if (
         nonlinearity not in ("tanh", "relu") or layer_norm is not None or zoneout_h or recurrent_dropout or dropconnect

@@ -1,7 +1,7 @@
 """Layers on a GPU: both directions of one in one call, for autograd, and a module's whole stack.
 
-Nothing here waits for the GPU or reads from it, and all memory is the caching allocator's, so that calls can be captured
-in a CUDA graph; but lengths from the host and packed sequences, which copy to the GPU, stay outside of one.
+Nothing here waits for the GPU or reads from it, and all memory is the caching allocator's, so that calls can be
+captured in a CUDA graph; but lengths from the host and packed sequences, which copy to the GPU, stay outside of one.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class _Layer(torch.autograd.Function):
         kept = dict(zip(ctx.names, ctx.saved_tensors, strict=True))
         biases = ctx.given[5:]
         has = [(biases[k], biases[k + 1]) for k in range(0, len(biases), 4)]
-        douts = [None if d is None else d.contiguous() for d in (dy, dh_n, dc_n)]
+        dy, dh_n, dc_n = (None if d is None else d.contiguous() for d in (dy, dh_n, dc_n))
         with torch.no_grad(), torch.autocast("cuda", enabled=False):
-            found = cells.backward(_LIBRARY, ctx.layer, kept, has, *douts, input_grad=ctx.needs_input_grad[_PLACE])
+            found = cells.backward(_LIBRARY, ctx.layer, kept, has, dy, dh_n, dc_n, ctx.needs_input_grad[_PLACE])
         gradients = [found.dx, found.dh0, found.dc0, *[d for of_one in found.weights for d in of_one]]
         gradients = [d if there else None for d, there in zip(gradients, ctx.given, strict=True)]
         if torch.is_grad_enabled():

@@ -1,0 +1,101 @@
+"""`fusedrnn selftest --cuda`: parity and report over the emulator, with another clock; what it says without a GPU."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'fusedrnn[torch]'")
+
+from fusedrnn.cuda import cells, selftest  # noqa: E402
+from fusedrnn.cuda.arrays import Torch  # noqa: E402
+
+torch.set_num_threads(1)  # tests run side by side
+
+LIBRARY, DEVICE = Torch(torch), torch.device("cpu")
+SIZE = selftest.Size(3, 3, 2, 17, uneven=True)
+
+
+def in_turn(calls, repeats):
+    """A clock by which each call takes a second longer than the one before."""
+    for call in calls:
+        call()
+    return [float(k + 1) for k in range(len(calls))]
+
+
+def test_every_cell_product_and_tier_is_run_and_right(emulated_gpu):
+    found = list(selftest.parity(LIBRARY, DEVICE, [SIZE]))
+    assert {(r.cell, r.product, r.tier) for r in found} == {
+        (cell, product, tier) for cell in cells.GATES for product in selftest.DTYPES for tier in selftest.TIERS
+    }
+    assert all(r.passed for r in found), [r for r in found if not r.passed]
+    assert all(r.error > 0 for r in found)
+    assert cells.forced_tier is None
+
+
+def test_a_tier_that_does_not_fit_is_left_out(emulated_gpu):
+    sizes = [selftest.Size(1, 1, 1, 5)]  # of one block alone
+    assert {r.tier for r in selftest.parity(LIBRARY, DEVICE, sizes)} == {"block", "grid", "steps"}
+
+
+@pytest.mark.parametrize("bug", ["last step", "nan", "launch"])
+def test_what_is_wrong_is_found_and_reported(bug, emulated_gpu, monkeypatch, tmp_path):
+    run = cells._run
+
+    def wrong(library, layer, backward, shape, arrays):
+        if bug == "launch":
+            raise RuntimeError("too many resources requested for launch")
+        run(library, layer, backward, shape, arrays)
+        if not backward:
+            arrays["h_n"][-1, -1, -1] = math.nan if bug == "nan" else arrays["h_n"][-1, -1, -1] + 1
+
+    monkeypatch.setattr(cells, "_run", wrong)
+    monkeypatch.setattr(selftest, "DTYPES", {"fma": "float32"})
+    results = list(selftest.parity(LIBRARY, DEVICE, [SIZE]))
+    assert not any(r.passed for r in results)
+    lines = []
+    out = tmp_path / "report.json"
+    assert not selftest.run({}, iter(results), iter(()), out, lines.append)
+    assert sum("WRONG" in line for line in lines) == len(results) == 12
+    assert f"{len(results)} passes, 12 wrong" in out.with_suffix(".txt").read_text()
+
+
+def test_the_report(emulated_gpu, tmp_path):
+    size = selftest.Size(4, 2, 2, 5)
+    with emulated_gpu():
+        times = list(selftest.timings(LIBRARY, DEVICE, in_turn, [size], 1))
+    assert [(t.cell, t.dtype) for t in times] == [
+        (c, d) for c in cells.GATES for d in ("float32", "bfloat16", "float16")
+    ]
+    for t in times:
+        assert t.ours == (1e6 / 4, 3e6 / 4)
+        assert t.theirs == (2e6 / 4, 4e6 / 4)
+        assert 0 < t.error < (1e-5 if t.dtype == "float32" else 0.1)
+    result = selftest.Result("gru", "fma", "grid", size, 1e-7)
+    out = tmp_path / "report.json"
+    assert selftest.run({"gpu": "an emulator"}, iter([result]), iter(times), out, lambda line: None)
+    report = json.loads(out.read_text())
+    assert report["machine"] == {"gpu": "an emulator"}
+    assert report["parity"][0]["size"] == {"T": 4, "N": 2, "D": 2, "H": 5, "uneven": False}
+    assert len(report["timings"]) == 9
+    text = out.with_suffix(".txt").read_text()
+    assert "250000.00 750000.00 500000.00 1000000.00" in text
+    assert "1 passes, 0 wrong" in text
+
+
+def test_nothing_run_is_nothing_right(tmp_path):
+    assert not selftest.run({}, iter(()), iter(()), tmp_path / "report.json", lambda line: None)
+
+
+def test_without_a_gpu_it_says_what_is_missing(tmp_path):
+    from fusedrnn.cuda import compiled
+
+    if compiled.available():
+        pytest.skip("there is a GPU")
+    lines = []
+    out = tmp_path / "report.json"
+    assert selftest.main(out, say=lines.append) == 1
+    assert lines == [f"fusedrnn selftest: {compiled.missing()}"]
+    assert not out.exists()
