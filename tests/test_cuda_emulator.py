@@ -34,10 +34,12 @@ def test_finds_what_is_wrong_and_nothing_else(tmp_path: Path) -> None:
     check(tmp_path, 10)
 
 
+@pytest.mark.slow
 def test_with_the_portable_context_switch(tmp_path: Path) -> None:
     check(tmp_path, 2, "-DFUSEDRNN_EMULATOR_UCONTEXT")
 
 
+@pytest.mark.slow
 def test_under_the_sanitizers(tmp_path: Path) -> None:
     sanitizers = "-fsanitize=address,undefined"
     empty = tmp_path / "empty.cpp"

@@ -35,13 +35,18 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def run(emulated: Any) -> Run:
-    """run(case, tier=None, sm=132, seed=1, capability=(9, 0), edit=None, rows=None) -> every array that the kernels write.
+    """run(case, tier=None, sm=132, seed=1, ...) -> every array that the kernels write.
 
     On a GPU of `sm` multiprocessors, of which each holds one block; `seed` is that of the scheduler.
     """
 
     def call(
-        case: Case, tier: str | None = None, sm: int = 132, seed: int = 1, capability: Any = (9, 0), edit: Any = None,
+        case: Case,
+        tier: str | None = None,
+        sm: int = 132,
+        seed: int = 1,
+        capability: Any = (9, 0),
+        edit: Any = None,
         rows: int | None = None,
     ) -> Results:
         emulated.configure(seed=seed, capacity=sm)

@@ -34,9 +34,9 @@ FUSEDRNN_INLINE To bit_cast(From from) {
 
 FUSEDRNN_INLINE float fma(float a, float b, float c) { return device::fma(a, b, c); }
 
-// a / b for 1 <= b < 2^126, rounded correctly from a reciprocal that is one ulp wrong (Markstein 1990), unless all bits of
-// b's mantissa are set. The compiler's division does the same and then branches for other b, which keeps the divisions of
-// a unit apart.
+// a / b for 1 <= b < 2^126, rounded correctly from a reciprocal that is one ulp wrong (Markstein 1990), unless all bits
+// of b's mantissa are set. The compiler's division does the same and then branches for other b, which keeps the
+// divisions of a unit apart.
 FUSEDRNN_INLINE float divide(float a, float b) {
   float r = device::reciprocal(b);
   r = fma(fma(-b, r, 1), r, r);

@@ -1,5 +1,6 @@
-// The formulas of the cells, forward beside backward: written once over a value type, a vector of any instruction set or
-// the scalar of csrc/cuda, free of memory access. Gates before their activation are z*, gradients of those come back.
+// The formulas of the cells, forward beside backward: written once over a value type, a vector of any instruction set
+// or the scalar of csrc/cuda, free of memory access. Gates before their activation are z*, gradients of those come
+// back.
 #pragma once
 
 #include "math.hpp"
