@@ -90,9 +90,9 @@ def test_bytes_agree_with_the_layout(cuda: Any, gpu: Gpu) -> None:
 
 @pytest.mark.parametrize("tier", ["grid", "steps"])
 def test_more_units_take_no_less_time(cuda: Any, gpu: Gpu, tier: str) -> None:
-    """Of one team, within a tier; what a longer product hides is no part of this."""
+    """Of one team, within a tier, in layouts alike; what a longer product hides is no part of this."""
     for (cell, backward), product in itertools.product(CELLS, PRODUCTS):
-        before = (0.0, 0.0)
+        before, alike = (0.0, 0.0), None
         for hidden in model.HIDDEN:
             problem = model.Problem(cell, product, backward, 8, hidden)
             try:
@@ -100,8 +100,9 @@ def test_more_units_take_no_less_time(cuda: Any, gpu: Gpu, tier: str) -> None:
             except ValueError:
                 break
             step = model.predict(problem, plan, gpu)
-            assert step.product >= before[0] * (1 - 1e-9), problem
-            assert step.exchange >= before[1] * (1 - 1e-9), problem
+            if alike == (alike := (plan.layout.groups, plan.layout.splits)):
+                assert step.product >= before[0] * (1 - 1e-9), problem
+                assert step.exchange >= before[1] * (1 - 1e-9), problem
             before = step.product, step.exchange
 
 
