@@ -64,17 +64,21 @@ struct TensorCores {
     const int lane = device::lane();
     Pair b[count][row_groups];  // all on their way before the first is needed
     FUSEDRNN_UNROLL
-    for (int c = 0; c < count; ++c) FUSEDRNN_UNROLL
-    for (int n = 0; n < row_groups; ++n)
-      if (n == 0 || row + n * row_group < end)
-        b[c][n] = operand.template load<Pair>(row + n * row_group + lane / 4, (tile + c) * 32 + lane % 4 * 8);
-    FUSEDRNN_UNROLL
-    for (int c = 0; c < count; ++c) FUSEDRNN_UNROLL
-    for (int g = 0; g < gates; ++g) {
-      const Quad weights = a(c, g);
+    for (int c = 0; c < count; ++c) {
       FUSEDRNN_UNROLL
       for (int n = 0; n < row_groups; ++n)
-        if (n == 0 || row + n * row_group < end) device::mma(sums[n][(chain + c) % chains][g], weights, b[c][n], S{});
+        if (n == 0 || row + n * row_group < end)
+          b[c][n] = operand.template load<Pair>(row + n * row_group + lane / 4, (tile + c) * 32 + lane % 4 * 8);
+    }
+    FUSEDRNN_UNROLL
+    for (int c = 0; c < count; ++c) {
+      FUSEDRNN_UNROLL
+      for (int g = 0; g < gates; ++g) {
+        const Quad weights = a(c, g);
+        FUSEDRNN_UNROLL
+        for (int n = 0; n < row_groups; ++n)
+          if (n == 0 || row + n * row_group < end) device::mma(sums[n][(chain + c) % chains][g], weights, b[c][n], S{});
+      }
     }
   }
 
@@ -84,12 +88,14 @@ struct TensorCores {
     for (int n = 0; n < row_groups; ++n) {
       if (n > 0 && row + n * row_group >= end) break;
       FUSEDRNN_UNROLL
-      for (int g = 0; g < gates; ++g) FUSEDRNN_UNROLL
-      for (int i = 0; i < 4; ++i) {
-        float sum = sums[n][0][g][i];
+      for (int g = 0; g < gates; ++g) {
         FUSEDRNN_UNROLL
-        for (int c = 1; c < chains; ++c) sum += sums[n][c][g][i];
-        store_partial(partial, gates, row + n * row_group + column + i % 2, g, unit + i / 2 * 8, sum);
+        for (int i = 0; i < 4; ++i) {
+          float sum = sums[n][0][g][i];
+          FUSEDRNN_UNROLL
+          for (int c = 1; c < chains; ++c) sum += sums[n][c][g][i];
+          store_partial(partial, gates, row + n * row_group + column + i % 2, g, unit + i / 2 * 8, sum);
+        }
       }
     }
   }
@@ -117,9 +123,11 @@ struct FusedMultiplyAdd {
       for (int i = 0; i < quads; ++i) {
         const Quad weights = a(c, i);
         FUSEDRNN_UNROLL
-        for (int r = 0; r < rows; ++r) FUSEDRNN_UNROLL
-        for (int j = 0; j < 4; ++j)
-          sums[r][i] = device::fma(device::float_of(weights.word[j]), device::float_of(b[r].word[j]), sums[r][i]);
+        for (int r = 0; r < rows; ++r) {
+          FUSEDRNN_UNROLL
+          for (int j = 0; j < 4; ++j)
+            sums[r][i] = device::fma(device::float_of(weights.word[j]), device::float_of(b[r].word[j]), sums[r][i]);
+        }
       }
     }
   }
@@ -249,9 +257,11 @@ class Weights {
         } else {
           Quad a[streamed][Tile::quads];
           FUSEDRNN_UNROLL
-          for (int c = 0; c < streamed; ++c) FUSEDRNN_UNROLL
-          for (int j = 0; j < Tile::quads; ++j)
-            if (i + c < count_) a[c][j] = in_memory(i + c, j);
+          for (int c = 0; c < streamed; ++c) {
+            FUSEDRNN_UNROLL
+            for (int j = 0; j < Tile::quads; ++j)
+              if (i + c < count_) a[c][j] = in_memory(i + c, j);
+          }
           add<streamed>(tile, count_ - i, [&](int c, int j) { return a[c][j]; }, operand, row, i, rows);
         }
       }

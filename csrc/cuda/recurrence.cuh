@@ -65,8 +65,10 @@ struct Place {
     FUSEDRNN_UNROLL
     for (int g = 0; g < gates; ++g) sums[g] = 0;
     FUSEDRNN_UNROLL_TWICE
-    for (Shared at = e.partial; at < end; at += next) FUSEDRNN_UNROLL
-    for (int g = 0; g < gates; ++g) sums[g] += device::load_shared<float>(at + g * (partial_gate * 4));
+    for (Shared at = e.partial; at < end; at += next) {
+      FUSEDRNN_UNROLL
+      for (int g = 0; g < gates; ++g) sums[g] += device::load_shared<float>(at + g * (partial_gate * 4));
+    }
   }
 
   // Where an element lies in arrays [T, N, D, width] at time t, and in [D, N, H]. The plan refuses what 32 bits do not
