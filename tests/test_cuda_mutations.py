@@ -5,6 +5,7 @@ A bug is caught where the emulator raises or a result is wrong.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from tests.cuda import calls, mutants, oracle
 from tests.cuda.calls import Case
 
+CSRC = Path(__file__).parents[1] / "csrc/cuda"
 SEEDS = (1, 2, 3)
 MULTIPROCESSORS = 16
 
@@ -61,6 +63,7 @@ def test_no_call_that_orders_threads_can_be_left_out(emulated: Any, tier: str) -
 
 @pytest.mark.parametrize("mutant", mutants.MUTANTS, ids=lambda mutant: mutant.name)
 def test_every_planted_bug_is_caught(emulated: Any, mutant: mutants.Mutant) -> None:
+    assert mutants.stands(mutant, CSRC), f"{mutant.file} has no {mutant.around or mutant.original}: mend mutants.py"
     small = mutant.hidden < 90
     for seed in SEEDS:
         case = Case(

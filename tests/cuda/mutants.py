@@ -127,17 +127,21 @@ MUTANTS = (
 )  # fmt: skip
 
 
+def stands(mutant: Mutant, source: Path) -> bool:
+    """Whether the kernels still have the text that the bug changes, once."""
+    around = mutant.around or mutant.original
+    return around.count(mutant.original) == 1 and (source / mutant.file).read_text().count(around) == 1
+
+
 def write(source: Path, folder: Path) -> Path:
-    """The copy of ``source`` with all mutants; its kernels.cu."""
+    """The copy of ``source`` with all mutants whose text stands there; its kernels.cu."""
     texts = {file: (source / file).read_text() for file in FILES}
     changed: dict[tuple[str, str, str], str] = {}
     for number, mutant in enumerate(MUTANTS, 1):
+        if not stands(mutant, source):
+            continue  # its test says so
         around = mutant.around or mutant.original
         place = (mutant.file, around, mutant.original)
-        if place not in changed and texts[mutant.file].count(around) != 1:
-            raise ValueError(f"{mutant.name}: {mutant.file} has {texts[mutant.file].count(around)} times {around}")
-        if around.count(mutant.original) != 1:
-            raise ValueError(f"{mutant.name}: not one {mutant.original} in {around}")
         changed[place] = (
             f"(::fusedrnn::emulator::mutant == {number} ? ({mutant.mutated}) : ({changed.get(place, mutant.original)}))"
         )
