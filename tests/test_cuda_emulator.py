@@ -13,9 +13,10 @@ import pytest
 CUDA = Path(__file__).parent / "cuda"
 COMPILER = shlex.split(os.environ.get("CXX", "")) or [shutil.which("c++") or shutil.which("g++") or ""]
 
-pytestmark = pytest.mark.skipif(
-    shutil.which(COMPILER[0]) is None, reason="the emulator needs a C++ compiler: set CXX or install c++ or g++"
-)
+pytestmark = [
+    pytest.mark.slow,  # the tests of the kernels use the emulator too
+    pytest.mark.skipif(shutil.which(COMPILER[0]) is None, reason="the emulator needs a C++ compiler: CXX, c++ or g++"),
+]
 
 
 def compiled(source: Path, program: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -34,12 +35,10 @@ def test_finds_what_is_wrong_and_nothing_else(tmp_path: Path) -> None:
     check(tmp_path, 10)
 
 
-@pytest.mark.slow
 def test_with_the_portable_context_switch(tmp_path: Path) -> None:
     check(tmp_path, 2, "-DFUSEDRNN_EMULATOR_UCONTEXT")
 
 
-@pytest.mark.slow
 def test_under_the_sanitizers(tmp_path: Path) -> None:
     sanitizers = "-fsanitize=address,undefined"
     empty = tmp_path / "empty.cpp"

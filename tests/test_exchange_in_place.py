@@ -162,11 +162,18 @@ def test_errors_name_the_argument(functional):
     refused(functional, memoryview(x.astype(np.int32)), "^x: expected float32 or float64, got int32")
     refused(functional, b"text", "^x: expected float32 or float64, got uint8")
     refused(functional, x[0, 0, 0], r"^x: expected shape \[T, N, I\], got \(\)", ValueError)
-    refused(functional, Exporter(x, device=(2, 0)), r"^x: Exporter cannot .*another device \(.*type 2\); copy it to")
+    refused(functional, Exporter(x, device=(8, 0)), r"^x: Exporter cannot .*another device \(.*type 8\); copy it to")
     with pytest.raises(TypeError, match=r"^weight_hh: expected dtype float32 like x, got float64"):
         functional.rnn_forward(
             memoryview(x), None, memoryview(np.ones((5, 3), np.float32)), memoryview(np.ones((5, 5)))
         )
+
+
+def test_an_array_on_a_gpu_needs_one(functional, monkeypatch):
+    monkeypatch.setattr("fusedrnn.cuda.compiled.missing", lambda: "no NVIDIA driver is installed")
+    weights = np.ones((5, 3), np.float32), np.ones((5, 5), np.float32)
+    with pytest.raises(RuntimeError, match="^fusedrnn cannot use a GPU: no NVIDIA driver is installed"):
+        functional.rnn_forward(Exporter(np.ones((4, 2, 3), np.float32), device=(2, 0)), None, *weights)
 
 
 def test_errors_with_torch(functional):
