@@ -172,7 +172,7 @@ def test_errors_name_the_argument(functional):
 def test_an_array_on_a_gpu_needs_one(functional, monkeypatch):
     monkeypatch.setattr("fusedrnn.cuda.compiled.missing", lambda: "no NVIDIA driver is installed")
     weights = np.ones((5, 3), np.float32), np.ones((5, 5), np.float32)
-    with pytest.raises(RuntimeError, match="^fusedrnn cannot use a GPU: no NVIDIA driver is installed"):
+    with pytest.raises(RuntimeError, match=r"^fusedrnn cannot use a GPU: no NVIDIA driver is installed"):
         functional.rnn_forward(Exporter(np.ones((4, 2, 3), np.float32), device=(2, 0)), None, *weights)
 
 
