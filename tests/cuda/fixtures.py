@@ -40,15 +40,20 @@ def emulated_gpu(emulated: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
     for cached in caches:
         cached.cache_clear()
 
+    on_gpu, within = arrays.on_gpu, [0]
+
+    def counts_as_on_gpu(value: Any) -> bool:
+        return bool(within[0] and getattr(value, "is_cpu", False) and value.is_floating_point()) or on_gpu(value)
+
     @contextlib.contextmanager
     def tensors() -> Iterator[None]:
-        on_gpu = arrays.on_gpu
-        arrays.on_gpu = lambda value: (getattr(value, "is_cpu", False) and value.is_floating_point()) or on_gpu(value)
+        within[0] += 1
         try:
             yield
         finally:
-            arrays.on_gpu = on_gpu
+            within[0] -= 1
 
+    monkeypatch.setattr(arrays, "on_gpu", counts_as_on_gpu)
     yield tensors
     for cached in caches:
         cached.cache_clear()
