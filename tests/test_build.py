@@ -57,7 +57,7 @@ def test_the_cuda_module_is_small_and_stands_alone():
     assert not [name for name in needed if "cuda" in name or "cublas" in name]
 
 
-def test_the_cuda_module_says_what_is_missing():
+def test_the_cuda_module_says_what_is_missing(emulated):  # which may be in the same process
     cuda_module()
     from fusedrnn import _cuda, cuda
 

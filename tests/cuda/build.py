@@ -73,7 +73,7 @@ def sources() -> list[Path]:
     """All that the module is made of."""
     folders = (CSRC, ROOT / "csrc/kernels", TESTS / "emulator")
     found = [p for folder in folders for p in folder.iterdir() if p.suffix in (".cpp", ".hpp", ".cu", ".cuh")]
-    return sorted([*found, TESTS / "emulated.cpp", TESTS / "mutants.py"])
+    return sorted([*found, TESTS / "emulated.cpp", TESTS / "mutants.py", Path(__file__)])
 
 
 def _key(command: Sequence[str]) -> str:
@@ -91,7 +91,10 @@ def _key(command: Sequence[str]) -> str:
 def _compile(command: Sequence[str], folder: Path, built: Path) -> None:
     import pybind11
 
-    python = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_paths()['include']}"]
+    # An ABI of its own: fusedrnn._cuda has the same types, and may be in the same process.
+    python = [
+        f"-I{pybind11.get_include()}", f"-I{sysconfig.get_paths()['include']}", '-DPYBIND11_BUILD_ABI="_emulated"',
+    ]  # fmt: skip
     include = [f"-I{TESTS / 'emulator'}", f"-I{CSRC}"]
     units = {"emulated": [*python, str(TESTS / "emulated.cpp")]}  # those that take longest come first
     for product in PRODUCTS:
