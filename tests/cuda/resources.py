@@ -8,7 +8,6 @@ come with CUDA, or from the Python registry: nvidia-cuda-cuobjdump and nvidia-cu
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import subprocess
@@ -138,13 +137,13 @@ def findings(uses: Uses, same_compiler: bool, complete: bool) -> list[str]:
 
 
 def compiler_of(module: Path) -> str:
-    """What the extension module says of its compiler."""
-    spec = importlib.util.spec_from_file_location("_cuda", module)
-    assert spec
-    assert spec.loader
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return str(loaded.compiler)
+    """What the extension module says of its compiler, in a process of its own: pybind11 takes a module's types once."""
+    script = (
+        "import importlib.util, sys; spec = importlib.util.spec_from_file_location('_cuda', sys.argv[1]);"
+        "module = importlib.util.module_from_spec(spec); spec.loader.exec_module(module); print(module.compiler)"
+    )
+    command = [sys.executable, "-c", script, str(module)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def main() -> None:
