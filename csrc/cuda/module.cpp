@@ -16,11 +16,17 @@ namespace {
 
 std::string version(int number) { return std::to_string(number / 1000) + '.' + std::to_string(number % 1000 / 10); }
 
+constexpr int oldest = 8;  // the major number of the compute capability that the kernels need
+
 std::optional<std::string> missing() {
   int driver = 0, count = 0;
   if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) return "no NVIDIA driver is installed";
   const cudaError_t status = cudaGetDeviceCount(&count);
-  if (status == cudaSuccess && count > 0) return {};
+  if (status == cudaSuccess && count > 0) {
+    for (int ordinal = 0; ordinal < count; ++ordinal)
+      if (device::attribute(cudaDevAttrComputeCapabilityMajor, ordinal) >= oldest) return {};
+    return "no GPU here has compute capability " + std::to_string(oldest) + ".0 or newer";
+  }
   cudaGetLastError();  // or the next check would find this one
   if (status == cudaErrorInsufficientDriver)
     return "the NVIDIA driver is too old: it knows CUDA " + version(driver) + ", and this build needs " +
@@ -36,10 +42,10 @@ Gpu gpu(int ordinal) {
   Gpu g = known_gpu(attribute(cudaDevAttrComputeCapabilityMajor, ordinal),
                     attribute(cudaDevAttrComputeCapabilityMinor, ordinal),
                     attribute(cudaDevAttrMultiProcessorCount, ordinal));
-  if (g.major < 8)
+  if (g.major < oldest)
     throw std::runtime_error("CUDA: GPU " + std::to_string(ordinal) + " has compute capability " +
-                             std::to_string(g.major) + '.' + std::to_string(g.minor) +
-                             ", the kernels need 8.0 or newer");
+                             std::to_string(g.major) + '.' + std::to_string(g.minor) + ", the kernels need " +
+                             std::to_string(oldest) + ".0 or newer");
   g.shared_bytes = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, ordinal);
   if (attribute(cudaDevAttrClusterLaunch, ordinal)) {
     const Kernel kernel = bfloat16_kernels(CellKind::lstm, Tier::cluster, false).pass;

@@ -41,7 +41,8 @@ struct Shape {
 
 int largest_batch_rows(const Layout& l) { return thread_elements * l.groups * l.splits * 32 >> l.unit_bits; }
 
-// Where things lie in shared memory. False: they do not fit.
+// Where things lie in shared memory. False: they do not fit. The tiers within a block or a cluster read no weights at
+// each step.
 bool place(Layout& l, const Shape& s, Tier tier, int limit) {
   const int warps = l.groups * l.splits, operand = l.rows * (l.operand_stride + 32);
   l.partial = tier == Tier::steps ? 0 : tier == Tier::grid ? operand : 2 * operand;
@@ -53,7 +54,8 @@ bool place(Layout& l, const Shape& s, Tier tier, int limit) {
   l.shared_tiles = tier == Tier::steps ? 0 : left <= fit ? left : fit / s.chains * s.chains;
   l.barriers = l.weights + warps * l.shared_tiles * s.tile_bytes();
   l.shared_bytes = l.barriers + 16;
-  return true;
+  const bool resident = l.register_tiles + l.shared_tiles == l.tiles_per_warp;
+  return resident || tier == Tier::grid || tier == Tier::steps;
 }
 
 std::optional<Layout> lay_out(const Problem& p, const Gpu& gpu, Tier tier, int members, int groups) {
@@ -70,8 +72,6 @@ std::optional<Layout> lay_out(const Problem& p, const Gpu& gpu, Tier tier, int m
   if (tier == Tier::steps) l.splits = warps_at_most;  // as many threads as the rows of a launch need
   l.tiles_per_warp = ceil_div(l.tiles, l.splits);
   if (!place(l, s, tier, gpu.shared_bytes)) return {};
-  const bool resident = l.register_tiles + l.shared_tiles == l.tiles_per_warp;
-  if (!resident && (tier == Tier::block || tier == Tier::cluster)) return {};
   return l;
 }
 
@@ -161,8 +161,6 @@ void choose_rows(Layout& l, const Problem& p, const Gpu& gpu, Tier tier) {
   for (Layout wider = l; 2 * wider.rows <= std::min(largest_rows, largest_batch_rows(l));) {
     wider.rows *= 2;
     if (!place(wider, s, tier, gpu.shared_bytes)) return;
-    const bool resident = wider.register_tiles + wider.shared_tiles == wider.tiles_per_warp;
-    if (!resident && (tier == Tier::block || tier == Tier::cluster)) return;
     if (time(wider) < time(l)) l = wider;
   }
 }

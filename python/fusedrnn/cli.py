@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import inspect
 import json
 import signal
@@ -11,9 +13,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 try:
-    import matplotlib  # noqa: F401 - asked for here, so that nothing is trained that cannot be drawn
     import safetensors  # noqa: F401
     import typer
+
+    if importlib.util.find_spec("matplotlib") is None:  # imported where something is drawn: it takes long
+        raise ModuleNotFoundError(name="matplotlib")
 except ImportError as error:  # pragma: no cover - the test environment has them
     sys.exit(f"fusedrnn: {error.name} is missing; the command needs: pip install 'fusedrnn[train]'")
 
@@ -114,6 +118,7 @@ def train(
         _fail(World(), str(error), 1)
     if task not in TASKS:
         _fail(world, f"no task {task!r}; there are {', '.join(TASKS)}", 2)
+    importlib.import_module("matplotlib")  # nothing is trained that cannot be drawn
     if threads is not None:
         try:
             fusedrnn.set_num_threads(threads)

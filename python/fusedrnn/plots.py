@@ -143,19 +143,23 @@ def draw_polygons(path: Path, rows: Sequence[tuple[str, Sequence[tuple[Array, bo
 
     The first vertex has a dot. All are drawn to the same scale.
     """
-    columns = max(len(polygons) for _, polygons in rows)
+    columns, apart = max(len(polygons) for _, polygons in rows), 3.2
     figure = new_figure(max(columns, 5), len(rows) + 0.4)
-    axes = figure.subplots(len(rows), columns, squeeze=False, sharex=True, sharey=True)
-    for (name, polygons), line in zip(rows, axes, strict=True):
-        line[0].set_ylabel(name, fontsize=9)
-        for axis in line:
-            axis.set(xticks=[], yticks=[], aspect="equal", xlim=(-1.6, 1.6), ylim=(-1.6, 1.6))
-            axis.spines[:].set_visible(False)
-        for axis, (vertices, right) in zip(line, polygons, strict=False):
+    axis: Axes = figure.subplots()
+    for i, (_, polygons) in enumerate(rows):
+        for j, (vertices, right) in enumerate(polygons):
+            x, y = (vertices + (apart * j, -apart * i)).T
             colour = _RIGHT if right else _WRONG
-            axis.fill(*vertices.T, facecolor=colour, alpha=0.2, clip_on=False)
-            axis.fill(*vertices.T, fill=False, edgecolor=colour, linewidth=1.2, clip_on=False)
-            axis.plot(*vertices[0], marker="o", markersize=3, color=colour, clip_on=False)
+            axis.fill(x, y, facecolor=colour, alpha=0.2, clip_on=False)
+            axis.fill(x, y, fill=False, edgecolor=colour, linewidth=1.2, clip_on=False)
+            axis.plot(x[0], y[0], marker="o", markersize=3, color=colour, clip_on=False)
+    axis.set(xticks=[], aspect="equal", xlim=(-apart / 2, apart * (columns - 0.5)))
+    axis.set(ylim=(-apart * (len(rows) - 0.5), apart / 2))
+    axis.set_yticks(
+        [-apart * i for i in range(len(rows))], [name for name, _ in rows], fontsize=9, rotation=90, va="center"
+    )
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
     figure.suptitle(title, fontsize=10)
     save_figure(figure, path)
 
