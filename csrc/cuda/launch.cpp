@@ -5,7 +5,10 @@
 namespace fusedrnn::cuda {
 namespace {
 
-constexpr int prepare_blocks = 256;  // of a loop over the grid
+// Of a loop over the scratch memory, which threads write 16 bytes at a time.
+int prepare_blocks(const Plan& plan) {
+  return int(std::min<std::size_t>(256, plan.scratch_bytes / (16 * block_threads) + 1));
+}
 
 Kernels kernels_of(const Problem& p, Tier tier) {
   constexpr decltype(&fma_kernels) of_product[] = {fma_kernels, tf32_kernels, bfloat16_kernels, float16_kernels};
@@ -26,7 +29,7 @@ void run(const Problem& p, const Plan& plan, Arguments a, void* scratch, device:
   a.flags = reinterpret_cast<uint32_t*>(memory + plan.flags);
   a.state = reinterpret_cast<float*>(memory + plan.state);
   const Kernels kernels = kernels_of(p, plan.tier);
-  device::launch(kernels.prepare, {prepare_blocks, block_threads, 0, 1, false}, stream, a);
+  device::launch(kernels.prepare, {prepare_blocks(plan), block_threads, 0, 1, false}, stream, a);
 
   const int turns = p.backward ? p.steps + 1 : p.steps;
   const int cluster = plan.tier == Tier::cluster ? plan.layout.members : 1;
