@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -58,8 +61,8 @@ def test_every_result_is_the_cpus(kind, data, problem, emulated_gpu, functional,
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_step_relu_and_rows_of_no_length(kind, problem, emulated_gpu, functional, in_float64, assert_close):
-    for shape, lengths in (((1, 3, 2, 20), None), ((3, 4, 2, 5), [0, 3, 1, 0])):
+def test_few_steps_relu_and_rows_of_no_length(kind, problem, emulated_gpu, functional, in_float64, assert_close):
+    for shape, lengths in (((1, 3, 2, 20), None), ((2, 3, 2, 5), None), ((3, 4, 2, 5), [0, 3, 1, 0])):
         case, gpu = problem(kind, ("reverse",), shape=shape)
         for one in (case, gpu):
             one.keywords["lengths"] = lengths
@@ -105,6 +108,102 @@ def test_tf32_is_a_switch(problem, emulated_gpu, functional, in_float64):
     finally:
         cuda.allow_tf32(False)
     assert plain < 1e-6 < rounded < 2.0**-10
+    assert not cuda.tf32_allowed()
+
+
+def test_both_passes_round_to_tf32(problem, emulated_gpu, functional, monkeypatch):
+    from fusedrnn.cuda import cells, compiled
+
+    seen = []
+    planned = cells._planned
+    monkeypatch.setattr(cells, "_planned", lambda *a: seen.append(a[1:3]) or planned(*a))
+    monkeypatch.setattr(compiled, "_tf32", True)
+    problem("lstm")[1].run(functional)
+    problem("lstm", dtype=np.float16)[1].run(functional)
+    assert seen == [("tf32", False), ("tf32", True), ("float16", False), ("float16", True)]
+
+
+def test_a_plan_is_made_for_each_problem_and_gpu_once(emulated_gpu, monkeypatch):
+    from fusedrnn.cuda import cells, compiled
+
+    class Names:
+        def __class_getitem__(cls, name):
+            return name
+
+    module = SimpleNamespace(
+        Cell=Names, Product=Names, Tier=Names, gpu=lambda ordinal: f"GPU {ordinal}",
+        Problem=lambda *a: a, make_plan=lambda *a: a,
+    )  # fmt: skip
+    monkeypatch.setattr(compiled, "require", lambda: module)
+    plain = ("lstm", "fma", False, (3, 2, 5, 1), 0, None)
+    asked = [
+        ("lstm", "fma", False, shape, 0, None) for shape in ((4, 2, 5, 1), (3, 1, 5, 1), (3, 2, 6, 1), (3, 2, 5, 2))
+    ]
+    others = {0: "gru", 1: "tf32", 2: True, 4: 1, 5: "grid"}
+    asked += [plain, *[(*plain[:k], other, *plain[k + 1 :]) for k, other in others.items()]]
+    for one in asked:
+        cell, product, backward, shape, ordinal, tier = one
+        problem, plan = cells._planned(*one)
+        assert problem == (cell, product, backward, *shape)
+        assert plan == (problem, f"GPU {ordinal}", tier)
+        assert cells._planned(*one)[1] is plan
+
+
+def test_kernels_run_on_the_current_stream_in_aligned_scratch(problem, emulated_gpu, functional, monkeypatch):
+    from fusedrnn.cuda import arrays, compiled
+
+    empty, module, given, calls = arrays.CuPy.empty, compiled.module(), [], []
+    run = module.run
+
+    def odd(self, shape, like, dtype=None):
+        if dtype != "uint8":
+            return empty(self, shape, like, dtype)
+        given.append(empty(self, (shape[0] + 1,), like, dtype)[1:])
+        return given[-1]
+
+    def watched(*a):
+        calls.append(a)
+        run(*a)
+
+    monkeypatch.setattr(arrays.CuPy, "empty", odd)
+    monkeypatch.setattr(module, "run", watched)
+    _, gpu = problem("lstm")
+    monkeypatch.setattr(sys.modules["cupy"].cuda, "get_current_stream", lambda: SimpleNamespace(ptr=7))
+    gpu.run(functional)
+    for scratch, (_, plan, *_, start, stream) in zip(given, calls, strict=True):
+        assert stream == 7
+        assert start % 256 == 0
+        assert scratch.data.ptr <= start
+        assert start + plan.scratch_bytes <= scratch.data.ptr + scratch.nbytes
+
+
+def test_cupy_computes_on_the_arrays_gpu(problem, emulated_gpu, functional, monkeypatch):
+    """It allocates on the current one."""
+    from fusedrnn.cuda import arrays
+
+    current, computed = [], []
+
+    @contextmanager
+    def of(self, like):
+        current.append(like.device.id)
+        yield
+        current.pop()
+
+    def watch(name):
+        method = getattr(arrays.CuPy, name)
+        monkeypatch.setattr(arrays.CuPy, name, lambda *a: computed.append((name, *current[-1:])) or method(*a))
+
+    monkeypatch.setattr(arrays.CuPy, "computing", of)
+    names = ("linear", "total", "concatenate", "lengths")
+    for name in names:
+        watch(name)
+    monkeypatch.setattr(sys.modules["cupy"].cuda, "get_current_stream", lambda: SimpleNamespace(ptr=len(current)))
+    _, gpu = problem("gru")
+    gpu.keywords["lengths"] = [1, 2, 3, 0, 1]
+    gpu.run(functional)
+    assert set(computed) == {(name, 0) for name in names}
+    with arrays.library_of(gpu.arguments["x"]).stream(gpu.arguments["x"]) as stream:
+        assert stream == 1, "the stream of another GPU"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -119,6 +218,51 @@ def test_backward_again_adds_and_leaves_out_dx(kind, problem, emulated_gpu, func
     for name, a in zip(("weight_ih", "weight_hh", "bias_ih", "bias_hh"), total, strict=True):
         assert again[f"d{name}"] is a
         np.testing.assert_array_equal(a, 1 + first[f"d{name}"])
+
+
+def test_arrays_that_are_not_contiguous(problem, emulated_gpu, functional, gpu_array, assert_same_bits):
+    _, gpu = problem("lstm")
+    expected = gpu.run(functional)
+    for given in (gpu.arguments, gpu.doutputs):
+        given.update({name: gpu_array(np.repeat(a, 2, -1))[..., ::2] for name, a in given.items()})
+    for name, value in gpu.run(functional).items():
+        assert_same_bits(value, expected[name], name)
+
+
+class Foreign:
+    """Memory of another library than the others', any strides."""
+
+    def __init__(self, a):
+        self.owner = a
+        self.__cuda_array_interface__ = self.__array_interface__ = dict(a.__array_interface__)
+
+
+def test_arrays_of_another_library_are_read_in_place(problem, emulated_gpu, functional, monkeypatch, assert_same_bits):
+    _, gpu = problem("gru")
+    expected = gpu.forward(functional)[0]
+    gpu.arguments["h0"] = Foreign(np.repeat(gpu.arguments["h0"], 2, -1)[:, ::2])
+    gpu.arguments["weight_hh"] = Foreign(gpu.arguments["weight_hh"].T.copy().T)
+    found = gpu.forward(functional)[0]
+    for name in expected:
+        assert_same_bits(found[name], expected[name], name)
+
+    def unknown(value):
+        raise BufferError("a dtype without a name")
+
+    monkeypatch.setattr(sys.modules["cupy"], "from_dlpack", unknown, raising=False)
+    gpu.arguments["weight_hh"] = SimpleNamespace(__dlpack_device__=lambda: (2, 0))
+    with pytest.raises(TypeError, match=r"^weight_hh: expected an array that cupy can read: a dtype.*PyTorch has$"):
+        gpu.forward(functional)
+
+
+def test_what_is_on_a_gpu():
+    from fusedrnn.cuda.arrays import on_gpu
+
+    places = {place: SimpleNamespace(__dlpack_device__=lambda place=place: (place, 0)) for place in (1, 2, 3, 13)}
+    assert {place: on_gpu(a) for place, a in places.items()} == {1: False, 2: True, 3: False, 13: True}
+    assert on_gpu(Foreign(np.zeros(1)))
+    assert not on_gpu(np.zeros(1))
+    assert not on_gpu([0.0])
 
 
 def test_gradients_share_no_memory(problem, emulated_gpu, functional):
@@ -183,6 +327,7 @@ def test_more_that_is_refused_by_name(keyword, value, problem, emulated_gpu, fun
 def test_a_plain_activation_is_none(problem, emulated_gpu, functional):
     _, gpu = problem("lstm")
     gpu.forward(functional, activations=["sigmoid", "tanh", "tanh"])
+    problem("gru")[1].forward(functional, activations=("sigmoid", "tanh"))
     _, gpu = problem("rnn")
     with pytest.raises(ValueError, match=r"^nonlinearity: expected 'tanh' or 'relu' on a GPU, got 'softsign'"):
         gpu.forward(functional, nonlinearity="softsign")
@@ -199,6 +344,10 @@ ERRORS = {
     "weight_ih": (
         {"weight_ih": np.zeros((68, 5), np.float32)}, ValueError, r"^weight_ih: expected shape \(68, 4\), got",
     ),
+    "h0": ({"h0": np.zeros((4, 17), np.float32)}, ValueError, r"^h0: expected shape \(5, 17\), got \(4, 17\)"),
+    "bias_ih": ({"bias_ih": np.zeros(67, np.float32)}, ValueError, r"^bias_ih: expected shape \(68,\), got \(67,\)"),
+    "bias_hh": ({"bias_hh": np.zeros(67, np.float32)}, ValueError, r"^bias_hh: expected shape \(68,\), got \(67,\)"),
+    "no_weight": ({"weight_hh": None}, TypeError, r"^weight_hh: expected an array on a GPU, got None"),
     "c0": ({"c0": np.zeros((4, 17), np.float32)}, ValueError, r"^c0: expected shape \(5, 17\), got \(4, 17\)"),
     "steps": ({"x": np.zeros((0, 5, 4), np.float32)}, ValueError, r"^x: expected at least one step"),
     "axes": ({"x": np.zeros((5, 4), np.float32)}, ValueError, r"^x: expected shape \(T, N, I\), got \(5, 4\)"),
@@ -211,6 +360,50 @@ def test_wrong_arrays_are_refused_by_name(error, problem, emulated_gpu, function
     _, gpu = problem("lstm")
     gpu.arguments.update({name: gpu_array(a) for name, a in changed.items()})
     with pytest.raises(kind, match=message):
+        gpu.forward(functional)
+
+
+@pytest.mark.parametrize("name", ["dy", "dh_n", "dc_n"])
+def test_wrong_gradients_are_refused_by_name(name, problem, emulated_gpu, functional):
+    _, gpu = problem("lstm")
+    _, reserve = gpu.forward(functional)
+    right = gpu.doutputs[name]
+    for wrong, error, message in (
+        (right[..., :16], ValueError, r"expected shape \(.*17\), got \(.*16\)"),
+        (right.astype(np.float16), TypeError, "expected float32 as y, got float16"),
+    ):
+        gpu.doutputs[name] = wrong
+        with pytest.raises(error, match=f"^{name}: {message}"):
+            gpu.backward(functional, reserve)
+    gpu.doutputs[name] = right
+    with pytest.raises(ValueError, match=r"^dc: not on a GPU"):
+        gpu.backward(functional, reserve, dc=gpu.doutputs["dy"])
+
+
+def test_wrong_arrays_to_add_to_are_refused_by_name(problem, emulated_gpu, functional):
+    _, gpu = problem("gru")
+    _, reserve = gpu.forward(functional)
+    right = tuple(gpu.arguments[name] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+    before = [a.copy() for a in right]
+    for wrong, error, message in (
+        (right[:3], TypeError, r"accumulate: expected \(dweight_ih, "),
+        ((*right[:3], None), ValueError, "dbias_hh: expected an array"),
+        ((right[0], right[1][:, :1], *right[2:]), ValueError, r"dweight_hh: expected shape \(51, 17\), got \(51, 1\)"),
+    ):
+        with pytest.raises(error, match=f"^{message}"):
+            gpu.backward(functional, reserve, accumulate=wrong)
+    for a, was in zip(right, before, strict=True):
+        np.testing.assert_array_equal(a, was)
+
+
+def test_arrays_of_two_gpus_are_refused_by_name(problem, emulated_gpu, functional):
+    _, gpu = problem("lstm")
+
+    class Second(type(gpu.arguments["x"])):
+        device = SimpleNamespace(id=1)
+
+    gpu.arguments["c0"] = gpu.arguments["c0"].view(Second)
+    with pytest.raises(ValueError, match=r"^c0: expected to be on GPU 0 as x, got GPU 1"):
         gpu.forward(functional)
 
 
@@ -238,6 +431,17 @@ def test_wrong_lengths(lengths, error, message, problem, emulated_gpu, functiona
     if message != "from 0 to 3":
         with pytest.raises(error, match=f"^lengths: .*{message}"):
             gpu.forward(functional, lengths=gpu_array(np.array(lengths)))
+
+
+def test_a_module_that_cannot_be_loaded_is_not_one_that_was_not_built(monkeypatch):
+    from fusedrnn.cuda import compiled
+
+    def module():
+        raise ImportError("libcuda.so.1: cannot open shared object file")
+
+    monkeypatch.setattr(compiled, "module", module)
+    reason = compiled.missing.__wrapped__()
+    assert reason == "the compiled module fusedrnn._cuda cannot be loaded: libcuda.so.1: cannot open shared object file"
 
 
 def test_numpy_arrays_do_not_import_the_compiled_module(run_python):

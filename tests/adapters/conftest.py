@@ -17,6 +17,17 @@ def count_calls(monkeypatch):
 
 
 @pytest.fixture
+def gpu_calls(monkeypatch):
+    """The number of passes forward through the kernels so far."""
+    from fusedrnn.cuda import cells
+
+    counted = []
+    forward = cells.forward
+    monkeypatch.setattr(cells, "forward", lambda *a, **k: counted.append(a) or forward(*a, **k))
+    return lambda: len(counted)
+
+
+@pytest.fixture
 def jax_config():
     """Both dtypes of JAX, where what is float32 stays so, for all threads, as JAX runs callbacks in its own; and XLA
     without its optimizations, as compiling is what takes the time."""

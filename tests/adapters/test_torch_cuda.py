@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'fusedrnn[torch]'")
 
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence  # noqa: E402
+from torch.overrides import TorchFunctionMode  # noqa: E402
 
 import fusedrnn  # noqa: E402
 import fusedrnn.torch as ft  # noqa: E402
@@ -23,17 +25,6 @@ NAMES = ("RNN", "LSTM", "GRU")
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 16 * 2.0**-9, torch.float16: 16 * 2.0**-12}
 
 
-@pytest.fixture
-def gpu_calls(monkeypatch):
-    """The number of passes forward through the kernels so far."""
-    from fusedrnn.cuda import cells
-
-    counted = []
-    forward = cells.forward
-    monkeypatch.setattr(cells, "forward", lambda *a, **k: counted.append(a) or forward(*a, **k))
-    return lambda: len(counted)
-
-
 def in_float64(layer):
     """PyTorch's layer or cell with the same parameters."""
     kind = getattr(torch.nn, type(layer).__name__)
@@ -42,6 +33,19 @@ def in_float64(layer):
     theirs = kind(layer.input_size, layer.hidden_size, bias=layer.bias, dtype=torch.float64, **given)
     theirs.load_state_dict(layer.state_dict())
     return theirs.train(layer.training)
+
+
+@contextlib.contextmanager
+def autocast(dtype):
+    """torch.autocast, which would look for a GPU."""
+    enabled, before = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
+    torch.set_autocast_enabled("cuda", True)
+    torch.set_autocast_dtype("cuda", dtype)
+    try:
+        yield
+    finally:
+        torch.set_autocast_enabled("cuda", enabled)
+        torch.set_autocast_dtype("cuda", before)
 
 
 def leaves(tensors, dtype=torch.float32):
@@ -208,11 +212,16 @@ def test_the_same_bits_again_and_in_inference(name, emulated_gpu):
     assert torch.equal(y, found[0][0])
 
 
-def test_only_what_is_asked_for_has_a_gradient(emulated_gpu):
+def test_only_what_is_asked_for_has_a_gradient(emulated_gpu, monkeypatch):
+    from fusedrnn.cuda import cells
+
+    asked = []
+    backward = cells.backward
+    monkeypatch.setattr(cells, "backward", lambda *a: asked.append(a[-1]) or backward(*a))
     layer = ft.GRU(5, 17)
     x = torch.randn(4, 3, 5)
     with emulated_gpu():
-        _, h_n = layer(x)
+        _, h_n = layer(x, torch.randn(1, 3, 17, requires_grad=True))
     h_n.sum().backward()
     assert x.grad is None
     layer.requires_grad_(False)
@@ -220,6 +229,24 @@ def test_only_what_is_asked_for_has_a_gradient(emulated_gpu):
     with emulated_gpu():
         layer(x)[0].sum().backward()
     assert x.grad is not None
+    assert asked == [False, True], "of x"
+
+
+def test_nothing_is_kept_where_nobody_can_ask_for_gradients(emulated_gpu, monkeypatch):
+    from fusedrnn.cuda import cells
+
+    kept = []
+    forward = cells.forward
+    monkeypatch.setattr(cells, "forward", lambda *a: [out := forward(*a), kept.append(out.kept is not None)][0])
+    layer = ft.LSTM(5, 17)
+    x = torch.randn(4, 3, 5)
+    with emulated_gpu():
+        layer(x)
+        layer.eval()(x)
+        with torch.no_grad():
+            layer(x)
+        layer.requires_grad_(False)(x)
+    assert kept == [True, True, False, False]
 
 
 def test_dropout_between_layers(emulated_gpu):
@@ -232,25 +259,117 @@ def test_dropout_between_layers(emulated_gpu):
         assert torch.equal(layer(x)[0], layer(x)[0])
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_dropout_is_that_of_the_cpu_in_both_passes(name, emulated_gpu):
+    torch.manual_seed(7)
+    layer = getattr(ft, name)(5, 17, 3, dropout=0.25, bidirectional=True)
+    found = []
+    x = torch.randn(4, 3, 5)
+    for where in (emulated_gpu, contextlib.nullcontext):
+        own, given = copy.deepcopy(layer), x.clone().requires_grad_()
+        torch.manual_seed(8)  # of the same masks
+        with where():
+            y, _ = own(given)
+        y.square().sum().backward()
+        found.append([y, given.grad, *[p.grad for p in own.parameters()]])
+    for ours, expected in zip(*found, strict=True):
+        assert_close(ours, expected.double(), "dropout")
+
+
+def test_tensors_that_are_not_contiguous(emulated_gpu):
+    torch.manual_seed(7)
+    layer = ft.GRU(5, 17, bidirectional=True)
+    for name in ("weight_ih_l0", "weight_hh_l0_reverse"):
+        weight = getattr(layer, name).detach()
+        setattr(layer, name, torch.nn.Parameter(weight.t().contiguous().t()))
+
+    def call(layer, x, h):  # an initial state that is learned, for all rows; gradients of other strides
+        y, h_n = layer(x.transpose(0, 2), h.expand(-1, 3, -1))
+        return y.transpose(0, 1), h_n.transpose(0, 2)
+
+    assert_like_pytorch(layer, emulated_gpu, call, [torch.randn(5, 3, 4), torch.randn(2, 1, 17)])
+
+
+class Watch(TorchFunctionMode):
+    """Calls that bring values to the host, and so wait for a GPU."""
+
+    def __init__(self):
+        self.seen = []
+
+    def __torch_function__(self, function, types, arguments=(), keywords=None):
+        name = getattr(function, "__name__", "")
+        to_host = name == "to" and any(
+            isinstance(a, str) and a == "cpu" for a in (*arguments[1:], *(keywords or {}).values())
+        )
+        reads = ("item", "tolist", "numpy", "cpu", "nonzero", "masked_select", "unique", "is_nonzero", "equal")
+        if to_host or name in (*reads, "__bool__", "__int__", "__float__", "__index__", "__array__"):
+            self.seen.append(name)
+        return function(*arguments, **(keywords or {}))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_waits_for_the_gpu(name, emulated_gpu, monkeypatch):
+    """So that a CUDA graph can hold it."""
+    from fusedrnn.cuda import arrays
+
+    layer = getattr(ft, name)(5, 17, 2, dropout=0.5, bidirectional=True)
+    cell = getattr(ft, f"{name}Cell")(5, 17)
+    x = torch.randn(4, 3, 5, requires_grad=True)
+    with Watch() as watch, emulated_gpu():
+        monkeypatch.setattr(arrays, "on_gpu", lambda value: isinstance(value, torch.Tensor))
+        y, _ = layer(x, lengths=torch.tensor([4, 2, 0]))
+        state = cell(x[0])
+        h = state[0] if name == "LSTM" else state
+        torch.autograd.backward([y, h], [torch.ones_like(y), torch.ones_like(h)])
+    assert watch.seen == []
+    with Watch() as watch:
+        x.detach().to("cpu").max().item()
+    assert watch.seen == ["to", "item"]
+
+
 @pytest.mark.parametrize("low", [torch.bfloat16, torch.float16])
 def test_autocast(low, emulated_gpu):
     torch.manual_seed(8)
     layer, cell = ft.LSTM(5, 17), ft.GRUCell(5, 17)
     x = torch.randn(4, 3, 5, requires_grad=True)
-    enabled, before = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
-    torch.set_autocast_enabled("cuda", True)  # torch.autocast would look for a GPU
-    torch.set_autocast_dtype("cuda", low)
-    try:
-        with emulated_gpu():
-            y, (h_n, c_n) = layer(x)
-            h = cell(x[0])
-    finally:
-        torch.set_autocast_enabled("cuda", enabled)
-        torch.set_autocast_dtype("cuda", before)
+    with emulated_gpu(), autocast(low):
+        y, (h_n, c_n) = layer(x)
+        h = cell(x[0])
     assert {t.dtype for t in (y, h_n, c_n, h)} == {low}
     assert_close(y, in_float64(layer)(x.double())[0], "y", low)
     y.float().sum().backward()
     assert x.grad.dtype is layer.weight_hh_l0.grad.dtype is torch.float32
+
+
+def test_autocast_leaves_float64_alone(emulated_gpu, gpu_calls):
+    x = torch.randn(4, 3, 5, dtype=torch.float64)
+    with emulated_gpu(), autocast(torch.bfloat16):
+        assert ft.LSTM(5, 17).double()(x)[0].dtype is torch.float64
+        assert ft.GRUCell(5, 17).double()(x[0]).dtype is torch.float64
+    assert gpu_calls() == 0
+
+
+def test_products_are_not_cast(emulated_gpu, monkeypatch):
+    """Nor is anything else that the kernels read, whoever calls under autocast."""
+    from fusedrnn.cuda import cells
+
+    seen = []
+
+    def watch(name):
+        function = getattr(cells, name)
+        watched = lambda *a: seen.append((name, torch.is_autocast_enabled("cuda"))) or function(*a)  # noqa: E731
+        monkeypatch.setattr(cells, name, watched)
+
+    for name in ("forward", "backward"):
+        watch(name)
+    layer = ft.GRU(5, 17)
+    x = torch.randn(4, 3, 5)
+    weights = [p.detach() for p in layer.parameters()]
+    with emulated_gpu(), autocast(torch.bfloat16):
+        layer(x)[0].float().sum().backward()
+        y, _, reserve = fusedrnn.gru_forward(x, None, *weights)
+        fusedrnn.gru_backward(torch.ones_like(y), None, reserve)
+    assert seen == [("forward", False), ("backward", False)] * 2
 
 
 def test_second_derivatives_are_refused(emulated_gpu):
@@ -275,24 +394,6 @@ def test_a_weight_that_changed_before_backward_is_an_error(emulated_gpu):
         y.sum().backward()
 
 
-@pytest.mark.parametrize(
-    ("name", "option", "value"),
-    [("LSTM", "layer_norm", True), ("LSTM", "peephole", True), ("LSTM", "coupled", True), ("LSTM", "cell_clip", 1.0),
-     ("LSTM", "activations", ("sigmoid", "relu", "tanh")), ("GRU", "zoneout_h", 0.1), ("GRU", "reset_after", False),
-     ("GRU", "recurrent_dropout", 0.1), ("RNN", "dropconnect", 0.1), ("RNN", "nonlinearity", "softsign"),
-     ("RNN", "grad_clip", 1.0)],
-)  # fmt: skip
-def test_an_option_that_a_gpu_has_not_is_refused_by_name(name, option, value, emulated_gpu):
-    layer = getattr(ft, name)(5, 17, **{option: value})
-    with emulated_gpu(), pytest.raises(ValueError, match=f"^{option}: .* do not take {option} on a GPU"):
-        layer(torch.randn(4, 3, 5))
-
-
-def test_resets_are_refused(emulated_gpu):
-    with emulated_gpu(), pytest.raises(ValueError, match=r"^resets: "):
-        ft.GRU(5, 17)(torch.randn(4, 3, 5), resets=torch.zeros(4, 3, dtype=torch.bool))
-
-
 def test_lengths_on_the_gpu_are_not_read(emulated_gpu, monkeypatch):
     from fusedrnn.cuda import arrays
 
@@ -303,46 +404,6 @@ def test_lengths_on_the_gpu_are_not_read(emulated_gpu, monkeypatch):
         monkeypatch.setattr(arrays, "on_gpu", lambda value: isinstance(value, torch.Tensor))
         y, _ = layer(x, lengths=torch.tensor([7, 2, -1]))
     assert torch.equal(y, expected)
-
-
-@pytest.mark.parametrize("lengths", [[1, 2], [1, 2, 5]])
-def test_wrong_lengths(lengths, emulated_gpu):
-    with emulated_gpu(), pytest.raises(ValueError, match=r"^lengths: "):
-        ft.GRU(5, 17)(torch.randn(4, 3, 5), lengths=lengths)
-
-
-@pytest.mark.filterwarnings("ignore:LSTM with projections")
-def test_what_the_kernels_do_not_take_is_pytorchs_own(emulated_gpu, gpu_calls):
-    with emulated_gpu():
-        ft.LSTM(5, 17).double()(torch.randn(4, 3, 5, dtype=torch.float64))
-        ft.LSTM(5, 17, proj_size=3)(torch.randn(4, 3, 5))
-        ft.GRUCell(5, 17).double()(torch.randn(3, 5, dtype=torch.float64))
-        with pytest.raises(ValueError, match=re.escape("lengths: PyTorch's own layers have none")):
-            ft.LSTM(5, 17).double()(torch.randn(4, 3, 5, dtype=torch.float64), lengths=[1, 2, 3])
-    assert gpu_calls() == 0
-
-
-def test_what_is_missing_is_said_where_a_layer_goes_to_pytorch(emulated_gpu, gpu_calls, monkeypatch):
-    from fusedrnn.cuda import compiled
-
-    monkeypatch.setattr(compiled, "missing", lambda: "no NVIDIA driver is installed")
-    layer = ft.LSTM(5, 17)
-    with emulated_gpu(), pytest.warns(UserWarning, match="leaves layers on cpu to PyTorch: no NVIDIA driver is"):
-        layer(torch.randn(4, 3, 5))
-    assert gpu_calls() == 0
-    with emulated_gpu():
-        report = ft.accelerate(torch.nn.LSTM(5, 17))
-    assert "no NVIDIA driver" in report.left[""]
-
-
-def test_accelerate_takes_layers_on_a_gpu(emulated_gpu):
-    model = torch.nn.ModuleList(
-        [torch.nn.LSTM(5, 17).to(torch.bfloat16), torch.nn.GRU(5, 17).double(), torch.nn.GRUCell(5, 17)]
-    )
-    with emulated_gpu():
-        report = ft.accelerate(model)
-    assert list(report.swapped) == ["0", "2"]
-    assert report.left["1"].endswith("the kernels take float32, bfloat16 and float16 on a GPU")
 
 
 @pytest.mark.parametrize("low", [torch.float32, torch.bfloat16])
@@ -363,8 +424,29 @@ def test_functional_takes_tensors(low, emulated_gpu):
         assert_close(ours, parameter.grad, "gradient", low)
 
 
-def test_tensors_of_two_places(emulated_gpu):
-    x = torch.randn(4, 3, 5)
-    weight = np.zeros((68, 5), np.float32)
-    with emulated_gpu(), pytest.raises(TypeError, match=r"^weight_ih: expected an array on a GPU, got numpy.ndarray"):
-        fusedrnn.lstm_forward(x, None, None, weight, torch.zeros(68, 17))
+def test_lengths_that_are_read_only(emulated_gpu):
+    lengths = np.array([4, 2, 0], np.int32)
+    lengths.setflags(write=False)
+    x, weights = torch.randn(4, 3, 5), [p.detach() for p in torch.nn.GRU(5, 17).parameters()]
+    with emulated_gpu():
+        found = fusedrnn.gru_forward(x, None, *weights, lengths=lengths)
+        expected = fusedrnn.gru_forward(x, None, *weights, lengths=[4, 2, 0])
+    assert torch.equal(found[0], expected[0])
+
+
+def test_the_stream_is_the_current_one_of_the_tensors_gpu():
+    from fusedrnn.cuda import arrays
+
+    entered = []
+
+    @contextlib.contextmanager
+    def device_of(tensor):
+        entered.append(tensor.device)
+        yield
+
+    streams = SimpleNamespace(
+        device_of=device_of, current_stream=lambda device=0: SimpleNamespace(cuda_stream=10 + device)
+    )
+    with arrays.Torch(SimpleNamespace(cuda=streams)).stream(SimpleNamespace(device=1)) as stream:
+        assert stream == 11
+    assert entered == [1]

@@ -64,6 +64,12 @@ class Library:
         raise NotImplementedError
 
     @contextmanager
+    def computing(self, like: Any) -> Iterator[None]:
+        """The GPU of ``like`` is the current one within, and what is computed keeps its factors' dtype."""
+        raise NotImplementedError
+        yield
+
+    @contextmanager
     def stream(self, like: Any) -> Iterator[int]:
         """The library's current stream on the GPU of ``like``, which is the current one within."""
         raise NotImplementedError
@@ -86,7 +92,7 @@ class Library:
         if on_gpu(values):
             given = values if self.owns(values) else self.adopt(values)
             if self.dtype(given) not in ("int32", "int64"):
-                raise TypeError(f"lengths: expected integers, got {self.dtype(given)}")
+                raise TypeError(f"lengths: expected integers of 32 or 64 bits on a GPU, got {self.dtype(given)}")
             if tuple(given.shape) != (rows,):
                 raise ValueError(f"lengths: expected shape ({rows},), got {tuple(given.shape)}")
             return self.integers(given.clip(0, steps), like)
@@ -97,7 +103,7 @@ class Library:
             raise ValueError(f"lengths: expected shape ({rows},), got {read.shape}")
         if read.size and not 0 <= read.min() <= read.max() <= steps:
             raise ValueError(f"lengths: expected from 0 to {steps}, got {read.min()} to {read.max()}")
-        return self.integers(np.ascontiguousarray(read, np.int32), like)
+        return self.integers(np.array(read, np.int32), like)  # a copy: PyTorch takes no memory that is read-only
 
     def integers(self, values: Any, like: Any) -> Any:
         """An array of the host or of this library as int32 on the GPU of ``like``."""
@@ -132,6 +138,11 @@ class Torch(Library):
 
     def empty(self, shape: Sequence[int], like: Any, dtype: str | None = None) -> Any:
         return like.new_empty(tuple(shape), dtype=None if dtype is None else getattr(self.xp, dtype))
+
+    @contextmanager
+    def computing(self, like: Any) -> Iterator[None]:
+        with self.xp.cuda.device_of(like), self.xp.autocast("cuda", enabled=False):
+            yield
 
     @contextmanager
     def stream(self, like: Any) -> Iterator[int]:
@@ -176,21 +187,21 @@ class CuPy(Library):
         return int(a.device.id)
 
     def contiguous(self, a: Any) -> Any:
-        return self.xp.ascontiguousarray(a)
+        with self.computing(a):
+            return self.xp.ascontiguousarray(a)
 
     def empty(self, shape: Sequence[int], like: Any, dtype: str | None = None) -> Any:
-        with self.device(like):
+        with self.computing(like):
             return self.xp.empty(tuple(shape), dtype or like.dtype)
 
     @contextmanager
-    def device(self, like: Any) -> Iterator[None]:
-        """The GPU of ``like`` is the current one within."""
+    def computing(self, like: Any) -> Iterator[None]:
         with like.device:
             yield
 
     @contextmanager
     def stream(self, like: Any) -> Iterator[int]:
-        with self.device(like):
+        with self.computing(like):
             yield self.xp.cuda.get_current_stream().ptr
 
     def linear(self, x: Any, weight: Any, bias: Any) -> Any:
@@ -206,11 +217,11 @@ class CuPy(Library):
         return self.xp.concatenate(tuple(parts))
 
     def integers(self, values: Any, like: Any) -> Any:
-        with self.device(like):
+        with self.computing(like):
             return self.xp.asarray(values, np.int32)
 
     def last_rows(self, a: Any, lengths: Any) -> Any:
-        with self.device(a):
+        with self.computing(a):
             return a[(lengths - 1).clip(0, None), self.xp.arange(a.shape[1])]
 
 
@@ -246,6 +257,8 @@ def read(library: Library, arrays: dict[str, Any]) -> dict[str, Any]:
         if not on_gpu(value):
             raise TypeError(f"{name}: expected an array on a GPU, got {_described(value)}")
         a = value if library.owns(value) else _adopted(library, name, value)
+        if getattr(a, "requires_grad", False):
+            raise TypeError(f"{name}: expected a tensor that records no gradients; use tensor.detach()")
         found = library.dtype(a)
         if found not in DTYPES:
             raise TypeError(f"{name}: expected float32, bfloat16 or float16 on a GPU, got {found}")

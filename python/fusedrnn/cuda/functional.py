@@ -38,13 +38,14 @@ def forward(cell: str, arguments: dict[str, Any]) -> Any:
     _check_shapes(cell, a)
     x = a["x"]
     steps, rows, _ = x.shape
-    lengths = arguments["lengths"]
-    if lengths is not None:
-        lengths = library.lengths(lengths, rows, steps, x)
     layer = cells.Layer(cell, (bool(arguments["reverse"]),), arguments.get("nonlinearity") == "relu")
     weights = cells.Weights(a["weight_ih"], a["weight_hh"], a["bias_ih"], a["bias_hh"])
     h0, c0 = (None if a[name] is None else a[name][None] for name in ("h0", "c0"))
-    y, h_n, c_n, kept = cells.forward(library, layer, x, h0, c0, (weights,), lengths, arguments["training"])
+    lengths = arguments["lengths"]
+    with library.computing(x):
+        if lengths is not None:
+            lengths = library.lengths(lengths, rows, steps, x)
+        y, h_n, c_n, kept = cells.forward(library, layer, x, h0, c0, (weights,), lengths, arguments["training"])
     states = (h_n[0],) if c_n is None else (h_n[0], c_n[0])
     if kept is None:
         return y, *states, None
@@ -73,12 +74,13 @@ def backward(
         _check(name, given[name], expected)
     dh_n, dc_n = (None if given[name] is None else given[name][None] for name in ("dh_n", "dc_n"))
     has = tuple(bias is not None for bias in reserve.biases)
-    found = cells.backward(
-        library, kept.layer, kept.arrays, [(has[0], has[1])], given["dy"], dh_n, dc_n, input_grad
-    )  # fmt: skip
-    parameters: tuple[Any, ...] = tuple(found.weights[0])
-    if accumulate is not None:
-        parameters = _added(accumulate, parameters)
+    with library.computing(y):
+        found = cells.backward(
+            library, kept.layer, kept.arrays, [(has[0], has[1])], given["dy"], dh_n, dc_n, input_grad
+        )  # fmt: skip
+        parameters: tuple[Any, ...] = tuple(found.weights[0])
+        if accumulate is not None:
+            parameters = _added(accumulate, parameters)
     return found.dx, found.dh0[0], None if found.dc0 is None else found.dc0[0], parameters
 
 

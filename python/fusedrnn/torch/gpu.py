@@ -126,12 +126,15 @@ def walk(
 
 def autocast(tensors: Sequence[Tensor], parameters: Sequence[Any]) -> tuple[list[Tensor], list[Any]]:
     """Under torch.autocast, x and states, and the parameters of each layer, in its dtype; as PyTorch's layers on a GPU
-    do, whose outputs are of that dtype too."""
+    do, whose outputs are of that dtype too. What is float64 stays so."""
     if not torch.is_autocast_enabled("cuda"):
         return list(tensors), list(parameters)
     dtype = torch.get_autocast_dtype("cuda")
-    cast = [[None if p is None else p.to(dtype) for p in of_one] for of_one in parameters]
-    return [t.to(dtype) if t.is_floating_point() else t for t in tensors], cast
+
+    def cast(t: Tensor | None) -> Any:
+        return t if t is None or not t.is_floating_point() or t.dtype is torch.float64 else t.to(dtype)
+
+    return [cast(t) for t in tensors], [[cast(p) for p in of_one] for of_one in parameters]
 
 
 def _unpacked(x: Tensor, batch_sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
