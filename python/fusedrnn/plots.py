@@ -148,7 +148,7 @@ def draw_polygons(path: Path, rows: Sequence[tuple[str, Sequence[tuple[Array, bo
     axis: Axes = figure.subplots()
     for i, (_, polygons) in enumerate(rows):
         for j, (vertices, right) in enumerate(polygons):
-            x, y = (vertices + (apart * j, -apart * i)).T
+            x, y = vertices.T[0] + apart * j, vertices.T[1] - apart * i
             colour = _RIGHT if right else _WRONG
             axis.fill(x, y, facecolor=colour, alpha=0.2, clip_on=False)
             axis.fill(x, y, fill=False, edgecolor=colour, linewidth=1.2, clip_on=False)

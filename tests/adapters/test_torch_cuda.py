@@ -212,24 +212,37 @@ def test_the_same_bits_again_and_in_inference(name, emulated_gpu):
     assert torch.equal(y, found[0][0])
 
 
-def test_only_what_is_asked_for_has_a_gradient(emulated_gpu, monkeypatch):
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "wanted", ["x", "h0", "weight_ih_l0", "weight_hh_l0_reverse", "bias_ih_l0", "bias_hh_l0_reverse"]
+)
+def test_only_what_is_asked_for_is_computed(name, wanted, emulated_gpu, monkeypatch):
+    """And has the same bits as beside all others."""
     from fusedrnn.cuda import cells
 
-    asked = []
+    computed = []
     backward = cells.backward
-    monkeypatch.setattr(cells, "backward", lambda *a: asked.append(a[-1]) or backward(*a))
-    layer = ft.GRU(5, 17)
-    x = torch.randn(4, 3, 5)
-    with emulated_gpu():
-        _, h_n = layer(x, torch.randn(1, 3, 17, requires_grad=True))
-    h_n.sum().backward()
-    assert x.grad is None
-    layer.requires_grad_(False)
-    x.requires_grad_()
-    with emulated_gpu():
-        layer(x)[0].sum().backward()
-    assert x.grad is not None
-    assert asked == [False, True], "of x"
+    monkeypatch.setattr(cells, "backward", lambda *a: computed.append(backward(*a)) or computed[-1])
+    layer = getattr(ft, name)(5, 17, bidirectional=True)
+    x, *states = problem(name, directions=2)
+    given = {"x": x, "h0": states[0], **dict(layer.named_parameters())}
+
+    def gradients(names):
+        for key, tensor in given.items():
+            tensor.grad = None
+            tensor.requires_grad_(key in names)
+        with emulated_gpu():
+            y, _ = with_states(layer, x, *states)
+        y.square().sum().backward()
+        return {key: tensor.grad for key, tensor in given.items() if tensor.grad is not None}
+
+    every, alone = gradients(given), gradients([wanted])
+    assert every.keys() == given.keys()
+    assert alone.keys() == {wanted}
+    assert torch.equal(alone[wanted], every[wanted])
+    found = computed[-1]
+    parts = {"x": found.dx, **dict(zip(dict(layer.named_parameters()), sum(found.weights, ()), strict=True))}
+    assert {key for key, part in parts.items() if part is not None} == {wanted} - {"h0"}, "the kernels give dh0"
 
 
 def test_nothing_is_kept_where_nobody_can_ask_for_gradients(emulated_gpu, monkeypatch):

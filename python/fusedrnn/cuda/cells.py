@@ -26,7 +26,7 @@ forced_tier: str | None = None  # in which all plans are made, for tests; the pl
 
 
 class Weights(NamedTuple):
-    """Of one direction: [GH, I], [GH, H], and [GH] or None; or their gradients."""
+    """Of one direction: [GH, I], [GH, H], and [GH] or None; or their gradients; or whether these are wanted."""
 
     weight_ih: Any
     weight_hh: Any
@@ -112,7 +112,7 @@ def backward(
     library: Library,
     layer: Layer,
     kept: dict[str, Any],
-    has_biases: Sequence[tuple[bool, bool]],
+    wanted: Sequence[Weights],
     dy: Any,
     dh_n: Any,
     dc_n: Any,
@@ -121,21 +121,20 @@ def backward(
     """The same bits each time.
 
     Args:
-        has_biases: of each direction, which of bias_ih and bias_hh there were.
+        wanted: of each direction; a gradient that is not is None, and not computed.
         dy: [T, N, D * H]. dh_n, dc_n: [D, N, H]. Any may be None.
     """
     x, D = kept["x"], len(layer.reverse)
     T, N, DH = kept["y"].shape
     H = DH // D
-    y = kept["y"].reshape(T, N, D, H)
     W = _WRITTEN[layer.cell] * H
     arrays = {
         **{name: kept[name] for name in ("h0", "c0", "lengths", "y", "gates", "cells")}, "weight": kept["weight_hh"],
-        "dy": dy, "dh_n": dh_n, "dc_n": dc_n, "dgates": library.empty((T, N, D, W), y),
-        "dh0": library.empty((D, N, H), y),
+        "dy": dy, "dh_n": dh_n, "dc_n": dc_n, "dgates": library.empty((T, N, D, W), x),
+        "dh0": library.empty((D, N, H), x),
     }  # fmt: skip
     if layer.cell == "lstm":
-        arrays["dc0"] = library.empty((D, N, H), y)
+        arrays["dc0"] = library.empty((D, N, H), x)
     _run(library, layer, True, (T, N, H, D), arrays)
 
     inputs = x.reshape(T * N, x.shape[2])
@@ -147,16 +146,11 @@ def backward(
         if input_grad:
             product = dgates_x @ kept["weight_ih"][d * rows : (d + 1) * rows]
             dx = product if dx is None else dx + product
-        h0 = None if kept["h0"] is None else kept["h0"][d]
-        dweight_hh = [
-            _recurrent_product(library, dgates[..., part], y[:, :, d], h0, layer.reverse[d], kept["lengths"])
-            for part in _recurrent_parts(layer.cell, H)
-        ]
         weights.append(
             Weights(
-                dgates_x.T @ inputs,
-                dweight_hh[0] if len(dweight_hh) == 1 else library.concatenate(dweight_hh),
-                *_bias_gradients(library, layer.cell, has_biases[d], dgates.reshape(T * N, W), H),
+                dgates_x.T @ inputs if wanted[d].weight_ih else None,
+                _recurrent_gradient(library, layer, kept, d, dgates) if wanted[d].weight_hh else None,
+                *_bias_gradients(library, layer.cell, wanted[d], dgates.reshape(T * N, W), H),
             )
         )
     return Gradients(None if dx is None else dx.reshape(x.shape), arrays["dh0"], arrays.get("dc0"), tuple(weights))
@@ -189,6 +183,20 @@ def _recurrent_parts(cell: str, H: int) -> list[slice]:
     return [slice(0, 2 * H), slice(3 * H, 4 * H)] if cell == "gru" else [slice(0, GATES[cell] * H)]
 
 
+def _recurrent_gradient(library: Library, layer: Layer, kept: dict[str, Any], d: int, dgates: Any) -> Any:
+    """That of direction d's weight_hh [GH, H], of dgates [T, N, WH]."""
+    T, N, DH = kept["y"].shape
+    D = len(layer.reverse)
+    H = DH // D
+    y = kept["y"].reshape(T, N, D, H)[:, :, d]
+    h0 = None if kept["h0"] is None else kept["h0"][d]
+    products = [
+        _recurrent_product(library, dgates[..., part], y, h0, layer.reverse[d], kept["lengths"])
+        for part in _recurrent_parts(layer.cell, H)
+    ]
+    return products[0] if len(products) == 1 else library.concatenate(products)
+
+
 def _recurrent_product(library: Library, dgates: Any, y: Any, h0: Any, reverse: bool, lengths: Any) -> Any:
     """The sum over all steps of dgates [T, N, R] times h before the step, [R, H]. dgates and y [T, N, H] are zero past
     a row's end, so its last step meets no h but h0 in the reverse direction."""
@@ -209,13 +217,13 @@ def _recurrent_product(library: Library, dgates: Any, y: Any, h0: Any, reverse: 
     return dgates[0].T @ (0 * y[0]) if total is None else total
 
 
-def _bias_gradients(library: Library, cell: str, has: tuple[bool, bool], dgates: Any, H: int) -> tuple[Any, Any]:
+def _bias_gradients(library: Library, cell: str, wanted: Weights, dgates: Any, H: int) -> tuple[Any, Any]:
     """Those of bias_ih and bias_hh, of dgates [T * N, WH]; no two share memory."""
-    if not any(has):
+    if not (wanted.bias_ih or wanted.bias_hh):
         return None, None
     total = library.total(dgates)
-    dbias_ih = 1 * total[: GATES[cell] * H] if has[0] else None
-    dbias_hh = library.concatenate([total[part] for part in _recurrent_parts(cell, H)]) if has[1] else None
+    dbias_ih = 1 * total[: GATES[cell] * H] if wanted.bias_ih else None
+    dbias_hh = library.concatenate([total[part] for part in _recurrent_parts(cell, H)]) if wanted.bias_hh else None
     return dbias_ih, dbias_hh
 
 

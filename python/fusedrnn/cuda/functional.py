@@ -73,11 +73,9 @@ def backward(
     for name, expected in (("dy", (T, N, H)), ("dh_n", (N, H)), ("dc_n", (N, H))):
         _check(name, given[name], expected)
     dh_n, dc_n = (None if given[name] is None else given[name][None] for name in ("dh_n", "dc_n"))
-    has = tuple(bias is not None for bias in reserve.biases)
+    wanted = cells.Weights(True, True, *(bias is not None for bias in reserve.biases))
     with library.computing(y):
-        found = cells.backward(
-            library, kept.layer, kept.arrays, [(has[0], has[1])], given["dy"], dh_n, dc_n, input_grad
-        )  # fmt: skip
+        found = cells.backward(library, kept.layer, kept.arrays, (wanted,), given["dy"], dh_n, dc_n, input_grad)
         parameters: tuple[Any, ...] = tuple(found.weights[0])
         if accumulate is not None:
             parameters = _added(accumulate, parameters)

@@ -301,7 +301,7 @@ def _measured(
         out = cells.forward(library, layer, x, arguments["h0"], arguments.get("c0"), weights, lengths)
         assert out.kept is not None
         dy, dh_n, dc_n = (*doutputs, None)[:3]
-        grads = cells.backward(library, layer, out.kept, [(True, True)] * s.D, dy, dh_n, dc_n)
+        grads = cells.backward(library, layer, out.kept, [cells.Weights(True, True, True, True)] * s.D, dy, dh_n, dc_n)
         found = {"y": out.y, "h_n": out.h_n, "c_n": out.c_n, "dx": grads.dx, "dh0": grads.dh0, "dc0": grads.dc0}
         ours = {name: _back(a) for name, a in found.items() if a is not None}
         ours.update({f"d{n}": np.stack([_back(getattr(w, n)) for w in grads.weights]) for n in names})

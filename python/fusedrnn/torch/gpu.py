@@ -32,7 +32,6 @@ class _Layer(torch.autograd.Function):
         y, h_n, c_n, kept = cells.forward(_LIBRARY, layer, x, h0, c0, weights, lengths, training)
         if kept is not None:
             ctx.layer, ctx.names = layer, tuple(kept)
-            ctx.given = [t is not None for t in tensors]
             ctx.set_materialize_grads(False)
             ctx.save_for_backward(*kept.values())
         return (y, h_n) if c_n is None else (y, h_n, c_n)
@@ -40,13 +39,13 @@ class _Layer(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None, dh_n: Tensor | None, dc_n: Tensor | None = None) -> tuple[Any, ...]:
         kept = dict(zip(ctx.names, ctx.saved_tensors, strict=True))
-        biases = ctx.given[5:]
-        has = [(biases[k], biases[k + 1]) for k in range(0, len(biases), 4)]
+        needed = ctx.needs_input_grad[_PLACE:]
+        wanted = [cells.Weights(*needed[k : k + 4]) for k in range(3, len(needed), 4)]
         dy, dh_n, dc_n = (None if d is None else d.contiguous() for d in (dy, dh_n, dc_n))
         with torch.no_grad(), torch.autocast("cuda", enabled=False):
-            found = cells.backward(_LIBRARY, ctx.layer, kept, has, dy, dh_n, dc_n, ctx.needs_input_grad[_PLACE])
+            found = cells.backward(_LIBRARY, ctx.layer, kept, wanted, dy, dh_n, dc_n, needed[0])
         gradients = [found.dx, found.dh0, found.dc0, *[d for of_one in found.weights for d in of_one]]
-        gradients = [d if there else None for d, there in zip(gradients, ctx.given, strict=True)]
+        gradients = [d if want else None for d, want in zip(gradients, needed, strict=True)]
         if torch.is_grad_enabled():
             gradients = list(_Once.apply(len(gradients), *gradients, *ctx.saved_tensors, dy, dh_n, dc_n))
         return *(None,) * _PLACE, *gradients
