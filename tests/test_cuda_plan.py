@@ -67,7 +67,7 @@ def test_plans_are_resident(tmp_path: Path) -> None:
         ((1, 1, 16, 1), "cluster", None, "hidden 16 does not fit the tier cluster"),
         ((1, 1, 4096, 1), "block", None, "hidden 4096 does not fit the tier block"),
         ((1, 1, 8192, 1), "grid", None, "hidden 8192 does not fit the tier grid"),
-        ((1, 1, 40, 1), "grid", 4, "rows: 4 "),
+        ((1, 1, 40, 1), "grid", 0, "rows: 0 "),
         ((1, 1, 40, 1), "grid", 12, "rows: 12 "),
         ((1, 1, 40, 1), "steps", 8, "rows: 8 .* tier steps"),
         ((1, 1, 128, 1), "block", 16, "rows: 16 "),  # more than four units of rows to a thread

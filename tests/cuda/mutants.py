@@ -118,7 +118,7 @@ MUTANTS = (
     _prepare("flags_not_lowered", "device::store(p.flags + i, 0u)", "void()", "grid"),
     # The walk
     _recurrence("no_bias", "p.bias_hn && e.exists()", "false", "steps", cell="gru"),
-    _recurrence("bias_beyond_the_last_unit", "p.bias_hn && e.exists()", "p.bias_hn", "block", cell="gru"),
+    _recurrence("bias_beyond_the_last_unit", "p.bias_hn && e.exists()", "p.bias_hn != nullptr", "block", cell="gru"),
     _recurrence("reads_a_row_that_is_none", "s >= e.steps", "false", "steps", around="if (s >= e.steps) continue;"),
     _recurrence("one_gate_for_all", "at + g * H", "at", "block", around="(p.gates_x, at + g * H)"),
     _recurrence("gradients_of_the_wrong_gate", "Cell::sent(g)", "g", "cluster", cell="gru"),

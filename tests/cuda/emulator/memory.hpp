@@ -1,6 +1,7 @@
 // Shared memory of a block and the global memory of a launch: where data may be accessed, and in which order.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstring>
@@ -102,17 +103,20 @@ class GlobalMemory {
     return std::string("global memory at ") + digits;
   }
 
+  // An error where no array holds the bytes; it names the nearest.
   void bound(const void* p, size_t size, Where where) {
     const auto begin = reinterpret_cast<uintptr_t>(p);
     const auto holds = [&](const Array& a) { return begin >= a.begin && begin + size <= a.end; };
     if (settings.arrays.empty() || (array_ && holds(*array_))) return;
     for (const Array& a : settings.arrays)
       if (holds(a)) return void(array_ = &a);
-    for (const Array& a : settings.arrays)  // margins lie between arrays
-      if (begin + 4096 > a.begin && begin < a.end + 4096)
-        throw Error("out of bounds: " + std::to_string(int64_t(begin - a.begin)) + " bytes from the beginning of " +
-                    a.name + ", which has " + std::to_string(a.end - a.begin) + ", at " + text(where));
-    throw Error("out of bounds: " + name(p) + " at " + text(where));
+    const auto distance = [&](const Array& a) {
+      return begin < a.begin ? a.begin - begin : begin < a.end ? 0 : begin - a.end;
+    };
+    const Array& near = *std::min_element(settings.arrays.begin(), settings.arrays.end(),
+                                          [&](const Array& a, const Array& b) { return distance(a) < distance(b); });
+    throw Error("out of bounds: " + std::to_string(int64_t(begin - near.begin)) + " bytes from the beginning of " +
+                near.name + ", which has " + std::to_string(near.end - near.begin) + ", at " + text(where));
   }
 
   Block4K& page(uintptr_t address) {
