@@ -165,6 +165,13 @@ void choose_rows(Layout& l, const Problem& p, const Gpu& gpu, Tier tier) {
   }
 }
 
+// Kernels count in 32 bits.
+void require_32_bits(double count, const char* what, const char* instead) {
+  if (count >= 4294967296.0)
+    throw std::invalid_argument(std::string(what) + ": expected less than 2^32, got " + std::to_string(count) +
+                                "; give " + instead);
+}
+
 const char* name(Tier tier) {
   const char* const names[] = {"block", "cluster", "grid", "steps"};
   return names[int(tier)];
@@ -184,10 +191,9 @@ Gpu known_gpu(int major, int minor, int multiprocessors) {
 Plan make_plan(const Problem& p, const Gpu& gpu, std::optional<Tier> forced, std::optional<int> rows) {
   if (p.steps < 1 || p.batch < 1 || p.hidden < 1 || p.directions < 1 || p.directions > 2)
     throw std::invalid_argument("expected at least one step, row and unit, and one or two directions");
-  const double elements = double(p.steps) * p.batch * p.directions * 4 * p.hidden;
-  if (elements >= 4294967296.0)
-    throw std::invalid_argument("steps * batch * directions * 4 * hidden: expected less than 2^32, got " +
-                                std::to_string(elements) + "; give fewer steps or rows at a time");
+  require_32_bits(double(p.steps) * p.batch * p.directions * 4 * p.hidden, "steps * batch * directions * 4 * hidden",
+                  "fewer steps or rows at a time");
+  require_32_bits(double(gates_of(p.cell)) * p.hidden * p.hidden, "gates * hidden * hidden", "fewer units");
   const Tier tiers[] = {Tier::block, Tier::cluster, Tier::grid, Tier::steps};
   std::optional<Layout> chosen;
   Tier tier{};
@@ -221,7 +227,9 @@ Plan make_plan(const Problem& p, const Gpu& gpu, std::optional<Tier> forced, std
   plan.packed = 0;
   plan.exchange = aligned(std::size_t(p.directions) * (l.padded_units / group_units) * l.tiles * s.tile_bytes());
   const std::size_t teams_of_all = std::size_t(p.directions) * plan.row_tiles;
-  plan.flags = aligned(plan.exchange + teams_of_all * 2 * l.rows * l.operand_stride);
+  const std::size_t exchange = teams_of_all * 2 * l.rows * l.operand_stride;
+  require_32_bits(double(exchange), "batch * directions * bytes of a row's operand, twice", "fewer rows at a time");
+  plan.flags = aligned(plan.exchange + exchange);
   plan.state = aligned(plan.flags + teams_of_all * l.members * 4);
   const std::size_t state = tier == Tier::steps ? std::size_t(2) * p.directions * p.batch * p.hidden * 4 : 0;
   plan.scratch_bytes = aligned(plan.state + state);

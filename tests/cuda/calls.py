@@ -158,7 +158,11 @@ def run(
         if edit is not None:
             edit(plan)
         scratch = memory.empty("scratch", (plan.scratch_bytes,), np.uint8, 256)
-        emulated.run(problem, plan, addresses, case.reverse, case.relu, scratch.ctypes.data, 0)
+        emulated.bound({name: (a.ctypes.data, a.nbytes) for name, a in memory.arrays.items()})
+        try:
+            emulated.run(problem, plan, addresses, case.reverse, case.relu, scratch.ctypes.data, 0)
+        finally:
+            emulated.bound({})
         memory.check()
     for name, a in inputs.items():
         assert (memory.arrays[name].view(np.uint8) == a.view(np.uint8)).all(), f"{name}: an input was changed"

@@ -67,6 +67,16 @@ PYBIND11_MODULE(emulated, m) {
       },
       py::arg("seed") = 1, py::arg("capacity") = 1 << 16, py::arg("preemption") = 1.0 / 8,
       py::arg("faults") = py::list());
+  // The arrays, {name: (address, bytes)}, outside of which a kernel may touch nothing; with none of them, all is
+  // allowed.
+  m.def(
+      "bound",
+      [](const std::map<std::string, std::pair<uintptr_t, size_t>>& arrays) {
+        settings.arrays.clear();
+        for (const auto& [name, place] : arrays)
+          settings.arrays.push_back({name, place.first, place.first + place.second});
+      },
+      py::arg("arrays"));
   m.def("mutate", &mutate, py::arg("mutant"));
   // Each site of the launches since `configure`, with the changes that a fault can make there.
   m.def("sites", [] {

@@ -316,6 +316,29 @@ void expect_found(Bug bug, const std::string& what, const std::vector<std::strin
   });
 }
 
+// Half of the numbers and the flags are given: what lies beyond them is not the kernel's.
+FUSEDRNN_KERNEL(32) beyond(Wrong a) {
+  if (thread() == 0) store(a.flags + 1, 1u);
+  if (thread() == 31 && load(a.numbers + 127) == 0) (void)load_constant(a.numbers + 128);
+}
+
+void check_bounds() {
+  alignas(16) float numbers[256] = {};
+  uint32_t flags[2] = {};
+  const auto array = [](const char* name, const void* data, size_t bytes) {
+    const auto begin = reinterpret_cast<uintptr_t>(data);
+    return emulator::Array{name, begin, begin + bytes};
+  };
+  const emulator::Settings before = emulator::settings;
+  emulator::settings.arrays = {array("numbers", numbers, 512), array("flags", flags, sizeof flags)};
+  expect_error("a read beyond an array", {"out of bounds: 512 bytes from the beginning of numbers, which has 512"},
+               [&] { launch(beyond, Grid{1, 32, 0, 1, false}, nullptr, Wrong{{}, numbers, flags}); });
+  emulator::settings.arrays = {array("numbers", numbers, sizeof numbers), array("flags", flags, sizeof *flags)};
+  expect_error("a write beyond an array", {"out of bounds: 4 bytes from the beginning of flags, which has 4"},
+               [&] { launch(beyond, Grid{1, 32, 0, 1, false}, nullptr, Wrong{{}, numbers, flags}); });
+  emulator::settings = before;
+}
+
 void check_wrong_kernels() {
   const std::string here = "emulator_checks.cpp:";
   expect_found(Bug::shared_race, "shared race", {"race: ", "shared memory", here, "not ordered after"});
@@ -462,6 +485,7 @@ int main(int count, char** words) {
   check_exchange();
   check_clusters();
   check_wrong_kernels();
+  check_bounds();
   check_residency();
   check_poison();
   check_tensor_cores();

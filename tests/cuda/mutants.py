@@ -27,6 +27,8 @@ class Mutant:
     around: str = ""
     hidden: int = 33
     directions: int = 1
+    steps: int = 4
+    batch: int = 8
 
     @property
     def product(self) -> str:
@@ -76,6 +78,9 @@ MUTANTS = (
     _exchange("a_row_is_not_sent", "l_.rows * pieces << bits", "(l_.rows - 1) * pieces << bits", "cluster", cell="gru"),
     _exchange("padding_not_zeroed", "device::store_shared(data(1) + byte, Quad{})", "void()", "block", cell="gru"),
     _exchange("a_row_is_not_fetched", "l.rows", "l.rows - 1", "grid", around="row < l.rows; row += warps"),
+    _exchange("phases_of_the_first_turns", "(turn - 1) / 2", "(turn > 2)", "cluster", steps=6),
+    _exchange("teams_in_another_order", "direction * teams_per_direction + tile", "tile * p.directions + direction",
+              "grid", directions=2, batch=9),
     _exchange("one_direction_for_both", "of_launch % p.directions", "0", "block", directions=2),
     # Which units, which terms
     _recurrence("units_of_another_member", "member.number", "(member.number + 1) % l.members", "grid",
@@ -107,10 +112,14 @@ MUTANTS = (
     _prepare("weights_beyond_the_last_unit", "of >= H", "false", "steps", around="|| of >= H ||"),
     _prepare("weights_not_transposed", "(gate * H + of) * H + unit", "(gate * H + unit) * H + of", "grid", cell="gru",
              around="is_backward ? (gate * H + of) * H + unit"),
+    _prepare("reads_beyond_the_last_unit", "unit >= H", "false", "block", around="(unit >= H || of"),
+    _prepare("reads_beyond_the_last_row", "n < uint32_t(p.batch)", "true", "grid", cell="gru", batch=7),
     _prepare("initial_state_left_out", "p.h0", "nullptr", "block", cell="gru", around="!is_backward && p.h0 &&"),
     _prepare("flags_not_lowered", "device::store(p.flags + i, 0u)", "void()", "grid"),
     # The walk
     _recurrence("no_bias", "p.bias_hn && e.exists()", "false", "steps", cell="gru"),
+    _recurrence("bias_beyond_the_last_unit", "p.bias_hn && e.exists()", "p.bias_hn != nullptr", "block", cell="gru"),
+    _recurrence("reads_a_row_that_is_none", "s >= e.steps", "false", "steps", around="if (s >= e.steps) continue;"),
     _recurrence("one_gate_for_all", "at + g * H", "at", "block", around="(p.gates_x, at + g * H)"),
     _recurrence("gradients_of_the_wrong_gate", "Cell::sent(g)", "g", "cluster", cell="gru"),
     _recurrence("cell_of_the_wrong_step", "at_before", "at", "grid", around="(p.cells + at_before)"),

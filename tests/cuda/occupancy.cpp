@@ -49,6 +49,35 @@ int blocks_of_multiprocessor(const Chip& chip, const Gpu& gpu, const Plan& plan,
   return result.activeBlocksPerMultiprocessor;
 }
 
+// Of a pass: sums to a unit, and parts of the operand.
+int sums_of(const Problem& p) { return p.backward ? 1 : gates_of(p.cell); }
+
+// Four sums of one gate run side by side in tensor cores; tiles in registers and in shared memory come in fours then.
+bool chains_whole(const Problem& p, const Plan& plan) {
+  const Layout& l = plan.layout;
+  const int chains = p.product != ProductKind::fma && sums_of(p) == 1 ? 4 : 1;
+  const auto whole = [&](int tiles) { return tiles % chains == 0 || tiles == l.tiles_per_warp; };
+  return whole(l.register_tiles) && whole(l.register_tiles + l.shared_tiles);
+}
+
+// The parts of scratch memory, one after another, by the shapes in arguments.hpp.
+bool scratch_suffices(const Problem& p, const Plan& plan) {
+  const Layout& l = plan.layout;
+  const std::size_t directions = std::size_t(p.directions), teams = directions * std::size_t(plan.row_tiles);
+  const std::size_t quads = std::size_t(sums_of(p)) * (p.product == ProductKind::fma ? 4 : 1);
+  const std::size_t packed = directions * std::size_t(l.padded_units / group_units * l.tiles) * quads * 32 * 16;
+  const std::size_t exchange = teams * 2 * std::size_t(l.rows) * std::size_t(l.operand_stride);
+  const std::size_t flags = teams * std::size_t(l.members) * 4;
+  const std::size_t state = 2 * directions * std::size_t(p.batch) * std::size_t(p.hidden) * 4;
+  const bool aligned = (plan.packed | plan.exchange | plan.flags | plan.state) % 256 == 0;
+  return aligned && plan.packed + packed <= plan.exchange && plan.exchange + exchange <= plan.flags &&
+         plan.flags + flags <= plan.state && (plan.tier != Tier::steps || plan.state + state <= plan.scratch_bytes) &&
+         plan.state <= plan.scratch_bytes;
+}
+
+// What decides on the order of a sum's terms: tier, members, groups, splits, tiles to a warp.
+using Order = std::tuple<int, int, int, int, int>;
+
 }  // namespace
 
 int main() {
@@ -64,7 +93,8 @@ int main() {
       for (int product = 0; product < 4; ++product)
         for (int backward = 0; backward < 2; ++backward)
           for (int directions = 1; directions <= 2; ++directions)
-            for (int hidden : hiddens)
+            for (int hidden : hiddens) {
+              std::map<int, Order> orders;
               for (int batch : batches)
                 for (int forced = -1; forced < 4; ++forced) {
                   const Gpu gpu = known_gpu(chip.major, chip.minor, chip.multiprocessors);
@@ -94,6 +124,11 @@ int main() {
                   require(l.members * l.groups * group_units >= hidden, "units");
                   require(int64_t(plan.row_tiles) * l.rows >= batch, "rows of the batch");
                   require(l.splits * l.tiles_per_warp >= l.tiles, "terms");
+                  require(chains_whole(p, plan), "a tile's chain depends on where it lies");
+                  require(scratch_suffices(p, plan), "scratch memory");
+                  // The order of a sum's terms must not depend on the batch.
+                  const Order order{int(plan.tier), l.members, l.groups, l.splits, l.tiles_per_warp};
+                  require(order == orders.try_emplace(forced, order).first->second, "the batch decides on sums");
                   const int exchange = plan.tier == Tier::grid ? 1 : plan.tier == Tier::steps ? 2 : 0;
                   const auto kernel = registers_of.find({backward, cell, product, exchange, chip.major});
                   require(kernel != registers_of.end(), "no such kernel in the table");
@@ -103,8 +138,12 @@ int main() {
                   require(resident > 0, "a block does not fit");
                   if (plan.tier == Tier::grid)
                     require(l.members * directions * plan.tiles_per_launch <= resident, "the grid is not resident");
+                  const int teams = chip.multiprocessors / (l.members * directions);
+                  if (plan.tiles_per_launch < plan.row_tiles)
+                    require(plan.tier == Tier::grid && plan.tiles_per_launch == teams, "a launch has too few teams");
                   if (plan.tier == Tier::cluster) require(l.members <= gpu.cluster, "the cluster is too large");
                 }
+            }
   std::printf("%d plans, %d findings\n", plans, failures);
   return failures > 0;
 }

@@ -84,6 +84,12 @@ inline std::vector<Change> changes(Kind kind) {
   }
 }
 
+// Global memory that kernels may touch.
+struct Array {
+  std::string name;
+  uintptr_t begin, end;
+};
+
 struct Settings {
   uint64_t seed = 1;
   int capacity = 1 << 16;         // blocks that are resident at once
@@ -91,6 +97,7 @@ struct Settings {
   double preemption = 1.0 / 8;    // the chance that a thread gives way where others might notice
   int rounds = 200;               // polls of every thread, nothing having changed, that make a livelock
   std::vector<Fault> faults;
+  std::vector<Array> arrays;  // outside of all of them every access is an error; any is allowed where there are none
 };
 
 struct Statistics {

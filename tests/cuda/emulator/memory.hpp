@@ -1,6 +1,7 @@
 // Shared memory of a block and the global memory of a launch: where data may be accessed, and in which order.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstring>
@@ -69,15 +70,18 @@ class SharedMemory {
 class GlobalMemory {
  public:
   void read(const void* p, size_t size, const Standpoint& me, Where where, bool flag = false) {
+    bound(p, size, where);
     visit(p, size, where, [&](Cell& c, auto memory) { Detector::read(c, me, where, flag, memory); });
   }
   void write(const void* p, size_t size, const Standpoint& me, Where where, bool flag = false) {
+    bound(p, size, where);
     Bits b = bits(p, size, where);
     if (b.constant & b.mask) throw Error("write of what load_constant has read: " + name(p) + " at " + text(where));
     b.written |= b.mask;
     visit(p, size, where, [&](Cell& c, auto memory) { Detector::write(c, me, where, flag, memory); });
   }
   void read_constant(const void* p, size_t size, Where where) {
+    bound(p, size, where);
     Bits b = bits(p, size, where);
     if (b.written & b.mask) throw Error("load_constant of what this launch writes: " + name(p) + " at " + text(where));
     b.constant |= b.mask;
@@ -97,6 +101,22 @@ class GlobalMemory {
     char digits[32];
     std::snprintf(digits, sizeof digits, "%p", p);
     return std::string("global memory at ") + digits;
+  }
+
+  // An error where no array holds the bytes; it names the nearest.
+  void bound(const void* p, size_t size, Where where) {
+    const auto begin = reinterpret_cast<uintptr_t>(p);
+    const auto holds = [&](const Array& a) { return begin >= a.begin && begin + size <= a.end; };
+    if (settings.arrays.empty() || (array_ && holds(*array_))) return;
+    for (const Array& a : settings.arrays)
+      if (holds(a)) return void(array_ = &a);
+    const auto distance = [&](const Array& a) {
+      return begin < a.begin ? a.begin - begin : begin < a.end ? 0 : begin - a.end;
+    };
+    const Array& near = *std::min_element(settings.arrays.begin(), settings.arrays.end(),
+                                          [&](const Array& a, const Array& b) { return distance(a) < distance(b); });
+    throw Error("out of bounds: " + std::to_string(int64_t(begin - near.begin)) + " bytes from the beginning of " +
+                near.name + ", which has " + std::to_string(near.end - near.begin) + ", at " + text(where));
   }
 
   Block4K& page(uintptr_t address) {
@@ -124,6 +144,7 @@ class GlobalMemory {
 
   std::unordered_map<uintptr_t, Block4K> pages_;  // by address / page_bytes; its elements stay where they are
   std::array<std::pair<uintptr_t, Block4K*>, 64> recent_{};
+  const Array* array_ = nullptr;  // that was accessed last
 };
 
 }  // namespace fusedrnn::emulator

@@ -48,6 +48,7 @@ class Launch {
     check(shape);
     constexpr double eagerness[] = {0.02, 0.5, 0.98};
     delivery_ = eagerness[random.below(3)];
+    slow_ = int(random.below(2 * size_t(shape.blocks)));
   }
 
   void run() {
@@ -203,7 +204,9 @@ class Launch {
     if (!lanes_.empty()) return advance(take(lanes_, lanes_.size() - 1));
     if (under_way() && (ready_.empty() || random.chance(delivery_))) return deliver();
     if (ready_.empty()) throw Error("deadlock: no thread can go on; " + whereabouts());
-    advance(take(ready_, random.below(ready_.size())));
+    size_t pick = random.below(ready_.size());
+    if (ready_[pick]->block == slow_ && random.chance(0.999)) pick = random.below(ready_.size());
+    advance(take(ready_, pick));
   }
 
   static Thread& take(std::vector<Thread*>& from, size_t pick) {
@@ -345,6 +348,7 @@ class Launch {
   Shape shape_;
   std::function<void()> kernel_;
   double delivery_ = 0.5;     // how soon flags and pushes arrive
+  int slow_;                  // in every other launch a block that falls behind, as far as others let it
   std::vector<int> waiting_;  // clusters that have not begun
   std::vector<std::unique_ptr<Cluster>> clusters_;
   std::vector<Thread*> ready_, lanes_;
