@@ -95,6 +95,14 @@ def test_float16(kind, problem, emulated_gpu, functional, in_float64):
         assert np.abs(results[name] - value).max() <= 8 * 2.0**-11 * max(1, np.abs(value).max()), name
 
 
+def test_sums_of_float16_are_of_float32():
+    from fusedrnn.cuda.arrays import CuPy
+
+    total = CuPy(np).total(np.ones((4097, 2), np.float16))  # float16 would stay at 2048
+    assert total.dtype == np.float16
+    assert (total == 4096).all()
+
+
 def test_tf32_is_a_switch(problem, emulated_gpu, functional, in_float64):
     from fusedrnn import cuda
 
