@@ -47,10 +47,12 @@ def test_each_tier_is_forced_and_lengths_differ(emulated_gpu, monkeypatch):
 
     monkeypatch.setattr(cells, "_run", watched)
     monkeypatch.setattr(selftest, "DTYPES", {"fma": "float32"})
+    monkeypatch.setattr(compiled, "_tf32", True)
     sizes = [SIZE, selftest.Size(2, 3, 1, 17)]
     assert all(r.passed for r in selftest.parity(LIBRARY, DEVICE, sizes))
     assert {(t, tuple(n)) for t, n in seen if n} == {(tier, (0, 3, 2)) for tier in selftest.TIERS}
     assert any(lengths is None for _, lengths in seen)
+    assert compiled.tf32_allowed(), "as it was before"
 
 
 def test_the_largest_error_that_passes():
