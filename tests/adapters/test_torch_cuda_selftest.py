@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -89,7 +90,7 @@ def test_what_is_wrong_is_found_and_reported(bug, emulated_gpu, monkeypatch, tmp
     out = tmp_path / "report.json"
     assert not selftest.run({}, iter(results), iter(()), out, lines.append)
     assert sum("WRONG" in line for line in lines) == len(results) == 12
-    assert f"{len(results)} passes, 12 wrong" in out.with_suffix(".txt").read_text()
+    assert f"{len(results)} passes and 0 timings, 12 wrong" in out.with_suffix(".txt").read_text()
 
 
 def test_the_report(emulated_gpu, tmp_path):
@@ -112,7 +113,13 @@ def test_the_report(emulated_gpu, tmp_path):
     assert len(report["timings"]) == 9
     text = out.with_suffix(".txt").read_text()
     assert "250000.00 750000.00 500000.00 1000000.00" in text
-    assert "1 passes, 0 wrong" in text
+    assert "1 passes and 9 timings, 0 wrong" in text
+    for error in (1.01 * times[0].limit, math.nan):
+        lines = []
+        wrong = [dataclasses.replace(times[0], error=error)]
+        assert not selftest.run({}, iter([result]), iter(wrong), out, lines.append)
+        assert "1 passes and 1 timings, 1 wrong" in lines[-2]
+        assert sum("WRONG: expected at most 3e-05" in line for line in lines) == 1
 
 
 def test_nothing_run_is_nothing_right(tmp_path):
