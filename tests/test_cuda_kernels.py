@@ -49,8 +49,9 @@ def run(emulated: Any) -> Run:
         edit: Any = None,
         rows: int | None = None,
     ) -> Results:
-        emulated.configure(seed=seed, capacity=sm)
-        return calls.run(emulated, case, emulated.Gpu(*capability, sm), tier, edit, rows)
+        gpu = emulated.Gpu(*capability, sm)
+        emulated.configure(seed=seed, capacity=sm, cluster=gpu.cluster)
+        return calls.run(emulated, case, gpu, tier, edit, rows)
 
     return call
 
