@@ -134,9 +134,10 @@ def test_inference_keeps_nothing_and_changes_no_bit(run: Run, tier: str, kind: s
 @pytest.mark.parametrize(("kind", "product"), [("lstm", "fma"), ("gru", "bfloat16"), ("rnn", "tf32")])
 @pytest.mark.parametrize("tier", TIERS)
 def test_no_order_of_threads_changes_a_bit(run: Run, tier: str, kind: str, product: str) -> None:
-    case = Case(kind, product, 40, steps=3, batch=2)
+    wide = tier == "grid" and kind == "rnn"  # five blocks, of which one may fall behind while others go on
+    case = Case(kind, product, 130 if wide else 40, steps=6 if wide else 3, batch=2)
     first = run(case, tier, seed=1)
-    for seed in range(2, 6):
+    for seed in range(7, 11):
         assert_same(run(case, tier, seed=seed), first)
 
 
