@@ -49,8 +49,9 @@ def run(emulated: Any) -> Run:
         edit: Any = None,
         rows: int | None = None,
     ) -> Results:
-        emulated.configure(seed=seed, capacity=sm)
-        return calls.run(emulated, case, emulated.Gpu(*capability, sm), tier, edit, rows)
+        gpu = emulated.Gpu(*capability, sm)
+        emulated.configure(seed=seed, capacity=sm, cluster=gpu.cluster)
+        return calls.run(emulated, case, gpu, tier, edit, rows)
 
     return call
 
@@ -133,9 +134,10 @@ def test_inference_keeps_nothing_and_changes_no_bit(run: Run, tier: str, kind: s
 @pytest.mark.parametrize(("kind", "product"), [("lstm", "fma"), ("gru", "bfloat16"), ("rnn", "tf32")])
 @pytest.mark.parametrize("tier", TIERS)
 def test_no_order_of_threads_changes_a_bit(run: Run, tier: str, kind: str, product: str) -> None:
-    case = Case(kind, product, 40, steps=3, batch=2)
+    wide = tier == "grid" and kind == "rnn"  # five blocks, of which one may fall behind while others go on
+    case = Case(kind, product, 130 if wide else 40, steps=6 if wide else 3, batch=2)
     first = run(case, tier, seed=1)
-    for seed in range(2, 6):
+    for seed in range(7, 11):
         assert_same(run(case, tier, seed=seed), first)
 
 
@@ -230,7 +232,7 @@ def test_weights_that_do_not_fit_the_chip(run: Run, kind: str, product: str, hid
     ("tier", "product"), [("block", "bfloat16"), ("cluster", "fma"), ("grid", "float16"), ("steps", "tf32")]
 )
 def test_infinity_and_nan_stay_in_their_rows(run: Run, tier: str, kind: str, product: str) -> None:
-    case = Case(kind, product, 24, steps=3, batch=10, lengths=[3, 3, 3, 2, 3, 3, 3, 3, 3, 3])
+    case = Case(kind, product, 24, 3, 10, lengths=[3, 3, 3, 2, 3, 3, 3, 3, 3, 3], relu=tier in ("block", "grid"))
     clean = run(case, tier)
     bad = {"gates_x": {2: np.nan, 4: np.inf, 5: -np.inf}, "dy": {7: np.nan}, "dh_n": {8: np.inf}, "h0": {9: np.nan}}
     for name, of_rows in bad.items():

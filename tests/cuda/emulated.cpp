@@ -51,11 +51,12 @@ PYBIND11_MODULE(emulated, m) {
   // Sites are tuples (file, line, kind), faults tuples (site, change).
   m.def(
       "configure",
-      [](uint64_t seed, int capacity, double preemption,
+      [](uint64_t seed, int capacity, int cluster, double preemption,
          const std::vector<std::pair<std::tuple<std::string, unsigned, std::string>, std::string>>& faults) {
         settings = {};
         settings.seed = seed;
         settings.capacity = capacity;
+        settings.cluster = cluster;
         settings.preemption = preemption;
         for (const auto& [site, change] : faults) {
           const auto& [file, line, kind] = site;
@@ -65,7 +66,7 @@ PYBIND11_MODULE(emulated, m) {
         }
         statistics = {};
       },
-      py::arg("seed") = 1, py::arg("capacity") = 1 << 16, py::arg("preemption") = 1.0 / 8,
+      py::arg("seed") = 1, py::arg("capacity") = 1 << 16, py::arg("cluster") = 8, py::arg("preemption") = 1.0 / 8,
       py::arg("faults") = py::list());
   // The arrays, {name: (address, bytes)}, outside of which a kernel may touch nothing; with none of them, all is
   // allowed.

@@ -112,7 +112,7 @@ MUTANTS = (
     _prepare("weights_beyond_the_last_unit", "of >= H", "false", "steps", around="|| of >= H ||"),
     _prepare("weights_not_transposed", "(gate * H + of) * H + unit", "(gate * H + unit) * H + of", "grid", cell="gru",
              around="is_backward ? (gate * H + of) * H + unit"),
-    _prepare("reads_beyond_the_last_unit", "unit >= H", "false", "block", around="(unit >= H || of"),
+    _prepare("reads_beyond_the_last_unit", "unit >= H", "false", "block", around="(unit >= H"),
     _prepare("reads_beyond_the_last_row", "n < uint32_t(p.batch)", "true", "grid", cell="gru", batch=7),
     _prepare("initial_state_left_out", "p.h0", "nullptr", "block", cell="gru", around="!is_backward && p.h0 &&"),
     _prepare("flags_not_lowered", "device::store(p.flags + i, 0u)", "void()", "grid"),
@@ -155,6 +155,8 @@ def write(source: Path, folder: Path) -> Path:
             f"(::fusedrnn::emulator::mutant == {number} ? ({mutant.mutated}) : ({changed.get(place, mutant.original)}))"
         )
     for (file, around, original), switch in changed.items():
+        if texts[file].count(around) != 1:
+            raise ValueError(f"{file}: {around} overlaps another bug's place")
         texts[file] = texts[file].replace(around, around.replace(original, switch))
     for file, text in texts.items():
         text = text.replace("namespace fusedrnn::cuda {", "namespace fusedrnn::cuda::mutated {")

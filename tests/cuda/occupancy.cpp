@@ -124,6 +124,9 @@ int main() {
                   require(l.members * l.groups * group_units >= hidden, "units");
                   require(int64_t(plan.row_tiles) * l.rows >= batch, "rows of the batch");
                   require(l.splits * l.tiles_per_warp >= l.tiles, "terms");
+                  require(forced < 0 || int(plan.tier) == forced, "another tier");
+                  require(plan.tier >= Tier::grid || l.register_tiles + l.shared_tiles == l.tiles_per_warp,
+                          "weights outside of the chip");
                   require(chains_whole(p, plan), "a tile's chain depends on where it lies");
                   require(scratch_suffices(p, plan), "scratch memory");
                   // The order of a sum's terms must not depend on the batch.

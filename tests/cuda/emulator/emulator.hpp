@@ -93,6 +93,7 @@ struct Array {
 struct Settings {
   uint64_t seed = 1;
   int capacity = 1 << 16;         // blocks that are resident at once
+  int cluster = 16;               // blocks of a cluster, at most
   int shared_limit = 227 * 1024;  // bytes of shared memory that a block may have
   double preemption = 1.0 / 8;    // the chance that a thread gives way where others might notice
   int rounds = 200;               // polls of every thread, nothing having changed, that make a livelock

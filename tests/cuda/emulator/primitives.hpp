@@ -60,6 +60,8 @@ inline void store_release(uint32_t* flag, uint32_t value, Where where) {
 
 inline uint32_t load_acquire(const uint32_t* flag, Where where) {
   const Call& call = launch().called(Kind::load_acquire, where);
+  if (!launch().shape().cooperative)
+    throw Error("load_acquire at " + text(where) + " in a launch whose blocks need not be resident together");
   Thread& me = self();
   launch().polled();
   // Nothing new since the last look: let others go on.

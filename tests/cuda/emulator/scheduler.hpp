@@ -48,7 +48,8 @@ class Launch {
     check(shape);
     constexpr double eagerness[] = {0.02, 0.5, 0.98};
     delivery_ = eagerness[random.below(3)];
-    slow_ = int(random.below(2 * size_t(shape.blocks)));
+    slow_block_ = int(random.below(size_t(shape.blocks)));
+    slow_thread_ = int(random.below(size_t(shape.threads)) >> random.below(9));  // low numbers poll and raise flags
   }
 
   void run() {
@@ -168,7 +169,7 @@ class Launch {
     if (s.threads < 1 || s.threads > 1024) refuse(std::to_string(s.threads) + " threads in a block");
     if (s.shared_bytes < 0 || s.shared_bytes > settings.shared_limit)
       refuse(std::to_string(s.shared_bytes) + " bytes of shared memory, of " + std::to_string(settings.shared_limit));
-    if (s.cluster < 1 || s.cluster > 16 || s.blocks % s.cluster)
+    if (s.cluster < 1 || s.cluster > settings.cluster || s.blocks % s.cluster)
       refuse("clusters of " + std::to_string(s.cluster) + " among " + std::to_string(s.blocks) + " blocks");
     if (s.cluster > settings.capacity || (s.cooperative && s.blocks / s.cluster > settings.capacity / s.cluster))
       refuse(std::to_string(s.blocks) + " blocks at once where " + std::to_string(settings.capacity) + " fit");
@@ -205,7 +206,9 @@ class Launch {
     if (under_way() && (ready_.empty() || random.chance(delivery_))) return deliver();
     if (ready_.empty()) throw Error("deadlock: no thread can go on; " + whereabouts());
     size_t pick = random.below(ready_.size());
-    if (ready_[pick]->block == slow_ && random.chance(0.999)) pick = random.below(ready_.size());
+    const Thread& picked = *ready_[pick];
+    if (picked.block == slow_block_ && picked.thread == slow_thread_ && random.chance(0.995))
+      pick = random.below(ready_.size());
     advance(take(ready_, pick));
   }
 
@@ -347,9 +350,9 @@ class Launch {
 
   Shape shape_;
   std::function<void()> kernel_;
-  double delivery_ = 0.5;     // how soon flags and pushes arrive
-  int slow_;                  // in every other launch a block that falls behind, as far as others let it
-  std::vector<int> waiting_;  // clusters that have not begun
+  double delivery_ = 0.5;                 // how soon flags and pushes arrive
+  int slow_block_ = 0, slow_thread_ = 0;  // one thread falls behind, as far as others let it
+  std::vector<int> waiting_;              // clusters that have not begun
   std::vector<std::unique_ptr<Cluster>> clusters_;
   std::vector<Thread*> ready_, lanes_;
   std::vector<std::function<void()>> pushes_;
