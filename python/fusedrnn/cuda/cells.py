@@ -174,7 +174,7 @@ def _biases(library: Library, cell: str, weights: Sequence[Weights], H: int) -> 
     if not sums:
         return None, None
     if len(sums) == 1:
-        return sums[0], library.contiguous(of_n[0]) if cell == "gru" else None
+        return sums[0], of_n[0] if cell == "gru" else None
     return library.concatenate(sums), library.concatenate(of_n) if cell == "gru" else None
 
 
@@ -222,7 +222,7 @@ def _bias_gradients(library: Library, cell: str, wanted: Weights, dgates: Any, H
     if not (wanted.bias_ih or wanted.bias_hh):
         return None, None
     total = library.total(dgates)
-    dbias_ih = 1 * total[: GATES[cell] * H] if wanted.bias_ih else None
+    dbias_ih = total[: GATES[cell] * H] if wanted.bias_ih else None
     dbias_hh = library.concatenate([total[part] for part in _recurrent_parts(cell, H)]) if wanted.bias_hh else None
     return dbias_ih, dbias_hh
 
