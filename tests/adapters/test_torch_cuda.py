@@ -342,15 +342,17 @@ def test_nothing_waits_for_the_gpu(name, emulated_gpu, monkeypatch):
 
 
 @pytest.mark.parametrize("low", [torch.bfloat16, torch.float16])
-def test_autocast(low, emulated_gpu):
+def test_autocast(low, emulated_gpu, gpu_calls):
     torch.manual_seed(8)
     layer, cell = ft.LSTM(5, 17), ft.GRUCell(5, 17)
     x = torch.randn(4, 3, 5, requires_grad=True)
+    h0, c0 = torch.randn(2, 1, 3, 17)
     with emulated_gpu(), autocast(low):
-        y, (h_n, c_n) = layer(x)
-        h = cell(x[0])
+        y, (h_n, c_n) = layer(x, (h0, c0))
+        h = cell(x[0], h0[0])
+    assert gpu_calls() == 2
     assert {t.dtype for t in (y, h_n, c_n, h)} == {low}
-    assert_close(y, in_float64(layer)(x.double())[0], "y", low)
+    assert_close(y, in_float64(layer)(x.double(), (h0.double(), c0.double()))[0], "y", low)
     y.float().sum().backward()
     assert x.grad.dtype is layer.weight_hh_l0.grad.dtype is torch.float32
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 
 import pytest
 
@@ -187,3 +188,10 @@ def test_a_pytorch_without_cuda_is_said(emulated_gpu, tmp_path):
         pytest.skip("this one has it")
     assert selftest.main(tmp_path / "report.json", say=lines.append) == 1
     assert lines == ["fusedrnn selftest: this PyTorch sees no GPU; the test needs a build of it with CUDA"]
+
+
+def test_without_pytorch_it_says_so(emulated_gpu, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    lines = []
+    assert selftest.main(tmp_path / "report.json", say=lines.append) == 1
+    assert lines == ["fusedrnn selftest: the test needs PyTorch: pip install torch"]
