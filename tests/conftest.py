@@ -493,3 +493,5 @@ def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
 # The CUDA kernels over the emulator, and arrays that count as a GPU's.
 _cuda = runpy.run_path(str(Path(__file__).parent / "cuda/fixtures.py"))
 emulated, emulated_gpu, gpu_array = (_cuda[name] for name in ("emulated", "emulated_gpu", "gpu_array"))
+_command = runpy.run_path(str(Path(__file__).parent / "command.py"))
+no_pictures, command = _command["no_pictures"], _command["command"]

@@ -1,4 +1,4 @@
-"""The command as people meet it: help, exit codes, files, Ctrl-C and resume, run in processes of their own."""
+"""The command as people meet it: help, exit codes, files, Ctrl-C and resume, in a process of its own where it matters."""
 
 from __future__ import annotations
 
@@ -95,11 +95,11 @@ def test_a_terminal_shows_a_bar_with_the_last_metrics(tmp_path):
     assert f"accuracy {accuracy:.4g}" in last
 
 
-def test_sample(tmp_path):
+def test_sample(command, tmp_path):
     (tmp_path / "text.txt").write_text("to be or not to be, " * 200)
     arguments = ("--preset", "smoke", "--steps", 1, "--quiet", "--data", "text.txt", "--out", "run")
-    assert fusedrnn_command("train", "text", *arguments, cwd=tmp_path).returncode == 0
-    done = fusedrnn_command("sample", "run", "--prime", "to be", "--length", 9, "--temperature", 0.5, cwd=tmp_path)
+    assert command("train", "text", *arguments).returncode == 0
+    done = command("sample", "run", "--prime", "to be", "--length", 9, "--temperature", 0.5)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("to be")
     assert len(done.stdout) == len("to be") + 9 + 1
@@ -108,7 +108,7 @@ def test_sample(tmp_path):
         (["run", "--out", "no/f"], 2, "--out: there is no folder no"),
         (["."], 1, "there is no checkpoint"),
     ):
-        done = fusedrnn_command("sample", *rest, cwd=tmp_path)
+        done = command("sample", *rest)
         assert (done.returncode, done.stdout) == (code, "")
         assert message in done.stderr
         assert "Traceback" not in done.stderr
@@ -135,11 +135,11 @@ def test_json_to_a_pipe(tmp_path):
         (["mnist", "--data", "/no/such/folder"], 1, "no such folder"),
     ],
 )
-def test_mistakes_end_in_one_line(tmp_path, arguments, code, message):
+def test_mistakes_end_in_one_line(command, tmp_path, arguments, code, message):
     places = {"file": str(tmp_path / "file"), "empty": str(tmp_path / "empty")}
     (tmp_path / "file").write_text("precious")
     (tmp_path / "empty").mkdir()
-    done = fusedrnn_command("train", *[a.format(**places) for a in arguments], cwd=tmp_path)
+    done = command("train", *[a.format(**places) for a in arguments])
     assert done.returncode == code, done.stderr
     assert message.format(**places) in done.stderr
     assert "Traceback" not in done.stderr
@@ -147,13 +147,13 @@ def test_mistakes_end_in_one_line(tmp_path, arguments, code, message):
     assert (tmp_path / "file").read_text() == "precious"
 
 
-def test_a_truncated_checkpoint_is_refused_and_kept(tmp_path):
+def test_a_truncated_checkpoint_is_refused_and_kept(command, tmp_path):
     run = tmp_path / "run"
-    assert fusedrnn_command("train", "addition", "--steps", 1, "--out", run).returncode == 0
+    assert command("train", "addition", "--steps", 1, "--out", run).returncode == 0
     checkpoint = run / "checkpoint.safetensors"
     content = checkpoint.read_bytes()[:-100]
     checkpoint.write_bytes(content)
-    done = fusedrnn_command("train", "addition", "--resume", run)
+    done = command("train", "addition", "--resume", run)
     assert done.returncode == 1
     assert done.stderr.startswith(f"fusedrnn: {checkpoint}: truncated, or not a safetensors file")
     assert "Traceback" not in done.stderr
@@ -161,8 +161,8 @@ def test_a_truncated_checkpoint_is_refused_and_kept(tmp_path):
 
 
 @pytest.mark.parametrize("presses", [1, 2])
-def test_ctrl_c_and_resume_end_in_the_same_bits(tmp_path, presses):
-    whole = fusedrnn_command("train", "addition", "--epochs", 4, "--quiet", "--out", "whole", cwd=tmp_path)
+def test_ctrl_c_and_resume_end_in_the_same_bits(command, tmp_path, presses):
+    whole = command("train", "addition", "--epochs", 4, "--quiet", "--out", "whole")
     assert whole.returncode == 0, whole.stderr
     process = fusedrnn_command("train", "addition", "--epochs", 4, "--out", "parts", cwd=tmp_path, start=True)
     assert process.stderr.readline().startswith("epoch 1")
@@ -173,7 +173,7 @@ def test_ctrl_c_and_resume_end_in_the_same_bits(tmp_path, presses):
     assert out == ""
     assert "go on with: fusedrnn train addition --resume parts" in errors
     assert "Traceback" not in errors
-    resumed = fusedrnn_command("train", "addition", "--resume", "parts", "--quiet", cwd=tmp_path)
+    resumed = command("train", "addition", "--resume", "parts", "--quiet")
     assert resumed.returncode == 0, resumed.stderr
     one, other = (json.loads((Path(tmp_path) / run / "figures.json").read_text()) for run in ("whole", "parts"))
     assert one["metrics"] == other["metrics"]

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-import subprocess
-import sys
 import tarfile
 
 import numpy as np
@@ -252,7 +249,7 @@ def test_a_short_run_on_a_folder_takes_the_best_epoch(folder, tmp_path):
     assert len(said) == 1 + 5
 
 
-def test_the_clauses_are_learnt_in_an_epoch(tmp_path, capsys):
+def test_the_clauses_are_learnt_in_an_epoch(command, tmp_path):
     """300 updates at full size are enough for every bar; then the command is asked."""
     run = tmp_path / "run"
     metrics, line = run_task(TASK, Command(data="generated", preset="smoke", epochs=1, out=run, progress=False))
@@ -263,7 +260,7 @@ def test_the_clauses_are_learnt_in_an_epoch(tmp_path, capsys):
     bags = [float(word) for word in line.split("bags of words: ")[1].replace("%,", "").split() if word[0].isdigit()]
     assert all(45 < share < 56 for share in bags[:2]), line
 
-    done = predict(run, "The plot was never dull, but the CAST was not very GOOD")
+    done = command("predict", run, "The plot was never dull, but the CAST was not very GOOD")
     assert done.returncode == 0, done.stderr
     first, *words = done.stdout.splitlines()
     assert first.startswith("negative: 0.0")
@@ -276,20 +273,14 @@ def test_the_clauses_are_learnt_in_an_epoch(tmp_path, capsys):
     assert "\x1b" not in done.stdout, "colours are for terminals"
 
 
-def predict(*arguments):
-    environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "120"}
-    command = [sys.executable, "-m", "fusedrnn.cli", "predict", *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
-
-
-def test_predict_refuses_what_it_cannot_answer(tmp_path):
+def test_predict_refuses_what_it_cannot_answer(command, tmp_path):
     (tmp_path / "sums").mkdir()
     write_checkpoint(tmp_path / "sums" / "checkpoint.safetensors", {}, {"metadata": {"task": "addition"}})
     for arguments, code, message in (
         ((tmp_path / "none", "good"), 1, "there is no checkpoint"),
         ((tmp_path / "sums", "good"), 2, "a run of addition; there is something to ask with sentiment"),
     ):
-        done = predict(*arguments)
+        done = command("predict", *arguments)
         assert (done.returncode, done.stdout) == (code, "")
         assert message in done.stderr
         assert "Traceback" not in done.stderr

@@ -66,13 +66,6 @@ def little_series(monkeypatch):
         monkeypatch.setattr(lorenz, name, count)
 
 
-@pytest.fixture
-def no_pictures(monkeypatch):
-    """Pictures as empty files: drawing takes longer than the little training that most tests do."""
-    for name in (name for name in vars(plots) if name.startswith("draw_")):
-        monkeypatch.setattr(plots, name, lambda path, *rest: path.write_bytes(b""))
-
-
 # data
 
 
