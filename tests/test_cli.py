@@ -1,4 +1,4 @@
-"""The command as people meet it: help, exit codes, files, Ctrl-C and resume, in a process of its own where it matters."""
+"""The command as people meet it: help, exit codes, files, Ctrl-C and resume; in its own process where that matters."""
 
 from __future__ import annotations
 

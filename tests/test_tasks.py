@@ -328,7 +328,7 @@ def with_options(monkeypatch):
 def test_own_options_go_over_presets_over_defaults(no_pictures, tmp_path, with_options):
     task, got = with_options
     for number, (preset, own) in enumerate([(None, {}), ("deep", {}), ("deep", {"horizon": 3, "look_back": 1})]):
-        run_task(task, Command(preset, out=tmp_path / str(number), own=own, progress=False))
+        run_task(task, Command(preset, steps=1, out=tmp_path / str(number), own=own, progress=False))
     assert got == [
         {"look_back": 12, "horizon": None},
         {"look_back": 12, "horizon": 7},
@@ -338,7 +338,7 @@ def test_own_options_go_over_presets_over_defaults(no_pictures, tmp_path, with_o
 
 def test_resume_restores_own_options(no_pictures, tmp_path, with_options):
     task, got = with_options
-    run_task(task, Command("deep", out=tmp_path / "run", own={"look_back": 3}, progress=False))
+    run_task(task, Command("deep", steps=1, out=tmp_path / "run", own={"look_back": 3}, progress=False))
     run_task(task, Command(resume=tmp_path / "run", own={"horizon": 7}, progress=False))
     assert got[0] == got[1] == {"look_back": 3, "horizon": 7}
     with pytest.raises(RunError, match="--look-back: the run was begun with 3, got 4"):
