@@ -207,11 +207,11 @@ def test_cupy_computes_on_the_arrays_gpu(problem, emulated_gpu, functional, monk
         monkeypatch.setattr(arrays.CuPy, name, lambda *a: computed.append((name, *current[-1:])) or method(*a))
 
     monkeypatch.setattr(arrays.CuPy, "computing", of)
-    names = ("linear", "total", "concatenate", "lengths")
+    names = ("linear", "total", "concatenate", "lengths", "integers", "empty", "last_rows")
     for name in names:
         watch(name)
     monkeypatch.setattr(sys.modules["cupy"].cuda, "get_current_stream", lambda: SimpleNamespace(ptr=len(current)))
-    _, gpu = problem("gru")
+    _, gpu = problem("gru", ("reverse",))
     gpu.keywords["lengths"] = [1, 2, 3, 0, 1]
     gpu.run(functional)
     assert set(computed) == {(name, 0) for name in names}

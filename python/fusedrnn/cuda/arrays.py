@@ -31,7 +31,7 @@ def on_gpu(value: Any) -> bool:
 
 
 class Library:
-    """What a layer asks of the library whose arrays it is given. ``xp`` is the library's module."""
+    """What a layer asks, within ``computing``, of the library whose arrays it is given. ``xp`` is its module."""
 
     name = ""
 
@@ -65,7 +65,8 @@ class Library:
 
     @contextmanager
     def computing(self, like: Any) -> Iterator[None]:
-        """The GPU of ``like`` is the current one within, and what is computed keeps its factors' dtype."""
+        """The GPU of ``like`` is the current one within, and what is computed keeps its factors' dtype: where cells are
+        computed, since CuPy allocates on the current GPU and PyTorch's autocast would change dtypes."""
         raise NotImplementedError
         yield
 
@@ -191,8 +192,7 @@ class CuPy(Library):
             return self.xp.ascontiguousarray(a)
 
     def empty(self, shape: Sequence[int], like: Any, dtype: str | None = None) -> Any:
-        with self.computing(like):
-            return self.xp.empty(tuple(shape), dtype or like.dtype)
+        return self.xp.empty(tuple(shape), dtype or like.dtype)
 
     @contextmanager
     def computing(self, like: Any) -> Iterator[None]:
@@ -217,12 +217,10 @@ class CuPy(Library):
         return self.xp.concatenate(tuple(parts))
 
     def integers(self, values: Any, like: Any) -> Any:
-        with self.computing(like):
-            return self.xp.asarray(values, np.int32)
+        return self.xp.asarray(values, np.int32)
 
     def last_rows(self, a: Any, lengths: Any) -> Any:
-        with self.computing(a):
-            return a[(lengths - 1).clip(0, None), self.xp.arange(a.shape[1])]
+        return a[(lengths - 1).clip(0, None), self.xp.arange(a.shape[1])]
 
 
 def library_of(value: Any) -> Library:

@@ -42,7 +42,7 @@ class _Layer(torch.autograd.Function):
         needed = ctx.needs_input_grad[_PLACE:]
         wanted = [cells.Weights(*needed[k : k + 4]) for k in range(3, len(needed), 4)]
         dy, dh_n, dc_n = (None if d is None else d.contiguous() for d in (dy, dh_n, dc_n))
-        with torch.no_grad(), torch.autocast("cuda", enabled=False):
+        with torch.no_grad(), _LIBRARY.computing(kept["x"]):
             found = cells.backward(_LIBRARY, ctx.layer, kept, wanted, dy, dh_n, dc_n, needed[0])
         gradients = [found.dx, found.dh0, found.dc0, *[d for of_one in found.weights for d in of_one]]
         gradients = [d if want else None for d, want in zip(gradients, needed, strict=True)]
@@ -84,7 +84,7 @@ def layer(
     h0, c0 = (*states, None)[:2]
     tensors = (x, h0, c0, *[p for of_one in parameters for p in of_one[:4]])
     training = torch.is_grad_enabled() and any([t is not None and t.requires_grad for t in tensors])
-    with torch.autocast("cuda", enabled=False):
+    with _LIBRARY.computing(x):
         return _Layer.apply(  # type: ignore[no-any-return]
             cells.Layer(cell.name, (False, True)[: len(parameters)], relu), lengths, training, *tensors
         )
