@@ -12,10 +12,15 @@ namespace fusedrnn {
   extern const KernelTable<double> table_double;      \
   extern const LowPrecisionTable table_low_precision; \
   }
+// Which sets are built, csrc/CMakeLists.txt says.
 FUSEDRNN_DECLARE(baseline)
-#if defined(__x86_64__)
+#if defined(FUSEDRNN_HAS_AVX2)
 FUSEDRNN_DECLARE(avx2)
+#endif
+#if defined(FUSEDRNN_HAS_AVX512)
 FUSEDRNN_DECLARE(avx512)
+#endif
+#if defined(FUSEDRNN_HAS_AVX512_BF16_VNNI)
 namespace avx512_bf16_vnni {  // all else is avx512's
 extern const LowPrecisionTable table_low_precision;
 }
@@ -31,7 +36,7 @@ struct Isa {
   const LowPrecisionTable* table_low_precision;
 };
 
-#if defined(__x86_64__)
+#if defined(FUSEDRNN_HAS_AVX512)
 bool supports_avx512() {
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
@@ -40,14 +45,18 @@ bool supports_avx512() {
 
 const Isa isas[] = {
     {"baseline", [] { return true; }, &baseline::table_float, &baseline::table_double, &baseline::table_low_precision},
-#if defined(__x86_64__)
+#if defined(FUSEDRNN_HAS_AVX2)
     {"avx2",
      [] {
        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
               __builtin_cpu_supports("bmi2");
      },
      &avx2::table_float, &avx2::table_double, &avx2::table_low_precision},
+#endif
+#if defined(FUSEDRNN_HAS_AVX512)
     {"avx512", supports_avx512, &avx512::table_float, &avx512::table_double, &avx512::table_low_precision},
+#endif
+#if defined(FUSEDRNN_HAS_AVX512_BF16_VNNI)
     {"avx512_bf16_vnni",
      [] { return supports_avx512() && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni"); },
      &avx512::table_float, &avx512::table_double, &avx512_bf16_vnni::table_low_precision},

@@ -1,0 +1,7 @@
+"""Bugs for the tests to find: engine."""
+
+from __future__ import annotations
+
+from tests.planted.bug import Bug
+
+BUGS: tuple[Bug, ...] = ()
