@@ -432,3 +432,5 @@ emulated, emulated_gpu, gpu_array = (_cuda[name] for name in ("emulated", "emula
 _command = runpy.run_path(str(Path(__file__).parent / "command.py"))
 no_pictures, command = _command["no_pictures"], _command["command"]
 make_case = runpy.run_path(str(Path(__file__).parent / "cases.py"))["make_case"]
+_skips = runpy.run_path(str(Path(__file__).parent / "skips.py"))
+pytest_addoption, pytest_configure = _skips["pytest_addoption"], _skips["pytest_configure"]
