@@ -1,7 +1,7 @@
 """What was skipped is run later: hooks of tests/conftest.py.
 
 A run remembers in pytest's cache which tests it skipped. After more was installed, `--only-skipped` runs these alone,
-or all tests where no run came before. `--no-skips` turns every skip into a failure, but for reasons in `MAY_BE_SKIPPED`.
+or all tests where no run came before. `--no-skips` turns skips into failures, but for reasons in `MAY_BE_SKIPPED`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,10 @@ class Skips:
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         if self.config.getoption("--only-skipped") and self.chosen is not None:
-            items[:] = [i for i in items if i.nodeid in self.chosen or i.nodeid.split("::")[0] in self.chosen]
+            others = [i for i in items if not {i.nodeid, i.nodeid.split("::")[0]} & self.chosen]
+            self.config.hook.pytest_deselected(items=others)
+            left_out = set(others)
+            items[:] = [i for i in items if i not in left_out]
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self) -> Iterator[None]:
