@@ -290,7 +290,7 @@ def test_layers_say_what_they_are():
 
 def test_pytorch_agrees(dtype, make_cell, make_problem, make_shape, assert_close):
     """The minGRU as Feng et al. write it, composed of PyTorch's operations in float64."""
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'fusedrnn[bench]'")
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install '.[bench]'")
     cell = make_cell("mingru")
     arguments, doutputs = make_problem(cell, make_shape(9, 4, 5, 18), dtype)
     ours = run(functional, cell, arguments, doutputs)

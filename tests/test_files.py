@@ -21,7 +21,7 @@ STATE = {
 @pytest.fixture(params=[".npz", ".safetensors"])
 def path(request, tmp_path):
     if request.param == ".safetensors":
-        pytest.importorskip("safetensors", reason="safetensors is not installed: pip install 'fusedrnn[train]'")
+        pytest.importorskip("safetensors", reason="safetensors is not installed: pip install '.[train]'")
     return tmp_path / f"state{request.param}"
 
 
@@ -40,7 +40,7 @@ def test_a_prefix_reads_a_part(path):
 
 
 def test_a_network_out_of_a_checkpoint(tmp_path):
-    pytest.importorskip("safetensors", reason="safetensors is not installed: pip install 'fusedrnn[train]'")
+    pytest.importorskip("safetensors", reason="safetensors is not installed: pip install '.[train]'")
     model, other = nn.GRU(2, 3, rng=0), nn.GRU(2, 3, rng=1)
     tensors = {f"model.{name}": a for name, a in model.state_dict().items()}
     write_checkpoint(tmp_path / "x.safetensors", {**tensors, "optimizer.step": np.zeros(3)}, {})

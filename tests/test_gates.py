@@ -256,7 +256,7 @@ TORCH_OPTIONS = [{}, {"num_layers": 2, "bidirectional": True}, {"bias": False, "
 @pytest.mark.parametrize("name", ["RNN", "LSTM", "GRU"])
 @pytest.mark.parametrize("options", TORCH_OPTIONS, ids=["plain", "two_by_two", "no_bias"])
 def test_pytorch_both_ways(name, options, assert_close):
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'fusedrnn[bench]'")
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install '.[bench]'")
     theirs, ours = getattr(torch.nn, name)(4, 6, **options), getattr(nn, name)(4, 6, rng=0, **options)
     x = np.random.default_rng(0).standard_normal((5, 3, 4)).astype(np.float32)
     theirs.load_state_dict(gates.to_pytorch(ours.state_dict()))
@@ -271,7 +271,7 @@ def test_pytorch_both_ways(name, options, assert_close):
 
 @pytest.mark.parametrize("name", ["RNNCell", "LSTMCell", "GRUCell"])
 def test_pytorchs_cells(name, assert_close):
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'fusedrnn[bench]'")
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install '.[bench]'")
     theirs, ours = getattr(torch.nn, name)(4, 6), getattr(nn, name)(4, 6)
     ours.layer.load_state_dict(gates.from_pytorch(theirs.state_dict()))
     x = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
@@ -285,7 +285,7 @@ def test_pytorchs_cells(name, assert_close):
 
 
 def test_pytorchs_projection_prefixes_and_bfloat16():
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'fusedrnn[bench]'")
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install '.[bench]'")
     model = torch.nn.ModuleDict({"rnn": torch.nn.LSTM(4, 6, proj_size=2), "head": torch.nn.Linear(2, 1)}).bfloat16()
     state = gates.from_pytorch(model.state_dict())
     assert state.keys() == model.state_dict().keys()

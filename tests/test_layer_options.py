@@ -334,7 +334,7 @@ def test_options_are_shown():
 
 @pytest.mark.parametrize("options", [{}, {"bidirectional": True}, {"batch_first": True, "bias": False}], ids=str)
 def test_pytorchs_projection(options, assert_close):
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'fusedrnn[bench]'")
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install '.[bench]'")
     theirs = torch.nn.LSTM(I, H, 2, proj_size=3, **options).double()
     layer = nn.LSTM(I, H, 2, proj_size=3, dtype="float64", **options)
     layer.load_state_dict(gates.from_pytorch(theirs.state_dict()))
@@ -355,7 +355,7 @@ def test_pytorchs_projection(options, assert_close):
 
 @pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
 def test_pytorchs_packed_sequences(kind, assert_close):
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'fusedrnn[bench]'")
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install '.[bench]'")
     rnn = torch.nn.utils.rnn
     theirs = getattr(torch.nn, kind)(I, H, 2, bidirectional=True, batch_first=True).double()
     layer = getattr(nn, kind)(I, H, 2, bidirectional=True, batch_first=True, dtype="float64")

@@ -40,7 +40,7 @@ def test_one_process_needs_no_mpi(launched, monkeypatch, size):
 
 def test_several_processes_without_mpi4py_are_refused(launched, monkeypatch):
     monkeypatch.setitem(sys.modules, "mpi4py", None)
-    with pytest.raises(DistributedError, match=r"started 2 processes, but mpi4py .* pip install 'fusedrnn\[mpi\]'"):
+    with pytest.raises(DistributedError, match=r"started 2 processes, but mpi4py .* pip install '\.\[mpi\]'"):
         find_world()
 
 

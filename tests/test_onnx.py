@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fusedrnn import nn, optim
 
-onnx = pytest.importorskip("onnx", reason="ONNX is not installed: pip install 'fusedrnn[onnx]'")
+onnx = pytest.importorskip("onnx", reason="ONNX is not installed: pip install '.[onnx]'")
 
 from fusedrnn.onnx import export, load  # noqa: E402 - only where there is ONNX
 
@@ -154,7 +154,7 @@ def test_lengths_are_for_layers_alone():
 
 
 def test_the_documents_example_runs(tmp_path, monkeypatch):
-    pytest.importorskip("safetensors", reason="safetensors is not installed: pip install 'fusedrnn[train]'")
+    pytest.importorskip("safetensors", reason="safetensors is not installed: pip install '.[train]'")
     monkeypatch.chdir(tmp_path)
     text = (Path(__file__).parents[1] / "docs/exchange.md").read_text()
     (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
@@ -402,7 +402,7 @@ READS = {
 @pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
 @pytest.mark.parametrize(("read", "options"), READS.values(), ids=READS.keys())
 def test_pytorchs_exports(kind, read, options, assert_close):
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'fusedrnn[bench]'")
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install '.[bench]'")
 
     class Network(torch.nn.Module):
         def __init__(self):

@@ -7,7 +7,7 @@ import pytest
 
 from fusedrnn import nn, optim
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'fusedrnn[bench]'")
+torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install '.[bench]'")
 
 KINDS = {
     "rnn": ("RNN", {}),

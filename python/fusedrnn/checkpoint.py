@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from fusedrnn.extras import needed_for
+
 _METADATA_KEY = "fusedrnn.training"
 _FORMAT = 1
 
@@ -59,6 +61,8 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def make_writable_folder(folder: Path) -> None:
     """Create `folder` with its parents and prove by writing that files can be made in it; OSError otherwise."""
+    with needed_for("a checkpoint", "train"):  # nothing is trained that cannot be kept
+        import safetensors  # noqa: F401
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as probe:
         probe.write(b"fusedrnn")
@@ -66,7 +70,8 @@ def make_writable_folder(folder: Path) -> None:
 
 def write_checkpoint(path: Path, tensors: Mapping[str, npt.NDArray[Any]], state: Mapping[str, Any]) -> None:
     """Write arrays and a JSON-able `state` to `path`, by rename. Raises OSError if that fails."""
-    from safetensors.numpy import save
+    with needed_for("a checkpoint", "train"):
+        from safetensors.numpy import save
 
     metadata = {_METADATA_KEY: json.dumps({"format": _FORMAT, **state})}
     contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
@@ -78,7 +83,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
     Raises CheckpointError, which names the file, if it is missing, truncated, or not one of ours.
     """
-    from safetensors import SafetensorError, safe_open
+    with needed_for("a checkpoint", "train"):
+        from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as stored:

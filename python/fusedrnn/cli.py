@@ -12,14 +12,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-try:
-    import safetensors  # noqa: F401
-    import typer
+from fusedrnn.extras import needed_for
 
-    if importlib.util.find_spec("matplotlib") is None:  # imported where something is drawn: it takes long
-        raise ModuleNotFoundError(name="matplotlib")
-except ImportError as error:  # pragma: no cover - the test environment has them
-    sys.exit(f"fusedrnn: {error.name} is missing; the command needs: pip install 'fusedrnn[train]'")
+try:
+    with needed_for("the command", "train"):
+        import safetensors  # noqa: F401
+        import typer
+
+        if importlib.util.find_spec("matplotlib") is None:  # imported where something is drawn: it takes long
+            raise ModuleNotFoundError(name="matplotlib")
+except ModuleNotFoundError as error:
+    sys.exit(f"fusedrnn: {error}")
 
 import fusedrnn
 from fusedrnn.checkpoint import CheckpointError, read_checkpoint

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from fusedrnn import _core, runtime
+from fusedrnn.extras import how_to_install
 from fusedrnn.gradients import Array
 from fusedrnn.nn import Dropout, Module
 from fusedrnn.nn.module import Rows
@@ -266,7 +267,7 @@ def find_world() -> World:
     except ImportError as error:
         raise DistributedError(
             f"an MPI launcher started {launched} processes, but mpi4py cannot be imported ({error}); "
-            "pip install 'fusedrnn[mpi]'"
+            f"{how_to_install('mpi')}"
         ) from None
     comm: Any = MPI.COMM_WORLD
     if comm.Get_size() == 1:

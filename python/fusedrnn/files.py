@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from fusedrnn.checkpoint import write_atomically
+from fusedrnn.extras import needed_for
 from fusedrnn.gradients import Array
 
 
@@ -35,7 +36,8 @@ def save(state: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
         np.savez(stream, **arrays)
         content = stream.getvalue()
     else:
-        from safetensors.numpy import save as to_bytes
+        with needed_for(f"a file {path.suffix}", "train"):
+            from safetensors.numpy import save as to_bytes
 
         content = to_bytes(arrays)
     write_atomically(path, content)
@@ -60,8 +62,9 @@ def load(path: str | os.PathLike[str], *, prefix: str = "") -> dict[str, Array]:
         except Exception as error:  # zipfile and NumPy raise about anything at damaged bytes
             raise ValueError(f"{path}: truncated, or not an npz file of numbers ({error})") from None
     else:
-        from safetensors import SafetensorError
-        from safetensors.numpy import load as from_bytes
+        with needed_for(f"a file {path.suffix}", "train"):
+            from safetensors import SafetensorError
+            from safetensors.numpy import load as from_bytes
 
         try:
             arrays = from_bytes(content)

@@ -31,6 +31,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from fusedrnn.extras import needed_for
 from fusedrnn.gradients import Array
 
 State: TypeAlias = dict[str, Array]
@@ -91,7 +92,8 @@ def to_pytorch(state: Mapping[str, Any], *, cell: bool = False, dtype: Any = Non
     Raises:
         ValueError: with ``cell``, more than one layer or direction. ImportError: without PyTorch.
     """
-    import torch
+    with needed_for("to_pytorch", "torch"):
+        import torch
 
     arrays = {name: _array(value, dtype) for name, value in state.items()}
     for name in arrays:

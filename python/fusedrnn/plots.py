@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fusedrnn.checkpoint import write_atomically
+from fusedrnn.extras import needed_for
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +23,8 @@ _RIGHT, _WRONG, _BASELINE = "#2a7f62", "#c8372d", "#777777"
 
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of so many inches, without pyplot's global state or a display."""
-    from matplotlib.figure import Figure
+    with needed_for("a picture", "train"):
+        from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
@@ -238,8 +240,9 @@ def draw_text(
         by_order, nats: surprise over all that was held out, of n-grams by order from 1 and of the model. unit: a token.
         titles: of the passage and of the sample.
     """
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
+    with needed_for("a picture", "train"):
+        from matplotlib.cm import ScalarMappable
+        from matplotlib.colors import Normalize
 
     figure = new_figure(12, 8)
     grid = figure.add_gridspec(2, 2, height_ratios=[3.2, 1])

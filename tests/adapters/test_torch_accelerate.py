@@ -6,7 +6,7 @@ import copy
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'fusedrnn[torch]'")
+torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install '.[torch]'")
 
 import fusedrnn.torch as ft  # noqa: E402
 from fusedrnn.torch import calls  # noqa: E402

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'fusedrnn[torch]'")
+torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install '.[torch]'")
 
 from fusedrnn.cuda import cells, compiled, selftest  # noqa: E402
 from fusedrnn.cuda.arrays import Torch  # noqa: E402
@@ -194,4 +194,4 @@ def test_without_pytorch_it_says_so(emulated_gpu, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "torch", None)
     lines = []
     assert selftest.main(tmp_path / "report.json", say=lines.append) == 1
-    assert lines == ["fusedrnn selftest: the test needs PyTorch: pip install torch"]
+    assert lines == ["fusedrnn selftest: the test needs PyTorch; in a clone of fusedrnn: pip install '.[torch]'"]

@@ -9,7 +9,7 @@ import weakref
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'fusedrnn[torch]'")
+torch = pytest.importorskip("torch", reason="needs PyTorch: pip install '.[torch]'")
 
 import fusedrnn.torch as ft  # noqa: E402
 from fusedrnn.torch import function  # noqa: E402

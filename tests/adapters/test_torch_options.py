@@ -7,7 +7,7 @@ import copy
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'fusedrnn[torch]'")
+torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install '.[torch]'")
 
 import fusedrnn.nn  # noqa: E402
 import fusedrnn.torch as ft  # noqa: E402

@@ -13,7 +13,7 @@ from functools import cache
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'fusedrnn[torch]'")
+torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install '.[torch]'")
 
 from torch.nn.utils.rnn import PackedSequence  # noqa: E402
 

@@ -23,6 +23,7 @@ import numpy as np
 import fusedrnn
 from fusedrnn.cuda import cells, compiled
 from fusedrnn.cuda.arrays import Library
+from fusedrnn.extras import how_to_install
 
 TIERS = ("block", "cluster", "grid", "steps")
 DTYPES = {"fma": "float32", "tf32": "float32", "bfloat16": "bfloat16", "float16": "float16"}
@@ -221,7 +222,7 @@ def main(out: Path = Path("fusedrnn-selftest.json"), quick: bool = False, say: S
         try:
             import torch
         except ModuleNotFoundError:
-            missing = "the test needs PyTorch: pip install torch"
+            missing = f"the test needs PyTorch; {how_to_install('torch')}"
         else:
             if not torch.cuda.is_available():
                 missing = "this PyTorch sees no GPU; the test needs a build of it with CUDA"

@@ -11,10 +11,10 @@ operations (``composite``): exact, and as slow as ``lax.scan``.
 
 from __future__ import annotations
 
-try:
+from fusedrnn.extras import needed_for
+
+with needed_for("fusedrnn.jax", "jax"):
     import jax  # noqa: F401
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError("fusedrnn.jax needs JAX: pip install 'fusedrnn[jax]'", name="jax") from error
 
 from fusedrnn.jax.layers import gru, lstm, rnn
 

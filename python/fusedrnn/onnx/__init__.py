@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from fusedrnn.extras import needed_for
+
+with needed_for("fusedrnn.onnx", "onnx"):
+    import onnx  # noqa: F401
+
 from fusedrnn.onnx.reader import load
 from fusedrnn.onnx.writer import export
 

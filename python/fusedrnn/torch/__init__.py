@@ -7,10 +7,10 @@ with another forward, and ``torch.ops.fusedrnn`` has the operators below them.
 
 from __future__ import annotations
 
-try:
+from fusedrnn.extras import needed_for
+
+with needed_for("fusedrnn.torch", "torch"):
     import torch  # noqa: F401
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError("fusedrnn.torch needs PyTorch: pip install 'fusedrnn[torch]'", name="torch") from error
 
 from fusedrnn.torch.accelerate import Report, accelerate, restore
 from fusedrnn.torch.cells import GRUCell, LSTMCell, RNNCell
