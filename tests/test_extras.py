@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fusedrnn import extras
+from fusedrnn import checkpoint, extras, load, save
 
 ROOT = Path(__file__).parents[1]
 # what is asked for -> library, extra
@@ -45,11 +45,9 @@ for statement in {list(NEEDS)!r}:
         assert line.split()[0] in (library, "-")
 
 
-@pytest.mark.parametrize("hidden", ["safetensors", "safetensors.numpy"])
-def test_files_say_so_before_they_are_touched(tmp_path, monkeypatch, hidden):
-    from fusedrnn import checkpoint, load, save
-
-    monkeypatch.setitem(sys.modules, hidden, None)
+def test_files_say_so_before_they_are_touched(tmp_path, monkeypatch):
+    for hidden in ("safetensors", "safetensors.numpy"):
+        monkeypatch.setitem(sys.modules, hidden, None)
     path = tmp_path / "x.safetensors"
     for act in (lambda: save({}, path), lambda: checkpoint.write_checkpoint(path, {}, {})):
         with pytest.raises(ModuleNotFoundError, match=r"needs safetensors.*pip install '\.\[train\]'"):
@@ -57,10 +55,9 @@ def test_files_say_so_before_they_are_touched(tmp_path, monkeypatch, hidden):
     path.write_bytes(b"")
     with pytest.raises(ModuleNotFoundError, match=r"a file \.safetensors needs safetensors.*'\.\[train\]'"):
         load(path)
-    if hidden == "safetensors":
-        with pytest.raises(ModuleNotFoundError, match=r"a checkpoint needs safetensors.*'\.\[train\]'"):
-            checkpoint.make_writable_folder(tmp_path / "run")
-        assert not (tmp_path / "run").exists(), "a run that cannot keep a checkpoint must not begin"
+    with pytest.raises(ModuleNotFoundError, match=r"a checkpoint needs safetensors.*'\.\[train\]'"):
+        checkpoint.make_writable_folder(tmp_path / "run")
+    assert not (tmp_path / "run").exists(), "a run that cannot keep a checkpoint must not begin"
 
 
 def test_a_library_that_is_broken_speaks_for_itself():
@@ -71,8 +68,6 @@ def test_a_library_that_is_broken_speaks_for_itself():
 def test_extras_are_those_that_there_are():
     optional = (ROOT / "pyproject.toml").read_text().split("optional-dependencies]")[1]
     declared = re.findall(r"^(\w+) = \[", optional, re.M)
-        r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text().split("optional-dependencies]")[1], re.M
-    )
     sources = [path.read_text() for path in (ROOT / "python").rglob("*.py")]
     named = {name for text in sources for name in re.findall(r'needed_for\([^)]*"(\w+)"\)', text)}
     named |= {name for text in sources for name in re.findall(r"how_to_install\('(\w+)'\)", text)}

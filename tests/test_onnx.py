@@ -260,10 +260,15 @@ class Residual(nn.GRU):
         (nn.RNN(1, 2, learn_initial_state=True), {}, "learn_initial_state: expected False, which alone ONNX has"),
         (nn.RNN(1, 2, nonlinearity="hard_tanh"), {}, "activations: expected sigmoid, .* has, got 'hard_tanh'"),
         (nn.LSTM(1, 1), {"opset": 13}, "opset: expected 14 to .*, got 13"),
-        (nn.Linear(1, 1), {}, "module: expected a recurrent layer in it, got none"),
-        (nn.Sequential(nn.LSTM(1, 1), Unknown()), {}, "module: expected .*, got Unknown 1"),
-        (nn.Sequential(nn.LSTM(1, 1), nn.Embedding(1, 1)), {}, "module: expected .*, got Embedding 1"),
-        (nn.Sequential(nn.LSTM(1, 1), nn.LastStep(), nn.LastStep()), {}, "module: expected .*, got LastStep 2"),
+        (nn.Linear(1, 1), {}, "module: expected an RNN, LSTM or GRU in it, got none"),
+        (nn.MinGRU(1, 2), {}, "module: expected RNN, .*, got MinGRU, for which ONNX has no operator"),
+        (nn.Sequential(nn.IndRNN(1, 2), nn.LSTM(2, 2)), {}, "module: .*, got IndRNN 0, for which ONNX has no operator"),
+        (nn.LSTMCell(1, 2), {}, "module: .*, got LSTMCell, for which ONNX has no operator"),
+        (nn.ManyToOne(nn.LSTM(1, 1), 1), {}, r"module: .*, got ManyToOne, .* nn\.Sequential\(model\.rnn"),
+        (object(), {}, "module: .*, got builtins.object, which is no module of fusedrnn.nn"),
+        (nn.Sequential(nn.LSTM(1, 1), Unknown()), {}, "module: expected .*, got Unknown 1, for which ONNX has no"),
+        (nn.Sequential(nn.LSTM(1, 1), nn.Embedding(1, 1)), {}, "module: .*, got Embedding 1 behind other modules"),
+        (nn.Sequential(nn.LSTM(1, 1), nn.LastStep(), nn.LastStep()), {}, "expected one LastStep, got another: 2"),
         (nn.Sequential(nn.LSTM(1, 1), nn.LastStep(batch_first=True)), {}, "batch_first: expected the same"),
     ],
 )
@@ -301,10 +306,16 @@ def extra_input(index, op="GRU"):
         inputs = list(nodes[op].input)
         inputs += [""] * (index + 1 - len(inputs))
         inputs[index] = "more"
+        graph.input.append(onnx.helper.make_tensor_value_info("more", 1, None))
         nodes[op].ClearField("input")
         nodes[op].input.extend(inputs)
 
     return change
+
+
+def constant_lengths(graph, nodes):
+    graph.initializer.append(onnx.numpy_helper.from_array(np.array([5], np.int32), "lengths"))
+    nodes["GRU"].input[4] = "lengths"
 
 
 def start_at(values):
@@ -338,7 +349,8 @@ def append(*node, output="y", **attributes):
         (attribute("activations", ["Sigmoid", "Elu"]), "GRU gru_l0: expected activations among Sigmoid, .*, got Elu"),
         (attribute("activations", ["Sigmoid"]), "GRU gru_l0: expected 2 activations, .*, got sigmoid"),
         (attributes(activations=["Affine", "Tanh"], activation_alpha=[2.0]), "GRU gru_l0: expected Affine with.*2, 0"),
-        (extra_input(4), "GRU gru_l0: expected sequence_lens for all layers from one input, or none, got more"),
+        (extra_input(4), "GRU gru_l0: expected no sequence_lens among other layers, which know none, got more"),
+        (constant_lengths, "GRU gru_l0: expected sequence_lens for all layers from one input, or none, got lengths"),
         (extra_input(2), "GRU gru_l0: expected a constant R, got more"),
         (start_at(np.ones((1, 1, 3), np.float32)), "GRU gru_l0: expected an initial state of zeros.*constant start"),
         (append("Tanh", ["before"]), "Tanh added: expected an operator of a recurrent network"),
@@ -363,7 +375,7 @@ def test_load_refuses_inputs_that_are_no_constants_and_a_second_path():
         load(changed(extra_input(7, "LSTM"), nn.LSTM(2, 3)))
     with pytest.raises(ValueError, match="model: expected an RNN, LSTM or GRU"):
         load(onnx.helper.make_model(onnx.helper.make_graph(
-            [], "nothing", [onnx.helper.make_tensor_value_info("x", 1, [1])], []
+            [], "nothing", [onnx.helper.make_tensor_value_info("x", 1, [1, 1, 1])], []
         )))  # fmt: skip
 
 

@@ -11,8 +11,9 @@ import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import onnx
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from fusedrnn import gates, nn
 from fusedrnn.gradients import Array
@@ -20,6 +21,10 @@ from fusedrnn.onnx.activations import USUAL, from_attributes
 from fusedrnn.onnx.graph import Graph, attributes, input_name, refused
 
 _MOVES = ("Concat", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
+
+
+_DTYPES = ("float32", "float64", "float16", "bfloat16")
+_SHARED = 64  # how many layers may take the same weights, on average
 
 
 def load(model: str | os.PathLike[str] | onnx.ModelProto, *, dtype: Any = None) -> nn.Module:
@@ -38,16 +43,12 @@ def load(model: str | os.PathLike[str] | onnx.ModelProto, *, dtype: Any = None) 
 
     Raises:
         ValueError: a damaged file; whatever no network of ours has, by its node's name: clip, constant sequence_lens,
-            ... OSError: a file that cannot be read.
+            ... and a graph that is none: cycles, names that come twice or from nowhere, sizes that do not fit.
+            OSError: a file that cannot be read.
     """
     if not isinstance(model, onnx.ModelProto):
-        try:
-            model = onnx.load(os.fspath(model))
-        except OSError:
-            raise
-        except Exception as error:  # of protobuf
-            raise ValueError(f"{model}: truncated, or not an ONNX model ({error})") from None
-    chain = _Chain(Graph(model.graph))
+        model = _read(os.fspath(model))
+    chain = _Chain(Graph(model))
     chain.follow()
     stacks: list[list[Any]] = []
     for step in chain.steps:
@@ -59,6 +60,31 @@ def load(model: str | os.PathLike[str] | onnx.ModelProto, *, dtype: Any = None) 
         raise refused(chain.recurrent[0], "no sequence_lens among other layers, which know none", chain.lengths)
     modules = [_module(steps, chain.batch_first, dtype) for steps in stacks]
     return (modules[0] if len(modules) == 1 else nn.Sequential(*modules)).eval()
+
+
+def _read(path: str) -> onnx.ModelProto:
+    """The model in a file, and the numbers in files beside it, where it has such."""
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except OSError:
+        raise
+    except Exception as error:  # of protobuf
+        raise ValueError(f"{path}: truncated, or not an ONNX model ({error})") from None
+    try:
+        onnx.load_external_data_for_model(model, os.path.dirname(path))
+    except Exception as error:  # OSError, or onnx's own about places outside the folder
+        raise ValueError(f"{path}: the files with its numbers cannot be read ({error})") from None
+    return model
+
+
+def _dtype(name: str, kind: int) -> np.dtype[Any]:
+    try:
+        dtype: np.dtype[Any] = helper.tensor_dtype_to_np_dtype(kind)
+    except Exception:  # KeyError or ValueError, for kinds that there are not
+        dtype = np.dtype(object)
+    if dtype.name not in _DTYPES:
+        raise ValueError(f"{name}: expected an input of {', '.join(_DTYPES)} or of integers, got ONNX's type {kind}")
+    return dtype
 
 
 class _Recurrent(NamedTuple):
@@ -132,10 +158,23 @@ class _Chain:
         self.order = ""  # of the axes that recurrent nodes take: "abF", or "baF" with batch_first
         self.lengths = ""  # the input that is sequence_lens of all recurrent nodes, if any
         self.rows: dict[str, int] = {}  # how many rows of an input with initial states have been taken
+        self.dtype: np.dtype[Any] | None = None  # of all weights
+        self.weights: set[str] = set()  # names of constants that are weights
+        self.own, self.taken = 0, 0  # bytes of weights, each counted once, and as often as it is taken
         if not graph.inputs:
             raise ValueError("model: expected an input, got none")
-        whole = graph.inputs[0].type.tensor_type.elem_type in (TensorProto.INT32, TensorProto.INT64)
-        self.tensor, self.axes = graph.inputs[0].name, "ab" if whole else "abF"
+        self.names = {i.name for i in graph.inputs}
+        self.x, kind = graph.inputs[0].name, graph.inputs[0].type.tensor_type
+        whole = kind.elem_type in (TensorProto.INT32, TensorProto.INT64)
+        self.tensor, self.axes = self.x, "ab" if whole else "abF"
+        self.width: int | None = None  # of the last axis, where it is known
+        if kind.HasField("shape"):
+            sizes = [d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim]
+            if len(sizes) != len(self.axes):
+                raise ValueError(f"{self.x}: expected an input of {len(self.axes)} axes, got {len(sizes)}")
+            self.width = None if whole else sizes[-1]
+        if not whole:
+            self.dtype = _dtype(self.x, kind.elem_type)
 
     @property
     def batch_first(self) -> bool:
@@ -147,8 +186,8 @@ class _Chain:
             if len(nodes) > 1 or self.tensor in graph.outputs:
                 raise refused(nodes[-1], "a chain of layers", f"another use of {self.tensor}")
             (node,) = nodes
-            if node.op_type not in _OPERATORS or node.domain not in ("", "ai.onnx"):
-                raise refused(node, "an operator of a recurrent network", f"{node.domain} {node.op_type}".strip())
+            if node.op_type not in _OPERATORS:
+                raise refused(node, "an operator of a recurrent network", node.op_type)
             graph.use(node)
             self.tensor = str(_OPERATORS[node.op_type](self, node) or node.output[0])
         if not self.recurrent:
@@ -163,67 +202,74 @@ class _Chain:
 
     def _use_below(self, names: Any) -> None:
         """Last states that are outputs, split or stacked in whatever way: our layers return them anyway."""
-        for node in [node for name in names for node in self.graph.takers(name) if node.op_type in _MOVES]:
-            self.graph.use(node)
-            self._use_below(node.output)
+        waiting = list(names)
+        while waiting:
+            for node in self.graph.takers(waiting.pop()):
+                if node.op_type in _MOVES and self.graph.use(node):
+                    waiting += node.output
 
     def _identity(self, node: onnx.NodeProto) -> None:
         pass
 
     def _transpose(self, node: onnx.NodeProto) -> None:
         order = attributes(node).get("perm", range(len(self.axes))[::-1])
-        if len(order) != len(self.axes):
+        if sorted(order) != list(range(len(self.axes))):
             raise refused(node, f"an order of {len(self.axes)} axes", list(order))
         self.axes = "".join(self.axes[k] for k in order)
 
     def _squeeze(self, node: onnx.NodeProto) -> None:
         found = self.graph.integers(node, 1, "axes")
-        if found not in ([self.axes.find("D")], [self.axes.find("D") - len(self.axes)]) or self._directions() != 1:
+        place = self.axes.find("D")
+        if place < 0 or found not in ([place], [place - len(self.axes)]) or self._directions() != 1:
             raise refused(node, "the axis of one direction", f"axes {found}")
         self.axes = self.axes.replace("D", "")
 
     def _reshape(self, node: onnx.NodeProto) -> None:
-        wanted = [int(size) for size in self.graph.constant(node, 1, "shape")]
-        if not self.axes.endswith("DF") or len(wanted) != 3 or wanted[2] not in (-1, self._features()):
+        wanted = self.graph.integers(node, 1, "shape")
+        possible = len(wanted) == 3 and min(wanted) >= -1 and wanted.count(-1) <= 1
+        if not self.axes.endswith("DF") or not possible or wanted[2] not in (-1, self._features()):
             raise refused(node, "directions side by side", f"shape {wanted}")
-        self.axes = self.axes.replace("D", "")
+        self.axes, self.width = self.axes.replace("D", ""), self._features()
 
     def _gather(self, node: onnx.NodeProto) -> None:
         if node.input[1] == self.tensor and self.axes == "ab" and not attributes(node).get("axis", 0):
-            self.steps.append(_Embedding(self.graph.constant(node, 0, "table of vectors")))
-            self.axes = "abF"
+            table = self._weight(node, 0, "table of vectors", "V", "E")
+            self.steps.append(_Embedding(table))
+            self.axes, self.width = "abF", table.shape[1]
             return
         index, axis = self.graph.constant(node, 1, "index"), attributes(node).get("axis", 0)
         time = self.axes.find(self.order[:1] or "?")
-        if index.ndim or index != -1 or time < 0 or axis not in (time, time - len(self.axes)):
+        if index.shape or index != -1 or time < 0 or axis not in (time, time - len(self.axes)):
             raise refused(node, "the last step of the recurrent layer", f"index {index} of axis {axis}")
         self.steps.append(_LastStep())
         self.axes = self.axes.replace(self.order[0], "")
 
     def _matmul(self, node: onnx.NodeProto) -> None:
-        self._linear(node, self.graph.constant(node, 1, "weight").T, None)
+        self._linear(node, self._weight(node, 1, "weight", "I", "O").T, None)
 
     def _add(self, node: onnx.NodeProto) -> None:
-        bias = self.graph.constant(node, int(node.input[0] == self.tensor), "bias")
+        index = int(node.input[0] == self.tensor)
+        bias = self.graph.constant(node, index, "bias")
         last = self.steps[-1] if self.steps else None
         if not isinstance(last, _Linear) or last.bias is not None or bias.shape != last.weight.shape[:1]:
             raise refused(node, "the bias of a linear layer", f"shape {bias.shape}")
-        self.steps[-1] = last._replace(bias=bias)
+        self.steps[-1] = last._replace(bias=self._weight(node, index, "bias", len(bias)))
 
     def _gemm(self, node: onnx.NodeProto) -> None:
         options = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0, **attributes(node)}
-        if (options["alpha"], options["beta"], options["transA"]) != (1, 1, 0):
-            raise refused(node, "x W + b", options)
-        weight = self.graph.constant(node, 1, "weight")
-        bias = self.graph.constant(node, 2, "bias") if input_name(node, 2) else None
-        self._linear(node, weight if options["transB"] else weight.T, bias)
+        if (options["alpha"], options["beta"], options["transA"]) != (1, 1, 0) or len(self.axes) != 2:
+            raise refused(node, "x W + b of x with 2 axes", f"{options}, {len(self.axes)} axes")
+        weight = self._weight(node, 1, "weight", *("OI" if options["transB"] else "IO"))
+        weight = weight if options["transB"] else weight.T
+        bias = self._weight(node, 2, "bias", len(weight)) if input_name(node, 2) else None
+        self._linear(node, weight, bias)
 
     def _linear(self, node: onnx.NodeProto, weight: Array, bias: Array | None) -> None:
-        if node.input[0] != self.tensor or weight.ndim != 2 or "D" in self.axes or self.axes[-1] != "F":
+        if node.input[0] != self.tensor or "D" in self.axes or self.axes[-1] != "F":
             raise refused(node, "a linear layer on the last axis", f"a weight of shape {weight.shape}")
-        if bias is not None and bias.shape != weight.shape[:1]:
-            raise refused(node, f"a bias of shape {weight.shape[:1]}", bias.shape)
+        self._fits(node, weight.shape[1])
         self.steps.append(_Linear(weight, bias))
+        self.width = len(weight)
 
     def _layer(self, node: onnx.NodeProto) -> str:
         self.order = self.order or self.axes
@@ -235,6 +281,8 @@ class _Chain:
         for index in range(5, 7):
             source = self.graph.origin(input_name(node, index), node)
             if source is not None:
+                if source[0] == self.x:
+                    raise refused(node, "an initial state of zeros or from an input of its own", self.x)
                 taken = self.rows.get(source[0], 0)
                 if source[1] != taken:
                     raise refused(node, f"an initial state from row {taken} of {source[0]} on", f"row {source[1]}")
@@ -243,6 +291,7 @@ class _Chain:
         if not self.graph.takers(y) and y not in self.graph.outputs:
             return self._top_state(node)
         self.axes = f"{self.order[0]}D{self.order[1]}F"
+        self.width = int(tensors["R"].shape[2])
         return y
 
     def _top_state(self, node: onnx.NodeProto) -> str:
@@ -261,20 +310,48 @@ class _Chain:
                 one = not index.ndim and index in (-1, rows - 1)
             if one:
                 self.steps.append(_LastStep())
-                self.axes = self.order[1:]
+                self.axes, self.width = self.order[1:], self._features()
                 return str(taker.output[0])
         raise refused(node, "Y, or Y_h of the last layer's one direction, to go on", "neither")
 
     def _tensors(self, node: onnx.NodeProto) -> dict[str, Array]:
         lengths = input_name(node, 4)
-        if lengths != self.lengths and (self.recurrent or lengths not in [i.name for i in self.graph.inputs]):
+        if lengths != self.lengths and (self.recurrent or lengths not in self.names or lengths == self.x):
             raise refused(node, "sequence_lens for all layers from one input, or none", lengths or "none")
         self.lengths = lengths
-        tensors = {"W": self.graph.constant(node, 1, "W"), "R": self.graph.constant(node, 2, "R")}
-        for index, name in ((3, "B"), (7, "P")):
+        given = attributes(node)
+        D = 2 if given.get("direction") == "bidirectional" else 1
+        H = int(given["hidden_size"] if "hidden_size" in given else [0, *self.graph.constant(node, 2, "R").shape][-1])
+        rows = {"RNN": 1, "GRU": 3, "LSTM": 4}[node.op_type] * H
+        tensors = {"W": self._weight(node, 1, "W", D, rows, "I"), "R": self._weight(node, 2, "R", D, rows, H)}
+        for index, name, size in ((3, "B", 2 * rows), (7, "P", 3 * H)):
             if input_name(node, index):
-                tensors[name] = self.graph.constant(node, index, name)
+                tensors[name] = self._weight(node, index, name, D, size)
+        self._fits(node, tensors["W"].shape[2])
         return tensors
+
+    def _weight(self, node: onnx.NodeProto, index: int, what: str, *shape: int | str) -> Array:
+        """A constant that becomes a parameter, of this shape, in which a letter stands for any size but 0."""
+        weight = self.graph.constant(node, index, what)
+        self.dtype = weight.dtype if self.dtype is None else self.dtype
+        fits = len(shape) == weight.ndim and all(
+            got > 0 if isinstance(want, str) else want == got for want, got in zip(shape, weight.shape, strict=True)
+        )
+        if not fits or weight.dtype != self.dtype or weight.dtype.name not in _DTYPES:
+            dtype = self.dtype.name if self.dtype.name in _DTYPES else " or ".join(_DTYPES)
+            wanted = f"{what} of {dtype}, as before it, and shape ({', '.join(map(str, shape))})"
+            raise refused(node, wanted, f"{weight.dtype} {weight.shape}")
+        name = input_name(node, index)
+        self.taken += weight.nbytes
+        self.own += 0 if name in self.weights else weight.nbytes
+        self.weights.add(name)
+        if self.taken > _SHARED * self.own:  # or a small file would fill the memory
+            raise refused(node, f"weights that at most {_SHARED} layers share", name)
+        return weight
+
+    def _fits(self, node: onnx.NodeProto, features: int) -> None:
+        if self.width not in (None, features):
+            raise refused(node, f"weights for {self.width} features, as it is given", features)
 
     def _directions(self) -> int:
         return len(self._top().tensors["R"])

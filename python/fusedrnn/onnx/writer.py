@@ -63,9 +63,12 @@ def export(
     if not _OLDEST_OPSET <= opset <= newest:
         raise ValueError(f"opset: expected {_OLDEST_OPSET} to {newest}, got {opset}")
     chain = list(_flat("", module))
+    for position, (prefix, m) in enumerate(chain):
+        if not isinstance(m, (*_RECURRENT, nn.Linear, nn.LastStep)) and (position or not isinstance(m, nn.Embedding)):
+            raise _unknown(prefix, m)
     layers = [m for _, m in chain if isinstance(m, _RECURRENT)]
     if not layers:
-        raise ValueError("module: expected a recurrent layer in it, got none")
+        raise ValueError("module: expected an RNN, LSTM or GRU in it, got none")
     for layer in layers:
         _check_options(layer)
     if len({m.batch_first for _, m in chain if isinstance(m, (*_RECURRENT, nn.LastStep))}) > 1:
@@ -92,16 +95,16 @@ def export(
         elif isinstance(m, nn.Linear):
             x = graph.linear(m, prefix, x)
             features = len(m.weight.data)
-        elif isinstance(m, nn.Embedding) and position == 0:
+        elif isinstance(m, nn.Embedding):
             x = graph.node("Gather", [graph.constant(f"{prefix}weight", m.weight.data), x], f"{prefix}y")
-        elif isinstance(m, nn.LastStep) and "T" in dims:
+        elif "T" not in dims:
+            raise ValueError(f"module: expected one LastStep, got another: {prefix[:-1]}")
+        else:
             if lengths:
                 raise ValueError(f"lengths: expected False before LastStep {prefix[:-1]}, which takes the step T - 1")
             index = graph.integers(f"{prefix}index", np.array(-1))
             x = graph.node("Gather", [x, index], f"{prefix}y", axis=dims.index("T"))
             dims.remove("T")
-        else:
-            raise ValueError(f"module: expected what ONNX's chain of layers has, got {type(m).__name__} {prefix[:-1]}")
     if lengths:
         inputs.append(helper.make_tensor_value_info("lengths", TensorProto.INT32, ["N"]))
     graph.node("Identity", [x], "y")
@@ -110,6 +113,24 @@ def export(
     if path is not None:
         write_atomically(Path(path), model.SerializeToString())
     return model
+
+
+def _unknown(prefix: str, m: Any) -> ValueError:
+    """The error for a module that is no link of the chain, with the way round where there is one."""
+    name = f"{type(m).__name__} {prefix[:-1]}".strip()
+    wanted = "module: expected RNN, LSTM, GRU, Linear, LastStep, Dropout, or an Embedding at the beginning, "
+    if isinstance(m, nn.ManyToOne):
+        return ValueError(
+            f"{wanted}got {name}, whose pooling ONNX's chain lacks; with pooling='last' of rows of one length export "
+            "nn.Sequential(model.rnn, nn.LastStep(), model.head), the embedding before it"
+        )
+    if isinstance(m, (nn.Frozen, nn.Stream)):
+        return ValueError(f"{wanted}got {name}; export the module that it was made from")
+    if not isinstance(m, nn.Module):
+        return ValueError(f"{wanted}got {type(m).__module__}.{name}, which is no module of fusedrnn.nn")
+    if isinstance(m, nn.Embedding):
+        return ValueError(f"{wanted}got {name} behind other modules")
+    return ValueError(f"{wanted}got {name}, for which ONNX has no operator")
 
 
 def _flat(prefix: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
