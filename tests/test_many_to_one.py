@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from fusedrnn import nn
-from fusedrnn.nn.many_to_one import lengths_of
+from fusedrnn.distributed import _part
+from fusedrnn.nn.many_to_one import own_steps
 from fusedrnn.sequences import LengthBatches, by_length, infer, many_to_one, padded
 
 RNG = np.random.default_rng(0)
@@ -26,10 +27,86 @@ def integers(most=7):
 def test_padding_tells_where_rows_end(sequences):
     x = padded(sequences)
     assert x.shape[:2] == (5, 5)
-    assert lengths_of(x).tolist() == LENGTHS
+    assert own_steps(x)[1].tolist() == LENGTHS
     for n, sequence in enumerate(sequences):
         np.testing.assert_array_equal(x[: len(sequence), n], sequence)
     assert len(padded([sequences[3]])) == 1, "kernels need a step"
+
+
+def networks():
+    """(network, rows of steps, what they are padded with) for ids and features, in both directions."""
+    sequences = [s for s in integers() if len(s)]
+    yield many_to_one(2, embedding=(7, 4), bidirectional=True, pooling=("last", "mean", "max"), rng=0), sequences
+    rows = [RNG.standard_normal((len(s), 3)).astype(np.float32) for s in sequences]
+    yield many_to_one(2, features=3, bidirectional=True, pooling=("last", "mean", "max"), rng=0), rows
+
+
+@pytest.mark.parametrize("before", [1, 3])
+def test_padding_may_stand_before_the_steps(before):
+    """As Keras's pad_sequences has it by default; there and behind, the same bits."""
+    for model, rows in networks():
+        whole = padded(rows)
+        T = len(whole) + before + 1
+        moved = np.ma.masked_all((T, *whole.shape[1:]), whole.dtype)
+        for n, row in enumerate(rows):
+            start = before if n % 2 else T - len(row)
+            moved[start : start + len(row), n] = row
+        moved = moved.filled(-1) if whole.ndim == 2 else moved
+        np.testing.assert_array_equal(model.eval()(moved), model(whole))
+        lengths = [len(row) for row in rows]
+        filled = np.full_like(np.ma.getdata(whole), 5) if whole.ndim == 2 else np.full(whole.shape, np.nan, np.float32)
+        for n, row in enumerate(rows):
+            filled[: len(row), n] = row
+        np.testing.assert_array_equal(model(filled, lengths=lengths), model(whole), "what lies past the lengths")
+
+
+@pytest.mark.parametrize("place", [(1, 0, 0), (1, 0, 1), (4, 0, slice(None)), (slice(None), 0, slice(None))])
+def test_nan_is_no_padding(place):
+    """In one feature, in all of the last step, in all steps: as NumPy has it, it goes on, and to its own row alone."""
+    x = RNG.standard_normal((5, 2, 2)).astype(np.float32)
+    model = many_to_one(2, features=2, pooling=("last", "mean", "max"), rng=0).eval()
+    whole = model(x)
+    x[place] = np.nan
+    out = model(x)
+    assert np.isnan(out[0]).all()
+    np.testing.assert_array_equal(out[1], whole[1])
+
+
+def test_a_part_of_the_rows_keeps_its_padding():
+    """As several processes share a batch."""
+    whole = padded(features())
+    np.testing.assert_array_equal(own_steps(_part(whole, slice(1, 4), 1))[1], LENGTHS[1:4])
+
+
+@pytest.mark.parametrize(
+    ("x", "lengths", "message"),
+    [
+        (np.array([[3], [-1], [4]]), None, "x: expected padding before or behind .* got it at step 1 of row 0"),
+        (np.array([[3], [-2]]), None, "x: expected ids of at least 0, -1 where a row is padded, got -2 in row 0"),
+        (np.array([[3], [-1]]), [2], "x: expected ids of at least 0.*got -1"),
+        (np.array([[3], [1]]), [3], r"lengths: expected \[1\] integers from 0 to 2, got \[3\]"),
+        (np.array([[3], [1]]), [1, 1], r"lengths: expected \[1\] integers"),
+        (np.array([[3], [1]]), [1.5], r"lengths: expected \[1\] integers"),
+        (np.zeros((2, 1, 1)), None, r"x: expected ids \[T, N\], time first, got shape \(2, 1, 1\)"),
+    ],
+)
+def test_padding_that_is_none_is_refused(x, lengths, message):
+    with pytest.raises(ValueError, match=message):
+        many_to_one(2, embedding=(7, 4), rng=0)(x, lengths)
+
+
+def test_masks_that_are_no_padding_are_refused():
+    model = many_to_one(2, features=2, rng=0)
+    x = np.ma.array(np.zeros((3, 1, 2), np.float32), mask=[[[0, 0]], [[0, 1]], [[0, 0]]])
+    with pytest.raises(ValueError, match="x: expected a mask of whole steps, got some features of step 1 of row 0"):
+        model(x)
+    x.mask[1] = True
+    with pytest.raises(ValueError, match="x: expected padding before or behind the steps"):
+        model(x)
+    with pytest.raises(ValueError, match="lengths: expected no step within them that x has masked"):
+        model(x, [3])
+    with pytest.raises(ValueError, match=r"x: expected features \[T, N, I\], time first, got shape \(2, 1\)"):
+        model(np.zeros((2, 1)))
 
 
 def pooled(y, lengths, kind, half):
@@ -59,7 +136,7 @@ def test_pooling_is_over_each_rows_own_steps(kinds, directions):
 
 def test_last_of_both_directions_is_what_the_layer_ends_in():
     lstm = nn.LSTM(2, 3, 2, bidirectional=True, rng=0)
-    x = np.nan_to_num(padded(features(np.float32)))
+    x = padded(features(np.float32)).filled(0)
     y, (h_n, _) = lstm(x, lengths=LENGTHS)
     last = nn.Pooling("last", 2)(y, np.array(LENGTHS))
     np.testing.assert_array_equal(last, np.concatenate([h_n[2], h_n[3]], axis=1))

@@ -294,7 +294,8 @@ def _given(value: Any) -> Any:
 
 
 def _part(a: Array, part: slice, axis: int) -> Array:
-    return np.ascontiguousarray(np.asarray(a)[(slice(None),) * axis + (part,)])
+    own = np.asanyarray(a)[(slice(None),) * axis + (part,)]
+    return own.copy() if np.ma.isMaskedArray(own) else np.ascontiguousarray(own)  # masks say where rows end
 
 
 def _survives_pickling(error: Exception) -> bool:

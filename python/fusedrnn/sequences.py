@@ -21,8 +21,9 @@ _POOL = 16  # batches that are sorted by length together: rows of like length, i
 def padded(sequences: Sequence[Array]) -> Array:
     """Sequences as one array, time first, of at least one step.
 
-    Integers [T_i] become ids [T, N] int64, -1 past a row's end; features [T_i, I] become [T, N, I] of their dtype, NaN
-    past the end: as `fusedrnn.nn.ManyToOne` reads them.
+    Integers [T_i] become ids [T, N] int64, -1 past a row's end; features [T_i, I] become a masked array [T, N, I] of
+    their dtype, masked past the end: as `fusedrnn.nn.ManyToOne` reads them. Beneath the mask lies NaN: whoever loses
+    the mask sees it.
     """
     first = sequences[0]
     T = max(1, *map(len, sequences)) if len(sequences) > 1 else max(1, len(first))
@@ -30,7 +31,8 @@ def padded(sequences: Sequence[Array]) -> Array:
     if first.ndim == 1:
         whole = np.full((T, len(sequences)), -1, np.int64)
     else:
-        whole = np.full((T, len(sequences), first.shape[1]), np.nan, first.dtype)
+        beneath = np.nan if first.dtype.kind == "f" else 0
+        whole = np.ma.MaskedArray(np.full((T, len(sequences), first.shape[1]), beneath, first.dtype), mask=True)
     for n, sequence in enumerate(sequences):
         whole[: len(sequence), n] = sequence
     return whole

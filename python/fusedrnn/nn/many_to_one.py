@@ -15,11 +15,51 @@ from fusedrnn.nn.stack import _Recurrent
 POOLINGS = ("last", "mean", "max")
 
 
-def lengths_of(x: Array) -> Array:
-    """Steps of each row [N], int64, of padded x: -1 past a row's end in ids [T, N], NaN in features [T, N, I]."""
-    inside = x >= 0 if x.ndim == 2 else ~np.isnan(x[:, :, 0])
-    steps: Array = inside.sum(axis=0)
-    return steps
+def own_steps(x: Array, lengths: Any = None) -> tuple[Array, Array]:
+    """Rows that all begin at step 0 with zeros past their ends, as x [T, N] or [T, N, I], and their steps [N], int64.
+
+    Padding is where the caller says: past ``lengths`` [N]; else where x, a masked array of NumPy, is masked; else where
+    ids are -1. It may stand before a row's own steps, behind them or both. A number never says it: NaN is NaN.
+
+    Raises ValueError for padding between two steps of a row, for half of a step, for lengths that do not fit, and for
+    ids below -1.
+    """
+    T, N = x.shape[:2]
+    mask = np.ma.getmaskarray(x) if np.ma.isMaskedArray(x) else None
+    values = np.asarray(np.ma.getdata(x))
+    if not T:
+        return values, np.zeros(N, np.int64)  # the layers say what they make of no steps
+    inside: Array
+    if lengths is not None:
+        counts = np.asarray(lengths)
+        if counts.shape != (N,) or counts.dtype.kind not in "iu" or (N and not 0 <= counts.min() <= counts.max() <= T):
+            raise ValueError(f"lengths: expected [{N}] integers from 0 to {T}, got {lengths!r}")
+        inside = np.arange(T)[:, None] < counts
+        if mask is not None and mask[inside].any():
+            raise ValueError("lengths: expected no step within them that x has masked, got one")
+    elif mask is not None:
+        inside = ~mask & (values != -1) if x.ndim == 2 else ~mask.all(axis=2)
+        if x.ndim == 3 and (mask.any(axis=2) == inside).any():
+            step, row = np.argwhere(mask.any(axis=2) == inside)[0]
+            raise ValueError(f"x: expected a mask of whole steps, got some features of step {step} of row {row}")
+    else:
+        inside = values != -1 if x.ndim == 2 else np.ones((T, N), bool)
+    if x.ndim == 2 and (values[inside] < 0).any():
+        step, row = np.argwhere(inside & (values < 0))[0]
+        raise ValueError(
+            f"x: expected ids of at least 0, -1 where a row is padded, got {values[step, row]} in row {row}"
+        )
+    counts = inside.sum(axis=0)
+    first = inside.argmax(axis=0)
+    if (gaps := (counts > 0) & (T - inside[::-1].argmax(axis=0) - first != counts)).any():
+        row = int(np.argmax(gaps))
+        step = int(first[row] + np.argmin(inside[first[row] :, row]))
+        raise ValueError(f"x: expected padding before or behind the steps of a row, got it at step {step} of row {row}")
+    if first.any():
+        order = (np.arange(T)[:, None] + first) % T
+        values = np.take_along_axis(values, order if x.ndim == 2 else order[:, :, None], axis=0)
+    kept = np.arange(T)[:, None] < counts
+    return np.where(kept if x.ndim == 2 else kept[:, :, None], values, values.dtype.type(0)), counts
 
 
 class Pooling(Module):
@@ -87,8 +127,9 @@ class ManyToOne(Module):
         pooling: as of ``Pooling``. input_dropout: of what enters the recurrent layers.
         dropout: of what enters the linear layer. rng: seed or generator of the linear layer and the dropout.
 
-    x is padded, as `fusedrnn.sequences.padded` does it: ids [T, N] with -1 past a row's end, or features [T, N, I]
-    with NaN there. What lies there has no effect, and costs the kernels nothing.
+    x is padded, as `fusedrnn.sequences.padded` does it: ids [T, N] with -1 where a row has no step, or features
+    [T, N, I] as a masked array of NumPy; or ``lengths`` says where rows end. What lies there has no effect, and costs
+    the kernels nothing. NaN is no padding: it goes on to the outputs.
     """
 
     def __init__(
@@ -113,10 +154,16 @@ class ManyToOne(Module):
         features = rnn._state_sizes[-1][0] * rnn.directions * len(self.pooling.kinds)
         self.head = Linear(features, outputs, dtype=rnn.dtype, rng=generator)
 
-    def forward(self, x: Array) -> Array:
-        """Outputs [N, outputs] of padded x."""
-        lengths = lengths_of(x)
-        x = np.maximum(x, 0) if self.embedding is not None else np.where(np.isnan(x), x.dtype.type(0), x)
+    def forward(self, x: Array, lengths: Any = None) -> Array:
+        """Outputs [N, outputs] of padded x, or of rows whose ``lengths`` [N] first steps count.
+
+        Raises ValueError for x of other axes, for padding between the steps of a row, and for ids that there are not.
+        """
+        x = np.asanyarray(x)
+        if x.ndim != (axes := 3 if self.embedding is None else 2):
+            wanted = "features [T, N, I]" if axes == 3 else "ids [T, N]"
+            raise ValueError(f"x: expected {wanted}, time first, got shape {x.shape}")
+        x, lengths = own_steps(x, lengths)
         if self.embedding is not None:
             x = self.embedding(x)
         y, _ = self.rnn(self.input_dropout(x), lengths=lengths)
