@@ -133,7 +133,10 @@ def test_arrays_count_as_lists(fitted):
     X = np.random.default_rng(0).standard_normal((6, 4, 1))
     np.testing.assert_array_equal(fitted.predict(X), fitted.predict(list(X)))
     table = X[:, 0]
-    np.testing.assert_array_equal(fitted.predict(table), fitted.predict(X[:, :1]))
+    with pytest.raises(ValueError, match=r"X: .* as in fit, got one array \(6, 1\); give \[X\] if it is one sequence"):
+        fitted.predict(table)
+    of_table = SequenceClassifier(epochs=1).fit(table, [0, 1] * 3)
+    np.testing.assert_array_equal(of_table.predict(table), of_table.predict(X[:, :1]))
 
 
 def test_estimators_pickle(fitted):
@@ -150,12 +153,13 @@ Y = [0, 1, 0, 1]
     [
         ({}, [], [], "X: expected at least one sequence, got list of 0"),
         ({}, np.empty((0, 4, 2)), [], "X: expected at least one sequence, got ndarray of 0"),
-        ({}, [np.full((2, 1), 1e300)] * 2, [0, 1], r"X\[0\]: expected numbers that float32 can hold, got 1e\+300"),
-        ({}, [*GOOD[:3], np.zeros((2, 3))], Y, r"X\[3\]: expected numbers \[T, 2\] as X\[0\] has"),
-        ({}, [*GOOD[:3], np.full((2, 2), np.nan)], Y, r"X\[3\]: expected finite numbers"),
-        ({}, GOOD, Y[:3], "y: expected 4 targets, one for each sequence, got 3"),
+        ({}, [np.full((2, 1), 1e300)] * 2, [0, 1], r"too large for dtype\(.float32.\): X\[0\] has 1e\+300"),
+        ({}, [*GOOD[:3], np.zeros((2, 3))], Y, r"X\[3\]: expected numbers \[T, 2\] as in X\[0\]"),
+        ({}, [*GOOD[:3], np.full((2, 2), np.nan)], Y, r"Input X contains NaN: X\[3\], step 0, feature 0"),
+        ({}, GOOD, Y[:3], r"inconsistent numbers of samples: \[4, 3\]"),
         ({}, GOOD, [1] * 4, "y: expected at least 2 classes, got 1 class: 1"),
-        ({}, GOOD, [0.1, 0.2, 0.3, 0.4], "continuous|fractions"),
+        ({}, GOOD, [0.1, 0.2, 0.3, 0.4], "Unknown label type: continuous"),
+        ({}, GOOD, [0, 1, np.nan, 1], "Input y contains NaN"),
         ({}, GOOD, None, "requires y to be passed, but the target y is None"),
         ({"cell": "cnn"}, GOOD, Y, "cell: expected one of rnn, lstm, gru, got 'cnn'"),
         ({"pooling": "sum"}, GOOD, Y, "pooling: expected one or more of last, mean, max"),
@@ -183,8 +187,16 @@ def test_what_does_not_fit_the_fitted(fitted):
         fitted.predict(GOOD)
     with pytest.raises(ValueError, match="not fitted yet"):
         SequenceClassifier().predict(GOOD)
-    with pytest.raises(ValueError, match="y: expected finite numbers"):
-        SequenceRegressor().fit(GOOD, [1, 2, 3, np.inf])
+    for y, message in (
+        ([1, 2, 3, np.inf], "Input y contains infinity"),
+        ([1, np.nan, 3, 4], "Input y contains NaN"),
+        ([1, 2, 3], r"inconsistent numbers of samples: \[4, 3\]"),
+        (list("abcd"), "y: expected numbers .*could not convert string to float"),
+        ([[1], [2, 3], [4], [5]], r"y: expected numbers \[n\] or \[n, outputs\], got others"),
+        (3.0, r"y: expected numbers \[n\] or \[n, outputs\], got \(\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            SequenceRegressor().fit(GOOD, y)
 
 
 # with scikit-learn
@@ -250,7 +262,7 @@ for wrong in (lambda: model.set_params(depth=3), lambda: regressor.predict([["a"
         "SequenceClassifier(hidden_size=8, epochs=2, random_state=0) True 8",
         "True (2,)",
         "Invalid parameter 'depth' for ",
-        "X: expected sequences [T, I] o",
+        "X[0]: expected numbers [T, I],",
         "This SequenceRegressor instanc",
     ]
 

@@ -71,7 +71,7 @@ def test_every_update_sees_windows_of_its_own(monkeypatch):
 
     monkeypatch.setattr(BandForecast, "batch", watched)
     Forecaster(horizon=5, steps=4, random_state=0).fit(made())
-    assert len(set(seen)) == 4
+    assert len(set(seen[:4])) == len(set(seen[4:])) == 4, "those of the network, and of the one that sets the bands"
 
 
 def test_parameters_are_kept():
@@ -91,6 +91,8 @@ def test_parameters_are_kept():
         ({}, np.zeros((2, 3, 4)), r"X: expected a series of numbers \[T\] or \[T, C\], got float64 \(2, 3, 4\)"),
         ({}, ["a", "b"], "X: expected a series of numbers"),
         ({"horizon": 0}, made(), "horizon: expected at least 1, got 0"),
+        ({"horizon": 5.0}, made(), "horizon: expected at least 1, got 5.0"),
+        ({"period": 20.0}, made(), r"period: expected 0 \(none\) to 73 for 420 points, got 20.0"),
         ({"steps": 0}, made(), "steps: expected at least 1, got 0"),
         ({"period": 200}, made(), r"period: expected 0 \(none\) to 73 for 420 points, got 200"),
     ],
@@ -100,12 +102,32 @@ def test_what_fit_refuses(parameters, series, message):
         Forecaster(**parameters).fit(series)
 
 
+def test_a_second_argument_is_refused():
+    """As sktime has it: fit(y, X)."""
+    with pytest.raises(ValueError, match="y: expected None, got ndarray; further series are columns of X"):
+        Forecaster(horizon=5).fit(made(), made())
+
+
+def test_a_fitted_one_is_asked_as_it_was_fitted():
+    """Whatever parameters were set since: they are for the next fit."""
+    model = Forecaster(horizon=5, steps=5, random_state=0).fit(made()[:380])
+    expected = model.predict(), model.predict_interval(), model.score(made()[380:])
+    model.set_params(horizon=10)
+    found = model.predict(), model.predict_interval(), model.score(made()[380:])
+    for one, other in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_what_a_fitted_one_refuses(fitted):
     with pytest.raises(NotFittedError, match="not fitted yet"):
         Forecaster().predict()
     for call, message in (
         (lambda: fitted.predict(0), "horizon: expected at least 1, got 0"),
-        (lambda: fitted.predict_interval(11), "horizon: expected 1 to 10, got 11"),
+        (lambda: fitted.predict(2.5), "horizon: expected at least 1, got 2.5"),
+        (lambda: fitted.predict([1, 2]), r"horizon: expected at least 1, got \[1, 2\]"),
+        (lambda: fitted.predict_interval(2.0), "horizon: expected 1 to 10, as in fit, got 2.0"),
+        (lambda: fitted.score(made(), made()), "y: expected None, got ndarray; further series are columns of X"),
+        (lambda: fitted.predict_interval(11), "horizon: expected 1 to 10, as in fit, got 11"),
         (lambda: fitted.score(made()[:9]), "X: expected at least 10 points"),
         (lambda: fitted.score(made(channels=2)), "X: expected 1 channels as in fit, got 2"),
     ):

@@ -23,6 +23,7 @@ FLOORS = (
     ("batches", "differentiation", "forecasting", "optim", "sequences"),
     ("distributed",),
     ("train", "onnx"),
+    ("bands",),
     ("estimators", "forecaster"),
     ("tasks",),
     ("cli",),

@@ -13,10 +13,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from fusedrnn import samples
 from fusedrnn.distributed import World
 from fusedrnn.gradients import Array
 from fusedrnn.nn import CrossEntropyLoss, ManyToOne, MSELoss
 from fusedrnn.optim import AdamW, CosineLR
+from fusedrnn.protocol import all_or_nothing
 from fusedrnn.sequences import LengthBatches, infer, many_to_one, padded
 from fusedrnn.train import Loss, Record, Trainer
 
@@ -24,7 +26,7 @@ try:
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
     from sklearn.exceptions import NotFittedError
     from sklearn.utils.multiclass import check_classification_targets
-    from sklearn.utils.validation import column_or_1d, validate_data
+    from sklearn.utils.validation import check_consistent_length, column_or_1d, validate_data
 except ImportError:
     from fusedrnn.protocol import (
         BaseEstimator,
@@ -32,6 +34,7 @@ except ImportError:
         NotFittedError,
         RegressorMixin,
         check_classification_targets,
+        check_consistent_length,
         column_or_1d,
         validate_data,
     )
@@ -56,8 +59,10 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
     Attributes after ``fit``: ``model_`` (a `fusedrnn.nn.ManyToOne`), ``history_`` (the Trainer's records), ``n_iter_``
     (epochs done), ``n_features_in_`` (I; 1 for integers).
 
-    X is a list of arrays [T_i, I], or of integers [T_i]; or one array, [n, T, I] or [n, T]. Without embedding_dim a
-    table [n, I] counts as n sequences of one step.
+    X is a list of arrays [T_i, I], or of integers [T_i]; or one array, [n, T, I] or [n, T]. Lists may also be object
+    arrays or Series of pandas. Without embedding_dim arrays [T_i] are sequences of one feature, and a table [n, I], an
+    array, DataFrame or list of lists, counts as n sequences of one step. A ``fit`` that is refused or interrupted
+    leaves the estimator as it was.
     """
 
     def __init__(
@@ -107,12 +112,13 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
 
     # sequences
 
+    _read_as: str  # how X of fit was read: "sequences", "series" or "table"
+
     def _sequences(self, X: Any, *, reset: bool = False) -> list[Array]:
         """X as a list of float32 [T_i, I] or int64 [T_i], checked; with ``reset`` it says what ``fit`` was given."""
-        if isinstance(X, (list, tuple, np.ndarray)) and not len(X):
-            raise ValueError(f"X: expected at least one sequence, got {type(X).__name__} of 0")
-        sequences = self._integers(X) if self.embedding_dim is not None else self._features(X, reset)
-        features = 1 if self.embedding_dim is not None else sequences[0].shape[1]
+        embedded = self.embedding_dim is not None if reset else self.model_.embedding is not None
+        sequences = samples.integers(X) if embedded else self._features(X, reset)
+        features = 1 if embedded else sequences[0].shape[1]
         if reset:
             self.n_features_in_ = features
         elif features != self.n_features_in_:
@@ -122,30 +128,29 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
             )
         return sequences
 
-    def _integers(self, X: Any) -> list[Array]:
-        sequences = [np.asarray(row) for row in X]
-        for i, row in enumerate(sequences):
-            if row.ndim != 1 or (row.dtype.kind not in "iu" and row.size):
-                raise ValueError(f"X[{i}]: expected integers [T] with embedding_dim, got {row.dtype} {row.shape}")
-            if row.size and row.min() < 0:
-                raise ValueError(f"X[{i}]: expected integers of at least 0, got {row.min()}")
-        return [row.astype(np.int64) for row in sequences]
-
     def _features(self, X: Any, reset: bool) -> list[Array]:
-        of_sequences = getattr(X, "ndim", None) == 3 or (isinstance(X, (list, tuple)) and len(X) and _is_matrix(X[0]))
-        if not of_sequences:  # a table: scikit-learn's own checks and words, names of columns included
-            return list(validate_data(self, X, reset=reset, dtype=np.float32)[:, None, :])
-        sequences = [np.asarray(row) for row in X]
-        for i, row in enumerate(sequences):
-            if row.ndim != 2 or row.shape[1] != sequences[0].shape[1] or row.dtype.kind not in "fiub":
-                raise ValueError(
-                    f"X[{i}]: expected numbers [T, {sequences[0].shape[1]}] as X[0] has, got {row.dtype} {row.shape}"
-                )
-            if not np.isfinite(row).all():
-                raise ValueError(f"X[{i}]: expected finite numbers, got NaN or infinity")
-            if row.size and np.abs(row).max() > np.finfo(np.float32).max:
-                raise ValueError(f"X[{i}]: expected numbers that float32 can hold, got {np.abs(row).max():.3g}")
-        return [row.astype(np.float32) for row in sequences]
+        fitted_to = None if reset else self._read_as
+        rows = samples.rows_of(X)
+        found = None if rows is None else samples.features(rows, fitted_to, 1 if reset else self.n_features_in_)
+        if found is not None:
+            if reset:
+                self._read_as = found[1]
+                self.__dict__.pop("feature_names_in_", None)  # of a table that came before
+            return found[0]
+        if fitted_to not in (None, "table") and np.ndim(X) == 2:
+            raise ValueError(
+                f"X: expected sequences as in fit, got one array {np.shape(X)}; give [X] if it is one sequence, "
+                "X[:, None] if each row is a sequence of one step"
+            )
+        try:  # a table: scikit-learn's own checks and words, names of columns included
+            table = validate_data(self, X, reset=reset, dtype=np.float32)
+        except ValueError as error:
+            if np.ndim(X) == 2 and "an array element with a sequence" not in str(error):
+                raise
+            raise ValueError(f"{error}\nFor sequences give a list of arrays [T_i, I], [X] for one.") from None
+        if reset:
+            self._read_as = "table"
+        return list(table[:, None, :])
 
     # training
 
@@ -178,8 +183,6 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
         rng = _generator(self.random_state)
         n = len(sequences)
-        if len(targets) != n:
-            raise ValueError(f"y: expected {n} targets, one for each sequence, got {len(targets)}")
         order = rng.permutation(n)
         held = math.ceil(self.validation_fraction * n) if self.early_stopping else 0
         if self.early_stopping and not 0 < held < n:
@@ -245,13 +248,16 @@ class SequenceClassifier(ClassifierMixin, _SequenceEstimator):  # type: ignore[m
         """Train anew on sequences X and their labels y [n]. ValueError: X, y or a parameter that does not fit."""
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
-        sequences = self._sequences(X, reset=True)
-        labels = column_or_1d(y, warn=True)
-        check_classification_targets(labels)
-        self.classes_, targets = np.unique(labels, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise ValueError(f"y: expected at least 2 classes, got 1 class: {self.classes_[0]}")
-        return self._train(sequences, targets.astype(np.int64), len(self.classes_), CrossEntropyLoss)
+        with all_or_nothing(self):
+            sequences = self._sequences(X, reset=True)
+            labels = column_or_1d(y, warn=True)
+            check_consistent_length(sequences, labels)
+            _check_finite(labels)
+            check_classification_targets(labels)
+            self.classes_, targets = np.unique(labels, return_inverse=True)
+            if len(self.classes_) < 2:
+                raise ValueError(f"y: expected at least 2 classes, got 1 class: {self.classes_[0]}")
+            return self._train(sequences, targets.astype(np.int64), len(self.classes_), CrossEntropyLoss)
 
     def predict_proba(self, X: Any) -> Array:
         """Probabilities [n, classes], in the order of ``classes_``."""
@@ -277,19 +283,25 @@ class SequenceRegressor(RegressorMixin, _SequenceEstimator):  # type: ignore[mis
         """Train anew on sequences X and numbers y, [n] or [n, outputs]. ValueError: what does not fit."""
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
-        sequences = self._sequences(X, reset=True)
-        targets = np.asarray(y, np.float64)
-        if targets.ndim == 2 and targets.shape[1] == 1:
-            targets = column_or_1d(targets, warn=True)
-        if targets.ndim not in (1, 2) or not np.isfinite(targets).all():
-            raise ValueError(f"y: expected finite numbers [n] or [n, outputs], got {targets.shape}, NaN or infinity")
-        self._flat = targets.ndim == 1
-        table = targets.reshape(len(targets), -1)
-        same = table.max(axis=0) == table.min(axis=0)  # whose deviation need not be 0: means are rounded
-        self._mean = np.where(same, table[0], table.mean(axis=0))
-        self._spread = np.where(same, 1.0, table.std(axis=0))
-        scaled = ((table - self._mean) / self._spread).astype(np.float32)
-        return self._train(sequences, scaled, table.shape[1], MSELoss)
+        with all_or_nothing(self):
+            sequences = self._sequences(X, reset=True)
+            try:
+                targets = np.asarray(y, np.float64)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"y: expected numbers [n] or [n, outputs], got others ({error})") from None
+            if targets.ndim == 2 and targets.shape[1] == 1:
+                targets = column_or_1d(targets, warn=True)
+            if targets.ndim not in (1, 2):
+                raise ValueError(f"y: expected numbers [n] or [n, outputs], got {targets.shape}")
+            check_consistent_length(sequences, targets)
+            _check_finite(targets)
+            self._flat = targets.ndim == 1
+            table = targets.reshape(len(targets), -1)
+            same = table.max(axis=0) == table.min(axis=0)  # whose deviation need not be 0: means are rounded
+            self._mean = np.where(same, table[0], table.mean(axis=0))
+            self._spread = np.where(same, 1.0, table.std(axis=0))
+            scaled = ((table - self._mean) / self._spread).astype(np.float32)
+            return self._train(sequences, scaled, table.shape[1], MSELoss)
 
     def predict(self, X: Any) -> Array:
         """Numbers [n], or [n, outputs] as y was."""
@@ -297,10 +309,9 @@ class SequenceRegressor(RegressorMixin, _SequenceEstimator):  # type: ignore[mis
         return numbers[:, 0] if self._flat else numbers
 
 
-def _is_matrix(row: Any) -> bool:
-    if getattr(row, "ndim", None) is not None:
-        return bool(row.ndim == 2)
-    return isinstance(row, (list, tuple)) and len(row) > 0 and isinstance(row[0], (list, tuple, np.ndarray))
+def _check_finite(y: Array) -> None:
+    if y.dtype.kind == "f" and not np.isfinite(y).all():
+        raise ValueError(f"Input y contains {'NaN' if np.isnan(y).any() else 'infinity'}.")
 
 
 def _generator(random_state: Any) -> np.random.Generator:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 
-from fusedrnn.batches import Batches
-from fusedrnn.distributed import World
+from fusedrnn import bands
 from fusedrnn.forecasting import (
     BandForecast,
     Scaling,
@@ -19,9 +19,7 @@ from fusedrnn.forecasting import (
     rolling_origins,
 )
 from fusedrnn.gradients import Array
-from fusedrnn.optim import Adam, CosineLR
-from fusedrnn.protocol import determination
-from fusedrnn.train import Record, Trainer
+from fusedrnn.protocol import all_or_nothing, determination
 
 try:
     from sklearn.base import BaseEstimator
@@ -66,61 +64,50 @@ class Forecaster(BaseEstimator):  # type: ignore[misc]
 
     def fit(self, X: Any, y: Any = None) -> Forecaster:
         """Learn from the series X, [T] or [T, C], points at equal distances; its last quarter is where lags, penalty
-        and smoothing are chosen. ValueError: a series or parameter that does not fit."""
+        and smoothing are chosen, and how wide the bands are. y: None; further series are columns of X.
+
+        ValueError: a series or parameter that does not fit. A fit that is refused or interrupted leaves the estimator
+        as it was.
+        """
+        _refuse("y", y)
         for name in ("horizon", "hidden_size", "steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+            _at_least_1(name, getattr(self, name))
         values = self._points(X)
         cut = len(values) * 3 // 4
         least = least_points(self.horizon) * 4 // 5
         if len(values) < least:
             raise ValueError(f"X: expected at least {least:,} points for horizon {self.horizon}, got {len(values):,}")
         longest = longest_period(cut, self.horizon)
-        if self.period is not None and not 0 <= self.period <= longest:
+        if self.period is not None and not (isinstance(self.period, Integral) and 0 <= self.period <= longest):
             raise ValueError(f"period: expected 0 (none) to {longest:,} for {len(values):,} points, got {self.period}")
-        period = find_period(values[:cut]) if self.period is None else self.period
-        self.period_ = period if 1 < period <= longest else 0
-        self.scaling_ = Scaling.fit(values)
-        rng = np.random.default_rng(self.random_state)
-        seed = int(rng.integers(2**31))
-        self._flat = np.ndim(X) == 1
-        self._known = self.scaling_.forth(values)
-        self.model_ = model = BandForecast(self._known, cut, self.horizon, self.period_, rng, self.hidden_size)
-        trainer = Trainer(
-            model.network,
-            model.loss,
-            Adam(model.network, lr=self.lr),
-            batches=lambda epoch: Batches(
-                self.steps, lambda i: model.batch(np.random.default_rng([seed, i]), self.batch_size)
-            ),
-            epochs=1,
-            schedule=CosineLR(self.steps),
-            clip_norm=1.0,
-            seed=seed,
-            progress=self.verbose,
-            world=World(),
-        )
-        self.history_: list[Record] = trainer.fit()
-        model.network.eval()
+        with all_or_nothing(self):
+            period = find_period(values[:cut]) if self.period is None else self.period
+            self.period_ = period if 1 < period <= longest else 0
+            self.scaling_ = Scaling.fit(values)
+            rng = np.random.default_rng(self.random_state)
+            seed = int(rng.integers(2**31))
+            self._flat = np.ndim(X) == 1
+            self._known = self.scaling_.forth(values)
+            self.model_ = BandForecast(self._known, cut, self.horizon, self.period_, rng, self.hidden_size)
+            recipe = bands.Recipe(self.steps, self.batch_size, self.lr, seed)
+            self.history_ = bands.train(self.model_, recipe, progress=self.verbose)
+            bands.calibrate(self.model_, recipe)
         return self
 
     def predict(self, horizon: int | None = None) -> Array:
-        """[K], or [K, C] as X was: the K points after those of ``fit`` (None: ``horizon``). Beyond ``horizon`` steps
+        """[K], or [K, C] as X was: the K points after those of ``fit`` (None: the ``horizon`` of ``fit``). Beyond that
         the forecasts go on from themselves."""
-        self._fitted()
-        steps = self.horizon if horizon is None else horizon
-        if steps < 1:
-            raise ValueError(f"horizon: expected at least 1, got {steps}")
+        steps = _at_least_1("horizon", self._horizon() if horizon is None else horizon)
         run = free_run(lambda z: self._spread(z)[..., 1], self._known, steps)
         return self._shaped(self.scaling_.back(run))
 
     def predict_interval(self, horizon: int | None = None) -> tuple[Array, Array]:
         """Lower and upper bounds, shaped as ``predict`` gives the mean, that should hold 80 of 100 points. At most
         ``horizon`` steps, for how far errors would grow beyond is not known."""
-        self._fitted()
-        steps = self.horizon if horizon is None else horizon
-        if not 1 <= steps <= self.horizon:
-            raise ValueError(f"horizon: expected 1 to {self.horizon}, got {steps}")
+        most = self._horizon()
+        steps = most if horizon is None else horizon
+        if not (isinstance(steps, Integral) and 1 <= steps <= most):
+            raise ValueError(f"horizon: expected 1 to {most}, as in fit, got {steps!r}")
         spread = self._spread(self._known)[:steps]
         low, high = (self._shaped(self.scaling_.back(spread[..., i])) for i in (0, 2))
         return low, high
@@ -128,15 +115,16 @@ class Forecaster(BaseEstimator):  # type: ignore[misc]
     def score(self, X: Any, y: Any = None) -> float:
         """1 - squared error / variance of the forecasts from all origins of X, the series that follows that of ``fit``,
         over all steps ahead; the mean over channels."""
-        self._fitted()
+        horizon = self._horizon()
+        _refuse("y", y)
         values = self._points(X)
         if values.shape[1] != self._known.shape[1]:
             raise ValueError(f"X: expected {self._known.shape[1]} channels as in fit, got {values.shape[1]}")
-        if len(values) < self.horizon:
-            raise ValueError(f"X: expected at least {self.horizon} points, as many as horizon, got {len(values)}")
+        if len(values) < horizon:
+            raise ValueError(f"X: expected at least {horizon} points, as many as horizon, got {len(values)}")
         z = np.concatenate([self._known, self.scaling_.forth(values)])
-        origins = rolling_origins(len(self._known), len(z), self.horizon)
-        truth = ahead(z, origins, self.horizon)
+        origins = rolling_origins(len(self._known), len(z), horizon)
+        truth = ahead(z, origins, horizon)
         error = np.mean((self.model_(z, origins)[..., 1] - truth) ** 2, axis=(0, 1))
         return determination(error, np.var(truth, axis=(0, 1)))
 
@@ -148,9 +136,11 @@ class Forecaster(BaseEstimator):  # type: ignore[misc]
     def _shaped(self, values: Array) -> Array:
         return values[:, 0] if self._flat else values
 
-    def _fitted(self) -> None:
+    def _horizon(self) -> int:
+        """That of ``fit``: what was set since is for the next one. NotFittedError where there was none."""
         if not hasattr(self, "model_"):
             raise NotFittedError(f"This {type(self).__name__} instance is not fitted yet: call fit first")
+        return self.model_.horizon
 
     def _points(self, X: Any) -> Array:
         values = np.asarray(X)
@@ -161,3 +151,17 @@ class Forecaster(BaseEstimator):  # type: ignore[misc]
             row = np.argwhere(~np.isfinite(values))[0]
             raise ValueError(f"X: expected finite numbers, got {values[tuple(row)]} at {tuple(map(int, row))}")
         return values
+
+
+def _refuse(name: str, value: Any) -> None:
+    """Refuse what scikit-learn's methods have and a series has no use for."""
+    if value is not None:
+        raise ValueError(
+            f"{name}: expected None, got {type(value).__name__}; series that belong together are columns of X"
+        )
+
+
+def _at_least_1(name: str, value: Any) -> int:
+    if not isinstance(value, Integral) or value < 1:
+        raise ValueError(f"{name}: expected at least 1, got {value!r}")
+    return int(value)

@@ -140,6 +140,7 @@ class Autoregression:
         self.horizon, self.lags, self.period, self.smoothing = horizon, lags, period, smoothing
         self.first = lags - 1 + 2 * (self.period or 0)  # the first origin to fit on: a season takes two to be one
         self.weights: tuple[Array, Array] | None = None
+        self.penalty = 0.0
 
     def base(self, z: Array) -> Array:
         """[T, H, C]: what the forecasts deviate from."""
@@ -163,8 +164,12 @@ class Autoregression:
         return Ridge(inputs, (ahead(z, origins, self.horizon) - base).reshape(len(origins), -1))
 
     def fit(self, z: Array, penalty: float) -> Autoregression:
-        self.weights = self.prepared(z, len(z)).weights(penalty)
+        self.weights, self.penalty = self.prepared(z, len(z)).weights(penalty), penalty
         return self
+
+    def refitted(self, z: Array) -> Autoregression:
+        """The same choices, fitted on other points."""
+        return Autoregression(self.horizon, self.lags, self.period, self.smoothing).fit(z, self.penalty)
 
     def __call__(self, z: Array, origins: Array) -> Array:
         """[n, H, C]: the forecasts from each origin, which must be `lags` - 1 or later."""
@@ -247,21 +252,35 @@ class BandForecast:
     The season is smoothed as in Smyl's ES-RNN (2020), and the linear part stands beside the recurrent one as in LSTNet
     (Lai et al. 2018). The linear part is fitted here; `network`, `batches` and `loss` are for a Trainer.
 
+    It fits too well what it was fitted to, so that its bands are too narrow for other points, on short series by much.
+    `before` gives the same forecast learnt from less, and `widen` reads off that one's errors on the rest how wide bands
+    have to be (split conformal prediction: Vovk et al. 2005, Romano et al. 2019).
+
     Args:
         z: [T, C] scaled, all of it to be learnt from. cut: where its part to choose penalty, lags and smoothing on
-            begins. horizon: H. period: S, 0 for none.
+            begins. horizon: H. period: S, 0 for none. linear: chosen already, and fitted.
     """
 
     def __init__(
-        self, z: Array, cut: int, horizon: int, period: int, rng: np.random.Generator, units: int = 16
+        self,
+        z: Array,
+        cut: int,
+        horizon: int,
+        period: int,
+        rng: np.random.Generator,
+        units: int = 16,
+        linear: Autoregression | None = None,
     ) -> None:
         channels = z.shape[1]
-        self.z, self.horizon = z, horizon
-        smoothings = (1.0, 0.7, 0.5, 0.3, 0.1, 0.03) if period else (1.0,)
-        lags = lag_choices(cut - 2 * period - horizon, channels, 0)
-        self.linear, _ = choose(
-            z, cut, [Autoregression(horizon, n, period, smoothing) for smoothing in smoothings for n in lags]
-        )
+        self.z, self.cut, self.horizon, self.units = z, cut, horizon, units
+        self.widening = np.ones(channels)
+        if linear is None:
+            smoothings = (1.0, 0.7, 0.5, 0.3, 0.1, 0.03) if period else (1.0,)
+            lags = lag_choices(cut - 2 * period - horizon, channels, 0)
+            linear, _ = choose(
+                z, cut, [Autoregression(horizon, n, period, smoothing) for smoothing in smoothings for n in lags]
+            )
+        self.linear = linear
         origins = rolling_origins(self.linear.first + 1, len(z), horizon)
         residuals = ahead(z, origins, horizon) - self.linear(z, origins)
         self.scale = np.maximum(residuals.std(0), 1e-6)
@@ -282,8 +301,9 @@ class BandForecast:
 
     def batch(self, rng: np.random.Generator, rows: int) -> tuple[Array, Array]:
         """Windows that begin anywhere: inputs [T, N, 2 C] with noise, and the linear forecast's scaled errors."""
-        begins = rng.integers(0, len(self.targets) - LOOK_BACK + 1, rows)
-        steps = np.arange(LOOK_BACK)[:, None] + begins
+        length = min(LOOK_BACK, len(self.targets))
+        begins = rng.integers(0, len(self.targets) - length + 1, rows)
+        steps = np.arange(length)[:, None] + begins
         inputs = self.inputs[self.first + steps]
         return inputs + NOISE * rng.standard_normal(inputs.shape, dtype=np.float32), self.targets[steps]
 
@@ -296,9 +316,31 @@ class BandForecast:
             out = self.network(np.ascontiguousarray(features[np.maximum(steps + some, 0)]))[-1]
             parts.append(out.reshape(len(some), self.horizon, -1, 3))
         spread: Array = np.concatenate(parts) * self.scale[..., None] + self.linear(z, origins)[..., None]
-        middle = spread[..., 1]
-        spread[..., 0], spread[..., 2] = np.minimum(spread[..., 0], middle), np.maximum(spread[..., 2], middle)
+        middle, wide = spread[..., 1], self.widening
+        spread[..., 0] = middle - wide * np.maximum(middle - spread[..., 0], 0)
+        spread[..., 2] = middle + wide * np.maximum(spread[..., 2] - middle, 0)
         return spread
+
+    def before(self, rng: np.random.Generator) -> BandForecast:
+        """A forecast of the same choices that learns only from what lies before `cut`, to be trained alike."""
+        known = self.z[: self.cut]
+        linear = self.linear.refitted(known)
+        return BandForecast(known, self.cut, self.horizon, linear.period or 0, rng, self.units, linear)
+
+    def widen(self, other: BandForecast) -> None:
+        """Set the bands as wide as those of `other`, which knows nothing from `cut` on, have to be to hold what they
+        should there; for each channel one factor, at least 1.
+
+        Errors of origins close to each other are alike: half a horizon counts as one draw. The fewer there are, the
+        wider, as split conformal prediction has it for n draws: the quantile of level (n + 1) / n.
+        """
+        origins = rolling_origins(self.cut, len(self.z), self.horizon)
+        low, middle, high = np.moveaxis(other(self.z, origins), -1, 0)
+        error = ahead(self.z, origins, self.horizon) - middle
+        room = np.maximum(np.where(error < 0, middle - low, high - middle), 1e-9)
+        draws = len(origins) / max(1.0, self.horizon / 2)
+        level = min(1.0, (LEVELS[1] - LEVELS[0]) * (draws + 1) / draws)
+        self.widening = np.maximum(1.0, np.quantile(np.abs(error) / room, level, axis=(0, 1)))
 
 
 def free_run(forecast: Callable[[Array], Array], z: Array, steps: int) -> Array:

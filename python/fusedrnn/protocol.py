@@ -1,8 +1,11 @@
-"""What `fusedrnn.estimators` takes from scikit-learn, in its manner, for where that is not installed."""
+"""What estimators have in common: a ``fit`` that does all or nothing; and what they take from scikit-learn, in its
+manner, for where that is not installed."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -10,6 +13,18 @@ import numpy as np
 from fusedrnn.gradients import Array
 
 Self = TypeVar("Self", bound="BaseEstimator")
+
+
+@contextmanager
+def all_or_nothing(estimator: Any) -> Iterator[None]:
+    """Within, attributes may be set one by one: an error, or an interrupt, puts back all those from before."""
+    before = dict(vars(estimator))
+    try:
+        yield
+    except BaseException:
+        vars(estimator).clear()
+        vars(estimator).update(before)
+        raise
 
 
 class NotFittedError(ValueError, AttributeError):
@@ -66,7 +81,17 @@ class RegressorMixin:
 def check_classification_targets(y: Array) -> None:
     """Raise ValueError for numbers that are no labels."""
     if y.dtype.kind == "f" and not (np.isfinite(y) & (y == np.floor(y))).all():
-        raise ValueError("y: expected labels, got numbers with fractions, NaN or infinity")
+        raise ValueError(
+            "Unknown label type: continuous. Maybe you are trying to fit a classifier, which expects discrete classes "
+            "on a regression target with continuous values."
+        )
+
+
+def check_consistent_length(*arrays: Any) -> None:
+    """Raise ValueError for arrays of different lengths."""
+    lengths = [len(a) for a in arrays]
+    if len(set(lengths)) > 1:
+        raise ValueError(f"Found input variables with inconsistent numbers of samples: {lengths}")
 
 
 def column_or_1d(y: Any, *, warn: bool = False) -> Array:
@@ -85,5 +110,5 @@ def validate_data(estimator: Any, X: Any, *, reset: bool, dtype: Any) -> Array:
     if table.ndim != 2 or table.dtype.kind not in "fiub" or 0 in table.shape:
         raise ValueError(f"X: expected sequences [T, I] or a table of numbers [n, I], got {table.dtype} {table.shape}")
     if not np.isfinite(table).all():
-        raise ValueError("X: expected finite numbers, got NaN or infinity")
+        raise ValueError(f"Input X contains {'NaN' if np.isnan(table).any() else 'infinity'}.")
     return table.astype(dtype)

@@ -38,12 +38,12 @@ def own_steps(x: Array, lengths: Any = None) -> tuple[Array, Array]:
         if mask is not None and mask[inside].any():
             raise ValueError("lengths: expected no step within them that x has masked, got one")
     elif mask is not None:
-        inside = ~mask & (values != -1) if x.ndim == 2 else ~mask.all(axis=2)
+        inside = np.asarray(~mask.all(axis=2) if x.ndim == 3 else ~mask & (values != -1))
         if x.ndim == 3 and (mask.any(axis=2) == inside).any():
             step, row = np.argwhere(mask.any(axis=2) == inside)[0]
             raise ValueError(f"x: expected a mask of whole steps, got some features of step {step} of row {row}")
     else:
-        inside = values != -1 if x.ndim == 2 else np.ones((T, N), bool)
+        inside = np.asarray(values != -1 if x.ndim == 2 else np.ones((T, N), bool))
     if x.ndim == 2 and (values[inside] < 0).any():
         step, row = np.argwhere(inside & (values < 0))[0]
         raise ValueError(

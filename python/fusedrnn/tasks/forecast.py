@@ -2,7 +2,8 @@
 
 A ridge regression on deviations from a smoothed season and an LSTM of 16 units that corrects it and bounds it
 (`fusedrnn.forecasting.BandForecast`). The last fifth of the series is the test, and nothing is fitted to it, not even
-the scaling; penalty, lags and smoothing are chosen on the fifth before it, then all before the test is learnt from.
+the scaling; penalty, lags and smoothing are chosen on the fifth before it, then all before the test is learnt from. How
+wide the bands are is read off that fifth too, by a second network that learns from what comes before it alone.
 Adam 0.001, falling along a cosine, 16 windows of 48 steps a batch, noise of 0.3 on the inputs, the gradient's norm
 clipped at 1.
 
@@ -22,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from fusedrnn import plots
+from fusedrnn import bands, plots
 from fusedrnn.batches import Batches
 from fusedrnn.data import DataError
 from fusedrnn.forecasting import (
@@ -46,7 +47,7 @@ from fusedrnn.optim import Adam, CosineLR
 from fusedrnn.series import Series, load_series
 from fusedrnn.tasks.task import Metrics, Options, Preset, Run, RunError, Task, TaskOption
 
-BATCH, ITERATIONS, UNITS, FREE_RUNS = 16, 100, 16, 24
+BATCH, ITERATIONS, UNITS, FREE_RUNS, LEARNING_RATE = 16, 100, 16, 24, 1e-3
 NAMES = {"last": "last value", "seasonal": "seasonal naive", "ar": "ridge autoregression", "linear": "linear part"}
 
 
@@ -106,6 +107,8 @@ def setup(options: Options) -> Run:
     channels = z.shape[1]
 
     model = BandForecast(known, cut, horizon, period, np.random.default_rng(options.seed), UNITS)
+    updates = options.total_steps(ITERATIONS)
+    bands.calibrate(model, bands.Recipe(updates, BATCH, LEARNING_RATE, options.seed))
     lags = lag_choices(cut - horizon, channels, period)
     plain, plain_error = choose(known, cut, [Autoregression(horizon, n) for n in lags], scored)
 
@@ -177,10 +180,10 @@ def setup(options: Options) -> Run:
     return Run(
         model=model.network,
         loss=model.loss,
-        optimizer=Adam(model.network, lr=1e-3),
+        optimizer=Adam(model.network, lr=LEARNING_RATE),
         batches=batches,
         row_axes=(1, 1),
-        schedule=CosineLR(options.total_steps(ITERATIONS)),
+        schedule=CosineLR(updates),
         clip_norm=1.0,
         evaluate=evaluate,
         figures=figures,
