@@ -156,9 +156,7 @@ class Forecaster(BaseEstimator):  # type: ignore[misc]
 def _refuse(name: str, value: Any) -> None:
     """Refuse what scikit-learn's methods have and a series has no use for."""
     if value is not None:
-        raise ValueError(
-            f"{name}: expected None, got {type(value).__name__}; series that belong together are columns of X"
-        )
+        raise ValueError(f"{name}: expected None, got {type(value).__name__}; further series are columns of X")
 
 
 def _at_least_1(name: str, value: Any) -> int:

@@ -253,8 +253,8 @@ class BandForecast:
     (Lai et al. 2018). The linear part is fitted here; `network`, `batches` and `loss` are for a Trainer.
 
     It fits too well what it was fitted to, so that its bands are too narrow for other points, on short series by much.
-    `before` gives the same forecast learnt from less, and `widen` reads off that one's errors on the rest how wide bands
-    have to be (split conformal prediction: Vovk et al. 2005, Romano et al. 2019).
+    `before` gives the same forecast learnt from less, and `widen` reads off its errors on the rest how wide bands have
+    to be (split conformal prediction: Vovk et al. 2005, Romano et al. 2019).
 
     Args:
         z: [T, C] scaled, all of it to be learnt from. cut: where its part to choose penalty, lags and smoothing on
@@ -331,14 +331,15 @@ class BandForecast:
         """Set the bands as wide as those of `other`, which knows nothing from `cut` on, have to be to hold what they
         should there; for each channel one factor, at least 1.
 
-        Errors of origins close to each other are alike: half a horizon counts as one draw. The fewer there are, the
-        wider, as split conformal prediction has it for n draws: the quantile of level (n + 1) / n.
+        Errors of origins close to each other are alike, so a third of a horizon counts as one draw; of a half, bands
+        held too much on short series, of a quarter, too little on random walks. The fewer draws there are, the wider,
+        as split conformal prediction has it: for n of them the quantile's level is (n + 1) / n times as high.
         """
         origins = rolling_origins(self.cut, len(self.z), self.horizon)
         low, middle, high = np.moveaxis(other(self.z, origins), -1, 0)
         error = ahead(self.z, origins, self.horizon) - middle
         room = np.maximum(np.where(error < 0, middle - low, high - middle), 1e-9)
-        draws = len(origins) / max(1.0, self.horizon / 2)
+        draws = len(origins) / max(1.0, self.horizon / 3)
         level = min(1.0, (LEVELS[1] - LEVELS[0]) * (draws + 1) / draws)
         self.widening = np.maximum(1.0, np.quantile(np.abs(error) / room, level, axis=(0, 1)))
 
