@@ -50,6 +50,18 @@ def test_bands_of_short_series_hold_what_they_say():
     assert 0.77 < np.mean(after) < 0.92
 
 
+def test_the_second_network_is_trained_as_the_first():
+    """The plain loop gives the bits of the estimator's Trainer."""
+    z = waves(200)
+    estimator = Forecaster(horizon=6, period=24, steps=7, random_state=0).fit(z[:, 0])
+    rng = np.random.default_rng(0)
+    seed = int(rng.integers(2**31))
+    known = estimator.scaling_.forth(z)
+    model = BandForecast(known, 150, 6, 24, rng)
+    bands.train(model, bands.Recipe(7, 16, 1e-3, seed))
+    np.testing.assert_array_equal(model.network.flatten().data, estimator.model_.network.flatten().data)
+
+
 def test_the_second_network_learns_from_nothing_that_it_is_judged_on():
     z = waves(200)
     model = learnt(z)

@@ -1,4 +1,8 @@
-"""Training of `fusedrnn.forecasting.BandForecast`, whose bands then hold what they say on points it has not seen."""
+"""How wide the bands of a `fusedrnn.forecasting.BandForecast` have to be to hold what they say on points that it has
+not seen: a second network, trained alike on less, tells.
+
+This is part of making a forecast, before a run has a folder; so it is a plain loop, which Ctrl-C ends like any other.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fusedrnn.batches import Batches
-from fusedrnn.distributed import World
 from fusedrnn.forecasting import BandForecast
-from fusedrnn.optim import Adam, CosineLR
-from fusedrnn.train import Record, Trainer
+from fusedrnn.optim import Adam, CosineLR, clip_grad_norm_
 
 
 class Recipe(NamedTuple):
-    """So many updates of Adam with batches of so many windows, the rate falling along a cosine."""
+    """So many updates of Adam with batches of so many windows; the rate falls along a cosine, the norm is clipped."""
 
     steps: int
     batch_size: int
@@ -22,24 +23,19 @@ class Recipe(NamedTuple):
     seed: int
 
 
-def train(model: BandForecast, recipe: Recipe, *, progress: bool = False) -> list[Record]:
-    """Train the network; the Trainer's records."""
-    steps, batch_size, lr, seed = recipe
-    trainer = Trainer(
-        model.network,
-        model.loss,
-        Adam(model.network, lr=lr),
-        batches=lambda epoch: Batches(steps, lambda i: model.batch(np.random.default_rng([seed, i]), batch_size)),
-        epochs=1,
-        schedule=CosineLR(steps),
-        clip_norm=1.0,
-        seed=seed,
-        progress=progress,
-        world=World(),
-    )
-    history = trainer.fit()
+def train(model: BandForecast, recipe: Recipe) -> None:
+    """Train the network, and leave it in evaluation."""
+    optimizer, schedule = Adam(model.network, lr=recipe.lr), CosineLR(recipe.steps)
+    model.network.train()
+    for step in range(recipe.steps):
+        optimizer.lr = recipe.lr * schedule(step)
+        optimizer.zero_grad()
+        x, target = model.batch(np.random.default_rng([recipe.seed, step]), recipe.batch_size)
+        model.loss(model.network(x), target)
+        model.network.backward(model.loss.backward())
+        clip_grad_norm_(model.network.flatten(), 1.0)
+        optimizer.step()
     model.network.eval()
-    return history
 
 
 def calibrate(model: BandForecast, recipe: Recipe) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from fusedrnn import bands
+from fusedrnn.batches import Batches
+from fusedrnn.distributed import World
 from fusedrnn.forecasting import (
     BandForecast,
     Scaling,
@@ -19,7 +21,9 @@ from fusedrnn.forecasting import (
     rolling_origins,
 )
 from fusedrnn.gradients import Array
+from fusedrnn.optim import Adam, CosineLR
 from fusedrnn.protocol import all_or_nothing, determination
+from fusedrnn.train import Record, Trainer
 
 try:
     from sklearn.base import BaseEstimator
@@ -88,10 +92,25 @@ class Forecaster(BaseEstimator):  # type: ignore[misc]
             seed = int(rng.integers(2**31))
             self._flat = np.ndim(X) == 1
             self._known = self.scaling_.forth(values)
-            self.model_ = BandForecast(self._known, cut, self.horizon, self.period_, rng, self.hidden_size)
-            recipe = bands.Recipe(self.steps, self.batch_size, self.lr, seed)
-            self.history_ = bands.train(self.model_, recipe, progress=self.verbose)
-            bands.calibrate(self.model_, recipe)
+            model = BandForecast(self._known, cut, self.horizon, self.period_, rng, self.hidden_size)
+            trainer = Trainer(
+                model.network,
+                model.loss,
+                Adam(model.network, lr=self.lr),
+                batches=lambda epoch: Batches(
+                    self.steps, lambda i: model.batch(np.random.default_rng([seed, i]), self.batch_size)
+                ),
+                epochs=1,
+                schedule=CosineLR(self.steps),
+                clip_norm=1.0,
+                seed=seed,
+                progress=self.verbose,
+                world=World(),
+            )
+            self.history_: list[Record] = trainer.fit()
+            model.network.eval()
+            bands.calibrate(model, bands.Recipe(self.steps, self.batch_size, self.lr, seed))
+            self.model_ = model
         return self
 
     def predict(self, horizon: int | None = None) -> Array:

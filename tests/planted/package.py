@@ -103,7 +103,7 @@ TRAINING = (
     ),
     Bug(
         "forecaster_repeats_its_windows",
-        "python/fusedrnn/bands.py",
+        "python/fusedrnn/forecaster.py",
         "np.random.default_rng([seed, i])",
         "np.random.default_rng([seed])",
         "tests/test_forecaster.py::test_every_update_sees_windows_of_its_own",
