@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from numbers import Integral
 from typing import Any
 
@@ -126,7 +127,7 @@ class Forecaster(BaseEstimator):  # type: ignore[misc]
         most = self._horizon()
         steps = most if horizon is None else horizon
         if not (isinstance(steps, Integral) and 1 <= steps <= most):
-            raise ValueError(f"horizon: expected 1 to {most}, as in fit, got {steps!r}")
+            raise ValueError(f"horizon: expected 1 to {most}, as in fit, got {reprlib.repr(steps)}")
         spread = self._spread(self._known)[:steps]
         low, high = (self._shaped(self.scaling_.back(spread[..., i])) for i in (0, 2))
         return low, high
@@ -180,5 +181,5 @@ def _refuse(name: str, value: Any) -> None:
 
 def _at_least_1(name: str, value: Any) -> int:
     if not isinstance(value, Integral) or value < 1:
-        raise ValueError(f"{name}: expected at least 1, got {value!r}")
+        raise ValueError(f"{name}: expected at least 1, got {reprlib.repr(value)}")
     return int(value)
