@@ -411,6 +411,31 @@ READS = {
 }
 
 
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_pytorchs_last_state_of_a_second_stack(batch_first, assert_close):
+    """The states that are put together are those of its own layers."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install '.[bench]'")
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = torch.nn.GRU(4, 6, batch_first=batch_first)
+            self.second = torch.nn.GRU(6, 5, 2, batch_first=batch_first)
+            self.head = torch.nn.Linear(5, 3)
+
+        def forward(self, x):
+            return self.head(self.second(self.first(x)[0])[1][-1])
+
+    network, stream = Network().eval(), io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter, about its successor
+        torch.onnx.export(network, (torch.zeros(5, 3, 4),), stream, dynamo=False)
+    x = normal(6, 2, 4)
+    with torch.no_grad():
+        expected = network(torch.tensor(x))
+    assert_close(load(onnx.load_from_string(stream.getvalue()))(x)[0], expected.numpy(), "float32", "head")
+
+
 @pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
 @pytest.mark.parametrize(("read", "options"), READS.values(), ids=READS.keys())
 def test_pytorchs_exports(kind, read, options, assert_close):

@@ -18,7 +18,7 @@ from fusedrnn.gradients import Array
 _SAME_VALUES = ("Expand", "Identity", "Reshape", "Squeeze", "Unsqueeze")  # of a state that is the same for all rows
 _OLDEST_OPSET = 7  # older operators have other attributes
 _OWN_DOMAINS = ("", "ai.onnx")
-_OF_GRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
+_OF_GRAPHS = ("If", "Loop", "Scan", "SequenceMap")  # have no place in a chain, and the checker would want all around
 _MOST_INTEGERS = 64  # of a list of axes, steps or sizes: no tensor has more axes
 
 
@@ -62,7 +62,7 @@ class Graph:
         for node in graph.node:
             if node.domain not in _OWN_DOMAINS:
                 raise refused(node, "an operator of a recurrent network", f"{node.domain} {node.op_type}")
-            if not any(a.type in _OF_GRAPHS for a in node.attribute):  # which the chain has no use for
+            if node.op_type not in _OF_GRAPHS:
                 try:
                     checker.check_node(node, context)
                 except checker.ValidationError as error:

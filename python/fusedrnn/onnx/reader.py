@@ -295,12 +295,13 @@ class _Chain:
         return y
 
     def _top_state(self, node: onnx.NodeProto) -> str:
-        """The last step of the last layer, read off its Y_h [1, N, H] or off all layers' [L, N, H]."""
+        """The last step of the last layer, read off its Y_h [1, N, H] or off its stack's [L, N, H]."""
         states = [n.output[1] for n in self.recurrent if len(n.output) > 1]
         name, rows = (states or [""])[-1], 1
         for taker in self.graph.takers(name):
-            if taker.op_type == "Concat" and list(taker.input) == states:
-                name, rows = taker.output[0], len(states)
+            count = len(taker.input)
+            if taker.op_type == "Concat" and not attributes(taker)["axis"] and list(taker.input) == states[-count:]:
+                name, rows = taker.output[0], count
         takers = [n for n in self.graph.takers(name) if n.op_type != "Concat"]
         if self._directions() == 1 and len(takers) == 1:
             (taker,) = takers
