@@ -94,7 +94,7 @@ HOSTILE = {
     "an attribute that there is not": (made(layer("x", "W", "R", foo=1)), "RNN bad: .*Unrecognized attribute: foo"),
     "an attribute of another type": (made(layer("x", "W", "R", direction=1)), "RNN bad: .*Mismatched attribute type"),
     "an attribute twice": (made([twice([1, 0, 2]), *layer("a", "W", "R")]), "Transpose bad: .*multiple times"),
-    "a graph in a layer": (made([node("RNN", [], ["y"], body=branch().attribute[0].g)]), "RNN bad: .*input size 0"),
+    "a graph in a layer": (made([node("RNN", [], ["y"], body=branch().attribute[0].g)]), "RNN bad: expected what ONNX says"),
     "no such operator": (made([node("Foo", ["x"], ["y"])]), "Foo bad: .*No Op registered for Foo"),
     "no such axes": (made([node("Transpose", ["x"], ["y"], perm=[0, 1, 9])]), "Transpose bad: expected an order of 3"),
     "a squeezed feature": (made([*LAYER, node("Squeeze", ["y", "m"], ["z"])],
