@@ -174,6 +174,8 @@ calls = {
     "resets": lambda x: cell("rnn", 1, x, resets=np.zeros(x.shape[:2], bool)),
     "masks": lambda x: cell("gru", 3, x, **masks),
     "masks of c": lambda x: cell("lstm", 4, x, **masks, zoneout_c=0.5, return_c=True, training=False),
+    "peephole": lambda x: cell("lstm", 4, x, **masks, weight_peephole=np.ones((3, 1), np.float32)),
+    "norm": lambda x: cell("rnn", 1, x, layer_norm=((weights((1,))[0],) * 2, (None, None)), dropconnect=0.5),
     "projection": lambda x: fusedrnn.lstm_forward(
         x, None, None, *weights((4, 1), (4, 3), (4,), (4,)), weight_hr=weights((3, 1))[0], training=False
     )[0],

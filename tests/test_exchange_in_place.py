@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import ctypes
 import gc
 import weakref
 
@@ -42,6 +43,20 @@ def _jax(values):
     return array
 
 
+class Shifted(Exporter):
+    """Whose arrays begin some bytes after the address that DLPack hands over."""
+
+    def __dlpack__(self, **keywords):
+        capsule = super().__dlpack__(**keywords)
+        pointer = ctypes.pythonapi.PyCapsule_GetPointer
+        pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+        versioned = "dltensor_versioned" in repr(capsule)
+        tensor = pointer(capsule, b"dltensor_versioned" if versioned else b"dltensor") + 32 * versioned
+        data, offset = (ctypes.c_uint64.from_address(tensor + at) for at in (0, 40))
+        data.value, offset.value = data.value - 24, offset.value + 24
+        return capsule
+
+
 needs_versions = pytest.mark.skipif(np.lib.NumpyVersion(np.__version__) < "2.1.0", reason="NumPy exports no versions")
 EXPORTERS = {
     "torch": _torch,
@@ -49,6 +64,7 @@ EXPORTERS = {
     "memoryview": memoryview,
     "dlpack": Exporter,
     "dlpack before 1.0": lambda values: Exporter(values, version=0),
+    "dlpack of an offset": lambda values: Shifted(values, version=0),
 }
 
 

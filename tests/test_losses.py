@@ -86,6 +86,33 @@ def test_a_loss_beside_large_logits_is_not_lost(dtype, isa):
         np.testing.assert_allclose(loss.backward().sum(-1), 0, atol=1e-6)
 
 
+@pytest.mark.parametrize("classes", [2, 3, 4, 5, 7, 9, 15, 17, 31, 33])
+def test_a_row_does_not_see_the_next(classes, dtype, isa):
+    """Not even one so much larger that beside it all exponentials would be zero."""
+    rng = np.random.default_rng(0)
+    logits = rng.standard_normal((6, classes)).astype(dtype)
+    logits[1::2] += dtype(1e4)
+    targets = rng.integers(0, classes, 6)
+    loss = nn.CrossEntropyLoss("sum")
+    whole, gradient = loss(logits, targets), loss.backward()
+    single = []
+    for row in range(6):
+        single.append(loss(logits[row : row + 1], targets[row : row + 1]))
+        np.testing.assert_array_equal(loss.backward(), gradient[row : row + 1])
+    assert whole == pytest.approx(sum(single), rel=1e-9)
+
+
+@every_loss
+def test_value_and_gradient_do_not_depend_on_threads(name, threads):
+    make, _, prediction, target = problem(name, (20_000, 5), np.random.default_rng(0))
+    found = []
+    for count in (1, 2, 3):
+        threads(count)
+        loss = make()
+        found.append((loss(prediction, target), loss.backward().tobytes()))
+    assert found[0] == found[1] == found[2]
+
+
 @every_loss
 def test_nan_shows(name):
     make, _, prediction, target = problem(name, (4, 3), np.random.default_rng(0))

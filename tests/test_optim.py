@@ -187,6 +187,17 @@ def test_clipping_by_norm(dtype, isa):
     assert optim.clip_grad_norm_(model, 1.0) == pytest.approx(0.5, rel=1e-5)
 
 
+def test_the_norm_does_not_depend_on_threads(dtype, threads):
+    """The sums of its pieces are added in one order."""
+    model = nn.Linear(300, 400, dtype=dtype)
+    put(model, gradients(model, 0))
+    norms = []
+    for count in (1, 2, 3):
+        threads(count)
+        norms.append(optim.clip_grad_norm_(model, 1e9))
+    assert norms[0] == norms[1] == norms[2]
+
+
 def test_schedules():
     assert [optim.ConstantLR()(s) for s in (0, 99)] == [1, 1]
     assert [optim.StepLR(10, 0.5)(s) for s in (0, 9, 10, 29)] == [1, 1, 0.5, 0.25]

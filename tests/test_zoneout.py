@@ -7,22 +7,26 @@ import pytest
 
 import fusedrnn.functional
 import fusedrnn.reference
+from fusedrnn.reference.random import find_random
+from fusedrnn.reference.sequences import find_sequence
 
 T, N, I, H = 30, 3, 2, 20  # noqa: E741 - the shape letters of the whole library
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 
 
-def arguments_of(kind, dtype):
+def arguments_of(kind, dtype, units=H):
     """x, the initial states, weights and biases."""
-    rng, rows = np.random.default_rng(0), GATES[kind] * H
-    states = [(N, H)] * (2 if kind == "lstm" else 1)
-    shapes = [(T, N, I), *states, (rows, I), (rows, H), (rows,), (rows,)]
-    return [rng.standard_normal(shape).astype(dtype) for shape in shapes]
+    rng, rows = np.random.default_rng(0), GATES[kind] * units
+    states = [(N, units)] * (2 if kind == "lstm" else 1)
+    shapes = [(T, N, I), *states, (rows, I), (rows, units), (rows,), (rows,)]
+    weights = len(states) + 1
+    return [
+        (rng.standard_normal(shape) * (units**-0.5 if k >= weights else 1)).astype(dtype)
+        for k, shape in enumerate(shapes)
+    ]
 
 
-@pytest.mark.parametrize("module", [fusedrnn.functional, fusedrnn.reference], ids=["kernels", "reference"])
-@pytest.mark.parametrize("kind", GATES)
-def test_a_state_that_is_certainly_kept_never_changes(kind, module, dtype, isa):
+def check_that_states_are_kept(module, kind, dtype):
     arguments = arguments_of(kind, dtype)
     states = arguments[1 : len(arguments) - 4]
     options = {"zoneout_h": 1.0, **({"zoneout_c": 1.0} if kind == "lstm" else {})}
@@ -37,9 +41,22 @@ def test_a_state_that_is_certainly_kept_never_changes(kind, module, dtype, isa):
 
 
 @pytest.mark.parametrize("kind", GATES)
-def test_a_unit_is_kept_whole_or_not_at_all(kind, isa):
-    """Of h with each unit's own chance in training: half of them are the previous step's to the bit."""
-    arguments = arguments_of(kind, np.float32)
-    y, *_ = getattr(fusedrnn.functional, f"{kind}_forward")(*arguments, zoneout_h=0.5, seed=3)
-    kept = y[1:] == y[:-1]
-    assert 0.45 < kept.mean() < 0.55  # of 1,740 draws, with a standard deviation of 0.012
+def test_a_state_that_is_certainly_kept_never_changes(kind, dtype, isa):
+    check_that_states_are_kept(fusedrnn.functional, kind, dtype)
+
+
+@pytest.mark.parametrize("kind", GATES)
+def test_nor_does_the_references(kind, dtype):
+    check_that_states_are_kept(fusedrnn.reference, kind, dtype)
+
+
+@pytest.mark.parametrize("units", [1, 64, 65, 300])
+@pytest.mark.parametrize("kind", GATES)
+def test_a_unit_is_kept_whole_or_not_at_all(kind, units, isa):
+    """In training: those that the reference's numbers say, however many units share a row's counters."""
+    arguments = arguments_of(kind, np.float32, units)
+    y, *_ = getattr(fusedrnn.functional, f"{kind}_forward")(*arguments, zoneout_h=0.5, seed=3, layer=2, step_offset=1)
+    before = np.concatenate([arguments[1][None], y[:-1]])
+    random = find_random(training=True, seed=3, layer=2, reverse=False, row_offset=0, step_offset=1)
+    wanted = random.zoneout("zoneout_h", 0.5, find_sequence(arguments[0], None, None, None, False), units)
+    np.testing.assert_array_equal(y == before, wanted.reshape(y.shape) != 0)
