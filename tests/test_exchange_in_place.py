@@ -155,6 +155,22 @@ def test_gradients_are_added_to_writable_memory_alone(functional, make_cell, mak
             cell.backward(functional, doutputs, reserve, accumulate=wrong)
 
 
+@needs_versions
+def test_the_flag_of_read_only_memory_counts(functional, make_cell, make_shape, make_problem):
+    """Since version 1 DLPack says which memory may be written to."""
+    cell = make_cell("rnn_tanh")
+    arguments, doutputs = make_problem(cell, make_shape(*SHAPE), np.float32)
+    _, reserve = cell.forward(functional, arguments)
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    zeros = [np.zeros_like(arguments[name]) for name in names]
+    cell.backward(functional, doutputs, reserve, accumulate=tuple(map(Exporter, zeros)))
+    assert all(array.any() for array in zeros)
+    frozen = Exporter(np.zeros_like(zeros[0]), writable=False)
+    with pytest.raises(ValueError, match=r"^dweight_ih: expected a writeable array"):
+        cell.backward(functional, doutputs, reserve, accumulate=(frozen, *zeros[1:]))
+    assert not frozen.values.any()
+
+
 @pytest.mark.parametrize("options", [{}, {"batch_first": True, "bidirectional": True}], ids=str)
 def test_layers(make_layer, export, options, assert_same_bits):
     layer = make_layer(4, 6, 2, rng=0, **options)
