@@ -122,6 +122,20 @@ BINDINGS_BUGS = (
 """,
         "tests/test_subnormals.py",
     ),
+    Bug(
+        "a_tokens_gradients_are_not_added_up",
+        BINDINGS + "linear.cpp",
+        "out[row[r] * E + e] += d[r * E + e];",
+        "out[row[r] * E + e] = d[r * E + e];",
+        "tests/test_layers.py",
+    ),
+    Bug(
+        "a_gradient_that_nobody_asked_for_is_taken",
+        BINDINGS + "options.hpp",
+        'if (!object.is_none()) throw py::value_error(std::string(name) + ": expected None, as',
+        'if (false) throw py::value_error(std::string(name) + ": expected None, as',
+        "tests/test_options_errors.py tests/test_gradient_options.py",
+    ),
 )
 
 CORE_BUGS = (
@@ -178,6 +192,27 @@ CORE_BUGS = (
         "f(states + (reverse_ ? time + 1 : time - 1) * N * width, rest * N, time * N);",
         "f(states + (reverse_ ? time + 1 : time - 1) * N * width, rest * N, (time + 1 - starts) * N);",
         "tests/test_kernels.py tests/test_invariance.py",
+    ),
+    Bug(
+        "rows_copied_apart_are_read_side_by_side",
+        CORE + "sequence.hpp",
+        "return {to, stride_, panels, depth_};",
+        "return {to, depth_, panels, depth_};",
+        "tests/test_kernels.py tests/test_options.py tests/test_invariance.py",
+    ),
+    Bug(
+        "threads_leave_the_last_columns_out_of_a_sum",
+        CORE + "gemm.hpp",
+        "parallel_for((units - 1) / piece + 1, flops,",
+        "parallel_for(std::max<int64_t>(1, units / piece), flops,",
+        "tests/test_options_invariance.py tests/test_low_precision.py tests/test_elementwise_cells.py",
+    ),
+    Bug(
+        "threads_leave_the_last_rows_of_dx_out",
+        CORE + "gemm.hpp",
+        "tasks.push_back({0, 0, dx->rows * i / slices, dx->rows * (i + 1) / slices, 0});",
+        "tasks.push_back({0, 0, dx->rows / slices * i, dx->rows / slices * (i + 1), 0});",
+        "tests/test_invariance.py",
     ),
 )
 
@@ -249,6 +284,13 @@ KERNEL_BUGS = (
         "load<V>(logits + k, n) - splat<V>(most) + c.log_density",
         "load<V>(logits + k, n) + c.log_density - splat<V>(most)",
         "tests/test_mixture_density.py",
+    ),
+    Bug(
+        "the_last_columns_of_a_gradient_overwrite",
+        KERNELS + "transpose.hpp",
+        "        p = s.add ? p + v : v;\n",
+        "        p = v;\n",
+        "tests/test_kernels.py::test_accumulate_adds_to_the_given_arrays",
     ),
     Bug(
         "avx2_mask_takes_a_lane_too_many",
