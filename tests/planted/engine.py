@@ -140,13 +140,6 @@ BINDINGS_BUGS = (
 
 CORE_BUGS = (
     Bug(
-        "threads_of_the_pool_keep_subnormals",
-        CORE + "parallel.cpp",
-        "    const FlushSubnormals flush;\n",
-        "",
-        "tests/test_subnormals.py",
-    ),
-    Bug(
         "one_thread_sums_in_one_piece",
         CORE + "parallel.cpp",
         "if (n <= flat_piece) return",
