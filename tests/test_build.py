@@ -82,8 +82,8 @@ def test_cuda_without_nvcc_is_an_error_where_it_is_asked_for(tmp_path):
     pybind11 = importlib.util.find_spec("pybind11")
     if pybind11 is None:
         pytest.skip("needs pybind11")
-    folders = {"Python_EXECUTABLE": sys.executable, "pybind11_DIR": Path(pybind11.origin).parent / "share/cmake/pybind11"}
-    defines = [f"-D{name}={value}" for name, value in {**folders, "FUSEDRNN_CUDA": "ON"}.items()]
+    there = Path(pybind11.origin).parent / "share/cmake/pybind11"
+    defines = [f"-DPython_EXECUTABLE={sys.executable}", f"-Dpybind11_DIR={there}", "-DFUSEDRNN_CUDA=ON"]
     done = cmake("-S", ROOT, "-B", tmp_path / "build", *defines, CUDACXX=str(tmp_path / "no-nvcc"))
     assert done.returncode != 0
     assert "FUSEDRNN_CUDA=ON needs a working nvcc" in " ".join(done.stderr.split())
