@@ -471,6 +471,22 @@ def test_processes_that_differ_are_refused(maker, message):
         assert re.search(message, str(result)), result
 
 
+@pytest.mark.parametrize("drift", [lambda m: m.head.bias.data.fill(9), lambda m: m.dropout.rng.random()])
+def test_processes_that_drifted_apart_write_no_checkpoint(tmp_path, drift):
+    def member(world):
+        def spoil(epoch, i, x):
+            if world.rank == 1:
+                drift(model)
+            return x
+
+        model = Network("float64", 0)
+        return make(world, tmp_path, model=model, batches=Data(spoil=spoil)).fit()
+
+    results, _ = together(2, member)
+    assert [str(result).split(":")[0] for result in results] == ["parameters, random state"] * 2
+    assert read_checkpoint(tmp_path / "checkpoint.safetensors").state["run"]["step"] == 0
+
+
 class OwnNoise(nn.Module):
     def __init__(self):
         super().__init__()

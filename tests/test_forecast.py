@@ -65,6 +65,12 @@ def test_without_header_columns_are_numbered(tmp_path):
     assert read.values.tolist() == [[1, 2], [3, 4]]
 
 
+def test_without_header_a_column_of_times_costs_no_line(tmp_path):
+    read = series.read_csv(write(tmp_path / "a.csv", [["2013-01-01", 1.5], ["2013-01-02", 2.5]]))
+    assert read.names == ("column2",)
+    assert read.values.tolist() == [[1.5], [2.5]]
+
+
 def test_quoted_cells(tmp_path):
     (tmp_path / "a.csv").write_text('t,"a, b"\n"x, y","1"\nz,2\n')
     assert series.read_csv(tmp_path / "a.csv").names == ("a, b",)

@@ -340,6 +340,15 @@ def test_embedding_looks_up_and_adds_up(index_dtype):
     np.testing.assert_allclose(layer.weight.grad, wanted, rtol=1e-6)
 
 
+def test_a_single_index_gives_a_single_vector():
+    layer, index = nn.Embedding(6, 3, rng=0), np.array(5)
+    y = layer(index)
+    np.testing.assert_array_equal(y, layer.weight.data[5])
+    index[...] = 0  # here, too, the call was over
+    layer.backward(np.ones(3, "f4"))
+    np.testing.assert_array_equal(layer.weight.grad, np.repeat([[0.0], [1.0]], [5, 1], axis=0) * np.ones(3))
+
+
 @every_cell
 @pytest.mark.parametrize("batched", [True, False], ids=["batch", "single_row"])
 def test_steps_of_a_cell_are_the_layer_over_the_sequence(make_cell_object, make_layer, batched, assert_same_bits):

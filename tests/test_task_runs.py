@@ -15,12 +15,13 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from fusedrnn import cli, data, plots
+from fusedrnn import cli, data, nn, optim, plots
+from fusedrnn.batches import Batches
 from fusedrnn.checkpoint import CheckpointError, read_checkpoint
 from fusedrnn.series import Series
 from fusedrnn.tasks import TASKS, adding_problem, addition, count_ones, forecast, lorenz, mnist, polygon, sentiment
 from fusedrnn.tasks.run import Command, run_task
-from fusedrnn.tasks.task import Preset, RunError, TaskOption
+from fusedrnn.tasks.task import Preset, Run, RunError, TaskOption
 from fusedrnn.train import Trainer, TrainingInterrupted
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -149,6 +150,42 @@ def test_resuming_a_finished_run_only_draws_again(no_pictures, tmp_path, finishe
     assert run_task(TASKS[finished.name], Command(resume=out, progress=False))[0] == finished.metrics
     assert (out / "loss.png").exists()
     assert (out / "metrics.jsonl").read_bytes() == before
+
+
+def of_one_weight(batches, **own):
+    """A task whose network is a single weight, which is also what its metric and its figure are."""
+
+    def setup(options):
+        model = nn.Linear(1, 1, bias=False, rng=0)
+
+        def weight():
+            return {"weight": float(model.weight.data[0, 0])}
+
+        own_part = {"evaluate": weight, "figures": weight, "draw": lambda *_: None, "headline": str, **own}
+        return Run(model, nn.MSELoss(), optim.SGD(model, lr=1e-3), batches=lambda epoch: batches, **own_part)
+
+    return dataclasses.replace(COUNT_ONES, setup=setup)
+
+
+ONE = np.ones((1, 1), "f4")
+
+
+def test_the_figures_are_those_of_the_best_epoch(no_pictures, tmp_path):
+    task = of_one_weight([(ONE, 100 * ONE)], monitor="weight")  # it grows, and the least counts as the best
+    metrics, _ = run_task(task, Command(epochs=3, out=tmp_path, progress=False))
+    weights = [json.loads(line)["weight"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert metrics["weight"] == weights[0] < weights[1] < weights[2]
+
+
+def test_a_crash_in_a_long_epoch_costs_a_thousand_updates_at_most(tmp_path):
+    def make(i):
+        if i == 1_000:
+            raise ZeroDivisionError
+        return ONE, ONE
+
+    with pytest.raises(ZeroDivisionError):
+        run_task(of_one_weight(Batches(5_000, make)), Command(out=tmp_path, progress=False))
+    assert read_checkpoint(tmp_path / "checkpoint.safetensors").state["run"]["step"] == 1_000
 
 
 @pytest.mark.parametrize(
