@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.planted.bug import Bug
+from tests.planted.shortened import SHORTENED
 
 _TRAIN, _ESTIMATORS = "python/fusedrnn/train.py", "python/fusedrnn/estimators.py"
 _TASKS = "python/fusedrnn/tasks"
@@ -299,4 +300,4 @@ PARTS = (
     ),
 )
 
-BUGS: tuple[Bug, ...] = (*TRAINING, *HELD_OUT, *PARTS)
+BUGS: tuple[Bug, ...] = (*TRAINING, *HELD_OUT, *PARTS, *SHORTENED)
