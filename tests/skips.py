@@ -1,6 +1,6 @@
 """What was skipped is run later: hooks of tests/conftest.py.
 
-A run remembers in pytest's cache which tests it skipped. After more was installed, `--only-skipped` runs these alone, and
+A run remembers in pytest's cache which tests it skipped. After more was installed, `--only-skipped` runs these alone.
 `--no-skips` turns every skip into a failure but those for the reasons in `MAY_BE_SKIPPED`.
 """
 
