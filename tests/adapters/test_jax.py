@@ -205,6 +205,21 @@ def test_gradients_of_each_row_and_of_their_sum(kind_and_options, assert_close):
         assert_close(np.asarray(total[name]), want.sum(0), np.float64, name)
 
 
+def test_gradients_of_rows_alone_come_from_one_call(kernel_calls, assert_close):
+    """With a gradient for every output: those of the last states have their rows elsewhere than y's."""
+    arrays = problem("lstm", np.float64)
+    x = np.stack([problem("lstm", np.float64, seed)["x"] for seed in (1, 2)])
+
+    def gradient(x):
+        return jax.grad(lambda x: weighted(lambda a: ours("lstm", a), {**arrays, "x": x}))(x)
+
+    each = np.asarray(jax.jit(jax.vmap(gradient))(x))
+    calls = [call[:2] for call in kernel_calls if call[1] > 1]  # one row: that options fit is asked once
+    assert calls == [("forward", 2 * N), ("backward", 2 * N)]
+    for ours_of_row, row in zip(each, x, strict=True):
+        assert_close(ours_of_row, np.asarray(gradient(row)), np.float64, "dx")
+
+
 def test_inside_a_scan_and_a_checkpoint():
     arrays = problem("gru", np.float64)
 
