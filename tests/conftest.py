@@ -429,6 +429,13 @@ def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
 # The CUDA kernels over the emulator, and arrays that count as a GPU's.
 _cuda = runpy.run_path(str(Path(__file__).parent / "cuda/fixtures.py"))
 emulated, emulated_gpu, gpu_array = (_cuda[name] for name in ("emulated", "emulated_gpu", "gpu_array"))
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    _cuda["mark_emulator"](items)
+
+
 _command = runpy.run_path(str(Path(__file__).parent / "command.py"))
 no_pictures, command = _command["no_pictures"], _command["command"]
 make_case = runpy.run_path(str(Path(__file__).parent / "cases.py"))["make_case"]

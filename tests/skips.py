@@ -1,7 +1,7 @@
 """What was skipped is run later: hooks of tests/conftest.py.
 
-A run remembers in pytest's cache which tests it skipped. After more was installed, `--only-skipped` runs these alone.
-`--no-skips` turns every skip into a failure but those for the reasons in `MAY_BE_SKIPPED`.
+A run remembers in pytest's cache which tests it skipped. After more was installed, `--only-skipped` runs these alone,
+or all tests where no run came before. `--no-skips` turns skips into failures, but for reasons in `MAY_BE_SKIPPED`.
 """
 
 from __future__ import annotations
@@ -36,13 +36,17 @@ class Skips:
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
-        assert config.cache is not None
-        self.skipped: set[str] = set(config.cache.get(KEY, []))
-        self.chosen = frozenset(self.skipped)
+        self.cache: pytest.Cache | None = getattr(config, "cache", None)  # None: -p no:cacheprovider
+        recorded = self.cache.get(KEY, None) if self.cache else None
+        self.skipped: set[str] = set(recorded or ())
+        self.chosen = None if recorded is None else frozenset(recorded)  # None: no run came before
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        if self.config.getoption("--only-skipped"):
-            items[:] = [i for i in items if i.nodeid in self.chosen or i.nodeid.split("::")[0] in self.chosen]
+        if self.config.getoption("--only-skipped") and self.chosen is not None:
+            others = [i for i in items if not {i.nodeid, i.nodeid.split("::")[0]} & self.chosen]
+            self.config.hook.pytest_deselected(items=others)
+            left_out = set(others)
+            items[:] = [i for i in items if i not in left_out]
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self) -> Iterator[None]:
@@ -66,7 +70,7 @@ class Skips:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.skipped:
             self.skipped.add(report.nodeid)
-        elif report.when == "call":
+        elif report.when == "call" and report.passed:
             self.skipped -= {report.nodeid, report.nodeid.split("::")[0]}
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
@@ -74,6 +78,5 @@ class Skips:
             self.skipped.add(report.nodeid)
 
     def pytest_sessionfinish(self) -> None:
-        if not hasattr(self.config, "workerinput"):  # a worker of xdist sees a part alone
-            assert self.config.cache is not None
-            self.config.cache.set(KEY, sorted(self.skipped))
+        if self.cache and not hasattr(self.config, "workerinput"):  # a worker of xdist sees a part alone
+            self.cache.set(KEY, sorted(self.skipped))

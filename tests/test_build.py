@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -94,6 +95,16 @@ def test_cuda_takes_three_values():
     assert done.returncode != 0
     assert "expected OFF, ON or AUTO, got perhaps" in " ".join(done.stderr.split())
     assert cmake("-DFUSEDRNN_CUDA=OFF", "-P", ROOT / "csrc/cuda/language.cmake").returncode == 0
+
+
+def test_a_second_build_in_a_fresh_environment_compiles_nothing_again(tmp_path):
+    """pip builds in an environment that is gone afterwards: no compilation may name a place in it."""
+    done = configure(tmp_path, CMAKE_EXPORT_COMPILE_COMMANDS="ON")
+    assert done.returncode == 0, done.stderr
+    compilations = json.loads((tmp_path / "build/compile_commands.json").read_text())
+    assert any("bindings" in one["file"] for one in compilations)
+    environment = str(Path(importlib.util.find_spec("pybind11").origin).parent)
+    assert not [one["file"] for one in compilations if environment in one["command"]]
 
 
 def stub_functions():
