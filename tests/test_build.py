@@ -78,14 +78,19 @@ def cmake(*arguments, **environment):
     return subprocess.run([shutil.which("cmake"), *arguments], capture_output=True, text=True, env=environment)
 
 
-def test_cuda_without_nvcc_is_an_error_where_it_is_asked_for(tmp_path):
-    """A configuration of the whole, where no nvcc is to be found."""
+def configure(folder, **defines):
+    """CMake's verdict on a build of this repository with no nvcc to be found."""
     pybind11 = importlib.util.find_spec("pybind11")
     if pybind11 is None:
         pytest.skip("needs pybind11")
     there = Path(pybind11.origin).parent / "share/cmake/pybind11"
-    defines = [f"-DPython_EXECUTABLE={sys.executable}", f"-Dpybind11_DIR={there}", "-DFUSEDRNN_CUDA=ON"]
-    done = cmake("-S", ROOT, "-B", tmp_path / "build", *defines, CUDACXX=str(tmp_path / "no-nvcc"))
+    defines = {"Python_EXECUTABLE": sys.executable, "pybind11_DIR": there, **defines}
+    options = [f"-D{name}={value}" for name, value in defines.items()]
+    return cmake("-S", ROOT, "-B", folder / "build", *options, CUDACXX=str(folder / "no-nvcc"))
+
+
+def test_cuda_without_nvcc_is_an_error_where_it_is_asked_for(tmp_path):
+    done = configure(tmp_path, FUSEDRNN_CUDA="ON")
     assert done.returncode != 0
     assert "FUSEDRNN_CUDA=ON needs a working nvcc" in " ".join(done.stderr.split())
 
