@@ -90,7 +90,7 @@ class Copy:
         found = _run([sys.executable, "-P", "-c", where], self.folder, environment).strip()
         if not Path(found).is_relative_to(self.folder):
             return "broken", f"an editable install at {found} hides the copy: install without -e"
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--no-header", *there]
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-o", "cache_dir=build/cache", "--no-header", *there]
         try:
             done = subprocess.run(
                 command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=PATIENCE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.planted.bug import Bug
+from tests.planted.shortened import SHORTENED
 
 _TRAIN, _ESTIMATORS = "python/fusedrnn/train.py", "python/fusedrnn/estimators.py"
 _TASKS = "python/fusedrnn/tasks"
@@ -69,14 +70,14 @@ TRAINING = (
         f"{_TASKS}/run.py",
         "checkpoint_every=1000",
         "checkpoint_every=None",
-        "tests/test_tasks.py::test_a_crash_in_a_long_epoch_costs_a_thousand_updates_at_most",
+        "tests/test_task_runs.py::test_a_crash_in_a_long_epoch_costs_a_thousand_updates_at_most",
     ),
     Bug(
         "figures_of_the_last_epoch",
         f"{_TASKS}/run.py",
         "        trainer.restore_best()\n",
         "        pass\n",
-        "tests/test_tasks.py::test_the_figures_are_those_of_the_best_epoch",
+        "tests/test_task_runs.py::test_the_figures_are_those_of_the_best_epoch",
     ),
     Bug(
         "estimators_keep_the_last_epoch",
@@ -136,7 +137,7 @@ HELD_OUT = (
     Bug(
         "addition_trains_on_all_pairs",
         f"{_TASKS}/addition.py",
-        "np.setdiff1d(np.arange(numbers**2), held_out)",
+        "np.delete(np.arange(numbers**2), held_out)",
         "np.arange(numbers**2)",
         f"{_COLUMNS}[addition]",
     ),
@@ -299,4 +300,4 @@ PARTS = (
     ),
 )
 
-BUGS: tuple[Bug, ...] = (*TRAINING, *HELD_OUT, *PARTS)
+BUGS: tuple[Bug, ...] = (*TRAINING, *HELD_OUT, *PARTS, *SHORTENED)
