@@ -2,6 +2,9 @@
 
 Test modules are imported by path (`--import-mode=importlib`), so helpers come as fixtures that return
 functions. Asking for `cell`, `shape`, `dtype` or `isa` runs the test for every one of them.
+
+Kernels are compiled once per instruction set, so their tests ask for `isa` or `each_isa`. The loops above them
+(csrc/core) and all Python exist once, and their tests run on one set.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -155,18 +158,44 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "dtype" in metafunc.fixturenames:
         metafunc.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
     if "isa" in metafunc.fixturenames:
+        metafunc.parametrize("isa", _isas(), indirect=True)
+    if "low_precision_isa" in metafunc.fixturenames:
         from fusedrnn import runtime  # not above: the tests of the reference need no compiled module
 
-        metafunc.parametrize("isa", runtime.available_isas(), indirect=True)
+        metafunc.parametrize("low_precision_isa", runtime.available_isas(), indirect=True)
+
+
+def _isas() -> list[str]:
+    """The instruction sets of this machine whose tables differ: `avx512_bf16_vnni` has products in low precision of its
+    own and shares all else with `avx512` (csrc/core/dispatch.cpp)."""
+    from fusedrnn import runtime
+
+    return [name for name in runtime.available_isas() if name != "avx512_bf16_vnni"]
 
 
 @pytest.fixture
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Every instruction set that this machine can run, in use while the test runs."""
+    """Every instruction set of this machine with kernels of its own, in use while the test runs."""
     from fusedrnn import runtime
 
     with runtime.use_isa(request.param):
         yield request.param
+
+
+low_precision_isa = isa  # those with products in low precision of their own: all
+
+
+@pytest.fixture
+def each_isa() -> Callable[[], Iterator[str]]:
+    """`for isa in each_isa()` has each in use, as `isa` does, within one test: what is expected is computed once."""
+    from fusedrnn import runtime
+
+    def each() -> Iterator[str]:
+        for name in _isas():
+            with runtime.use_isa(name):
+                yield name
+
+    return each
 
 
 @pytest.fixture
@@ -237,101 +266,6 @@ def make_problem() -> Callable[..., tuple[dict[str, Any], tuple[Any, ...]]]:
     return make
 
 
-@dataclass(frozen=True)
-class Case:
-    """A call of a cell with options."""
-
-    kind: str
-    arguments: dict[str, Any]  # of forward, in their order
-    keywords: dict[str, Any]
-    doutputs: dict[str, Any]  # dy, dh_n, ...
-
-    def forward(self, module: Any, **keywords: Any) -> tuple[dict[str, Any], Any]:
-        """(outputs by name, reserve) from `module`, which is fusedrnn.functional or fusedrnn.reference."""
-        names = ("y", "h_n", "c_n", "reserve", "c") if self.kind == "lstm" else ("y", "h_n", "reserve")
-        function = getattr(module, f"{self.kind}_forward")
-        values = function(*self.arguments.values(), **{**self.keywords, **keywords})
-        outputs = dict(zip(names, values, strict=False))
-        return outputs, outputs.pop("reserve")
-
-    def backward(self, module: Any, reserve: Any, **keywords: Any) -> dict[str, Any]:
-        """Gradients by name."""
-        function = getattr(module, f"{self.kind}_backward")
-        gradients: dict[str, Any] = function(reserve=reserve, **{**self.doutputs, **keywords})._asdict()
-        return gradients
-
-    def run(self, module: Any) -> dict[str, Any]:
-        outputs, reserve = self.forward(module)
-        return {**outputs, **self.backward(module, reserve)}
-
-
-ACTIVATIONS = ("sigmoid", "tanh", "relu", "hard_sigmoid", "hard_tanh", "softsign", "softplus", "identity")
-
-
-@pytest.fixture
-def make_case() -> Callable[..., Case]:
-    """make_case(kind, shape, dtype, options, seed=0, data=()) -> Case, of options by the names below.
-
-    data: any of "lengths", "batch_sizes", "resets", "reverse", "no_biases", "no_states", "no_doutputs".
-    """
-
-    def make(kind: str, shape: Shape, dtype: Any, options: Any, seed: int = 0, data: Any = ()) -> Case:
-        rng = np.random.default_rng(seed)
-        T, N, I, H = shape  # noqa: E741
-        P = max(1, H // 2) if "projection" in options else H
-        G = H * {"rnn": 1, "gru": 3, "lstm": 3 if "coupled" in options else 4}[kind]
-
-        def normal(*dimensions: int) -> Any:
-            return rng.standard_normal(dimensions).astype(dtype)
-
-        def weight(*dimensions: int) -> Any:
-            return rng.uniform(-(H**-0.5), H**-0.5, dimensions).astype(dtype)
-
-        keywords: dict[str, Any] = {"seed": int(rng.integers(1 << 63)), "layer": 3, "row_offset": 5, "step_offset": 7}
-        for name in options:
-            if name in ("zoneout_h", "zoneout_c", "recurrent_dropout", "dropconnect"):
-                keywords[name] = float(rng.uniform(0.1, 0.6))
-            elif name == "layer_norm":
-                widths = (G, G, H)[: 3 if kind == "lstm" else 2]
-                biases = [None if rng.random() < 0.3 else weight(width) for width in widths]
-                keywords[name] = (tuple(1 + weight(width) for width in widths), tuple(biases))
-            elif name == "activations":
-                chosen = tuple(str(a) for a in rng.choice(ACTIVATIONS, {"rnn": 1, "gru": 2, "lstm": 3}[kind]))
-                keywords.update({"nonlinearity": chosen[0]} if kind == "rnn" else {"activations": chosen})
-            elif name == "peephole":
-                keywords["weight_peephole"] = normal(3, H)
-            elif name == "projection":
-                keywords["weight_hr"] = weight(P, H)
-            else:
-                values = {"grad_clip": 0.1, "cell_clip": 0.3, "coupled": True, "return_c": True}
-                keywords.update({"reset_after": False} if name == "reset_before" else {name: values[name]})
-
-        lead: tuple[int, ...] = (T, N)
-        if "lengths" in data:
-            keywords["lengths"] = rng.integers(0, T + 1, N)
-        if "batch_sizes" in data:
-            keywords["batch_sizes"] = np.sort(rng.integers(1, N + 1, T))[::-1]
-            N = int(keywords["batch_sizes"][0])
-            lead = (int(keywords["batch_sizes"].sum()),)
-        if "resets" in data:
-            keywords["resets"] = rng.random(lead) < 0.3
-        keywords["reverse"] = "reverse" in data
-
-        states = {"h0": normal(N, P), **({"c0": normal(N, H)} if kind == "lstm" else {})}
-        biases = {"bias_ih": weight(G), "bias_hh": weight(G)}
-        arguments = {"x": normal(*lead, I), **states, "weight_ih": weight(G, I), "weight_hh": weight(G, P), **biases}
-        doutputs = {"dy": normal(*lead, P), **{f"d{name[0]}_n": normal(*states[name].shape) for name in states}}
-        if "return_c" in options:
-            doutputs["dc"] = normal(*lead, H)
-        absent = [*states] * ("no_states" in data) + [*biases] * ("no_biases" in data)
-        arguments.update(dict.fromkeys(absent))
-        if "no_doutputs" in data:
-            doutputs.update(dict.fromkeys(name for name in doutputs if name != "dy"))
-        return Case(kind, arguments, keywords, doutputs)
-
-    return make
-
-
 @pytest.fixture
 def make_call() -> Callable[..., Call]:
     """make_call(kind, shape, problem=0, peephole=False, projection=None, norm=False, **options) -> Call, in float64.
@@ -389,7 +323,7 @@ def in_float64() -> Callable[[Any], Any]:
             return {name: convert(member) for name, member in value.items()}
         if isinstance(value, tuple):
             return tuple(convert(member) for member in value)
-        if isinstance(value, Case):
+        if is_dataclass(value) and not isinstance(value, type):
             return replace(
                 value, **{part: convert(getattr(value, part)) for part in ("arguments", "keywords", "doutputs")}
             )
@@ -495,5 +429,15 @@ def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
 # The CUDA kernels over the emulator, and arrays that count as a GPU's.
 _cuda = runpy.run_path(str(Path(__file__).parent / "cuda/fixtures.py"))
 emulated, emulated_gpu, gpu_array = (_cuda[name] for name in ("emulated", "emulated_gpu", "gpu_array"))
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    _cuda["mark_emulator"](items)
+
+
 _command = runpy.run_path(str(Path(__file__).parent / "command.py"))
 no_pictures, command = _command["no_pictures"], _command["command"]
+make_case = runpy.run_path(str(Path(__file__).parent / "cases.py"))["make_case"]
+_skips = runpy.run_path(str(Path(__file__).parent / "skips.py"))
+pytest_addoption, pytest_configure = _skips["pytest_addoption"], _skips["pytest_configure"]

@@ -50,21 +50,20 @@ def problem(elementwise_cell, make_problem, make_shape):
 
 
 def test_outputs_and_gradients_are_the_references(
-    elementwise_cell, shape, dtype, isa, make_problem, in_float64, assert_close
+    elementwise_cell, shape, dtype, each_isa, make_problem, in_float64, assert_close
 ):
     for what in DATA:
         arguments, doutputs, keywords = with_data(what, *make_problem(elementwise_cell, shape, dtype))
-        ours = run(functional, elementwise_cell, arguments, doutputs, **keywords)
         expected = run(reference, elementwise_cell, in_float64(arguments), in_float64(doutputs), **keywords)
-        assert ours.keys() == expected.keys()
-        for name, theirs in expected.items():
-            assert_close(ours[name], theirs, dtype, f"{name}, {what}")
+        for isa in each_isa():
+            ours = run(functional, elementwise_cell, arguments, doutputs, **keywords)
+            assert ours.keys() == expected.keys()
+            for name, theirs in expected.items():
+                assert_close(ours[name], theirs, dtype, f"{name}, {what}, {isa}")
 
 
 @pytest.mark.parametrize("name", ["sigmoid", "hard_sigmoid", "hard_tanh", "softsign", "softplus", "identity"])
-def test_every_nonlinearity_of_the_indrnn(
-    name, dtype, isa, make_cell, make_problem, make_shape, in_float64, assert_close
-):
+def test_every_nonlinearity_of_the_indrnn(name, dtype, make_cell, make_problem, make_shape, in_float64, assert_close):
     cell = replace(make_cell("indrnn_relu"), options={"nonlinearity": name})
     arguments, doutputs = make_problem(cell, make_shape(*SHAPE), dtype)
     expected = run(reference, cell, in_float64(arguments), in_float64(doutputs))
@@ -160,7 +159,7 @@ def test_rows_without_a_step(cell, elementwise_cell, make_problem, make_shape):
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf], ids=["nan", "inf"])
-def test_nan_and_infinity_propagate_as_in_the_reference(elementwise_cell, isa, poison, problem, in_float64):
+def test_nan_and_infinity_propagate_as_in_the_reference(elementwise_cell, poison, problem, in_float64):
     for name in problem[0]:
         arguments = {k: v.copy() for k, v in problem[0].items()}
         arguments[name].flat[arguments[name].size // 2] = poison

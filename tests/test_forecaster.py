@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fusedrnn.forecaster import Forecaster, NotFittedError
+from fusedrnn.forecasting import BandForecast
 
 
 def made(points=420, channels=None, seed=0):
@@ -58,6 +59,19 @@ def test_the_same_random_state_gives_the_same_bits():
     one, same, other = (Forecaster(horizon=5, steps=5, random_state=n).fit(made()).predict() for n in (1, 1, 2))
     np.testing.assert_array_equal(one, same)
     assert (one != other).any()
+
+
+def test_every_update_sees_windows_of_its_own(monkeypatch):
+    seen, batch = [], BandForecast.batch
+
+    def watched(self, rng, rows):
+        x, target = batch(self, rng, rows)
+        seen.append(target.tobytes())
+        return x, target
+
+    monkeypatch.setattr(BandForecast, "batch", watched)
+    Forecaster(horizon=5, steps=4, random_state=0).fit(made())
+    assert len(set(seen)) == 4
 
 
 def test_parameters_are_kept():

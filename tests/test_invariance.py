@@ -65,7 +65,7 @@ def test_batch_size_and_order(cell, dtype, isa, dimensions, reverse, run, make_p
 
 
 @WORK
-def test_thread_count(cell, dtype, isa, dimensions, threads, run, make_problem, make_shape, assert_same_bits):
+def test_thread_count(cell, dtype, dimensions, threads, run, make_problem, make_shape, assert_same_bits):
     """Outputs and all gradients, those of the weights too."""
     arguments, doutputs = make_problem(cell, make_shape(*dimensions), dtype)
     threads(1)

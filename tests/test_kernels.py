@@ -20,25 +20,51 @@ both_directions = pytest.mark.parametrize("reverse", [False, True], ids=["onward
 
 
 @both_directions
-def test_outputs_and_gradients_are_the_references(
-    cell, shape, dtype, isa, reverse, functional, reference, make_problem, in_float64, assert_close
+def test_a_call_on_every_instruction_set(
+    cell,
+    shape,
+    dtype,
+    reverse,
+    each_isa,
+    functional,
+    reference,
+    make_problem,
+    in_float64,
+    assert_close,
+    assert_same_bits,
 ):
+    """Outputs and gradients are the reference's. Inference has the bits of training and keeps nothing, and so has a
+    recomputed reserve. The reserve's shape follows from the problem alone, so backward may run on another set."""
     arguments, doutputs = make_problem(cell, shape, dtype)
-    outputs, reserve = cell.forward(functional, arguments, reverse=reverse)
-    gradients = cell.backward(functional, doutputs, reserve)
-
     expected, expected_reserve = cell.forward(reference, in_float64(arguments), reverse=reverse)
     expected_gradients = cell.backward(reference, in_float64(doutputs), expected_reserve)
-    for name, ours, theirs in zip(["y", "h_n", "c_n"], outputs, expected, strict=False):
-        assert_close(ours, theirs, dtype, name)
-    assert type(gradients) is type(expected_gradients)
-    for name, theirs in expected_gradients._asdict().items():
-        assert_close(getattr(gradients, name), theirs, dtype, name)
+    before = None  # the reserve of the set before
+    for isa in each_isa():
+        outputs, reserve = cell.forward(functional, arguments, reverse=reverse)
+        for name, ours, theirs in zip(["y", "h_n", "c_n"], outputs, expected, strict=False):
+            assert_close(ours, theirs, dtype, f"{name} on {isa}")
+        for kept in (reserve, before or reserve):
+            gradients = cell.backward(functional, doutputs, kept)
+            assert kept.buffer.shape == reserve.buffer.shape
+            assert type(gradients) is type(expected_gradients)
+            for name, theirs in expected_gradients._asdict().items():
+                assert_close(getattr(gradients, name), theirs, dtype, f"{name} on {isa}")
+        gradients = cell.backward(functional, doutputs, reserve)
+
+        inferred, nothing = cell.forward(functional, arguments, reverse=reverse, training=False)
+        assert nothing is None
+        assert_same_bits(inferred, outputs, f"inference on {isa}")
+        if cell.kind != "rnn":
+            again, smaller = cell.forward(functional, arguments, reverse=reverse, recompute=True)
+            assert smaller.buffer.size < reserve.buffer.size
+            assert_same_bits(again, outputs, f"recomputed on {isa}")
+            assert_same_bits(cell.backward(functional, doutputs, smaller), gradients, f"recomputed on {isa}")
+        before = reserve
 
 
 @both_directions
 def test_every_gradient_agrees_with_finite_differences(
-    cell, isa, reverse, functional, make_problem, make_shape, finite_differences
+    cell, reverse, functional, make_problem, make_shape, finite_differences
 ):
     arguments, doutputs = make_problem(cell, make_shape(*SMALL), np.float64)
     _, reserve = cell.forward(functional, arguments, reverse=reverse)
@@ -74,38 +100,7 @@ def test_any_mix_of_absent_arguments(
             assert_close(getattr(gradients, name), theirs, dtype, f"{name} without {absent}")
 
 
-@both_directions
-def test_inference_has_the_same_bits_and_keeps_nothing(
-    cell, shape, dtype, isa, reverse, functional, make_problem, assert_same_bits
-):
-    arguments, _ = make_problem(cell, shape, dtype)
-    outputs, reserve = cell.forward(functional, arguments, reverse=reverse)
-    inferred, nothing = cell.forward(functional, arguments, reverse=reverse, training=False)
-    assert reserve is not None
-    assert nothing is None
-    assert_same_bits(inferred, outputs)
-
-
-def test_a_reserve_serves_every_instruction_set(
-    cell, shape, dtype, isa, functional, reference, make_problem, in_float64, assert_close
-):
-    """Its shape follows from the problem alone, so forward may run on one and backward on another."""
-    from fusedrnn import runtime
-
-    arguments, doutputs = make_problem(cell, shape, dtype)
-    _, expected_reserve = cell.forward(reference, in_float64(arguments))
-    expected = cell.backward(reference, in_float64(doutputs), expected_reserve)
-    _, reserve = cell.forward(functional, arguments)
-    for other in runtime.available_isas():
-        with runtime.use_isa(other):
-            gradients = cell.backward(functional, doutputs, reserve)
-            _, reserve_there = cell.forward(functional, arguments)
-        assert reserve_there.buffer.shape == reserve.buffer.shape
-        for name, theirs in expected._asdict().items():
-            assert_close(getattr(gradients, name), theirs, dtype, f"{name} on {other}")
-
-
-def test_backward_may_run_again(cell, dtype, isa, functional, make_problem, make_shape, assert_same_bits):
+def test_backward_may_run_again(cell, dtype, functional, make_problem, make_shape, assert_same_bits):
     arguments, doutputs = make_problem(cell, make_shape(*MEDIUM), dtype)
     before = {name: value.copy() for name, value in arguments.items()}
     _, reserve = cell.forward(functional, arguments)
@@ -119,7 +114,7 @@ def test_backward_may_run_again(cell, dtype, isa, functional, make_problem, make
 
 
 def test_accumulate_adds_to_the_given_arrays(
-    cell, dtype, isa, functional, make_problem, make_shape, assert_close, assert_same_bits
+    cell, dtype, functional, make_problem, make_shape, assert_close, assert_same_bits
 ):
     arguments, doutputs = make_problem(cell, make_shape(*MEDIUM), dtype)
     _, reserve = cell.forward(functional, arguments)
@@ -147,7 +142,7 @@ def test_accumulate_without_biases(cell, functional, make_problem, make_shape, a
     assert_same_bits(cell.backward(functional, doutputs, reserve, accumulate=zeros), fresh)
 
 
-def test_the_input_gradient_can_be_left_out(cell, dtype, isa, functional, make_problem, make_shape, assert_same_bits):
+def test_the_input_gradient_can_be_left_out(cell, dtype, functional, make_problem, make_shape, assert_same_bits):
     arguments, doutputs = make_problem(cell, make_shape(*MEDIUM), dtype)
     _, reserve = cell.forward(functional, arguments)
     expected = cell.backward(functional, doutputs, reserve)._replace(dx=None)
@@ -178,7 +173,7 @@ def test_read_only_inputs_are_welcome(cell, functional, make_problem, make_shape
     assert_same_bits(cell.backward(functional, doutputs, reserve), gradients)
 
 
-def test_no_rows_give_empty_arrays(cell, dtype, isa, functional, make_problem, make_shape):
+def test_no_rows_give_empty_arrays(cell, dtype, functional, make_problem, make_shape):
     arguments, doutputs = make_problem(cell, make_shape(4, 0, 3, 5), dtype)
     (y, *last), reserve = cell.forward(functional, arguments)
     assert y.shape == (4, 0, 5)
@@ -191,21 +186,19 @@ def test_no_rows_give_empty_arrays(cell, dtype, isa, functional, make_problem, m
         assert not gradient.any()
 
 
-def test_saturated_gates(cell, dtype, isa, functional, reference, make_problem, make_shape, in_float64):
+def test_saturated_gates(cell, dtype, each_isa, functional, reference, make_problem, make_shape, in_float64):
     """Weights 50 times the usual: an error of one unit grows by the weights, so the bound here does too."""
     arguments, doutputs = make_problem(cell, make_shape(2, 6, 7, 21), dtype)
     arguments["weight_ih"] *= dtype(50)
     arguments["weight_hh"] *= dtype(50)
-    outputs, reserve = cell.forward(functional, arguments)
-    gradients = cell.backward(functional, doutputs, reserve)
-    expected, expected_reserve = cell.forward(reference, in_float64(arguments))
-    expected_gradients = cell.backward(reference, in_float64(doutputs), expected_reserve)
-    for ours, theirs in zip(_arrays(outputs, gradients), _arrays(expected, expected_gradients), strict=True):
-        bound = 1e4 * np.finfo(dtype).eps * max(1.0, np.abs(theirs).max())
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=bound)
+    expected = _run(cell, reference, in_float64(arguments), in_float64(doutputs))
+    for isa in each_isa():
+        for name, ours in _run(cell, functional, arguments, doutputs).items():
+            bound = 1e4 * np.finfo(dtype).eps * max(1.0, np.abs(expected[name]).max())
+            np.testing.assert_allclose(ours, expected[name], rtol=0, atol=bound, err_msg=f"{name} on {isa}")
 
 
-def test_sums_far_beyond_every_exponential(cell, dtype, isa, functional, reference, make_problem, make_shape):
+def test_sums_far_beyond_every_exponential(cell, dtype, each_isa, functional, reference, make_problem, make_shape):
     """Sums of +-88 to +-1e6 pass every place where an exponential over- or underflows."""
     arguments, doutputs = make_problem(cell, make_shape(1, 2000, 1, 3), dtype)
     magnitudes = np.geomspace(80, 1e6, 1000).astype(dtype)
@@ -213,40 +206,39 @@ def test_sums_far_beyond_every_exponential(cell, dtype, isa, functional, referen
     arguments["weight_ih"][:] = 1
     for name in ["weight_hh", "bias_ih", "bias_hh"]:
         arguments[name][:] = 0
-    outputs, reserve = cell.forward(functional, arguments)
-    gradients = cell.backward(functional, doutputs, reserve)
-    expected, expected_reserve = cell.forward(reference, arguments)
-    expected_gradients = cell.backward(reference, doutputs, expected_reserve)
-    for ours, theirs in zip(_arrays(outputs, gradients), _arrays(expected, expected_gradients), strict=True):
-        scale = np.maximum(1, np.abs(theirs).max())
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=300 * np.finfo(dtype).eps * scale)
+    expected = _run(cell, reference, arguments, doutputs)
+    for isa in each_isa():
+        for name, ours in _run(cell, functional, arguments, doutputs).items():
+            bound = 300 * np.finfo(dtype).eps * max(1.0, np.abs(expected[name]).max())
+            np.testing.assert_allclose(ours, expected[name], rtol=0, atol=bound, err_msg=f"{name} on {isa}")
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf], ids=["nan", "inf", "minus_inf"])
 def test_nan_and_infinity_propagate_as_in_the_reference(
-    cell, dtype, isa, poison, functional, reference, make_problem, make_shape, in_float64
+    cell, dtype, each_isa, poison, functional, reference, make_problem, make_shape, in_float64
 ):
     """One poisoned number at a time, in every argument: NaN and infinities in the same places."""
-    for name in cell.shapes(make_shape(*MEDIUM)):
-        arguments, doutputs = make_problem(cell, make_shape(*MEDIUM), dtype)
-        arguments[name].flat[arguments[name].size // 2] = poison
-        _same_places(cell, functional, reference, arguments, doutputs, in_float64, f"{poison} in {name}")
-    for k in range(len(doutputs)):
-        arguments, doutputs = make_problem(cell, make_shape(*MEDIUM), dtype)
-        doutputs[k].flat[doutputs[k].size // 2] = poison
-        _same_places(cell, functional, reference, arguments, doutputs, in_float64, f"{poison} in output {k}")
+    arguments, doutputs = make_problem(cell, make_shape(*MEDIUM), dtype)
+    for poisoned in [*arguments.values(), *doutputs]:
+        middle = poisoned.size // 2
+        right, poisoned.flat[middle] = poisoned.flat[middle], poison
+        with np.errstate(invalid="ignore"):  # NumPy warns of inf - inf and 0 * inf
+            expected = _run(cell, reference, in_float64(arguments), in_float64(doutputs))
+        for isa in each_isa():
+            what = f"{poison} in an array of {poisoned.shape}, on {isa}"
+            for name, ours in _run(cell, functional, arguments, doutputs).items():
+                infinite = np.isinf(expected[name])
+                np.testing.assert_array_equal(
+                    np.isnan(ours), np.isnan(expected[name]), err_msg=f"NaN of {name}, {what}"
+                )
+                np.testing.assert_array_equal(np.isinf(ours), infinite, err_msg=f"infinity of {name}, {what}")
+                np.testing.assert_array_equal(ours[infinite], expected[name][infinite], err_msg=f"{name}, {what}")
+        poisoned.flat[middle] = right
 
 
-def _same_places(cell, functional, reference, arguments, doutputs, in_float64, what):
-    outputs, reserve = cell.forward(functional, arguments)
-    gradients = cell.backward(functional, doutputs, reserve)
-    with np.errstate(invalid="ignore"):  # NumPy warns of inf - inf and 0 * inf
-        expected, expected_reserve = cell.forward(reference, in_float64(arguments))
-        expected_gradients = cell.backward(reference, in_float64(doutputs), expected_reserve)
-    names = ["y", "h_n", "c_n"][: len(outputs)] + [k for k, d in gradients._asdict().items() if d is not None]
-    pairs = zip(_arrays(outputs, gradients), _arrays(expected, expected_gradients), strict=True)
-    for name, (ours, theirs) in zip(names, pairs, strict=True):
-        np.testing.assert_array_equal(np.isnan(ours), np.isnan(theirs), err_msg=f"NaN of {name}, {what}")
-        infinite = np.isinf(theirs)
-        np.testing.assert_array_equal(np.isinf(ours), infinite, err_msg=f"infinity of {name}, {what}")
-        np.testing.assert_array_equal(ours[infinite], theirs[infinite], err_msg=f"{name}, {what}")
+def _run(cell, module, arguments, doutputs):
+    """Outputs and gradients by name, those that are there."""
+    outputs, reserve = cell.forward(module, arguments)
+    gradients = cell.backward(module, doutputs, reserve)._asdict()
+    results = {**dict(zip(["y", "h_n", "c_n"], outputs, strict=False)), **gradients}
+    return {name: array for name, array in results.items() if array is not None}

@@ -73,7 +73,7 @@ def one_step(layer, rounded, x, state):
 
 
 @pytest.mark.parametrize(("N", "I", "H"), [(1, 1, 1), (3, 5, 7), (13, 24, 20), (6, 33, 49)])
-def test_a_step_rounds_the_factors_and_nothing_else(make_layer, isa, precision, N, I, H):  # noqa: E741
+def test_a_step_rounds_the_factors_and_nothing_else(make_layer, low_precision_isa, precision, N, I, H):  # noqa: E741
     layer = make_layer(I, H, rng=0)
     x, state = normal(1, N, I), initial(layer, N)
     y, *last = parts(layer.freeze(precision=precision)(x, state))
@@ -87,7 +87,7 @@ def test_a_step_rounds_the_factors_and_nothing_else(make_layer, isa, precision, 
     assert np.array_equal(y[0], last[0][0])
 
 
-def test_rounding_to_bfloat16(isa):
+def test_rounding_to_bfloat16(low_precision_isa):
     """y = relu(x) through an identity: to nearest even, infinity beyond the largest, subnormal numbers to zero."""
     one, tiny = np.float32(1), np.finfo(np.float32).tiny
     cases = {
@@ -106,7 +106,7 @@ def test_rounding_to_bfloat16(isa):
     np.testing.assert_array_equal(y[0, 0], np.array(list(cases.values()), np.float32))
 
 
-def test_what_is_not_finite_stays_so(isa, precision):
+def test_what_is_not_finite_stays_so(low_precision_isa, precision):
     layer = nn.RNN(4, 40, nonlinearity="relu", rng=0)
     frozen = layer.freeze(precision=precision)
     for value in (np.nan, np.inf, -np.inf):
@@ -124,7 +124,7 @@ def test_what_is_not_finite_stays_so(isa, precision):
     )
 
 
-def test_sums_of_the_most_int8_terms_are_exact_and_of_one_more_refused(functional, isa):
+def test_sums_of_the_most_int8_terms_are_exact_and_of_one_more_refused(functional, low_precision_isa):
     """Beyond, integer sums could leave int32."""
     most = 2**17
     weights = [np.full((1, most), -1, np.float32), np.zeros((1, 1), np.float32)]
@@ -139,7 +139,9 @@ def test_sums_of_the_most_int8_terms_are_exact_and_of_one_more_refused(functiona
 
 
 @pytest.mark.parametrize("options", [{}, {"bidirectional": True}, {"batch_first": True}, {"bias": False}], ids=str)
-def test_the_same_bits_for_any_batch_and_cut_of_time(make_layer, isa, precision, options, assert_same_bits):
+def test_the_same_bits_for_any_batch_and_cut_of_time(
+    make_layer, low_precision_isa, precision, options, assert_same_bits
+):
     layer = make_layer(9, 20, 2, rng=0, **options)
     frozen, x = layer.freeze(precision=precision), normal(6, 11, 9)
     state = initial(layer, 11)
@@ -171,7 +173,7 @@ def test_the_same_bits_for_any_threads(make_layer, precision, threads, assert_sa
             assert_same_bits(parts(frozen(x)), expected, f"{n} threads")
 
 
-def test_stream_has_the_bits_of_the_sequence(make_layer, isa, precision, assert_same_bits):
+def test_stream_has_the_bits_of_the_sequence(make_layer, precision, assert_same_bits):
     layer, x = make_layer(9, 20, 2, rng=0), normal(5, 3, 9)
     y, *last = parts(layer.freeze(precision=precision)(x))
     stream = layer.stream(3, precision=precision)
@@ -236,7 +238,7 @@ def trained(request, make_cell):
     return make_cell(request.param)
 
 
-def test_training_runs_forward_as_inference_does(functional, isa, trained, make_shape, make_problem, assert_same_bits):
+def test_training_runs_forward_as_inference_does(functional, trained, make_shape, make_problem, assert_same_bits):
     arguments, _ = make_problem(trained, make_shape(5, 7, 9, 20), np.float32)
     for reverse in (False, True):
         options = {"precision": "bfloat16", "reverse": reverse}
@@ -247,7 +249,7 @@ def test_training_runs_forward_as_inference_does(functional, isa, trained, make_
         assert nothing is None
 
 
-def test_a_gradient_rounds_the_factors_and_nothing_else(functional, isa):
+def test_a_gradient_rounds_the_factors_and_nothing_else(functional, low_precision_isa):
     """One step of a relu layer, where dz is dy or zero, so that no rounding can tip over."""
     rng = np.random.default_rng(0)
     x, h0, w_ih, w_hh, dy = (
@@ -288,7 +290,7 @@ def test_gradients_err_as_bfloat16_does(functional, reference, trained, make_sha
 
 
 def test_pieces_of_a_sequence_hand_on_the_bits_of_the_whole(
-    functional, isa, trained, make_shape, make_problem, assert_same_bits
+    functional, trained, make_shape, make_problem, assert_same_bits
 ):
     arguments, doutputs = make_problem(trained, make_shape(40, 30, 12, 64), np.float32)
     names = trained.states
@@ -384,7 +386,7 @@ def some(request):
 
 
 def test_arrays_in_bfloat16_give_the_bits_of_the_same_numbers_in_float32(
-    functional, isa, trained, halved, some, make_shape, make_problem, assert_same_bits
+    functional, trained, halved, some, make_shape, make_problem, assert_same_bits
 ):
     """Several blocks of steps; an odd number of inputs, so that a last pair lacks its second number."""
     arguments, doutputs = make_problem(trained, make_shape(40, 30, 13, 64), np.float32)
@@ -399,7 +401,7 @@ def test_arrays_in_bfloat16_give_the_bits_of_the_same_numbers_in_float32(
         assert_same_bits(trained.backward(functional, doutputs, reserve), gradients)
 
 
-def test_bfloat16_of_any_size_and_kind(functional, isa, halved):
+def test_bfloat16_of_any_size_and_kind(functional, low_precision_isa, halved):
     """A product with every number of a bfloat16: as if it had been float32."""
     values = (np.arange(1 << 16, dtype=np.uint32) << 16).view(np.float32)
     values = np.where(np.isnan(values), np.float32(np.nan), values)
@@ -417,7 +419,7 @@ def test_bfloat16_of_any_size_and_kind(functional, isa, halved):
         assert not np.isfinite(y[0]).all()
 
 
-def test_int8_rounds_what_was_bfloat16(functional, isa, trained, halved, make_shape, make_problem, assert_same_bits):
+def test_int8_rounds_what_was_bfloat16(functional, trained, halved, make_shape, make_problem, assert_same_bits):
     arguments, _ = make_problem(trained, make_shape(3, 5, 9, 20), np.float32)
     rounded = {name: bfloat16(a).astype(np.float32) for name, a in arguments.items()}
     options = {"precision": "int8", "training": False}

@@ -44,7 +44,7 @@ def by_rows(forward, backward, x, states, weights, dy, dstates, pieces, **option
 
 @pytest.mark.parametrize("name", ["rnn", "lstm", "gru"])
 @pytest.mark.parametrize("kind", ["lengths", "lengths reversed", "batch_sizes", "resets"])
-def test_uneven_sequences_and_resets_have_the_bits_of_each_row_alone(functional, name, kind, isa):
+def test_uneven_sequences_and_resets_have_the_bits_of_each_row_alone(functional, name, kind):
     T, N, I, H = 7, 6, 5, 19  # noqa: E741
     gates = {"rnn": 1, "lstm": 4, "gru": 3}[name]
     forward, backward = getattr(functional, f"{name}_forward"), getattr(functional, f"{name}_backward")

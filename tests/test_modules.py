@@ -179,6 +179,16 @@ def test_random_state_goes_through_json():
         model.set_rng_state({})
 
 
+def test_every_generator_gets_its_own_state_back():
+    model = nn.Sequential(nn.Dropout(0.5, rng=0), nn.Dropout(0.5, rng=1))
+    state, x = model.rng_state(), np.ones((4, 20), "f4")
+    masks = [getattr(model, name)(x) for name in "01"]
+    assert np.any(masks[0] != masks[1])
+    model.set_rng_state(state)
+    for name, mask in zip("01", masks, strict=True):
+        np.testing.assert_array_equal(getattr(model, name)(x), mask)
+
+
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["copy", "pickle"])
 def test_a_copy_is_a_model_of_its_own(duplicate):
     model = Tagger()

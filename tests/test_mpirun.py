@@ -14,11 +14,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from fusedrnn import distributed, plots
+from fusedrnn import distributed
 from fusedrnn.checkpoint import read_checkpoint
 from fusedrnn.distributed import DistributedError, World, find_world
 from fusedrnn.tasks import TASKS
-from fusedrnn.tasks.run import Command, run_task
 
 
 @pytest.fixture
@@ -214,39 +213,64 @@ def series(tmp_path):
     return tmp_path / "series.csv"
 
 
-@pytest.mark.parametrize("name", TASKS)
-def test_tasks_train_in_two_processes(mpirun, digits, series, tmp_path, monkeypatch, name):
-    """The command is the same; one process says and writes what one would."""
+# Every task, as `fusedrnn train` runs it, but for the pictures; argument: what `command_of` gives for each, as JSON.
+TASKS_IN_TURN = """
+import json, sys
+from pathlib import Path
+from fusedrnn import plots
+from fusedrnn.tasks import TASKS
+from fusedrnn.tasks.run import Command, run_task
+
+for picture in [name for name in vars(plots) if name.startswith("draw_")]:
+    setattr(plots, picture, lambda path, *rest: None)
+commands = json.loads(sys.argv[1])
+for name, command in commands.items():
+    metrics, _ = run_task(TASKS[name], Command(**{**command, "out": Path(command["out"])}))
+    Path(f"{command['out']}.json").write_text(json.dumps(metrics))
+"""
+
+
+def test_every_task_trains_in_two_processes_as_in_one(mpirun, digits, series, tmp_path, run_python):
+    """Each process takes its rows of every batch, along the axes that the task names."""
     (tmp_path / "text").write_text("to be or not to be, " * 600)
-    texts = {"text": tmp_path / "text", "sentiment": "generated"}
-    own = {"mnist": digits, "forecast": series, **texts}.get(name)
-    data = ["--data", own] if own else []
-    command = ["-m", "fusedrnn.cli", "train", name, *data, "--json", tmp_path / "figures.json"]
-    done = mpirun(2, *command, "--steps", 3, "--out", tmp_path / "two")
+    data = {"mnist": digits, "forecast": series, "text": tmp_path / "text", "sentiment": "generated"}
+
+    def commands(folder):
+        (tmp_path / folder).mkdir()
+        common = {"steps": 3, "progress": False}
+        own = {name: {"data": str(data[name])} for name in data}
+        return json.dumps({k: {**common, **own.get(k, {}), "out": str(tmp_path / folder / k)} for k in TASKS})
+
+    joint = mpirun(2, "-c", TASKS_IN_TURN, commands("two"))
+    assert joint.returncode == 0, joint.stderr
+    alone = run_python(f"import sys; sys.argv.append({commands('one')!r})\n{TASKS_IN_TURN}", timeout=120)
+    assert alone.returncode == 0, alone.stderr
+    for name in TASKS:
+        ours, theirs = (json.loads((tmp_path / folder / f"{name}.json").read_text()) for folder in ("two", "one"))
+        assert ours == pytest.approx(theirs, rel=1e-3), name
+        checkpoints = (tmp_path / folder / name / "checkpoint.safetensors" for folder in ("two", "one"))
+        tensors, expected = (read_checkpoint(path).tensors for path in checkpoints)
+        for key, tensor in expected.items():
+            bound = 1e-4 * np.abs(tensor).max()
+            np.testing.assert_allclose(tensors[key], tensor, rtol=0, atol=bound, err_msg=f"{name}: {key}")
+
+
+def test_the_command_in_two_processes_says_and_writes_what_one_would(mpirun, tmp_path):
+    command, run = ["-m", "fusedrnn.cli", "train", "addition"], tmp_path / "run"
+    done = mpirun(2, *command, "--json", tmp_path / "figures.json", "--steps", 3, "--out", run)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 1
-    assert done.stdout.startswith(f"{name}: ")
-    assert len(done.stderr.splitlines()) == {"forecast": 7}.get(name, 1), done.stderr
-    files = {"checkpoint.safetensors", "figures.json", "loss.png", "metrics.jsonl", f"{name}.png"}
-    assert {path.name for path in (tmp_path / "two").iterdir()} == files
-    for picture in (picture for picture in vars(plots) if picture.startswith("draw_")):
-        monkeypatch.setattr(plots, picture, lambda *rest: None)
-    metrics, _ = run_task(
-        TASKS[name],
-        Command(steps=3, data=str(own) if own else None, out=tmp_path / "one", progress=False),
-    )
-    figures = json.loads((tmp_path / "figures.json").read_text())
-    assert figures["metrics"] == pytest.approx(metrics, rel=1e-3)
-    one, other = (read_checkpoint(tmp_path / run / "checkpoint.safetensors").tensors for run in ("one", "two"))
-    for key, tensor in one.items():
-        np.testing.assert_allclose(other[key], tensor, rtol=0, atol=1e-4 * np.abs(tensor).max(), err_msg=key)
-    if name == "addition":
-        again = mpirun(2, *command[:4], "--resume", tmp_path / "two", "--steps", 5)
-        assert again.returncode == 0, again.stderr
-        assert read_checkpoint(tmp_path / "two" / "checkpoint.safetensors").state["run"]["step"] == 5
-        refused = mpirun(2, *command[:4], "--out", tmp_path / "two")
-        assert refused.returncode != 0
-        assert refused.stderr.count("has contents; choose another folder") == 1
+    assert done.stdout.startswith("addition: ")
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    files = {"checkpoint.safetensors", "figures.json", "loss.png", "metrics.jsonl", "addition.png"}
+    assert {path.name for path in run.iterdir()} == files
+    assert json.loads((tmp_path / "figures.json").read_text())["steps"] == 3
+    again = mpirun(2, *command, "--resume", run, "--steps", 5)
+    assert again.returncode == 0, again.stderr
+    assert read_checkpoint(run / "checkpoint.safetensors").state["run"]["step"] == 5
+    refused = mpirun(2, *command, "--out", run)
+    assert refused.returncode != 0
+    assert refused.stderr.count("has contents; choose another folder") == 1
 
 
 def test_mistakes_end_in_one_line(mpirun, tmp_path):

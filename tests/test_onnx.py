@@ -227,6 +227,16 @@ def test_layers_that_are_no_stack_stay_apart(assert_same_bits):
     assert_same_bits(imported(x)[0], model.eval()(x)[0])
 
 
+@pytest.mark.parametrize("both", [(True, False), (False, True)])
+def test_layers_of_other_directions_stay_apart(both, assert_same_bits):
+    features = 10 if both[0] else 5
+    model = nn.Sequential(nn.GRU(3, 5, bidirectional=both[0], rng=0), nn.GRU(features, 5, bidirectional=both[1], rng=1))
+    imported = load(export(model))
+    assert [getattr(imported, name).bidirectional for name in "01"] == list(both)
+    x = normal(4, 2, 3)
+    assert_same_bits(imported(x)[0], model.eval()(x)[0])
+
+
 class Unknown(nn.Module):
     pass
 

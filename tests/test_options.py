@@ -50,14 +50,14 @@ def assert_reference(functional, reference, in_float64, assert_close):
 
 
 @pytest.mark.parametrize(("kind", "option"), [(kind, name) for name, kinds in ALONE.items() for kind in kinds])
-def test_each_option_alone(kind, option, dtype, isa, make_case, make_shape, assert_reference):
+def test_each_option_alone(kind, option, dtype, make_case, make_shape, assert_reference):
     data = [(), ("reverse",), ("lengths", "resets"), ("batch_sizes", "reverse")]
     for seed, (units, of_data) in enumerate(product(UNITS, data)):
         case = make_case(kind, make_shape(4, 5, 3, units), dtype, [option], seed, of_data)
         assert_reference(case, f"{units} units, {of_data}")
 
 
-def test_zoneout_of_a_projected_state(dtype, isa, make_case, make_shape, assert_reference):
+def test_zoneout_of_a_projected_state(dtype, make_case, make_shape, assert_reference):
     for seed, of_data in enumerate([(), ("lengths", "resets"), ("reverse",)]):
         case = make_case("lstm", make_shape(4, 5, 3, 9), dtype, ["projection", "zoneout_h"], seed, of_data)
         assert_reference(case, f"{of_data}")
@@ -93,7 +93,7 @@ def test_every_activation_in_every_place(kind, dtype, isa, make_case, make_shape
 @pytest.mark.parametrize("kind", CELLS)
 @pytest.mark.parametrize("data", [(), ("lengths", "resets", "reverse"), ("batch_sizes", "reverse")])
 def test_inference_takes_expectations(
-    kind, data, dtype, isa, functional, reference, make_case, make_shape, in_float64, assert_close
+    kind, data, dtype, functional, reference, make_case, make_shape, in_float64, assert_close
 ):
     """Zoneout blends, and nothing is dropped; without zoneout inference has the bits of training."""
     options = ["zoneout_h", "recurrent_dropout", "dropconnect", "layer_norm", *["zoneout_c"] * (kind == "lstm")]
@@ -106,7 +106,7 @@ def test_inference_takes_expectations(
 
 @pytest.mark.parametrize("kind", CELLS)
 def test_what_draws_nothing_has_the_same_bits_in_inference(
-    kind, dtype, isa, functional, make_case, make_shape, assert_same_bits
+    kind, dtype, functional, make_case, make_shape, assert_same_bits
 ):
     of_lstm = ["peephole", "projection", "cell_clip"]
     for units in UNITS:
@@ -118,7 +118,7 @@ def test_what_draws_nothing_has_the_same_bits_in_inference(
 
 
 @pytest.mark.parametrize("kind", CELLS)
-def test_data_options_of_the_plain_cell(kind, dtype, isa, make_case, make_shape, assert_reference):
+def test_data_options_of_the_plain_cell(kind, dtype, make_case, make_shape, assert_reference):
     """Uneven lengths, packed rows and resets go through the same loops as ever."""
     for seed, units in enumerate(UNITS):
         for data in (
@@ -129,7 +129,7 @@ def test_data_options_of_the_plain_cell(kind, dtype, isa, make_case, make_shape,
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gru"])
-def test_recompute_with_data_options(kind, dtype, isa, functional, make_case, make_shape, assert_same_bits):
+def test_recompute_with_data_options(kind, dtype, functional, make_case, make_shape, assert_same_bits):
     for data in (("lengths", "resets", "reverse"), ("batch_sizes", "resets")):
         case = make_case(kind, make_shape(5, 7, 3, 17), dtype, [], 0, data)
         again = replace(case, keywords={**case.keywords, "recompute": True}).run(functional)

@@ -18,7 +18,7 @@ def parts(state):
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("N", "sizes"), [(1, (3, 24, 2)), (5, (9, 20, 1)), (2, (1, 1, 3)), (13, (17, 33, 2))])
-def test_the_bits_of_the_whole_sequence(make_layer, isa, dtype, N, sizes, bias):
+def test_the_bits_of_the_whole_sequence(make_layer, dtype, N, sizes, bias):
     layer = make_layer(*sizes, bias=bias, dtype=dtype, rng=0).eval()
     x = sequence(7, N, sizes[0], dtype)
     y, state = layer(x)

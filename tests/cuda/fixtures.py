@@ -16,6 +16,13 @@ import pytest
 MULTIPROCESSORS = 8  # of the emulated GPU: small, so that plans of several launches come up
 
 
+def mark_emulator(items: list[pytest.Item]) -> None:
+    """The marker `emulator` for all that run on it."""
+    for item in items:
+        if "emulated" in getattr(item, "fixturenames", ()):
+            item.add_marker("emulator")
+
+
 @pytest.fixture(scope="session")
 def emulated(pytestconfig: pytest.Config) -> Any:
     """What `fusedrnn._cuda` has over a GPU, over the emulator: tests/cuda/build.py."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import importlib.util
 import os
 import queue
 import re
@@ -48,6 +49,9 @@ class Copy:
             archive = subprocess.run(["git", "archive", tests_of, "tests"], cwd=ROOT, capture_output=True, check=True)
             subprocess.run(["tar", "-x"], cwd=folder, input=archive.stdout, check=True)
         self.compiled: str | None = None  # the C++ bug or "" that the module was compiled with
+        for module in _current_modules():
+            shutil.copy2(module, folder / "python/fusedrnn" / module.name)
+            self.compiled = ""
 
     def compile(self, isas: str) -> None:
         build = self.folder / "build"
@@ -88,7 +92,7 @@ class Copy:
         found = _run([sys.executable, "-P", "-c", where], self.folder, environment).strip()
         if not Path(found).is_relative_to(self.folder):
             return "broken", f"an editable install at {found} hides the copy: install without -e"
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--no-header", *there]
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-o", "cache_dir=build/cache", "--no-header", *there]
         try:
             done = subprocess.run(
                 command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=PATIENCE
@@ -102,6 +106,16 @@ class Copy:
         failed = re.findall(r"^(?:FAILED|ERROR) (.+?)(?: - |$)", done.stdout, re.MULTILINE)
         is_test = done.returncode == 1 and failed
         return ("caught", failed[0]) if is_test else ("broken", done.stdout[-2000:] + done.stderr[-2000:])
+
+
+def _current_modules() -> list[Path]:
+    """The compiled modules beside the Python sources, or of the installed package, that no C++ source is newer than:
+    bugs in Python need no other."""
+    found = importlib.util.find_spec("fusedrnn")
+    folders = [ROOT / "python/fusedrnn", *(Path(place) for place in (found and found.submodule_search_locations) or ())]
+    newest = max(path.stat().st_mtime for path in (ROOT / "csrc").rglob("*"))
+    modules = (module for folder in folders for module in sorted(folder.glob("_core.*.so")))
+    return [module for module in modules if module.stat().st_mtime > newest][:1]
 
 
 def _run(command: list[str], folder: Path, environment: dict[str, str] | None = None) -> str:

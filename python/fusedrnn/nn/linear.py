@@ -103,8 +103,8 @@ class Embedding(Module):
         V = self.weight.data.shape[0]
         if indices.size and (indices.min() < 0 or indices.max() >= V):
             raise ValueError(f"indices: expected values from 0 to {V - 1}, got {indices.min()} to {indices.max()}")
-        kept = np.ascontiguousarray(indices, np.int64)
-        self._push(kept if kept is not indices else kept.copy())
+        kept = np.array(indices, np.int64, order="C")  # a copy: the caller may change theirs before backward
+        self._push(kept)
         return self.weight.data[kept]
 
     def backward(self, dy: Array) -> None:

@@ -15,7 +15,7 @@ Metrics: ``accuracy`` on the test texts; ``accuracy_long`` (generated) on 8 to 1
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -114,10 +114,10 @@ def rated(files: Mapping[str, Sequence[data.Rated]]) -> Corpus:
     clear = [row for row in own if abs(row.rating) >= CLEAR]
     order = np.random.default_rng(0).permutation(len(clear))
     test = [clear[i] for i in order[: len(clear) // 5]]
-    tested = {row.text for row in test}
-    train = [row for row in own if row.text not in tested]
-    related = [row for rows in others for row in rows if row.text not in tested]
-    (texts, ratings), (test_texts, test_ratings), (related_texts, related_ratings) = map(_split, (train, test, related))
+    test_texts, test_ratings = _split(test)
+    tested = {tuple(text) for text in test_texts}  # by its words, for the network reads nothing else of a text
+    texts, ratings = _split(own, tested)
+    related_texts, related_ratings = _split([row for rows in others for row in rows], tested)
     return Corpus(
         "review snippets",
         texts,
@@ -150,8 +150,10 @@ def from_folder(folder: Path, seed: int) -> Corpus:
     )
 
 
-def _split(rows: Sequence[data.Rated]) -> tuple[Texts, Array]:
-    return [words_of(row.text) for row in rows], np.array([row.rating for row in rows])
+def _split(rows: Sequence[data.Rated], without: Container[tuple[str, ...]] = ()) -> tuple[Texts, Array]:
+    """Words and ratings, of all texts but those."""
+    read = [(words, row.rating) for row in rows if tuple(words := words_of(row.text)) not in without]
+    return [words for words, _ in read], np.array([rating for _, rating in read])
 
 
 def _sigmoid(x: Array) -> Array:
