@@ -354,6 +354,15 @@ def test_a_gradient_for_a_bias_that_is_not_there(cell, functional, problem):
             cell.backward(functional, doutputs, reserve, accumulate=given)
 
 
+def test_a_gradient_for_a_bias_of_layer_normalization_that_is_not_there(functional):
+    x, weights, gains = np.ones((2, 1, 3)), (np.ones((4, 3)), np.ones((4, 4))), (np.ones(4), np.ones(4))
+    y, _, reserve = functional.rnn_forward(x, None, *weights, layer_norm=(gains, (None, None)))
+    zeros, dgains = tuple(map(np.zeros_like, weights)), tuple(map(np.zeros_like, gains))
+    with pytest.raises(ValueError, match=_exactly("dlayer_norm: expected None, as forward had no such array")):
+        functional.rnn_backward(y, None, reserve, accumulate=(*zeros, None, None, (dgains, (None, np.zeros(4)))))
+    functional.rnn_backward(y, None, reserve, accumulate=(*zeros, None, None, (dgains, (None, None))))
+
+
 def test_a_foreign_or_missing_reserve(cell, functional, problem, make_cell, make_problem, make_shape):
     arguments, doutputs = problem
     other = make_cell("lstm" if cell.kind != "lstm" else "rnn_tanh")

@@ -134,7 +134,7 @@ BINDINGS_BUGS = (
         BINDINGS + "options.hpp",
         'if (!object.is_none()) throw py::value_error(std::string(name) + ": expected None, as',
         'if (false) throw py::value_error(std::string(name) + ": expected None, as',
-        "tests/test_options_errors.py tests/test_gradient_options.py",
+        "tests/test_errors.py",
     ),
 )
 
