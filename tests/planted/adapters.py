@@ -6,7 +6,7 @@ from tests.planted.bug import Bug
 
 MODULES = "python/fusedrnn/torch/modules.py"
 
-TORCH = (
+BUGS = (
     Bug(
         "torch_dropout_stays_on_in_evaluation",
         MODULES,
@@ -28,9 +28,6 @@ TORCH = (
         '"layer": 0}',
         "tests/adapters/test_torch_options.py",
     ),
-)
-
-JAX = (
     Bug(
         "jax_merges_rows_whose_lengths_order_what_is_kept",
         "python/fusedrnn/jax/primitives.py",
@@ -53,5 +50,3 @@ JAX = (
         "tests/adapters/test_jax.py::test_values_and_gradients_of_a_scan",
     ),
 )
-
-BUGS: tuple[Bug, ...] = (*TORCH, *JAX)

@@ -1,4 +1,4 @@
-"""Bugs for the tests to find: package, those that once took a process, a picture or a longer training each."""
+"""Bugs for the tests to find: the command, runs of tasks, pictures, benchmarks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _TRAIN, _TASKS = "python/fusedrnn/train.py", "python/fusedrnn/tasks"
 _CLI, _RUN, _PLOTS = "tests/test_cli.py", "tests/test_task_runs.py", "tests/test_plots.py"
 _EXPERIMENTS = "tests/test_benchmarks_experiments.py"
 
-SHORTENED = (
+BUGS = (
     Bug(
         "threads_are_not_set",
         "python/fusedrnn/cli.py",
