@@ -191,14 +191,14 @@ CORE_BUGS = (
         CORE + "sequence.hpp",
         "return {to, stride_, panels, depth_};",
         "return {to, depth_, panels, depth_};",
-        "tests/test_kernels.py tests/test_options.py tests/test_invariance.py",
+        "tests/test_wide_layers.py",
     ),
     Bug(
         "threads_leave_the_last_columns_out_of_a_sum",
         CORE + "gemm.hpp",
         "parallel_for((units - 1) / piece + 1, flops,",
         "parallel_for(std::max<int64_t>(1, units / piece), flops,",
-        "tests/test_options_invariance.py tests/test_low_precision.py tests/test_elementwise_cells.py",
+        "tests/test_wide_layers.py",
     ),
     Bug(
         "threads_leave_the_last_rows_of_dx_out",
