@@ -331,6 +331,22 @@ KERNEL_BUGS = (
         "const int64_t count = min(W, (depth - k) / elements);",
         "tests/test_low_precision.py",
     ),
+    Bug(
+        "the_last_random_number_of_a_vector_is_small_on_avx512",
+        KERNELS + "simd.hpp",
+        "_mm512_maskz_mul_epu32(0xff,",
+        "_mm512_maskz_mul_epu32(0x7f,",
+        "tests/test_options.py",
+        isas="avx2;avx512",
+    ),
+    Bug(
+        "half_vectors_of_doubles_subtract_on_avx2",
+        KERNELS + "simd.hpp",
+        "return (V)_mm_fmadd_pd(",
+        "return (V)_mm_fmsub_pd(",
+        "tests/test_kernels.py",
+        isas="avx2",
+    ),
 )
 
 BUGS = (*BINDINGS_BUGS, *CORE_BUGS, *KERNEL_BUGS)
