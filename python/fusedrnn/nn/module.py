@@ -137,7 +137,7 @@ class Module:
             parameter.grad.fill(0)
 
     def flatten(self) -> FlatParameters:
-        """Move all parameters into one buffer, unless they lie in buffers already, this module's or a larger one's."""
+        """Move all parameters into one buffer, unless they lie in one already, this module's or a larger one's."""
         parameters = self.parameter_set()
         if not isinstance(parameters, FlatParameters):
             self._flat = parameters = FlatParameters(parameters.parameters)

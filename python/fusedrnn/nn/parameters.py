@@ -236,8 +236,8 @@ class ParameterSet:
 
 
 class FlatParameters(ParameterSet):
-    """A set that moves its parameters into one buffer, their gradients into another, unless all lie in buffers
-    already: the optimizer is one pass, zeroing one memset, a checkpoint one write.
+    """A set that moves its parameters into one buffer, their gradients into another, unless all lie in one already, be
+    it a larger one: the optimizer is one pass, zeroing one memset, a checkpoint one write.
 
     Args:
         parameters: all of one dtype, each given once. Their ``data`` and ``grad`` become views.
@@ -259,11 +259,13 @@ class FlatParameters(ParameterSet):
                 "parameters: expected an array for each, got two that share one; tie them by assigning the Parameter "
                 "itself, as in head.weight = embedding.weight"
             )
+        if len({id(p._buffer) for p in self.parameters}) > 1:
+            self._move()
         self.runs()
 
     def _find(self) -> tuple[Run, ...]:
         self._check()
-        if any(p._buffer is None for p in self.parameters):
+        if any(p._buffer is None for p in self.parameters):  # of a copy; those in several buffers may stay there
             self._move()
         return super()._find()
 
