@@ -141,6 +141,7 @@ class Module:
         parameters = self.parameter_set()
         if not isinstance(parameters, FlatParameters):
             self._flat = parameters = FlatParameters(parameters.parameters)
+        parameters.gather()
         return parameters
 
     def parameter_set(self) -> ParameterSet:

@@ -8,7 +8,7 @@ sets may be parts of each other, overlap, be made in any order, and be copied to
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -29,20 +29,19 @@ class Parameter:
 
     Attributes:
         data: float32 or float64, C-contiguous. grad: same shape and dtype, zero at first. Ask for them each time, for
-            they become views into a buffer when an optimizer is made. Assigning an array of the same shape and dtype
-            writes it to where the parameter lies; one of another shape or dtype replaces ``data``, and ``grad`` by
-            zeros, after which optimizers made before refuse to go on.
+            they become views into a buffer when an optimizer is made. An array that is assigned takes their place, and
+            optimizers move that one from then on; after one of another shape or dtype, with which ``grad`` becomes
+            zeros, they refuse to.
 
     Raises:
         TypeError: an array of another dtype. ValueError: a ``grad`` of another shape than ``data``.
     """
 
-    __slots__ = ("_buffer", "_start", "data", "grad")
-    _buffer: _Buffer | None
-    _start: int  # of the first element in the buffer
+    __slots__ = ("_place", "data", "grad")
+    _place: _Place | None
 
     def __init__(self, data: Array) -> None:
-        self._buffer, self._start = None, 0
+        self._place = None
         self.data: Array = _real("data", data)
         self.grad: Array = np.zeros_like(self.data)
 
@@ -57,21 +56,20 @@ class Parameter:
                 f"grad: expected shape {self.data.shape} and dtype {self.data.dtype} as data has, got {array.shape} "
                 f"and {array.dtype}"
             )
-        if self._buffer is not None and _alike(array, held):
-            held[...] = array
-            return
-        self._lie(None, 0, **{"data": self.data, "grad": self.grad, name: array})
+        object.__setattr__(self, name, array)
         if not _alike(self.grad, self.data):
-            self._lie(None, 0, self.data, np.zeros_like(self.data))
+            object.__setattr__(self, "grad", np.zeros_like(self.data))
+        _changed()
+
+    @property
+    def place(self) -> _Place | None:
+        """Where it lies in a buffer; None where it has arrays of its own, or assigned ones."""
+        place = self._place
+        return place if place is not None and place.data is self.data and place.grad is self.grad else None
 
     def drop_grad(self) -> None:
         """Keep no gradient, as a copy that is never trained."""
-        self._lie(None, 0, self.data, np.empty(0, self.data.dtype))
-
-    def _lie(self, buffer: _Buffer | None, start: int, data: Array, grad: Array) -> None:
-        self._buffer, self._start = buffer, start
-        for name, array in (("data", data), ("grad", grad)):
-            object.__setattr__(self, name, array)
+        object.__setattr__(self, "grad", np.empty(0, self.data.dtype))
         _changed()
 
     def __repr__(self) -> str:
@@ -83,7 +81,8 @@ def _real(name: str, data: Any) -> Array:
         raise TypeError(f"{name}: expected an array of dtype float32 or float64, got {type(data).__name__}")
     if data.dtype not in (np.float32, np.float64):
         raise TypeError(f"{name}: expected dtype float32 or float64, got {data.dtype}")
-    return np.ascontiguousarray(data)
+    array: Array = np.ascontiguousarray(data)
+    return array if array.flags.writeable else array.copy()
 
 
 def _alike(a: Array, b: Array) -> bool:
@@ -96,16 +95,13 @@ def _aligned_zeros(size: int, dtype: np.dtype[Any]) -> Array:
     return raw[start : start + size * dtype.itemsize].view(dtype)
 
 
-class _Buffer:
-    """Parameters' values side by side, and their gradients likewise; takes the parameters over from where they lay."""
+class _Place(NamedTuple):
+    """Where a parameter lies: a buffer of values and one of gradients, the first element there, and its views."""
 
-    def __init__(self, parameters: Iterable[Parameter], starts: list[int], dtype: np.dtype[Any]) -> None:
-        self.data, self.grad = _aligned_zeros(starts[-1], dtype), _aligned_zeros(starts[-1], dtype)
-        for p, start in zip(parameters, starts, strict=False):
-            part = slice(start, start + p.data.size)
-            data, grad = (a[part].reshape(p.data.shape) for a in (self.data, self.grad))
-            data[...], grad[...] = p.data, p.grad
-            p._lie(self, start, data, grad)
+    buffer: tuple[Array, Array]
+    start: int
+    data: Array
+    grad: Array
 
     # A copied parameter has arrays of its own, and lies in no buffer until somebody asks for one.
 
@@ -118,6 +114,17 @@ class _Buffer:
 
 def _nowhere() -> None:
     return None
+
+
+def _bring_together(parameters: Iterable[Parameter], starts: list[int], dtype: np.dtype[Any]) -> None:
+    """Move parameters into one new buffer, wherever they lay."""
+    buffer = _aligned_zeros(starts[-1], dtype), _aligned_zeros(starts[-1], dtype)
+    for p, start in zip(parameters, starts, strict=False):
+        part = slice(start, start + p.data.size)
+        data, grad = (a[part].reshape(p.data.shape) for a in buffer)
+        data[...], grad[...] = p.data, p.grad
+        p.data, p.grad, p._place = data, grad, _Place(buffer, start, data, grad)
+    _changed()
 
 
 # Neighbours in a set that are neighbours in memory too, or one parameter on its own: 1-D views of their data and grad,
@@ -179,22 +186,24 @@ class ParameterSet:
 
     def _find(self) -> tuple[Run, ...]:
         self._check()
-        pieces: list[tuple[Parameter, int, int]] = []  # the first parameter, and where in the set it starts and ends
+        runs: list[Run] = []
+        buffer, shift, begin = None, 0, 0  # of the last piece: its buffer, how far that lies behind the set, its start
         for p, start, stop in zip(self.parameters, self._starts, self._starts[1:], strict=False):
-            if pieces and p._buffer is not None:
-                first, begin, _ = pieces[-1]
-                if first._buffer is p._buffer and p._start - first._start == start - begin:
-                    pieces[-1] = first, begin, stop
-                    continue
-            pieces.append((p, start, stop if p._buffer is not None else start + p.data.size))
-        return tuple(self._run(*piece) for piece in pieces)
+            place = p.place
+            if place is None:
+                buffer = None
+                runs.append((p.data.reshape(-1), p.grad.reshape(-1), self._part(start, start + p.data.size)))
+                continue
+            if place.buffer is buffer and place.start - start == shift:
+                runs.pop()
+            else:
+                buffer, shift, begin = place.buffer, place.start - start, start
+            here = slice(shift + begin, shift + stop)
+            runs.append((buffer[0][here], buffer[1][here], self._part(begin, stop)))
+        return tuple(runs)
 
-    def _run(self, first: Parameter, start: int, stop: int) -> Run:
-        data, grad, begin = first.data.reshape(-1), first.grad.reshape(-1), 0
-        if first._buffer is not None:
-            data, grad, begin = first._buffer.data, first._buffer.grad, first._start
-        here = slice(begin, begin + stop - start)
-        return data[here], grad[here], None if stop - start == self.size else slice(start, stop)
+    def _part(self, start: int, stop: int) -> slice | None:
+        return None if stop - start == self.size else slice(start, stop)
 
     def _check(self) -> None:
         for p, shape in zip(self.parameters, self.shapes, strict=True):
@@ -259,18 +268,27 @@ class FlatParameters(ParameterSet):
                 "parameters: expected an array for each, got two that share one; tie them by assigning the Parameter "
                 "itself, as in head.weight = embedding.weight"
             )
-        if len({id(p._buffer) for p in self.parameters}) > 1:
+        self.gather()
+
+    def gather(self) -> None:
+        """Move the parameters into one buffer, unless they lie in one, which may have others beside and between them.
+
+        Raises ValueError where one has got another shape or dtype since the set was made.
+        """
+        self._check()
+        places = [p.place for p in self.parameters]
+        if len({id(place and place.buffer) for place in places}) > 1 or places[0] is None:
             self._move()
         self.runs()
 
     def _find(self) -> tuple[Run, ...]:
         self._check()
-        if any(p._buffer is None for p in self.parameters):  # of a copy; those in several buffers may stay there
+        if any(p._place is None for p in self.parameters):  # of a copy; those in several buffers may stay there
             self._move()
         return super()._find()
 
     def _move(self) -> None:
-        _Buffer(self.parameters, self._starts, self.dtype)
+        _bring_together(self.parameters, self._starts, self.dtype)
 
     def _whole(self) -> Run:
         if len(self.runs()) > 1:
