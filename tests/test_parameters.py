@@ -37,6 +37,9 @@ def assert_same(ours, wanted):
 def test_optimizers_move_an_array_that_was_assigned():
     model = Net()
     optimizer, whole = optim.SGD(model.head, 1.0), optim.SGD(model, 1.0)
+    bias = optim.SGD(model.head.bias, 1.0)
+    model.head.bias.data = np.full(2, 3, "f4")
+    assert bias.params.data.tolist() == [3, 3] + [0] * 14
     weight, given, gradient = model.head.weight, np.ones((2, 5), "f4"), np.full((2, 5), 2, "f4")
     weight.data, weight.grad = given, gradient
     optimizer.step()

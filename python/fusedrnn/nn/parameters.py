@@ -291,7 +291,7 @@ class FlatParameters(ParameterSet):
         _bring_together(self.parameters, self._starts, self.dtype)
 
     def _whole(self) -> Run:
-        if len(self.runs()) > 1:
+        if self.runs()[0][2] is not None:  # not all of them
             self._move()
         return self.runs()[0]
 
