@@ -96,14 +96,16 @@ class Optimizer:
         runs = self.params.runs()
         self.steps += 1
         for data, grad, part in runs:
-            state = self.state if part is None else {name: array[part] for name, array in self.state.items()}
-            self._update(data, grad, state)
+            self._update(data, grad, self.state if part is None else self._state_of(part))
+
+    def _state_of(self, part: slice) -> dict[str, Array]:
+        return {name: array[part] for name, array in self.state.items()}
 
     def _update(self, data: Array, grad: Array, state: dict[str, Array]) -> None:
         raise NotImplementedError
 
     def zero_grad(self) -> None:
-        """Set every gradient to zero."""
+        """Set the gradients of these parameters to zero."""
         self.params.zero_grad()
 
     def part_of(self, model: Module) -> list[str] | None:
