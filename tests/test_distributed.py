@@ -456,6 +456,7 @@ def other_batches(world):
         ),
         (lambda world: make(world, optimizer=(optim.Adam, optim.SGD)[world.rank]), "optimizer: .* got Adam in"),
         (lambda world: make(world, dtype=("float32", "float64")[world.rank]), "parameters: expected the same"),
+        (lambda world: make(world, optimizer=lambda m, lr: optim.SGD((m, m.head)[world.rank], lr)), "moves: expected"),
         (
             lambda world: make(world, "x" * world.rank or None).resume("y"),
             "out is None: .* got True in process 0 and False",

@@ -22,7 +22,7 @@ import numpy as np
 
 from fusedrnn import _core, runtime
 from fusedrnn.gradients import Array
-from fusedrnn.nn import Dropout, Module
+from fusedrnn.nn import Dropout, FlatParameters, Module
 from fusedrnn.nn.module import Rows
 from fusedrnn.optim import Optimizer
 from fusedrnn.report import say
@@ -63,9 +63,9 @@ class World:
         """
         return x, target, None
 
-    def sum(self, value: float, grad: Array, share: float) -> float:
-        """The loss of the joint batch, from each process's and the weight that it has there; ``grad`` [P] likewise,
-        in place."""
+    def sum(self, value: float, params: FlatParameters, share: float) -> float:
+        """The loss of the joint batch, from each process's and the weight that it has there; the gradients of
+        ``params`` likewise, in place."""
         return value
 
     def any(self, flag: bool) -> bool:
@@ -136,7 +136,8 @@ class MpiWorld(World):
         """As of ``World``."""
         shapes = {name: (p.data.shape, str(p.data.dtype)) for name, p in model.named_parameters()}
         kinds = {"parameters": shapes, "optimizer": type(optimizer).__name__, "instruction set": _core.isa()}
-        for what, value in {**kinds, **facts()}.items():
+        moved = {"parameters that the optimizer moves": optimizer.part_of(model)}
+        for what, value in {**kinds, **moved, **facts()}.items():
             self.same(what, partial(_given, value))
         self.comm.Bcast(model.flatten().data)
         model.set_rng_state(self.comm.bcast(model.rng_state()))
@@ -160,8 +161,9 @@ class MpiWorld(World):
         part = slice(rows.start, rows.stop)
         return _part(x, part, axes[0]), _part(target, part, axes[1]), rows
 
-    def sum(self, value: float, grad: Array, share: float) -> float:
+    def sum(self, value: float, params: FlatParameters, share: float) -> float:
         """As of ``World``."""
+        grad = params.grad
         grad *= share
         self.comm.Allreduce(None, grad)  # None is MPI's IN_PLACE, and sums are the default
         total = np.array([share * value])

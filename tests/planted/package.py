@@ -12,10 +12,10 @@ _TEXT = "tests/test_held_out.py::test_a_text_is_scored_on_its_last_tenth"
 _RELATED = "tests/test_held_out.py::test_related_texts_are_not_those_of_the_test"
 
 _CLIP_VALUE = """        if self.clip_value is not None:
-            clip_grad_value_(self._flat, self.clip_value)
+            clip_grad_value_(self.optimizer.params, self.clip_value)
 """
 _CLIP_NORM = """        if self.clip_norm is not None:
-            norm = clip_grad_norm_(self._flat, self.clip_norm)
+            norm = clip_grad_norm_(self.optimizer.params, self.clip_norm)
             if not math.isfinite(norm):
                 self._fail(f"the gradient's norm is {norm}")
 """

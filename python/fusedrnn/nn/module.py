@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from fusedrnn.gradients import Array
-from fusedrnn.nn.parameters import FlatParameters, Parameter
+from fusedrnn.nn.parameters import FlatParameters, Parameter, ParameterSet
 
 Self = TypeVar("Self", bound="Module")
 
@@ -133,19 +133,23 @@ class Module:
 
     def zero_grad(self) -> None:
         """Set every parameter's gradient to zero."""
-        parameters = tuple(self.parameters())
-        if self._flat is not None and self._flat.holds(parameters):
-            self._flat.zero_grad()
-        else:
-            for parameter in parameters:
-                parameter.grad.fill(0)
+        for parameter in self.parameters():
+            parameter.grad.fill(0)
 
     def flatten(self) -> FlatParameters:
-        """Move all parameters into one buffer; again only if parameters were added or re-bound since."""
+        """Move all parameters into one buffer, unless they lie in one already, this module's or a larger one's."""
+        parameters = self.parameter_set()
+        if not isinstance(parameters, FlatParameters):
+            self._flat = parameters = FlatParameters(parameters.parameters)
+        parameters.gather()
+        return parameters
+
+    def parameter_set(self) -> ParameterSet:
+        """All parameters as one set, wherever they lie."""
         parameters = tuple(self.parameters())
-        if self._flat is None or not self._flat.holds(parameters):
-            self._flat = FlatParameters(parameters)
-        return self._flat
+        if self._flat is not None and self._flat.holds(parameters):
+            return self._flat
+        return ParameterSet(parameters)
 
     def state_dict(self) -> dict[str, Array]:
         """Copies of all parameters by dotted name; a tied parameter under each of its names."""
@@ -194,7 +198,7 @@ class Module:
             generator.bit_generator.state = state[name]
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy has arrays of its own: neither this one's buffer nor its half-finished calls nor batch go with it.
+        # A copy is of its own: neither this one's set nor its half-finished calls nor batch go with it.
         return {**self.__dict__, "_flat": None, "_saved": [], "_rows": None}
 
 

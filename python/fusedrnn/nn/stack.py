@@ -208,7 +208,7 @@ class _Recurrent(Module):
         """A copy in evaluation, without gradients."""
         layer = copy.deepcopy(self).eval()
         for parameter in layer.parameters():
-            parameter.grad = np.empty(0, self.dtype)
+            parameter.drop_grad()
         return layer
 
     def _packable(self, precision: str | None) -> bool:
@@ -318,7 +318,8 @@ class _Recurrent(Module):
         accumulate = self._gradients(index)
         gradients = self.functions[1](dy, *dstate, reserve, input_grad=input_grad, accumulate=accumulate)
         for part, name in self._keywords[index].items():
-            getattr(self, name).grad += _gradient(gradients, part)
+            grad = getattr(self, name).grad
+            grad += _gradient(gradients, part)
         return gradients
 
     def _forward(
@@ -408,7 +409,8 @@ class _Recurrent(Module):
         for names, gradients in zip(self._initial_names, dinitial, strict=True):
             for name, given, gradient in zip(names, states, gradients, strict=True):
                 if given is None:
-                    getattr(self, name).grad += gradient.sum(axis=0)
+                    grad = getattr(self, name).grad
+                    grad += gradient.sum(axis=0)
 
     def __repr__(self) -> str:
         sizes = self.hidden_size if self._equal else list(self.hidden_sizes)
