@@ -10,7 +10,7 @@ import tarfile
 import zipfile
 import zlib
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 LIMIT = 1 << 30  # bytes of one file, unpacked
 _CHUNK = 1 << 20
@@ -45,7 +45,11 @@ def read_file(path: Path, name: str | None = None, limit: int = LIMIT, words: st
     return content
 
 
-def read_some(stream: IO[bytes], most: int) -> bytes:
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+def read_some(stream: _Readable, most: int) -> bytes:
     """Up to `most` bytes of a stream that may hold more; memory grows with what comes."""
     chunks: list[bytes] = []
     while most > 0 and (chunk := stream.read(min(most, _CHUNK))):
@@ -54,15 +58,15 @@ def read_some(stream: IO[bytes], most: int) -> bytes:
     return b"".join(chunks)
 
 
-def opened(content: bytes) -> IO[bytes]:
+def opened(content: bytes) -> gzip.GzipFile | io.BytesIO:
     """A stream over `content`, unpacked as it is read where that is gzip."""
-    return gzip.open(io.BytesIO(content)) if content[:2] == b"\x1f\x8b" else io.BytesIO(content)
+    return gzip.GzipFile(fileobj=io.BytesIO(content)) if content[:2] == b"\x1f\x8b" else io.BytesIO(content)
 
 
 def gunzip(content: bytes, name: str, limit: int = LIMIT) -> bytes:
     """Unpacked; DataError for what is damaged or larger than `limit`."""
     try:
-        return _within(gzip.open(io.BytesIO(content)), name, limit)
+        return _within(gzip.GzipFile(fileobj=io.BytesIO(content)), name, limit)
     except DataError:
         raise
     except TORN as error:
@@ -106,7 +110,7 @@ def _read_all(streams: dict[str, IO[bytes]], name: str, limit: int) -> dict[str,
     return contents
 
 
-def _within(stream: IO[bytes], name: str, limit: int) -> bytes:
+def _within(stream: _Readable, name: str, limit: int) -> bytes:
     content = read_some(stream, limit + 1)
     if len(content) > limit:
         raise DataError(f"{name}: expected at most {limit:,} bytes unpacked, got more")

@@ -162,7 +162,7 @@ def _as_begun(task: Task, command: Command) -> Command:
         ("--preset", command.preset, begun["preset"]),
         ("--seed", command.seed, stored["seed"]),
         ("--data", command.data, begun["data"]),
-        *((option.flag, command.own.get(option.name), own.get(option.name)) for option in task.options),
+        *((o.flag, command.own.get(o.name), own[o.name]) for o in task.options if o.name in own),  # some came later
     ):
         if given is not None and given != had:
             raise RunError(f"{flag}: the run was begun with {had}, got {given}; leave it out to resume")
