@@ -166,10 +166,10 @@ def _times(
         cells = table.columns[place]
         if place in chosen or all(map(is_missing, cells)):
             continue
-        counted = _counted(table, place, time is not None or layout is not None)
+        counted = _counted(table, place, time is not None) if layout is None else None
         if counted is not None:
             return counted
-        if time is None and any(map(is_number, cells)):
+        if time is None and layout is None and any(map(is_number, cells)):
             continue
         found = _dates(table, place, layout)
         if found is not None:
@@ -198,7 +198,7 @@ def _dates(table: Table, place: int, layout: str | None) -> _Times | None:
         return None
     index, bad = found
     if bad is not None:
-        if 2 * int(index.isna().sum()) > len(index) and layout is None:
+        if 2 * int(index.isna().sum()) >= len(index):
             return None  # names with a date among them
         raise DataError(
             f"{table.path}: line {table.lines[bad]}, column {table.names[place] or place + 1}: expected a date as in "

@@ -47,11 +47,8 @@ def read_table(path: Path, sep: str | None, decimal: str | None, header: int | N
         first = header - 1
     while lines and not lines[-1].strip(" \t"):
         lines.pop()
-    spaced = lines[first + 1 :: 2]
-    if any(each in lines[first] for each in SEPARATORS) and spaced and not any(map(str.strip, spaced)):
-        lines[first:], pace = lines[first::2], 2  # a blank line after each, as line ends that were written twice give
-    else:
-        pace = 1
+    between = lines[first + 1 :: 2]  # blank after each other line, as line ends give that were written twice
+    spaced = len(between) > 0 and not any(map(str.strip, between)) and any(each in lines[first] for each in SEPARATORS)
     text = "\n".join(lines[first:])
     if not text:
         raise DataError(f"{path}: is empty")
@@ -62,7 +59,10 @@ def read_table(path: Path, sep: str | None, decimal: str | None, header: int | N
     numbers, line = [], first + 1
     for row in rows:
         numbers.append(line)
-        line += pace + sum(cell.count("\n") for cell in row)
+        line += 1 + sum(cell.count("\n") for cell in row)
+    if spaced:
+        numbers = [number for number, row in zip(numbers, rows, strict=True) if any(row)]
+        rows = [row for row in rows if any(row)]
     quoted = [line.lstrip().startswith('"') for line in lines[first : first + 2]]
     if header is None:
         header = _has_header(path, rows, numbers[0], quoted == [True, False])
@@ -136,14 +136,15 @@ def _named(separator: str) -> str:
 def _separator(path: Path, text: str, first: int, decimal: str | None) -> str:
     """The only separator that fits. Raises DataError where none or several do."""
     possible = [each for each in SEPARATORS if each != decimal]
+    sample = [line for line in text.split("\n", _SAMPLE)[:_SAMPLE] if line.strip()]
     tables: dict[str, list[list[str]]] = {}
     for each in possible:
         try:
             frame = _frame(path, text, each, first, _SAMPLE)
         except DataError:
             continue
-        rows = [[cell.strip() for cell in row] for row in frame.values.tolist()]
-        if len(rows[0]) > 1 and 2 * sum(row[1] != "" for row in rows) >= sum(any(row) for row in rows):
+        rows = [row for cells in frame.values.tolist() if any(row := [cell.strip() for cell in cells])]
+        if len(rows[0]) > 1 and 2 * sum(each in line for line in sample) >= len(sample):
             tables[each] = rows
     if not tables:
         return _of_one_column(path, text, first, possible)
