@@ -79,6 +79,8 @@ FORMS = {
     "another encoding": (lines(["été", "load"], ["x"] * 40, LOAD).encode("cp1252"), {"encoding": "cp1252"}),
     "line ends of old": (FRAME.to_csv().replace("\n", "\r").encode(), {}),
     "line ends written twice": (FRAME.to_csv().replace("\n", "\r\r\n").encode(), {}),
+    "those of one column": (b"load\r\r\n" + b"\r\r\n".join(str(x).encode() for x in LOAD), {}),
+    "lines around": ("\n \n" + FRAME.to_csv() + "\n\n", {}),
     "a preamble": ("of a logger\nby X, Y and Z\n" + FRAME.to_csv(), {"header": 3}),
     "a sign at the ends": (lines(["load", ""], LOAD, [""] * 40), {}),
     "asked for": (lines(["load", "b"], LOAD, LOAD), {"columns": "load"}),
@@ -233,10 +235,23 @@ def test_bad_files(tmp_path, content, message):
         series.load_series(str(tmp_path / "a.csv"), pytest.fail)
 
 
+def test_files_have_bounds(tmp_path, monkeypatch):
+    monkeypatch.setattr("fusedrnn.tables._CELLS", 100)
+    for content in ("," * 100, "1\n" * 99 + "1\n2", "1;2\n" * 51):
+        (tmp_path / "a.csv").write_text(content)
+        with pytest.raises(DataError, match="expected at most 100 cells, got 10"):
+            series.read_csv(tmp_path / "a.csv")
+    monkeypatch.setattr("fusedrnn.tables._FILE_LIMIT", 100)
+    with pytest.raises(DataError, match="expected at most 100 bytes, got"):
+        series.read_csv(tmp_path / "a.csv")
+
+
 @pytest.mark.parametrize(
     ("how", "message"),
     [
         ({"sep": "ab"}, "--sep ab: expected one character, tab or space"),
+        ({"sep": "\n"}, "--sep "),
+        ({"encoding": "a\0b"}, "--encoding a\0b: there is no such encoding"),
         ({"decimal": ";"}, "--decimal ;: expected . or ,"),
         ({"header": 9}, "--header 9: there is no such line"),
         ({"encoding": "klingon"}, "--encoding klingon: there is no such encoding"),

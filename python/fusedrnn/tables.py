@@ -14,6 +14,7 @@ from fusedrnn.reading import DataError, read_file
 SEPARATORS = {",": "','", ";": "';'", "\t": "tab", "|": "'|'"}
 _WORDS = {"tab": "\t", "\\t": "\t", "space": r"\s+", " ": r"\s+"}
 _FILE_LIMIT = 256 << 20
+_CELLS = 50_000_000
 _SAMPLE = 1000  # lines on which separators are tried
 
 
@@ -35,23 +36,23 @@ def read_table(path: Path, sep: str | None, decimal: str | None, header: int | N
     and, where two readings fit, the option that decides.
     """
     text = _text(path, encoding)
-    lines = text.split("\n")
-    first = next((at for at, line in enumerate(lines) if line.strip(" \t")), None)
-    if first is None:
-        raise DataError(f"{path}: is empty")
-    if sep is None and (said := re.fullmatch(r"\s*sep=(.)\s*", lines[first], re.IGNORECASE)):
-        sep, first = said[1], first + 1  # as Excel writes it
-    if header:
-        if not first < header <= len(lines):
-            raise DataError(f"{path}: --header {header}: there is no such line of names")
-        first = header - 1
-    while lines and not lines[-1].strip(" \t"):
-        lines.pop()
-    between = lines[first + 1 :: 2]  # blank after each other line, as line ends give that were written twice
-    spaced = len(between) > 0 and not any(map(str.strip, between)) and any(each in lines[first] for each in SEPARATORS)
-    text = "\n".join(lines[first:])
+    blank = re.match(r"(?:[ \t]*\n)*", text)
+    first = text[: blank.end()].count("\n") if blank else 0
+    text = text[blank.end() if blank else 0 :].rstrip(" \t\n")
+    top, _, rest = text.partition("\n")
+    if sep is None and (said := re.fullmatch(r"\s*sep=(.)\s*", top, re.IGNORECASE)):
+        sep, first, text = said[1], first + 1, rest  # as Excel writes it
+    while header and first < header - 1:
+        first, text = first + 1, text.partition("\n")[2]
+    if header and (first > header - 1 or not text):
+        raise DataError(f"{path}: --header {header}: there is no such line of names")
     if not text:
         raise DataError(f"{path}: is empty")
+    top, *below = text.split("\n", _SAMPLE)[:_SAMPLE]
+    spaced = any(each in top for each in SEPARATORS) and len(below) > 0 and not any(map(str.strip, below[::2]))
+    cells = (text.count("\n") + 1) * (1 + max(map(top.count, SEPARATORS)))
+    if cells > _CELLS:
+        raise DataError(f"{path}: expected at most {_CELLS:,} cells, got {cells:,}")
     separator = _separator(path, text, first, decimal) if sep is None else _WORDS.get(sep, sep)
     if len(separator) != 1 and separator != r"\s+":
         raise DataError(f"--sep {sep}: expected one character, tab or space")
@@ -60,11 +61,11 @@ def read_table(path: Path, sep: str | None, decimal: str | None, header: int | N
     for row in rows:
         numbers.append(line)
         line += 1 + sum(cell.count("\n") for cell in row)
-    if spaced:
+    if spaced:  # a blank line after each other, as line ends give that were written twice
         numbers = [number for number, row in zip(numbers, rows, strict=True) if any(row)]
         rows = [row for row in rows if any(row)]
-    quoted = [line.lstrip().startswith('"') for line in lines[first : first + 2]]
     if header is None:
+        quoted = [line.lstrip().startswith('"') for line in [top, *filter(None, below)][:2]]
         header = _has_header(path, rows, numbers[0], quoted == [True, False])
     names = tuple(rows[0]) if header else tuple(f"column{place + 1}" for place in range(len(rows[0])))
     if header:
@@ -85,15 +86,15 @@ def _text(path: Path, encoding: str | None) -> str:
         encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
         text = content.decode(encoding)
-    except LookupError:
-        raise DataError(f"--encoding {encoding}: there is no such encoding") from None
     except UnicodeError as error:
         start = error.start if isinstance(error, UnicodeDecodeError) else 0
         got = f"byte 0x{content[start]:02x} at offset {start:,}"
         raise DataError(f"{path}: expected text in {expected}, got {got}; --encoding NAME says another") from None
+    except (LookupError, ValueError):
+        raise DataError(f"--encoding {encoding}: there is no such encoding") from None
     if "\0" in text:
         raise DataError(f"{path}: expected text in {expected}, got a zero byte at offset {content.index(0):,}")
-    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    return text.removeprefix("\ufeff").replace("\r\r\n", "\n").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _frame(path: Path, text: str, separator: str, first: int, rows: int | None = None) -> Any:
@@ -127,6 +128,8 @@ def _frame(path: Path, text: str, separator: str, first: int, rows: int | None =
         if found := re.search(r"EOF inside string starting at row (\d+)", str(error)):
             raise DataError(f"{path}: line {first + 1 + int(found[1])}: a quote is opened and not closed") from None
         raise DataError(f"{path}: not CSV ({error})") from None
+    except ValueError as error:
+        raise DataError(f"--sep {separator}: {error}") from None
 
 
 def _named(separator: str) -> str:
@@ -163,10 +166,10 @@ def _separator(path: Path, text: str, first: int, decimal: str | None) -> str:
             raise DataError(f"{path}: line {first + 1}: may be {ways}: {options}")
         able = {each: able[each] for each in clean}
     separator = next(iter(able))
-    if separator == "," and decimal is None and (row := _halved(able[","])) is not None:
-        cells = ",".join(able[","][row])
+    if separator == "," and decimal is None and (at := _halved(able[","])) is not None:
+        cells = ",".join(able[","][at])
         raise DataError(
-            f"{path}: line {first + 1 + row}: {cells!r} may be a number with a decimal comma or two cells: "
+            f"{path}: line {first + 1 + at}: {cells!r} may be a number with a decimal comma or two cells: "
             "--decimal , or --sep ,"
         )
     return separator
