@@ -152,6 +152,14 @@ def test_without_header_a_column_of_times_costs_no_line(read):
     assert read("0;1,5\n1;2,5\n2;2,5\n")[0].values.tolist() == [[1.5], [2.5], [2.5]]
 
 
+def test_semicolons_part_what_commas_only_could(read):
+    """Without a header, both would give two cells a line: but a comma within a number is its decimal sign."""
+    found, _ = read(FRAME.to_csv(sep=";", decimal=",", header=False))
+    assert found.names == ("column2",)
+    np.testing.assert_array_equal(found.values[:, 0], LOAD)
+    assert read("a;b,25\na;b,26\n")[0].values.tolist() == [[25], [26]]
+
+
 @pytest.mark.parametrize(
     ("content", "how", "names"),
     [
