@@ -30,6 +30,11 @@ GOOD = {
     "periods": DATED.to_period("h"),
     "durations": pd.Series(VALUES, index=HOURS - HOURS[0]),
     "months": pd.Series(VALUES, index=pd.date_range("2000-01-31", periods=N, freq="MS")),
+    "the 15th of months": pd.Series(
+        VALUES, index=pd.date_range("2000-01-01", periods=N, freq="MS") + pd.Timedelta("14D")
+    ),
+    "hours into summer": pd.Series(VALUES, index=pd.date_range("2024-03-30", periods=N, freq="h", tz="Europe/Berlin")),
+    "days into summer": pd.Series(VALUES, index=pd.date_range("2024-03-01", periods=N, freq="D", tz="Europe/Berlin")),
     "days as objects": pd.Series(VALUES, index=[datetime.date(2024, 1, 1) + datetime.timedelta(k) for k in range(N)]),
     "times as text": pd.Series(VALUES, index=HOURS.astype(str)),
     "counts": pd.Series(VALUES, index=range(100, 100 + 2 * N, 2)),
@@ -107,7 +112,10 @@ def test_sequences_of_frames(kind):
     with pytest.raises(ValueError, match=r"X\[0\]: expected the columns \['a', 'b'\] in this order, as in fit"):
         model.predict([other])
     for X, message in (
-        ([*SEQUENCES[:-1], other], r"X\[19\]: expected the columns \['a', 'b'\] in this order"),
+        (
+            [SEQUENCES[0].to_numpy(), *SEQUENCES[1:-1], other],
+            r"X\[19\]: expected the columns \['a', 'b'\] in this order",
+        ),
         ([*SEQUENCES[:-1], SEQUENCES[-1][::-1]], r"X\[19\]: expected rows in the order of their index, got 2024-01-01"),
         ([*SEQUENCES[:-1], np.ma.masked_greater(np.ones((3, 2)), 0)], r"X\[19\]: expected no masked values, got 6"),
         (np.ma.masked_greater(np.ones((20, 3, 2)), 0), "X: expected no masked values, got 120"),

@@ -51,6 +51,7 @@ FORMS = {
     "one column of decimal commas": (FRAME.to_csv(index=False, decimal=",", sep=";"), {"decimal": ","}),
     "newest first": (FRAME[::-1].to_csv(), {}),
     "shuffled": (FRAME.sample(frac=1, random_state=0).to_csv(), {}),
+    "epochs shuffled": (lines(["epoch", "load"], range(40, 0, -1), LOAD[::-1]), {}),
     "row numbers shuffled": (FRAME.reset_index(drop=True).sample(frac=1, random_state=0).to_csv(), {}),
     "months": (pd.DataFrame({"load": LOAD}, pd.date_range("2000-01-31", periods=40, freq="MS")).to_csv(), {}),
     "working days": (pd.DataFrame({"load": LOAD}, pd.bdate_range("2020-01-02", periods=40)).to_csv(), {}),
@@ -169,7 +170,7 @@ def test_semicolons_part_what_commas_only_could(read):
         ("2019,2020,2021\n1.5,2.5,3.5\n", {"header": 1}, ("2019", "2020", "2021")),
         ("0,1\n1.5,2.5\n", {"header": 0}, ("column1", "column2")),
         ('t,"a, b"\n"x, y","1"\nz,2\n', {}, ("a, b",)),
-        (",b\n0,2\n1,4\n", {"columns": ",b"}, ("column1", "b")),  # as runs of old had it
+        (",b\n0,2\n1,4\n", {"columns": ",b"}, ("", "b")),  # as runs of old had it
         ("index,b\n3,2\n1,4\n7,1\n", {}, ("index", "b")),  # it measures something
     ],
 )
@@ -194,6 +195,7 @@ def test_names(read, content, how, names):
         (b'a,b\n"x\ny",2\nz,n/a\n', "line 4, column b: expected a finite number, got 'n/a'"),
         (b"load\n1\n\n3\n", "line 3, column load: expected a finite number, got ''"),
         (b'load\n1\n""\n3\n', "line 3, column load: expected a finite number, got ''"),
+        (b"2020-01-01,\n2020-01-02,3\n", "line 1, column column2: expected a finite number, got ''"),
         (b"NaN\n1\n2\n", "line 1, column column1: expected a finite number, got 'NaN'"),
         (b"a,a\n1,2\n3,4\n", "expected columns of different names, got 'a' twice"),
         (b"a,b\nx,y\nz,w\n", "expected a column of numbers, got none in 2 lines"),
@@ -234,6 +236,7 @@ def test_names(read, content, how, names):
         (pd.concat([FRAME[:5], FRAME[4:]]).to_csv().encode(), "line 7: 2024-01-01 04:00:00 comes twice; fill the gap"),
         (FRAME[::-1].drop(HOURS[10]).to_csv().encode(), "line 30: 2024-01-01 11:00:00 comes after 2024-01-01 09"),
         (b",b\n0,2\n1,4\n5,3\n6,2\n", "line 4: 5 comes after 1, where the usual step is 1; .*--time none"),
+        (b"timestamp,b\n100,2\n160,4\n220,3\n400,2\n", "line 5: 400 comes after 220, where the usual step is 60"),
         (b"d,x\n2020-01-01,1\n2020-01-02,2\n2020-01-09,3\n2020-02-01,4\n", "line 4: .*: not at equal distances"),
     ],
 )
@@ -309,16 +312,20 @@ def test_the_command_hands_its_options_on(monkeypatch):
     assert seen == {"where": "a.csv", **given}
 
 
-def test_a_run_of_old_may_be_given_an_option_that_came_later(tmp_path, monkeypatch):
-    """For it may be what reads its file as it was read then; one that it had stays as it was."""
+def test_a_run_of_old_goes_on_as_it_was(tmp_path, monkeypatch, read):
+    """Options that came later are as their files were read then, or as given now; one that it had stays as it was."""
     state = {"metadata": {"task": "forecast", "preset": "default", "data": "a.csv", "epochs": None, "steps": None}}
-    state |= {"seed": 0}
+    state["seed"] = 0
     state["metadata"]["own"] = {"horizon": 24, "target": None, "period": None}
     monkeypatch.setattr("fusedrnn.tasks.run.read_checkpoint", lambda path: SimpleNamespace(state=state))
-    begun = _as_begun(TASKS["forecast"], Command(resume=tmp_path, own={"time": "none"}))
-    assert begun.own == {"horizon": 24, "target": None, "period": None, "time": "none"}
+    begun = _as_begun(TASKS["forecast"], Command(resume=tmp_path, own={"sep": ","}))
+    assert begun.own == {"horizon": 24, "target": None, "period": None, "time": "none", "sep": ","}
+    assert _as_begun(TASKS["forecast"], Command(resume=tmp_path, own={"time": "day"})).own["time"] == "day"
     with pytest.raises(RunError, match="--horizon: the run was begun with 24, got 5"):
         _as_begun(TASKS["forecast"], Command(resume=tmp_path, own={"horizon": 5}))
+    found, _ = read(",day,b\n5,2020-01-09,2\n3,2020-01-01,4\n", time="none")
+    assert found.names == ("", "b")
+    assert found.values.tolist() == [[5, 2], [3, 4]]
 
 
 def test_ordinary_files_give_the_bits_that_they_gave(read):

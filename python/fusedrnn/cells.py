@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -70,6 +71,7 @@ def decimal_sign(column: Sequence[str]) -> tuple[str | None, int]:
     """
     shown: dict[str, int] = {}
     either: int | None = None
+    signs = set("".join(column)) & {".", ","}
     for row, cell in enumerate(column):
         if "." not in cell and "," not in cell:
             continue
@@ -77,6 +79,8 @@ def decimal_sign(column: Sequence[str]) -> tuple[str | None, int]:
         if point is None or comma is None:
             if point is not comma:
                 shown.setdefault("," if point is None else ".", row)
+                if len(signs) == 1:
+                    break  # what follows cannot differ
         elif point != comma and either is None and "," in cell:
             either = row
     if len(shown) == 2:
@@ -90,11 +94,10 @@ def decimal_sign(column: Sequence[str]) -> tuple[str | None, int]:
 
 def numbers(column: Sequence[str], decimal: str) -> tuple[Array, int | None]:
     """[T] float64, NaN where there is no number, and the first place whose currency or per cent sign is another."""
-    try:
-        plain = set("".join(column)) <= set("0123456789.+-eE") and decimal == "."
-        values = np.array(column, str).astype(np.float64) if plain else None
-    except ValueError:
-        values = None
+    values = None
+    if set("".join(column)) <= set("0123456789+-eE" + decimal):  # most files: nothing to take off
+        with contextlib.suppress(ValueError):
+            values = np.array([cell.replace(",", ".") for cell in column], str).astype(np.float64)
     if values is not None:
         return values, None
     found = [number(cell, decimal) for cell in column]

@@ -286,7 +286,7 @@ def _text_files(folder: Path) -> list[Path]:
 
 def _read_text(path: Path) -> str:
     try:
-        text = read_file(path).decode()
+        text = read_file(path).decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not a text in UTF-8 ({error})") from None
     if "\0" in text or not text.strip():

@@ -138,7 +138,7 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
         if not of_sequences:  # a table: scikit-learn's own checks and words, names of columns included
             return list(validate_data(self, X, reset=reset, dtype=np.float32)[:, None, :])
         if reset:
-            self._columns = column_names(X[0])
+            self._columns = next(filter(None, map(column_names, X)), None)
         sequences = [sequence(row, f"X[{i}]", self._columns) for i, row in enumerate(X)]
         for i, row in enumerate(sequences):
             if row.ndim != 2 or row.shape[1] != sequences[0].shape[1] or row.dtype.kind not in "fiub":

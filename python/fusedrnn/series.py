@@ -132,7 +132,7 @@ def read_csv(
     if sign == ",":
         words += "; with decimal commas"
     say(words + (f"; left out: {', '.join(left)}" if left else ""))
-    return Series(values, tuple(names[place] for place in kept), path.name)
+    return Series(values, tuple(table.names[place] for place in kept), path.name)
 
 
 class _Times(NamedTuple):
@@ -145,12 +145,11 @@ class _Times(NamedTuple):
 def _chosen(table: Table, columns: str | None) -> set[int]:
     if columns is None:
         return set()
-    given = table.names if table.named else tuple(f"column{place + 1}" for place in range(len(table.names)))
     wanted = next(csv.reader([columns])) if columns else [""]
     for name in wanted:
-        if name not in given:
-            raise DataError(f"--columns {name}: expected some of {', '.join(filter(None, given))}")
-    return {given.index(name) for name in wanted}
+        if name not in table.names:
+            raise DataError(f"--columns {name}: expected some of {', '.join(filter(None, table.names))}")
+    return {table.names.index(name) for name in wanted}
 
 
 def _times(
@@ -208,7 +207,9 @@ def _dates(table: Table, place: int, layout: str | None) -> _Times | None:
 
 
 # names over numbers that count the points, rather than measure something
-_COUNTING = re.compile(r"|unnamed: ?\d+|index|idx|id|row|no|nr|t|time|timestamp|ts|ds|date|day|year|period|step", re.I)
+_COUNTING = re.compile(
+    r"|unnamed: ?\d+|index|idx|id|row|no|nr|t|time|timestamp|epoch|unix|ts|ds|date|day|year|period|step", re.I
+)
 
 
 def _counted(table: Table, place: int, asked: bool) -> _Times | None:
@@ -229,8 +230,13 @@ def _counted(table: Table, place: int, asked: bool) -> _Times | None:
             return _Times(found[0], (place,))
     whole = not any("." in cell for cell in cells)
     if not (asked or (empty_name and whole)):
-        steps = np.diff(np.array(cells, str).astype(np.float64))
-        if steps[0] == 0 or not np.allclose(steps, steps[0], rtol=1e-6, atol=0) or not (table.named or steps[0] == 1):
+        values = np.array(cells, str).astype(np.float64)
+        steps, sorted_steps = np.diff(values), np.diff(np.sort(values))
+        even = np.allclose(sorted_steps, sorted_steps[0], rtol=1e-6, atol=0)
+        if table.named:
+            if sorted_steps.min() == 0 or not (even or (steps > 0).all() or (steps < 0).all()):
+                return None  # it goes up and down, or stays: it measures something
+        elif not even or (steps != 1).any():
             return None
     return _Times(pandas.Index([int(cell) if whole else float(cell) for cell in cells]), (place,))
 

@@ -55,7 +55,7 @@ def frequency(index: Any) -> str:
 def _of_times(index: Any) -> str:
     import pandas
 
-    if found := _usual(index):
+    if found := _usual(index) or _months(index):
         return found
     steps = index[1:] - index[:-1]
     parts = (index[at : at + _WINDOW] for at in range(0, max(len(index) - _WINDOW, 0) + 1, _WINDOW // 2))
@@ -86,3 +86,13 @@ def _usual(index: Any) -> str:
         warnings.simplefilter("ignore")
         found = pandas.infer_freq(index)
     return "" if found is None else str(getattr(found, "freqstr", found))
+
+
+def _months(index: Any) -> str:
+    """Months in words where all points are at the same day and time of theirs, such as the 15th; empty otherwise."""
+    import pandas
+
+    if not isinstance(index, pandas.DatetimeIndex) or len({(at.day, at.time()) for at in index}) > 1:
+        return ""
+    steps = set(np.diff(np.asarray(index.year) * 12 + np.asarray(index.month)).tolist())
+    return f"months: {steps.pop()}" if len(steps) == 1 else ""

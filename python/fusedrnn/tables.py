@@ -25,7 +25,6 @@ class Table(NamedTuple):
     names: tuple[str, ...]
     columns: list[list[str]]
     lines: list[int]
-    separator: str
     named: bool
 
 
@@ -36,9 +35,12 @@ def read_table(path: Path, sep: str | None, decimal: str | None, header: int | N
     and, where two readings fit, the option that decides.
     """
     text = _text(path, encoding)
-    blank = re.match(r"(?:[ \t]*\n)*", text)
-    first = text[: blank.end()].count("\n") if blank else 0
-    text = text[blank.end() if blank else 0 :].rstrip(" \t\n")
+    found = re.search(r"[^ \t\n]", text)
+    if found is None:
+        raise DataError(f"{path}: is empty")
+    start = text.rfind("\n", 0, found.start()) + 1
+    first = text.count("\n", 0, start)
+    text = text[start:].rstrip(" \t\n")
     top, _, rest = text.partition("\n")
     if sep is None and (said := re.fullmatch(r"\s*sep=(.)\s*", top, re.IGNORECASE)):
         sep, first, text = said[1], first + 1, rest  # as Excel writes it
@@ -75,7 +77,7 @@ def read_table(path: Path, sep: str | None, decimal: str | None, header: int | N
             raise DataError(f"{path}: expected columns of different names, got {twice!r} twice")
     if not rows:
         raise DataError(f"{path}: has a header and no line after it")
-    return Table(path, names, [list(column) for column in zip(*rows, strict=True)], numbers, separator, bool(header))
+    return Table(path, names, [list(column) for column in zip(*rows, strict=True)], numbers, bool(header))
 
 
 def _text(path: Path, encoding: str | None) -> str:
@@ -212,6 +214,8 @@ def _has_header(path: Path, rows: Sequence[Sequence[str]], line: int, quoted: bo
     """Whether the first row names the columns. Raises DataError where it may and may not."""
     top, body = rows[0], rows[1:]
     numeric = [is_number(cell) for cell in top]
+    if body and any(_is_date(cell) and _is_date(below) for cell, below in zip(top, body[0], strict=True)):
+        return False  # the times have begun
     if quoted or not any(number or (is_missing(cell) and cell) for number, cell in zip(numeric, top, strict=True)):
         return True
     for place, cell in enumerate(top):
@@ -233,6 +237,8 @@ def _has_header(path: Path, rows: Sequence[Sequence[str]], line: int, quoted: bo
 
 
 def _is_date(cell: str) -> bool:
+    if is_number(cell):
+        return False
     try:
         found = dates([cell])
     except ValueError:  # several kinds

@@ -229,6 +229,6 @@ FORECAST = Task(
         TaskOption("target", str, "the column to score and draw; else all. All columns of numbers are looked at"),
         TaskOption("horizon", int, "how many steps ahead; else 24", 24),
         TaskOption("period", int, "the season in steps, 0 for none; else found"),
-        *(TaskOption(name, kind, words) for name, (kind, words) in READING.items()),
+        *(TaskOption(name, *words, before="none" if name == "time" else None) for name, words in READING.items()),
     ),
 )

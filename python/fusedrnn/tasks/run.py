@@ -176,7 +176,7 @@ def _as_begun(task: Task, command: Command) -> Command:
         resume=command.resume,
         json=command.json,
         progress=command.progress,
-        own={**command.own, **own},
+        own={**{o.name: o.before for o in task.options if o.before is not None}, **command.own, **own},
     )
 
 
