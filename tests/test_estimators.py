@@ -192,7 +192,7 @@ def test_what_does_not_fit_the_fitted(fitted):
 @pytest.mark.parametrize("estimator", [SequenceClassifier, SequenceRegressor])
 @pytest.mark.filterwarnings("ignore")  # scikit-learn's checks provoke and announce them
 def test_scikit_learns_checks(estimator):
-    """All of them: a table counts as sequences of one step. Those it leaves out itself want pandas or an array API."""
+    """All of them: a table counts as sequences of one step. Those it leaves out itself want an array API."""
     checks = pytest.importorskip("sklearn.utils.estimator_checks", reason="scikit-learn is not installed")
     results = checks.check_estimator(estimator(hidden_size=16, epochs=10, lr=0.03), on_fail=None, on_skip=None)
     assert len(results) > 40

@@ -285,10 +285,10 @@ PARTS = (
     ),
     Bug(
         "a_first_line_with_a_time_is_a_header",
-        "python/fusedrnn/series.py",
-        "if any(not math.isnan(_number(cell)) for cell in rows[0][1])",
-        "if all(not math.isnan(_number(cell)) for cell in rows[0][1])",
-        "tests/test_forecast.py::test_without_header_a_column_of_times_costs_no_line",
+        "python/fusedrnn/tables.py",
+        "        return False  # the times have begun\n",
+        "        return True\n",
+        "tests/test_series.py::test_without_header_a_column_of_times_costs_no_line",
     ),
     Bug(
         "onnx_nodes_of_other_directions_are_one_stack",

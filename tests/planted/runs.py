@@ -75,8 +75,8 @@ BUGS = (
     Bug(
         "own_options_are_forgotten",
         f"{_TASKS}/run.py",
-        "own={**command.own, **own},",
-        "own=dict(command.own),",
+        ", **command.own, **own},",
+        ", **command.own},",
         f"{_RUN}::test_resume_restores_own_options",
     ),
     Bug(
