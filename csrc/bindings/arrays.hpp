@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <exception>
-#include <initializer_list>
 #include <optional>
 #include <string>
 #include <vector>
@@ -104,12 +103,14 @@ inline void require_at_least_one(int64_t size, const char* name, const char* wha
   if (size < 1) throw py::value_error(std::string(name) + ": expected " + what + " of at least 1, got 0");
 }
 
-// A product of sizes that would not fit memory addresses ends here, not in a wild pointer.
-inline void require_addressable(std::initializer_list<int64_t> sizes) {
-  constexpr int64_t most = int64_t(1) << 58;
+// Elements that no memory could hold end here, not in a sum of sizes that wraps around. Only what is no array, or one
+// without rows, can claim so many; each element may become some hundred more of the reserve and of scratch.
+inline void require_addressable(const char* name, const std::string& got, const std::vector<int64_t>& sizes) {
+  constexpr int64_t most = int64_t(1) << 52;
   int64_t product = 1;
   for (const int64_t size : sizes) {
-    if (size > 0 && product > most / size) throw std::bad_alloc();
+    if (size > 0 && product > most / size)
+      throw py::value_error(std::string(name) + ": expected sizes that memory can hold, got " + got);
     product *= size > 0 ? size : 1;
   }
 }

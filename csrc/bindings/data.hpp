@@ -1,6 +1,7 @@
 // The data of a recurrent call: its sizes, sequences of uneven length, and steps at which states are reset.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <memory>
 
@@ -92,14 +93,18 @@ inline Data read_data(const py::object& x_object, const py::object& lengths, con
   return d;
 }
 
+// Completes the sizes of a call; width is that of h, where it is not the units'.
+inline void set_hidden(Data& d, int64_t hidden, int64_t width = 0) {
+  d.shape.hidden = hidden;
+  require_addressable("x", "shape " + shape_text(d.of(d.shape.inputs)), d.of(std::max(hidden, width)));
+}
+
 // The same with the hidden size, for a cell without options.
 template <class T>
 Data plain_data(const py::object& x, const py::object& weight_ih, const py::object& weight_hh, int64_t gates,
                 const py::object& lengths, const py::object& batch_sizes, const py::object& resets, bool reverse) {
   Data d = read_data(x, lengths, batch_sizes, resets, reverse);
-  d.shape.hidden = hidden_size<T>(weight_ih, weight_hh, gates);
-  require_addressable({d.rows[0], d.shape.batch, d.shape.hidden, 5, 8});
-  require_addressable({d.shape.hidden, d.shape.hidden + d.shape.inputs, 4, 8});
+  set_hidden(d, hidden_size<T>(weight_ih, weight_hh, gates));
   return d;
 }
 

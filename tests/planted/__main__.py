@@ -16,6 +16,7 @@ import os
 import queue
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,7 @@ from tests.planted.bug import Bug
 ROOT = Path(__file__).resolve().parents[2]
 LISTS = {"package": package.BUGS, "adapters": adapters.BUGS, "engine": engine.BUGS}
 PATIENCE = 900  # seconds: a test that hangs has noticed, too
+CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS)  # and so has one that dies of it
 
 
 class Copy:
@@ -99,7 +101,9 @@ class Copy:
             return "caught", f"no answer within {PATIENCE} s"
         if done.returncode == 0:
             return "survived", done.stdout.strip().splitlines()[-1]
-        failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+        if -done.returncode in CRASHES:
+            return "caught", f"the tests crashed: {signal.Signals(-done.returncode).name}"
+        failed = re.findall(r"^(?:FAILED|ERROR) (.+?)(?: - |$)", done.stdout, re.MULTILINE)
         is_test = done.returncode == 1 and failed
         return ("caught", failed[0]) if is_test else ("broken", done.stdout[-2000:] + done.stderr[-2000:])
 

@@ -95,7 +95,7 @@ def unroll(
         after = step(inputs[t], seen if dropout is None else seen * dropout, before)
         if zoneout_h is not None or zoneout_c is not None:
             after = tuple(
-                a if keep is None else a + keep[t] * (b - a)
+                a if keep is None else keep[t] * b + (1 - keep[t]) * a
                 for a, b, keep in zip(after, before, (zoneout_h, zoneout_c), strict=False)
             )
         y = after[0]
