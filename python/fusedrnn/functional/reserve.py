@@ -157,8 +157,18 @@ def _zeros_like(parameter: Any) -> Any:
 
 
 def read_sequences(lengths: Any, batch_sizes: Any, resets: Any) -> tuple[Array | None, Array | None, Array | None]:
-    """The three as arrays that the compiled module takes."""
+    """The three as arrays that the compiled module takes: copies, for the caller may fill theirs anew before backward,
+    and another thread even while the call runs."""
     return _integers("lengths", lengths), _integers("batch_sizes", batch_sizes), _booleans("resets", resets)
+
+
+def check_batch_sizes(sizes: Sequence[int], rows: int) -> None:
+    """The compiled module's errors for Python's integers, before anything is made that is as large as they say."""
+    for step, size in enumerate(sizes):
+        if size < 1 or (step and size > sizes[step - 1]):
+            raise ValueError(f"batch_sizes: expected positive numbers that never increase, got {size} for step {step}")
+    if sum(sizes) != rows:
+        raise ValueError(f"batch_sizes: expected a sum of {rows}, the rows of x, got {sum(sizes)}")
 
 
 def _integers(name: str, values: Sequence[int] | Array | None) -> Array | None:
@@ -168,7 +178,7 @@ def _integers(name: str, values: Sequence[int] | Array | None) -> Array | None:
     array = np.asarray(values)
     if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"{name}: expected integers, got {array.dtype}")
-    return np.ascontiguousarray(array, np.int64)
+    return np.array(array, np.int64, order="C")
 
 
 def _booleans(name: str, values: Any) -> Array | None:
@@ -177,7 +187,7 @@ def _booleans(name: str, values: Any) -> Array | None:
     array = np.asarray(values)
     if array.dtype != bool:
         raise TypeError(f"{name}: expected booleans, got {array.dtype}")
-    return np.ascontiguousarray(array)
+    return np.array(array, order="C")
 
 
 def activation_names(activations: Any, plain: tuple[str, ...]) -> Any:

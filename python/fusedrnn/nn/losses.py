@@ -56,7 +56,7 @@ class CrossEntropyLoss(_Loss):
                 f"targets: expected shape {logits.shape[:-1]} for logits {logits.shape}, got {targets.shape}"
             )
         rows = np.ascontiguousarray(logits).reshape(targets.size, logits.shape[-1])
-        classes = np.ascontiguousarray(targets, np.int64).reshape(-1)
+        classes = np.array(targets, np.int64, order="C").reshape(-1)  # checked, then read while other threads run
         total, gradient = _core.softmax_cross_entropy(rows, classes)
         return self._reduced(total, gradient.reshape(logits.shape), targets.size)
 

@@ -42,6 +42,7 @@ class Pooling(Module):
     def forward(self, y: Array, lengths: Array) -> Array:
         """Pooled [N, kinds * F] of y [T, N, F], whose rows have ``lengths`` [N] steps and are zero past them."""
         T, N, F = y.shape
+        lengths = np.array(lengths)  # the caller may fill theirs anew before backward
         parts: list[Array] = []
         places: list[Array | None] = []
         for kind in self.kinds:

@@ -131,6 +131,11 @@ class Call:
         return {**_ALL_OPTIONS, **given, **extra}
 
 
+def owned(sequences: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Copies of lengths, batch_sizes and resets, for the caller may fill theirs anew before backward."""
+    return [None if t is None else t.clone(memory_format=torch.contiguous_format) for t in sequences]
+
+
 def arrays_of(tensors: Sequence[Tensor | None]) -> Sequence[Any]:
     """The tensors' memory as arrays; a copy only of what is not contiguous."""
     if tensors is NO_SEQUENCES:

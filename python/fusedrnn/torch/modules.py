@@ -99,6 +99,8 @@ class _Recurrent(torch.nn.RNNBase):
         if packed or lengths is not None or resets is not None:
             lengths = self._lengths(lengths, packed, on_gpu)
             sequences = (lengths, batch_sizes, self._resets(resets, packed, unbatched))
+            if not torch.compiler.is_compiling():  # the operators that a compiler sees do it themselves
+                sequences = tuple(calls.owned(sequences))
         if on_gpu:
             y, final = gpu.walk(self, x, states, parameters, sequences)
         else:
