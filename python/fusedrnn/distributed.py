@@ -277,7 +277,8 @@ def find_world() -> World:
             )
         return World()
     if not runtime.threads_were_chosen():
-        runtime.set_num_threads(_share_of_cores(comm.Split_type(MPI.COMM_TYPE_SHARED)))
+        share = _share_of_cores(comm.Split_type(MPI.COMM_TYPE_SHARED))
+        runtime.set_num_threads(min(share, runtime.get_num_threads()))  # OMP_NUM_THREADS may allow fewer
     return MpiWorld(comm)
 
 

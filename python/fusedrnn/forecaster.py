@@ -21,6 +21,7 @@ from fusedrnn.forecasting import (
 from fusedrnn.gradients import Array
 from fusedrnn.optim import Adam, CosineLR
 from fusedrnn.protocol import determination
+from fusedrnn.sizes import size
 from fusedrnn.train import Record, Trainer
 
 try:
@@ -68,8 +69,7 @@ class Forecaster(BaseEstimator):  # type: ignore[misc]
         """Learn from the series X, [T] or [T, C], points at equal distances; its last quarter is where lags, penalty
         and smoothing are chosen. ValueError: a series or parameter that does not fit."""
         for name in ("horizon", "hidden_size", "steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+            size(name, getattr(self, name))
         values = self._points(X)
         cut = len(values) * 3 // 4
         least = least_points(self.horizon) * 4 // 5
@@ -108,9 +108,7 @@ class Forecaster(BaseEstimator):  # type: ignore[misc]
         """[K], or [K, C] as X was: the K points after those of ``fit`` (None: ``horizon``). Beyond ``horizon`` steps
         the forecasts go on from themselves."""
         self._fitted()
-        steps = self.horizon if horizon is None else horizon
-        if steps < 1:
-            raise ValueError(f"horizon: expected at least 1, got {steps}")
+        steps = self.horizon if horizon is None else size("horizon", horizon)
         run = free_run(lambda z: self._spread(z)[..., 1], self._known, steps)
         return self._shaped(self.scaling_.back(run))
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from fusedrnn.environment import checks_arrays
 from fusedrnn.functional.exchange import in_place
 from fusedrnn.gradients import Array
 
@@ -87,7 +87,7 @@ def make_reserve(
         return None
     if options.get("recompute"):
         arrays = {**arrays, "bias_ih": biases[0], "bias_hh": biases[1]}
-    digests = _digests(arrays, options) if os.environ.get("FUSEDRNN_CHECK") == "1" else {}
+    digests = _digests(arrays, options) if checks_arrays() else {}
     return Reserve(cell, buffer, arrays, biases, options, digests)
 
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from fusedrnn._core import NO_STEPS
 from fusedrnn.gradients import Array
+from fusedrnn.nn.inputs import as_array
 from fusedrnn.nn.linear import Dropout, Embedding, Linear
 from fusedrnn.nn.module import Module, as_generator
 from fusedrnn.nn.stack import _Recurrent
@@ -41,7 +43,10 @@ class Pooling(Module):
 
     def forward(self, y: Array, lengths: Array) -> Array:
         """Pooled [N, kinds * F] of y [T, N, F], whose rows have ``lengths`` [N] steps and are zero past them."""
+        y = as_array("y", y)
         T, N, F = y.shape
+        if not T:
+            raise ValueError(f"y: {NO_STEPS}")
         lengths = np.array(lengths)  # the caller may fill theirs anew before backward
         parts: list[Array] = []
         places: list[Array | None] = []

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fusedrnn import sizes
 from fusedrnn.gradients import Array
 from fusedrnn.nn import GRU, LSTM, RNN, Dropout, Embedding, Linear, Module
 
@@ -82,7 +83,9 @@ class OneHot(Module):
 
     def __init__(self, size: int, dtype: Any = "float32") -> None:
         super().__init__()
-        self.table = np.hstack([np.eye(size), np.ones((size, 1))]).astype(dtype)
+        width = sizes.size("size", size)
+        sizes.require_memory({"size": width}, width * (width + 1), 8)  # made in float64
+        self.table = np.hstack([np.eye(width), np.ones((width, 1))]).astype(dtype)
 
     def forward(self, indices: Array) -> Array:
         """[..., size + 1] of indices [...]."""
