@@ -212,7 +212,7 @@ for layer in (nn.LSTM(3, 8), nn.LSTM(3, [8, 6]), nn.MinGRU(3, 8)):
     try:
         layer.stream(2**60)
     except ValueError as error:
-        assert str(error) == f"batch: expected sizes that memory can hold, got {2**60}", error
+        assert str(error).startswith(f"batch: expected sizes that memory can hold, got {2**60}, which need"), error
     else:
         raise AssertionError(layer)
 """
@@ -257,7 +257,10 @@ def test_arrays_that_are_not_aligned_beside_the_cells():
         ("target", lambda wrong: nn.MSELoss()(a, wrong(a))),
         ("parameters", lambda wrong: _core.mixture_density(wrong(np.ones((2, 7))), np.ones((2, 3)), None)),
         ("indices", lambda wrong: _core.embedding_backward(a, wrong(classes), a.copy())),
-        ("lengths", lambda wrong: layer(a[None], lengths=wrong(np.ones(4, np.int64)))),
+        (
+            "lengths",
+            lambda wrong: _core.mingru_forward(a[None], None, a, None, wrong(classes), None, None, False, False),
+        ),
         ("grad", lambda wrong: _core.sgd_step(flat, wrong(flat), None, 0.1, 0, 0, False)),
         ("data", lambda wrong: _core.sgd_step(wrong(flat), flat, None, 0.1, 0, 0, False)),
         ("x", lambda wrong: layer.freeze()(wrong(a[None]))),
@@ -408,19 +411,14 @@ def test_changed_options_are_found(functional, monkeypatch):
     monkeypatch.setenv("FUSEDRNN_CHECK", "1")
     rng = np.random.default_rng(0)
     x, weights = rng.standard_normal((4, 3, 2)), [rng.standard_normal(shape) for shape in ((20, 2), (20, 5))]
-    lengths, resets = np.array([4, 2, 3]), np.zeros((4, 3), bool)
     peephole, gain = rng.standard_normal((3, 5)), np.ones(20)
     norm = ((gain, np.ones(20), np.ones(5)), (None, None, np.zeros(5)))
     for changed, name in (
-        (lengths, "lengths"),
-        (resets, "resets"),
         (peephole, "weight_peephole"),
         (gain, r"layer_norm gains\[0\]"),
         (norm[1][2], r"layer_norm biases\[2\]"),
     ):
-        *_, reserve = functional.lstm_forward(
-            x, None, None, *weights, lengths=lengths, resets=resets, weight_peephole=peephole, layer_norm=norm
-        )
-        changed.flat[0] = 3 if name == "lengths" else 1 - changed.flat[0]
+        *_, reserve = functional.lstm_forward(x, None, None, *weights, weight_peephole=peephole, layer_norm=norm)
+        changed.flat[0] = 1 - changed.flat[0]
         with pytest.raises(RuntimeError, match=f"{name}: changed between lstm_forward and lstm_backward"):
             functional.lstm_backward(None, None, None, reserve)

@@ -39,9 +39,10 @@ def require_memory(sizes: dict[str, Any], elements: int, itemsize: int, layers: 
     """
     needed, present = elements * itemsize + layers * _OBJECTS, machine_memory()
     if needed > present:
-        given = ", ".join(f"{name}={value!r}" for name, value in sizes.items())
+        names, values = ", ".join(sizes), ", ".join(map(repr, sizes.values()))
         raise ValueError(
-            f"{given}: expected sizes that memory can hold; they need {-(-needed >> 30):,} GiB of {present >> 30:,} GiB"
+            f"{names}: expected sizes that memory can hold, got {values}, which need {-(-needed >> 30):,} GiB of "
+            f"{present >> 30:,}"
         )
 
 

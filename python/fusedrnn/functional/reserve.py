@@ -22,8 +22,7 @@ ACTIVATIONS = ("sigmoid", "tanh", "relu", "hard_sigmoid", "hard_tanh", "softsign
 
 def _digests(arrays: dict[str, Any], options: dict[str, Any]) -> dict[str, bytes]:
     given = options.get("options") or {}
-    named = {**arrays, **{name: options.get(name) for name in ("lengths", "batch_sizes", "resets")}}
-    named.update({name: given.get(name) for name in ("weight_peephole", "weight_hr")})
+    named = {**arrays, **{name: given.get(name) for name in ("weight_peephole", "weight_hr")}}
     for kind, parts in zip(("gains", "biases"), given.get("layer_norm") or (), strict=False):
         named.update({f"layer_norm {kind}[{i}]": part for i, part in enumerate(parts)})
     read = {name: in_place(name, a) for name, a in named.items()}

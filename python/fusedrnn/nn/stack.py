@@ -103,7 +103,8 @@ class _Recurrent(Module):
         self._names: list[list[str]] = []
         self._keywords: list[dict[str, str]] = []
         self._initial_names: list[list[str]] = []
-        given = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers, **self._own_sizes()}
+        given = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}
+        given.update({name: value for name, value in self._own_options().items() if name == "proj_size"})
         require_memory(given, 2 * self._elements(), self.dtype.itemsize, self.num_layers)
         for index in range(self.num_layers * self.directions):
             self._add_parameters(index, generator)
