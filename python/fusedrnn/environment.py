@@ -30,7 +30,8 @@ def warn_of_unknown_names() -> None:
         return
     import difflib  # which few processes need
 
+    ends = {name.removeprefix("FUSEDRNN_"): name for name in KNOWN}
     for name in unknown:
-        near = difflib.get_close_matches(name, KNOWN, n=1)
+        near = [ends[end] for end in difflib.get_close_matches(name.removeprefix("FUSEDRNN_"), ends, n=1)]
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(KNOWN[:-1])}"
         warnings.warn(f"{name}: fusedrnn reads no environment variable of this name; {hint}", stacklevel=3)
