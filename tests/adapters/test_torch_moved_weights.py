@@ -12,6 +12,15 @@ import fusedrnn.torch as ft  # noqa: E402 - needs torch
 LAYERS, CELLS = ("RNN", "LSTM", "GRU"), ("RNNCell", "LSTMCell", "GRUCell")
 
 
+@pytest.fixture(autouse=True)
+def one_thread(threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def pair(name, *sizes, **options):
     torch.manual_seed(0)
     theirs = getattr(torch.nn, name)(*sizes, dtype=torch.float64, **options)
