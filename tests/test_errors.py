@@ -422,3 +422,18 @@ def test_changed_options_are_found(functional, monkeypatch):
         changed.flat[0] = 1 - changed.flat[0]
         with pytest.raises(RuntimeError, match=f"{name}: changed between lstm_forward and lstm_backward"):
             functional.lstm_backward(None, None, None, reserve)
+
+
+@pytest.mark.parametrize("sizes", [[2**63 - 1, 2**63 - 1, 7], [2**62] * 4, [2**63 - 1, 1], [2**63 - 1] * 3])
+@pytest.mark.parametrize("kind", ["rnn", "lstm", "gru", "indrnn", "mingru"])
+def test_sums_of_batch_sizes_do_not_wrap_around(functional, kind, sizes):
+    """The first two of them would wrap around to 5 and to 0."""
+    gates = {"lstm": 4, "gru": 3, "mingru": 2}.get(kind, 1)
+    states = [None] * (2 if kind == "lstm" else 1)
+    hidden = {"indrnn": [np.ones(4)], "mingru": []}.get(kind, [np.ones((gates * 4, 4))])
+    forward = getattr(functional, f"{kind}_forward")
+    for reverse in (False, True):
+        with pytest.raises(
+            ValueError, match=r"^batch_sizes: expected a sum of 5, the rows of x, got 9223372036854775807"
+        ):
+            forward(np.ones((5, 3)), *states, np.ones((gates * 4, 3)), *hidden, batch_sizes=sizes, reverse=reverse)

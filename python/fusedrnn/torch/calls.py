@@ -141,6 +141,8 @@ def arrays_of(tensors: Sequence[Tensor | None]) -> Sequence[Any]:
     if tensors is NO_SEQUENCES:
         return tensors
     if not _EXCHANGE or any([t is not None and t.is_neg() for t in tensors]):
+        if any([t is not None and t.numel() and not t.data_ptr() for t in tensors]):  # NumPy would take other memory
+            raise ValueError("expected a tensor with memory; that of one of these was freed")
         return [None if t is None else t.contiguous().numpy(force=True) for t in tensors]
     return _core.views(tensors)
 
