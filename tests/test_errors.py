@@ -437,3 +437,10 @@ def test_sums_of_batch_sizes_do_not_wrap_around(functional, kind, sizes):
             ValueError, match=r"^batch_sizes: expected a sum of 5, the rows of x, got 9223372036854775807"
         ):
             forward(np.ones((5, 3)), *states, np.ones((gates * 4, 3)), *hidden, batch_sizes=sizes, reverse=reverse)
+
+
+@pytest.mark.parametrize("name", ["lengths", "batch_sizes"])
+@pytest.mark.parametrize("largest", [2**63, 2**64 - 1, 2**64, 2**100])
+def test_integers_beyond_64_bits_do_not_wrap_around(functional, name, largest):
+    with pytest.raises(ValueError, match=rf"^{name}: expected integers below 2\^63, got {largest}$"):
+        functional.mingru_forward(np.ones((3, 1, 3)), None, np.ones((4, 3)), **{name: [largest]})

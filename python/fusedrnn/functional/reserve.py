@@ -175,6 +175,12 @@ def _integers(name: str, values: Sequence[int] | Array | None) -> Array | None:
     if values is None:
         return None
     array = np.asarray(values)
+    if (
+        array.dtype.kind in "uO" and array.size
+    ):  # of 64 bits without a sign, or Python's beyond: int64 would wrap around
+        largest = max((value for value in array.flat if isinstance(value, (int, np.integer))), default=0)
+        if largest > np.iinfo(np.int64).max:
+            raise ValueError(f"{name}: expected integers below 2^63, got {largest}")
     if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"{name}: expected integers, got {array.dtype}")
     return np.array(array, np.int64, order="C")

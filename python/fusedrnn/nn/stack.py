@@ -264,8 +264,9 @@ class _Recurrent(Module):
 
     def _checked(self, name: str, a: Any, shape: tuple[int | str, ...]) -> Array:
         """``a`` as an array, its dtype the layer's and its shape ``shape``, where a letter allows any size."""
-        array = as_array(name, a)
-        require_dtype(name, array, self.dtype)
+        array = a if type(a) is np.ndarray else as_array(name, a)
+        if array.dtype != self.dtype:
+            require_dtype(name, array, self.dtype)
         # By a loop rather than all(): this is asked four times a training step, and steps may take microseconds.
         fits = array.ndim == len(shape)
         if fits:
