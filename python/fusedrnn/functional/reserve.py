@@ -175,10 +175,9 @@ def _integers(name: str, values: Sequence[int] | Array | None) -> Array | None:
     if values is None:
         return None
     array = np.asarray(values)
-    if (
-        array.dtype.kind in "uO" and array.size
-    ):  # of 64 bits without a sign, or Python's beyond: int64 would wrap around
-        largest = max((value for value in array.flat if isinstance(value, (int, np.integer))), default=0)
+    if array.size and array.dtype.kind in "uO":  # beyond int64, which would wrap around
+        of_python = (n for n in array.flat if isinstance(n, int))
+        largest = array.max() if array.dtype.kind == "u" else max(of_python, default=0)
         if largest > np.iinfo(np.int64).max:
             raise ValueError(f"{name}: expected integers below 2^63, got {largest}")
     if array.dtype.kind not in "iu" and array.size:

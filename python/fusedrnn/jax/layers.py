@@ -266,10 +266,10 @@ def _check_arrays(call: Call, arrays: dict[str, Any]) -> None:
 def _check_batch_sizes(call: Call, x: Any) -> None:
     """Before anything is made that is as large as they say."""
     sizes = call.option("batch_sizes")
-    if sizes and x.ndim == 2:
-        check_batch_sizes(sizes, len(x))
-    elif sizes:
-        raise ValueError(f"x: expected shape [M, I], got {x.shape}")
+    if sizes:
+        check_batch_sizes(sizes, len(x) if x.ndim == 2 else sum(sizes))
+        if x.ndim != 2:
+            raise ValueError(f"x: expected shape [M, I], got {x.shape}")
 
 
 def _check_lengths(lengths: Any, T: int) -> None:

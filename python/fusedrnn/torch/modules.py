@@ -22,7 +22,15 @@ from fusedrnn.torch.ops import layer as run_layer
 from fusedrnn.torch.options import add_parameters, check_sizes, is_own_nonlinearity, of_a_call, take_options
 from fusedrnn.torch.options import reset_parameters as reset_options
 from fusedrnn.torch.options import text as options_text
-from fusedrnn.torch.support import autocast, autocast_outputs, fx_call, only_kernels, prepare_scriptable, refusal
+from fusedrnn.torch.support import (
+    NoSteps,
+    autocast,
+    autocast_outputs,
+    fx_call,
+    only_kernels,
+    prepare_scriptable,
+    refusal,
+)
 
 _SIZES = ("input_size", "hidden_size", "num_layers")
 
@@ -75,7 +83,7 @@ class _Recurrent(torch.nn.RNNBase):
         if states is None or not isinstance(x, Tensor):
             return self._leave(input, hx, lengths, resets, "such arguments")
         if not packed and x.dim() in (2, 3) and not x.shape[int(self.batch_first and x.dim() == 3)]:
-            raise ValueError(f"input: {NO_STEPS}")
+            raise NoSteps(f"input: {NO_STEPS}")
         dtypes, on_gpu = None, arrays.on_gpu(x)
         if on_gpu:
             (x, *states), parameters = gpu.autocast((x, *states), parameters)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import Parameter
 
@@ -42,15 +43,16 @@ def check_sizes(cell: Cell, names: Sequence[str], arguments: Sequence[Any], keyw
     among the keywords are changed in place.
 
     Raises:
-        TypeError: a size that is no integer. ValueError: more than memory can hold, of a layer on the CPU. Other bounds
-            are PyTorch's.
+        TypeError: a size that is no integer. ValueError: more than memory can hold, of a layer on the CPU. What PyTorch
+            refuses in words of its own is left to it.
     """
-    given, found = list(arguments), {}
-    for place, name in enumerate(names):
-        if place < len(given):
-            found[name] = given[place] = size(name, given[place], least=None)
-        elif name in keywords:
-            found[name] = keywords[name] = size(name, keywords[name], least=None)
+    positional, found = dict(zip(names, arguments, strict=False)), {}
+    for name, value in {**{name: keywords[name] for name in names if name in keywords}, **positional}.items():
+        if "num_layers" in names and name != "num_layers" and not isinstance(value, (int, np.number)):
+            return list(arguments)
+        found[name] = size(name, value, least=None)
+    keywords.update({name: value for name, value in found.items() if name in keywords})
+    given = [*(found[name] for name in positional), *arguments[len(positional) :]]
     inputs, units, layers = (found.get(name, 1) for name in ("input_size", "hidden_size", "num_layers"))
     device = torch.device(keywords.get("device") or torch.empty(0).device)
     if min(inputs, units, layers) > 0 and device.type == "cpu" and not torch._C._len_torch_dispatch_stack():
