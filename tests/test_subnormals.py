@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fusedrnn import _core, functional, nn, optim
+from fusedrnn import functional, nn, optim
 
 TINY = np.finfo(np.float32).tiny
 
@@ -27,16 +27,6 @@ def test_a_faded_gradient_is_zero(threads):
             assert not ((magnitude > 0) & (magnitude < TINY)).any()
     for one, three in zip(*found, strict=True):
         np.testing.assert_array_equal(one, three)
-
-
-def test_the_helping_threads_have_none_either(threads):
-    """A helper may come too late for the pieces of one call, hardly for those of a hundred."""
-    threads(4)
-    numbers = np.empty(1 << 20, np.float32)
-    for _ in range(100):
-        numbers[:] = TINY
-        _core.scale(numbers, 0.5)
-        assert not numbers.any()
 
 
 def test_a_stream_has_the_sequences_bits():
