@@ -7,7 +7,7 @@ import pytest
 
 from fusedrnn import nn, sizes
 from fusedrnn.estimators import SequenceClassifier
-from fusedrnn.tasks.models import OneHot
+from fusedrnn.tasks.models import LanguageModel, OneHot
 from fusedrnn.tbptt import Windows
 
 LAYERS = (nn.RNN, nn.LSTM, nn.GRU, nn.IndRNN, nn.MinGRU)
@@ -30,7 +30,10 @@ def test_so_it_is_of_all_other_sizes(wrong):
         "num_layers": lambda: nn.LSTM(4, 8, wrong),
         "proj_size": lambda: nn.LSTM(4, 8, proj_size=wrong),
         "in_features": lambda: nn.Linear(wrong, 8),
-        "out_features": lambda: nn.GRUCell(4, 8, output_size="8" if wrong is None else wrong),
+        "out_features": lambda: nn.Linear(8, wrong),
+        "output_size": lambda: nn.GRUCell(4, 8, output_size="8" if wrong is None else wrong),
+        "outputs": lambda: nn.ManyToOne(nn.GRU(4, 8), wrong),
+        "tokens": lambda: LanguageModel(OneHot(4), nn.GRU(5, 8), wrong),
         "num_embeddings": lambda: nn.Embedding(wrong, 8),
         "embedding_dim": lambda: nn.Embedding(8, wrong),
         "batch": lambda: nn.LSTM(4, 8).stream(wrong),

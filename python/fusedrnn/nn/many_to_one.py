@@ -13,6 +13,7 @@ from fusedrnn.nn.inputs import as_array
 from fusedrnn.nn.linear import Dropout, Embedding, Linear
 from fusedrnn.nn.module import Module, as_generator
 from fusedrnn.nn.stack import _Recurrent
+from fusedrnn.sizes import size
 
 POOLINGS = ("last", "mean", "max")
 
@@ -117,7 +118,7 @@ class ManyToOne(Module):
         self.pooling = Pooling(pooling, rnn.directions)
         self.dropout = Dropout(dropout, rng=generator)
         features = rnn._state_sizes[-1][0] * rnn.directions * len(self.pooling.kinds)
-        self.head = Linear(features, outputs, dtype=rnn.dtype, rng=generator)
+        self.head = Linear(features, size("outputs", outputs), dtype=rnn.dtype, rng=generator)
 
     def forward(self, x: Array) -> Array:
         """Outputs [N, outputs] of padded x."""

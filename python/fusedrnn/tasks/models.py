@@ -39,7 +39,7 @@ class LastStep(Module):
     def __init__(self, rnn: RNN | LSTM | GRU, outputs: int, rng: Any = None) -> None:
         super().__init__()
         self.rnn = rnn
-        self.head = Linear(rnn.hidden_size, outputs, dtype=rnn.dtype, rng=rng)
+        self.head = Linear(rnn.hidden_size, sizes.size("outputs", outputs), dtype=rnn.dtype, rng=rng)
 
     def forward(self, x: Array) -> Array:
         """Outputs [N, outputs] of x [T, N, I]."""
@@ -65,7 +65,7 @@ class EveryStep(Module):
     def __init__(self, rnn: RNN | LSTM | GRU, outputs: int, rng: Any = None) -> None:
         super().__init__()
         self.rnn = rnn
-        self.head = Linear(rnn.hidden_size * rnn.directions, outputs, dtype=rnn.dtype, rng=rng)
+        self.head = Linear(rnn.hidden_size * rnn.directions, sizes.size("outputs", outputs), dtype=rnn.dtype, rng=rng)
 
     def forward(self, x: Array) -> Array:
         """Outputs [T, N, outputs] of x [T, N, I]."""
@@ -118,7 +118,7 @@ class LanguageModel(Module):
         super().__init__()
         self.encoder, self.rnn = encoder, rnn
         self.before, self.after = Dropout(dropout, rng=rng), Dropout(dropout, rng=rng)
-        self.head = Linear(rnn.hidden_size, tokens, dtype=rnn.dtype, rng=rng)
+        self.head = Linear(rnn.hidden_size, sizes.size("tokens", tokens), dtype=rnn.dtype, rng=rng)
         if tied:
             assert isinstance(encoder, Embedding)
             self.head.weight = encoder.weight
