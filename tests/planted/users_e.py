@@ -72,9 +72,12 @@ ENGINE = (
     Bug(
         "array_type_is_found_at_the_first_call",
         "csrc/bindings/exchange.hpp",
-        "return Py_TYPE(given.ptr()) == array_type ||",
-        "static const PyTypeObject* const found = py::detail::npy_api::get().PyArray_Type_;\n"
-        "    return Py_TYPE(given.ptr()) == found ||",
+        "inline void learn_array_type() { array_type = py::detail::npy_api::get().PyArray_Type_; }",
+        "inline const PyTypeObject* found() {\n"
+        "  static const PyTypeObject* const type = py::detail::npy_api::get().PyArray_Type_;\n"
+        "  return type;\n}\n"
+        "#define array_type found()\n"
+        "inline void learn_array_type() {}",
         _ENVIRONMENT,
     ),
     Bug(

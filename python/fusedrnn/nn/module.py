@@ -220,7 +220,7 @@ class Module:
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy has arrays of its own: neither this one's buffer nor its half-finished calls nor batch go with it.
-        return {**self.__dict__, "_flat": None, "_saved": [], "_sequences": [], "_rows": None}
+        return {**self.__dict__, "_flat": None, "_saved": [], "_sequences": [], "_warned": False, "_rows": None}
 
 
 class Sequential(Module):
