@@ -113,7 +113,7 @@ class FrozenStack {
     Sequence<T> s{};
     s.steps = a.shape(0);
     s.batch = a.shape(1);
-    require_at_least_one(s.steps, "x", "a sequence length");
+    require_steps(s.steps);
     require_addressable("x", "shape " + shape_text(shape_of(a)), {s.steps, s.batch, layer.hidden});
     s.reverse = reverse;
     s.x = input<T>(x, "x", "the weights", {s.steps, s.batch, layer.inputs});

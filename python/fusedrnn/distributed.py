@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import threading
 import time
 import traceback
 import zlib
@@ -30,6 +31,9 @@ from fusedrnn.report import say
 T = TypeVar("T")
 _PATIENCE = 5.0  # seconds in which processes that fail alike should do so
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")  # Open MPI; MPICH and Intel MPI; MVAPICH
+
+
+_finding = threading.Lock()  # two threads that initialise MPI at once would wait for other processes twice
 
 
 class DistributedError(RuntimeError):
@@ -252,7 +256,6 @@ def fingerprint(array: Array) -> int:
     return zlib.crc32(np.ascontiguousarray(array).data)
 
 
-@cache
 def find_world() -> World:
     """All processes that an MPI launcher (mpirun, mpiexec, srun) started; this one alone where there was none.
 
@@ -260,6 +263,12 @@ def find_world() -> World:
     asked for: cores of the affinity mask that several processes have in theirs are divided by them.
     Raises DistributedError without mpi4py, or with one that was built for another MPI than the launcher's.
     """
+    with _finding:
+        return _find_world()
+
+
+@cache
+def _find_world() -> World:
     launched = max((int(os.environ[name]) for name in _SIZES if os.environ.get(name, "").isdigit()), default=1)
     if launched == 1 and "PMIX_RANK" not in os.environ:
         return World()
@@ -279,7 +288,8 @@ def find_world() -> World:
             )
         return World()
     if not runtime.threads_were_chosen():
-        runtime.set_num_threads(_share_of_cores(comm.Split_type(MPI.COMM_TYPE_SHARED)))
+        share = _share_of_cores(comm.Split_type(MPI.COMM_TYPE_SHARED))
+        runtime.set_num_threads(min(share, runtime.get_num_threads()))  # OMP_NUM_THREADS may allow fewer
     return MpiWorld(comm)
 
 

@@ -19,6 +19,7 @@ from fusedrnn.gradients import Array
 from fusedrnn.nn import CrossEntropyLoss, ManyToOne, MSELoss
 from fusedrnn.optim import AdamW, CosineLR
 from fusedrnn.sequences import LengthBatches, infer, many_to_one, padded
+from fusedrnn.sizes import size
 from fusedrnn.train import Loss, Record, Trainer
 
 try:
@@ -158,7 +159,7 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
         if self.embedding_dim is not None:
             needed = 1 + max((int(row.max()) for row in sequences if row.size), default=0)
             count = needed if self.num_embeddings is None else self.num_embeddings
-            if count < needed:
+            if size("num_embeddings", count) < needed:
                 raise ValueError(f"num_embeddings: expected at least {needed}, as X needs, got {count}")
             embedding = count, self.embedding_dim
         return many_to_one(
@@ -178,8 +179,7 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _train(self: Self, sequences: list[Array], targets: Array, outputs: int, loss: Callable[[], Loss]) -> Self:
         for name in ("epochs", "batch_size", "patience"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+            size(name, getattr(self, name))
         rng = _generator(self.random_state)
         n = len(sequences)
         if len(targets) != n:

@@ -22,6 +22,7 @@ from fusedrnn.given import array, column_names, even_index, same_columns
 from fusedrnn.gradients import Array
 from fusedrnn.optim import Adam, CosineLR
 from fusedrnn.protocol import determination
+from fusedrnn.sizes import size
 from fusedrnn.train import Record, Trainer
 
 try:
@@ -70,8 +71,7 @@ class Forecaster(BaseEstimator):  # type: ignore[misc]
         and smoothing are chosen. The index of a Series or DataFrame must be in order and without a hole. ValueError: a
         series or parameter that does not fit."""
         for name in ("horizon", "hidden_size", "steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+            size(name, getattr(self, name))
         values = self._points(X)
         index = even_index(X, "X")
         cut = len(values) * 3 // 4
@@ -112,9 +112,7 @@ class Forecaster(BaseEstimator):  # type: ignore[misc]
         """[K], or [K, C] as X was: the K points after those of ``fit`` (None: ``horizon``). Beyond ``horizon`` steps
         the forecasts go on from themselves."""
         self._fitted()
-        steps = self.horizon if horizon is None else horizon
-        if steps < 1:
-            raise ValueError(f"horizon: expected at least 1, got {steps}")
+        steps = self.horizon if horizon is None else size("horizon", horizon)
         run = free_run(lambda z: self._spread(z)[..., 1], self._known, steps)
         return self._shaped(self.scaling_.back(run))
 

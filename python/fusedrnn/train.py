@@ -36,6 +36,7 @@ from fusedrnn.interrupt import first_interrupt
 from fusedrnn.nn import Module
 from fusedrnn.optim import Optimizer, clip_grad_norm_, clip_grad_value_
 from fusedrnn.report import Display
+from fusedrnn.sizes import size
 from fusedrnn.tbptt import put_together, take_apart
 
 Array = npt.NDArray[Any]
@@ -151,8 +152,8 @@ class Trainer:
             "log_every": log_every,
         }
         for name, value in counts.items():
-            if value is not None and value < 1:
-                raise ValueError(f"{name}: expected at least 1, got {value}")
+            if value is not None:
+                size(name, value)
         if mode not in ("min", "max"):
             raise ValueError(f"mode: expected 'min' or 'max', got {mode!r}")
         self.model = model
