@@ -15,11 +15,13 @@ import numpy as np
 
 from fusedrnn import samples
 from fusedrnn.distributed import World
+from fusedrnn.given import column_names, unmasked
 from fusedrnn.gradients import Array
 from fusedrnn.nn import CrossEntropyLoss, ManyToOne, MSELoss
 from fusedrnn.optim import AdamW, CosineLR
 from fusedrnn.protocol import all_or_nothing
 from fusedrnn.sequences import LengthBatches, infer, many_to_one, padded
+from fusedrnn.sizes import size
 from fusedrnn.train import Loss, Record, Trainer
 
 try:
@@ -113,9 +115,11 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
     # sequences
 
     _read_as: str  # how X of fit was read: "sequences", "series" or "table"
+    _columns: tuple[Any, ...] | None  # of its DataFrames
 
     def _sequences(self, X: Any, *, reset: bool = False) -> list[Array]:
         """X as a list of float32 [T_i, I] or int64 [T_i], checked; with ``reset`` it says what ``fit`` was given."""
+        unmasked(X, "X")
         embedded = self.embedding_dim is not None if reset else self.model_.embedding is not None
         sequences = samples.integers(X) if embedded else self._features(X, reset)
         features = 1 if embedded else sequences[0].shape[1]
@@ -131,7 +135,10 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
     def _features(self, X: Any, reset: bool) -> list[Array]:
         fitted_to = None if reset else self._read_as
         rows = samples.rows_of(X)
-        found = None if rows is None else samples.features(rows, fitted_to, 1 if reset else self.n_features_in_)
+        if reset:
+            self._columns = next(filter(None, map(column_names, rows or ())), None)
+        width = 1 if reset else self.n_features_in_
+        found = None if rows is None else samples.features(rows, fitted_to, width, self._columns)
         if found is not None:
             if reset:
                 self._read_as = found[1]
@@ -159,7 +166,7 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
         if self.embedding_dim is not None:
             needed = 1 + max((int(row.max()) for row in sequences if row.size), default=0)
             count = needed if self.num_embeddings is None else self.num_embeddings
-            if count < needed:
+            if size("num_embeddings", count) < needed:
                 raise ValueError(f"num_embeddings: expected at least {needed}, as X needs, got {count}")
             embedding = count, self.embedding_dim
         return many_to_one(
@@ -179,8 +186,7 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _train(self: Self, sequences: list[Array], targets: Array, outputs: int, loss: Callable[[], Loss]) -> Self:
         for name in ("epochs", "batch_size", "patience"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+            size(name, getattr(self, name))
         rng = _generator(self.random_state)
         n = len(sequences)
         order = rng.permutation(n)
@@ -248,6 +254,7 @@ class SequenceClassifier(ClassifierMixin, _SequenceEstimator):  # type: ignore[m
         """Train anew on sequences X and their labels y [n]. ValueError: X, y or a parameter that does not fit."""
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
+        unmasked(y, "y")
         with all_or_nothing(self):
             sequences = self._sequences(X, reset=True)
             labels = column_or_1d(y, warn=True)
@@ -283,6 +290,7 @@ class SequenceRegressor(RegressorMixin, _SequenceEstimator):  # type: ignore[mis
         """Train anew on sequences X and numbers y, [n] or [n, outputs]. ValueError: what does not fit."""
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
+        unmasked(y, "y")
         with all_or_nothing(self):
             sequences = self._sequences(X, reset=True)
             try:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -21,9 +19,11 @@ from fusedrnn.forecasting import (
     longest_period,
     rolling_origins,
 )
+from fusedrnn.given import array, column_names, even_index, same_columns
 from fusedrnn.gradients import Array
 from fusedrnn.optim import Adam, CosineLR
 from fusedrnn.protocol import all_or_nothing, determination
+from fusedrnn.sizes import size
 from fusedrnn.train import Record, Trainer
 
 try:
@@ -69,21 +69,23 @@ class Forecaster(BaseEstimator):  # type: ignore[misc]
 
     def fit(self, X: Any, y: Any = None) -> Forecaster:
         """Learn from the series X, [T] or [T, C], points at equal distances; its last quarter is where lags, penalty
-        and smoothing are chosen, and how wide the bands are. y: None; further series are columns of X.
+        and smoothing are chosen, and how wide the bands are. The index of a Series or DataFrame must be in order and
+        without a hole. y: None; further series are columns of X.
 
         ValueError: a series or parameter that does not fit. A fit that is refused or interrupted leaves the estimator
         as it was.
         """
         _refuse("y", y)
         for name in ("horizon", "hidden_size", "steps", "batch_size"):
-            _at_least_1(name, getattr(self, name))
+            size(name, getattr(self, name))
         values = self._points(X)
+        index = even_index(X, "X")
         cut = len(values) * 3 // 4
         least = least_points(self.horizon) * 4 // 5
         if len(values) < least:
             raise ValueError(f"X: expected at least {least:,} points for horizon {self.horizon}, got {len(values):,}")
         longest = longest_period(cut, self.horizon)
-        if self.period is not None and not (isinstance(self.period, Integral) and 0 <= self.period <= longest):
+        if self.period is not None and not 0 <= size("period", self.period, None) <= longest:
             raise ValueError(f"period: expected 0 (none) to {longest:,} for {len(values):,} points, got {self.period}")
         with all_or_nothing(self):
             period = find_period(values[:cut]) if self.period is None else self.period
@@ -92,6 +94,7 @@ class Forecaster(BaseEstimator):  # type: ignore[misc]
             rng = np.random.default_rng(self.random_state)
             seed = int(rng.integers(2**31))
             self._flat = np.ndim(X) == 1
+            self._columns, self._index = column_names(X), None if index is None else index[-3:]
             self._known = self.scaling_.forth(values)
             model = BandForecast(self._known, cut, self.horizon, self.period_, rng, self.hidden_size)
             trainer = Trainer(
@@ -117,7 +120,7 @@ class Forecaster(BaseEstimator):  # type: ignore[misc]
     def predict(self, horizon: int | None = None) -> Array:
         """[K], or [K, C] as X was: the K points after those of ``fit`` (None: the ``horizon`` of ``fit``). Beyond that
         the forecasts go on from themselves."""
-        steps = _at_least_1("horizon", self._horizon() if horizon is None else horizon)
+        steps = self._horizon() if horizon is None else size("horizon", horizon)
         run = free_run(lambda z: self._spread(z)[..., 1], self._known, steps)
         return self._shaped(self.scaling_.back(run))
 
@@ -125,9 +128,9 @@ class Forecaster(BaseEstimator):  # type: ignore[misc]
         """Lower and upper bounds, shaped as ``predict`` gives the mean, that should hold 80 of 100 points. At most
         ``horizon`` steps, for how far errors would grow beyond is not known."""
         most = self._horizon()
-        steps = most if horizon is None else horizon
-        if not (isinstance(steps, Integral) and 1 <= steps <= most):
-            raise ValueError(f"horizon: expected 1 to {most}, as in fit, got {reprlib.repr(steps)}")
+        steps = most if horizon is None else size("horizon", horizon)
+        if steps > most:
+            raise ValueError(f"horizon: expected 1 to {most}, as in fit, got {steps}")
         spread = self._spread(self._known)[:steps]
         low, high = (self._shaped(self.scaling_.back(spread[..., i])) for i in (0, 2))
         return low, high
@@ -140,6 +143,8 @@ class Forecaster(BaseEstimator):  # type: ignore[misc]
         values = self._points(X)
         if values.shape[1] != self._known.shape[1]:
             raise ValueError(f"X: expected {self._known.shape[1]} channels as in fit, got {values.shape[1]}")
+        same_columns(X, self._columns, "X")
+        even_index(X, "X", before=self._index)
         if len(values) < horizon:
             raise ValueError(f"X: expected at least {horizon} points, as many as horizon, got {len(values)}")
         z = np.concatenate([self._known, self.scaling_.forth(values)])
@@ -163,7 +168,7 @@ class Forecaster(BaseEstimator):  # type: ignore[misc]
         return self.model_.horizon
 
     def _points(self, X: Any) -> Array:
-        values = np.asarray(X)
+        values = array(X, "X")
         if values.ndim not in (1, 2) or 0 in values.shape or values.dtype.kind not in "fiub":
             raise ValueError(f"X: expected a series of numbers [T] or [T, C], got {values.dtype} {values.shape}")
         values = values.reshape(len(values), -1).astype(np.float64)
@@ -177,9 +182,3 @@ def _refuse(name: str, value: Any) -> None:
     """Refuse what scikit-learn's methods have and a series has no use for."""
     if value is not None:
         raise ValueError(f"{name}: expected None, got {type(value).__name__}; further series are columns of X")
-
-
-def _at_least_1(name: str, value: Any) -> int:
-    if not isinstance(value, Integral) or value < 1:
-        raise ValueError(f"{name}: expected at least 1, got {reprlib.repr(value)}")
-    return int(value)

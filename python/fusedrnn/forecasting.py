@@ -311,10 +311,14 @@ class BandForecast:
         """[n, H, C, 3]: lower quantile, mean and upper quantile from each origin, of scaled points z [T, C]."""
         features = self.features(z)
         steps = np.arange(1 - LOOK_BACK, 1)[:, None]
-        parts = []
-        for some in np.array_split(origins, -(-len(origins) // 500)):
-            out = self.network(np.ascontiguousarray(features[np.maximum(steps + some, 0)]))[-1]
-            parts.append(out.reshape(len(some), self.horizon, -1, 3))
+        parts, training = [], self.network.training
+        self.network.eval()  # no backward comes
+        try:
+            for some in np.array_split(origins, -(-len(origins) // 500)):
+                out = self.network(np.ascontiguousarray(features[np.maximum(steps + some, 0)]))[-1]
+                parts.append(out.reshape(len(some), self.horizon, -1, 3))
+        finally:
+            self.network.train(training)
         spread: Array = np.concatenate(parts) * self.scale[..., None] + self.linear(z, origins)[..., None]
         middle, wide = spread[..., 1], self.widening
         spread[..., 0] = middle - wide * np.maximum(middle - spread[..., 0], 0)

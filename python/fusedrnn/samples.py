@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fusedrnn.given import sequence
 from fusedrnn.gradients import Array
 
 _REMEDY = "give a list of arrays [T_i, I]"
@@ -38,15 +39,18 @@ def _held_by(X: Any) -> list[Any] | None:
     return None
 
 
-def features(rows: Sequence[Any], fitted_to: str | None, width: int = 1) -> tuple[list[Array], str] | None:
+def features(
+    rows: Sequence[Any], fitted_to: str | None, width: int = 1, columns: Sequence[Any] | None = None
+) -> tuple[list[Array], str] | None:
     """Sequences as float32 [T_i, I], and how they were read: "sequences", or "series" of one feature each from [T_i].
 
     None for rows of a table: lists of numbers of one length, as in scikit-learn, or whatever rows [I] there are after a
-    ``fit`` to a table. ``fitted_to``: how the rows of ``fit`` were read, None in it; ``width``: I there.
+    ``fit`` to a table. ``fitted_to``: how the rows of ``fit`` were read, None in it; ``width``: I there;
+    ``columns``: the names in its DataFrames.
 
     Raises ValueError for what is neither, naming the row.
     """
-    arrays = [_numbers(row, i) for i, row in enumerate(rows)]
+    arrays = [_numbers(row, i, columns) for i, row in enumerate(rows)]
     axes = {a.ndim for a in arrays if a.shape != (0,)} or {1}
     if axes == {0}:
         return None
@@ -109,16 +113,19 @@ def integers(X: Any) -> list[Array]:
     return sequences
 
 
-def _array(row: Any, i: int, wanted: str) -> Array:
+def _array(row: Any, i: int, wanted: str, columns: Sequence[Any] | None = None) -> Array:
     try:
-        array: Array = np.asarray(row)
-    except ValueError as error:  # rows within a row that differ in length
+        array = sequence(row, f"X[{i}]", columns)
+    except ValueError as error:
+        if str(error).startswith(f"X[{i}]"):
+            raise
+        # rows within a row that differ in length
         raise ValueError(f"X[{i}]: expected {wanted}, got {type(row).__name__} ({error})") from None
     return array
 
 
-def _numbers(row: Any, i: int) -> Array:
-    array = _array(row, i, "numbers [T, I]")
+def _numbers(row: Any, i: int, columns: Sequence[Any] | None) -> Array:
+    array = _array(row, i, "numbers [T, I]", columns)
     if array.dtype == object:
         with contextlib.suppress(TypeError, ValueError):
             array = array.astype(np.float64)

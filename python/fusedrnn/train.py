@@ -36,6 +36,7 @@ from fusedrnn.interrupt import first_interrupt
 from fusedrnn.nn import Module
 from fusedrnn.optim import Optimizer, clip_grad_norm_, clip_grad_value_
 from fusedrnn.report import Display
+from fusedrnn.sizes import size
 from fusedrnn.tbptt import put_together, take_apart
 
 Array = npt.NDArray[Any]
@@ -89,7 +90,8 @@ class Trainer:
     Args:
         model: called as ``model(x)``; ``model.backward(dprediction)`` adds to its gradients.
         loss: ``loss(prediction, target) -> float`` and ``loss.backward() -> dprediction``.
-        optimizer: its `lr` at construction is the base that `schedule` multiplies.
+        optimizer: of the model's parameters or a part of them; the others stay. Its `lr` at construction is the base
+            that `schedule` multiplies.
         batches: ``batches(epoch)`` gives a sized iterable of ``(x, target)``. It must depend on nothing but the
             epoch and what was fixed at construction, so that a resumed run sees the same batches. Long sequences
             come as `fusedrnn.tbptt.Windows`: the state goes from window to window, and into the checkpoint.
@@ -98,7 +100,7 @@ class Trainer:
         steps: at most so many updates in all.
         out: the run folder, made if need be; None writes nothing.
         schedule: ``schedule(step)`` gives the factor of the learning rate for the update with that number, from 0.
-        clip_norm, clip_value: limits of the gradient's norm and of its elements.
+        clip_norm, clip_value: limits of the norm and the elements of the gradient of what the optimizer moves.
         patience: stop after so many epochs without a better `monitor` ("loss", or a metric; `mode` "min" or "max").
         checkpoint_every: also write a checkpoint after every so many updates; one is written after each epoch anyway.
         log_every: also record the loss after every so many updates; one record is made after each epoch anyway.
@@ -110,7 +112,8 @@ class Trainer:
         world: the processes that share every batch; None: all that an MPI launcher started. The loss must be a mean
             over rows, or a sum with ``loss.reduction == "sum"``.
 
-    Raises ValueError for arguments out of range, DistributedError as `fusedrnn.distributed.find_world` does.
+    Raises ValueError for arguments out of range or another model's optimizer, DistributedError as
+    `fusedrnn.distributed.find_world` does.
     """
 
     def __init__(
@@ -149,8 +152,8 @@ class Trainer:
             "log_every": log_every,
         }
         for name, value in counts.items():
-            if value is not None and value < 1:
-                raise ValueError(f"{name}: expected at least 1, got {value}")
+            if value is not None:
+                size(name, value)
         if mode not in ("min", "max"):
             raise ValueError(f"mode: expected 'min' or 'max', got {mode!r}")
         self.model = model
@@ -179,7 +182,7 @@ class Trainer:
         self._world.check(model, row_axes)
         self._summed = getattr(loss, "reduction", "mean") == "sum"
         self._base_lr = optimizer.lr
-        self._flat = model.flatten()
+        self._trained, self._flat = optimizer.part_of(model), model.flatten()
         self._state = _State()
         self._carried: Any = None  # what the model returned as its state in the last window of a sequence
         self._saved_step: int | None = None
@@ -225,6 +228,7 @@ class Trainer:
         """
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._world.guard())
+            self._trained, self._flat = self.optimizer.part_of(self.model), self.model.flatten()
             self._world.begin(self.model, self.optimizer, self._facts)
             self._prepare_folder()
             self.model.train()
@@ -307,7 +311,7 @@ class Trainer:
         state = self._state
         if self.schedule is not None:
             self.optimizer.lr = self._base_lr * self.schedule(state.step)
-        self.optimizer.zero_grad()
+        self._flat.zero_grad()  # also of what the optimizer does not move, where gradients would add up for ever
         x, target, rows = self._world.take(x, target, self.row_axes, compare=state.batch == 0)
         self.model.set_rows(rows)
         prediction = self.model(x) if first is None else self._carry_on(x, first)
@@ -317,13 +321,13 @@ class Trainer:
         else:
             value = float(self.loss(prediction, target))
             self.model.backward(self.loss.backward())
-        value = self._world.sum(value, self._flat.grad, 1.0 if rows is None or self._summed else rows.share)
+        value = self._world.sum(value, self.optimizer.params, 1.0 if rows is None or self._summed else rows.share)
         if not math.isfinite(value):
             self._fail(f"loss is {value}")
         if self.clip_value is not None:
-            clip_grad_value_(self._flat, self.clip_value)
+            clip_grad_value_(self.optimizer.params, self.clip_value)
         if self.clip_norm is not None:
-            norm = clip_grad_norm_(self._flat, self.clip_norm)
+            norm = clip_grad_norm_(self.optimizer.params, self.clip_norm)
             if not math.isfinite(norm):
                 self._fail(f"the gradient's norm is {norm}")
         self.optimizer.step()
@@ -441,6 +445,7 @@ class Trainer:
             "seed": self.seed,
             "optimizer": type(self.optimizer).__name__,
             "optimizer_state": numbers,
+            "trained": self._trained,
             "rng": self.model.rng_state(),
             "carried": carried,
             "metadata": self.metadata,
@@ -451,7 +456,7 @@ class Trainer:
 
     def _load(self, checkpoint: Checkpoint, source: Path) -> _State:
         stored = checkpoint.state
-        wanted = {"seed": self.seed, "optimizer": type(self.optimizer).__name__}
+        wanted = {"seed": self.seed, "optimizer": type(self.optimizer).__name__, "trained": self._trained}
         for key, value in wanted.items():
             if stored.get(key) != value:
                 raise CheckpointError(f"{source}: {key}: expected {value}, got {stored.get(key)}")
