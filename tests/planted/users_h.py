@@ -95,8 +95,8 @@ BUGS = (
     Bug(
         "extras_as_a_registry_would_have_them",
         "python/fusedrnn/extras.py",
-        "pip install '.[{extra}]'",
-        "pip install 'fusedrnn[{extra}]'",
+        "'.[{extra}]'",
+        "'fusedrnn[{extra}]'",
         "tests/test_extras.py::test_what_is_missing_is_named_with_its_extra",
     ),
 )
