@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SOURCES = [path for room in ("csrc", "python", "tests", "benchmarks") for path in sorted((ROOT / room).rglob("*.?p*"))]
-SOURCES = [path for path in SOURCES if path.suffix in {".py", ".pyi", ".cpp", ".hpp"}]
+ENDINGS = {".py", ".pyi", ".cpp", ".hpp", ".cu", ".cuh"}
+FILES = [path for room in ("csrc", "python", "tests", "benchmarks") for path in sorted((ROOT / room).rglob("*"))]
+SOURCES = [path for path in FILES if path.suffix in ENDINGS]
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "csrc/README.md", ROOT / "benchmarks/README.md"]
 
 # room -> rooms that it may include from
