@@ -10,6 +10,7 @@ import contextlib
 import json
 import pickle
 import re
+import signal
 import threading
 import time
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ import pytest
 from fusedrnn import nn, optim
 from fusedrnn.checkpoint import read_checkpoint
 from fusedrnn.distributed import DistributedError, MpiWorld, World
+from fusedrnn.interrupt import Interrupt
 from fusedrnn.nn.module import Rows
 from fusedrnn.tbptt import Windows
 from fusedrnn.train import Trainer, TrainingError, TrainingInterrupted
@@ -321,15 +323,15 @@ def test_ctrl_c_in_one_process_stops_all_after_the_same_step(tmp_path, monkeypat
 
     @contextlib.contextmanager
     def interrupt():
-        pressed.event = threading.Event()
+        pressed.event = Interrupt()
         yield pressed.event
 
-    monkeypatch.setattr("fusedrnn.train.first_interrupt", interrupt)
+    monkeypatch.setattr("fusedrnn.train.trainer.first_interrupt", interrupt)
 
     def press(world):
         def spoil(epoch, i, x):
             if (epoch, i, world.rank) == (1, 1, 1):
-                pressed.event.set()
+                pressed.event.signal = signal.SIGINT
             return x
 
         return spoil
