@@ -145,7 +145,9 @@ class Display:
         if not self.enabled or self._bar is not None:
             return
         shown = format_metrics(metrics, self.baseline)
-        line = f"epoch {record['epoch']}  step {record['step']}/{self.total}  loss {record['loss']:.4g}  {shown}"
+        line = (
+            f"epoch {record['epoch']}  step {record['step']}/{self.total}  loss {record['loss']:.4g}  {shown}".rstrip()
+        )
         if metrics or time.perf_counter() - self._logged >= _LOG_SECONDS:
             self._logged = time.perf_counter()
             self._untold = None

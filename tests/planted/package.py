@@ -49,7 +49,7 @@ TRAINING = (
         _PROGRESS,
         "state.loss_sum, state.loss_count = 0.0, 0",
         "state.loss_sum = 0.0",
-        "tests/test_train.py::test_a_record_is_the_mean_of_the_losses_since_the_last_one_and_at_its_end_of_the_epoch",
+        "tests/test_train.py::test_a_record_is_the_mean_of_the_losses_since_the_last_one",
     ),
     Bug(
         "processes_save_without_comparing_parameters",

@@ -50,14 +50,14 @@ class Progress:
         self.batch = 0
         return True
 
-    def mean(self, epoch_ends: bool) -> float:
-        """The mean loss for a record: since the last one, or where an epoch (or all training) ends, of that epoch."""
+    def means(self) -> tuple[float, float]:
+        """The mean loss since the last record, for the one that is made now, and that of the epoch so far."""
         state = self
-        loss = state.epoch_sum / state.epoch_count if epoch_ends else state.loss_sum / state.loss_count
+        logged, whole = state.loss_sum / state.loss_count, state.epoch_sum / state.epoch_count
         state.loss_sum, state.loss_count = 0.0, 0
         if state.batch == 0:
             state.epoch_sum, state.epoch_count = 0.0, 0
-        return loss
+        return logged, whole
 
     def watch(self, value: float, mode: str) -> bool:
         """Whether the monitored ``value`` is the best so far; the first of equals is, and what is not finite never."""

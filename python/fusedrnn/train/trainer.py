@@ -71,8 +71,8 @@ class Trainer(KeptRun):
         patience: stop after so many epochs without a better `monitor` ("loss", the mean over an epoch's rows, or a
             metric; `mode` "min" or "max"). NaN and infinity are never better.
         checkpoint_every: also write a checkpoint after every so many updates; one is written after each epoch anyway.
-        log_every: also record the mean loss of every so many updates; one record, of the epoch's mean, is made after
-            each epoch anyway.
+        log_every: also record the loss after every so many updates; one record is made after each epoch anyway. The
+            loss of a record is the mean over the rows since the record before it.
         seed: kept in the checkpoint; one of another seed is refused.
         progress: show a progress bar (on a terminal, with rich) or lines (in a log).
         baseline: figures to show beside the metrics of the same name.
@@ -291,11 +291,12 @@ class Trainer(KeptRun):
         state = self._state
         due = epoch_ends and (state.epoch % self.evaluate_every == 0 or self.finished)
         metrics, seconds = self._world.first(lambda: self._measure(due, clock))
+        loss, of_epoch = state.means()
         record: Record = {
             "epoch": state.epoch if epoch_ends and state.batch == 0 else state.epoch + 1,
             "step": state.step,
             "seconds": seconds,
-            "loss": state.mean(epoch_ends),
+            "loss": loss,
             "lr": self.optimizer.lr,
             **metrics,
         }
@@ -305,7 +306,7 @@ class Trainer(KeptRun):
             self._write(lambda folder: folder.append(record))
         display.record(record, metrics)
         if epoch_ends and self.monitor is not None:
-            self._watch(record, metrics, evaluated=due)
+            self._watch({"loss": of_epoch, **metrics}, evaluated=due)
 
     def _measure(self, evaluation: bool, clock: float) -> tuple[dict[str, float], float]:
         """The metrics, if there is to be an evaluation, and the seconds so far."""
@@ -318,13 +319,13 @@ class Trainer(KeptRun):
                 self.model.train()
         return metrics, round(time.perf_counter() - clock, 3)
 
-    def _watch(self, record: Record, metrics: Mapping[str, float], *, evaluated: bool) -> None:
-        if self.monitor != "loss" and self.monitor not in metrics:
-            if evaluated:
-                raise TrainingError(f"monitor: expected one of {', '.join(['loss', *metrics])}, got {self.monitor}")
-            return
+    def _watch(self, values: Mapping[str, float], *, evaluated: bool) -> None:
         assert self.monitor is not None
-        if self._state.watch(record[self.monitor], self.mode):
+        if self.monitor not in values:
+            if evaluated:
+                raise TrainingError(f"monitor: expected one of {', '.join(values)}, got {self.monitor}")
+            return
+        if self._state.watch(values[self.monitor], self.mode):
             self._best_parameters = self._flat.data.copy()
             self._best_unsaved = True
 
