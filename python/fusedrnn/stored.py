@@ -56,7 +56,8 @@ class Part:
 
     def number(self) -> float:
         """A finite number, as float."""
-        if type(self.value) not in (int, float) or not math.isfinite(self.value) or abs(self.value) > 1e308:
+        kind = type(self.value)
+        if kind not in (int, float) or not (abs(self.value) <= 1e300 if kind is int else math.isfinite(self.value)):
             self._unlike("a finite number")
         return float(self.value)
 

@@ -53,7 +53,8 @@ def read_snapshot(checkpoint: Checkpoint, source: Path) -> Snapshot:
     state = Part(checkpoint.state, source)
     numbers: dict[str, int | float] = {}
     for name, part in state.of("optimizer_state").entries().items():
-        numbers[name] = part.integer() if name == "steps" else part.value if type(part.value) is int else part.number()
+        number = part.integer() if name == "steps" else part.number()
+        numbers[name] = part.value if type(part.value) is int else number
     run = state.of("run").fill(Progress)
     if run.batch and run.batch >= run.batches:
         state.of("run").of("batch").refuse(f"expected less than the {run.batches} of the epoch, got {run.batch}")
