@@ -15,7 +15,8 @@ class Progress:
     """All of a run that is neither parameter nor optimizer state, of a size that does not grow. JSON keeps every float
     exactly.
 
-    Losses are weighted by the numbers in a batch's target, so that a mean is that of rows, however many a batch has.
+    Losses are weighted by the numbers in a batch's target, so that a mean is that of rows, however many a batch has; the
+    first batch weighs 1, so that with batches of one size it is a plain mean, to the last bit.
     What decides (``epoch_sum``, ``epoch_count``) and what is only logged (``loss_sum``, ``loss_count``) are two things.
     """
 
@@ -24,9 +25,10 @@ class Progress:
     step: int = 0
     seconds: float = 0.0
     loss_sum: float = 0.0  # since the last record
-    loss_count: int = 0
+    loss_count: float = 0.0
     epoch_sum: float = 0.0  # since the epoch began
-    epoch_count: int = 0
+    epoch_count: float = 0.0
+    unit: int = 0  # the size of the first batch
     best: float | None = None
     best_epoch: int = 0
     best_step: int = 0
@@ -35,8 +37,10 @@ class Progress:
     recorded_step: int = 0  # of the last of them
     batches: int = 0  # of the epoch that the last update was in
 
-    def add(self, loss: float, weight: int, batches: int) -> bool:
-        """Count an update, of an epoch of so many batches; whether it completed the epoch."""
+    def add(self, loss: float, size: int, batches: int) -> bool:
+        """Count an update by a batch of that size, of an epoch of so many; whether it completed the epoch."""
+        self.unit = self.unit or size
+        weight = size / self.unit
         self.step += 1
         self.batch += 1
         self.batches = batches
