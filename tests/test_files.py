@@ -139,7 +139,7 @@ def test_float8_is_read_exactly(tmp_path):
         expected = np.array([value(code, *format_of) for code in range(256)], "f4")
         assert found.dtype == np.float32
         np.testing.assert_array_equal(found, expected)
-            finite = ~np.isnan(expected)
+        finite = ~np.isnan(expected)
         np.testing.assert_array_equal(np.signbit(found)[finite], np.signbit(expected)[finite])
 
 
