@@ -88,8 +88,11 @@ def test_damaged_or_newer(tmp_path, metadata, message):
 def test_missing_and_folder(tmp_path):
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
         read_checkpoint(tmp_path / "none")
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError, match="not a file"):
         read_checkpoint(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CheckpointError, match="pipe: not a file"):
+        read_checkpoint(tmp_path / "pipe")
 
 
 def test_writing_that_fails_leaves_the_old_file_alone(tmp_path, monkeypatch):

@@ -246,6 +246,26 @@ def test_another_dropout_is_said(tmp_path):
         make(tmp_path, model=network(dropout=0.7)).resume()
 
 
+def test_what_a_users_optimizer_counts_is_no_setting(tmp_path):
+    class Counting(optim.Adam):
+        calls = 0
+
+        def step(self):
+            self.calls += 1
+            super().step()
+
+    def start(**options):
+        model = network()
+        return make(tmp_path, model=model, optimizer=Counting(model, lr=0.01, **options))
+
+    first = start()
+    first.steps = 7
+    first.fit()
+    start().resume()
+    with pytest.warns(ResumeWarning, match=r"optimizer\.eps was 1e-08, is 0\.1$"):
+        start(eps=0.1).resume()
+
+
 def test_a_said_change_that_is_an_error_changes_nothing(tmp_path):
     make(tmp_path, model=network(3), epochs=1).fit()
     model = network(5)

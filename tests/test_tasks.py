@@ -218,7 +218,7 @@ def test_a_short_run_leaves_all_it_should(tmp_path, little_data, name):
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_resumed_task_ends_in_the_same_bits(no_pictures, tmp_path, little_data, monkeypatch, name):
+def test_a_resumed_task_ends_in_the_same_bits(no_pictures, tmp_path, little_data, monkeypatch, capsys, name):
     def run(**options):
         return run_task(TASKS[name], Command(progress=False, **options), lambda _: None)[0]
 
@@ -234,7 +234,9 @@ def test_a_resumed_task_ends_in_the_same_bits(no_pictures, tmp_path, little_data
         patch.setattr(Trainer, "_update", interrupted)
         with pytest.raises(TrainingInterrupted):
             run(out=tmp_path / "parts", steps=5)
+    capsys.readouterr()
     assert run(resume=tmp_path / "parts") == whole
+    assert "fusedrnn:" not in capsys.readouterr().err, "it does nothing otherwise than it began"
     one, other = (read_checkpoint(tmp_path / p / "checkpoint.safetensors").tensors for p in ("whole", "parts"))
     assert one.keys() == other.keys()
     assert all((one[key] == other[key]).all() for key in one)
@@ -246,6 +248,13 @@ def test_resuming_a_finished_run_only_draws_again(no_pictures, tmp_path, little_
     (tmp_path / "loss.png").unlink()
     assert run_task(TASKS[name], Command(resume=tmp_path, progress=False))[0] == first
     assert (tmp_path / "loss.png").exists()
+
+
+def test_a_longer_schedule_is_said(no_pictures, tmp_path, little_data, capsys):
+    run_task(TASKS["lorenz"], Command(steps=2, out=tmp_path, progress=False))
+    run_task(TASKS["lorenz"], Command(resume=tmp_path, steps=3, progress=False))
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("fusedrnn:"))
+    assert line.startswith(f"fusedrnn: {tmp_path / 'checkpoint.safetensors'}: schedule of update 1 was 0.5")
 
 
 def of_one_weight(batches, **own):

@@ -23,7 +23,7 @@ class Batches:
     """
 
     def __init__(self, count: int, make: Callable[[int], tuple[Array, Array]], key: Any = None) -> None:
-        self.count, self.make, self.key = count, make, key
+        self.count, self.make, self.resume_key = count, make, key
 
     def __len__(self) -> int:
         return self.count
@@ -78,14 +78,14 @@ def starting_at(batches: Any, count: int) -> Iterator[Any]:
 
 
 def identity(batches: Any, first: Any = None) -> Any:
-    """What tells the batches of an epoch from others, fit for JSON: their ``key``, else a print of the first batch.
+    """What tells the batches of an epoch from others, fit for JSON: their ``resume_key``, or a print of the first one.
 
-    None for those that can skip batches but have no ``key``: their first batch is not made for this alone.
+    None for those that can skip batches but have no such key: their first batch is not made for this alone.
 
     Args:
         first: the first batch, where it is at hand.
     """
-    key = getattr(batches, "key", None)
+    key = getattr(batches, "resume_key", None)
     if key is not None:
         return key
     if hasattr(batches, "skip") or (_is_indexed(batches) and not isinstance(batches, (list, tuple))):

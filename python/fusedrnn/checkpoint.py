@@ -99,6 +99,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises CheckpointError, which names the file, if it is missing, truncated, or not one of ours.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe or a device would never end
+            raise CheckpointError(f"{path}: not a file")
         tensors, metadata = read_safetensors(path.read_bytes())
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no checkpoint") from None

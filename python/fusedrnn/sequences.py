@@ -116,7 +116,7 @@ class LengthBatches:
         return -(-len(self.lengths) // self.size)
 
     @property
-    def key(self) -> list[Any]:
+    def resume_key(self) -> list[Any]:
         """What the batches follow from: `fusedrnn.batches.Batches` has the same."""
         return [
             len(self.lengths),

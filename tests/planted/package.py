@@ -47,7 +47,7 @@ TRAINING = (
     Bug(
         "loss_count_goes_on_after_a_record",
         _PROGRESS,
-        "state.loss_sum, state.loss_count = 0.0, 0",
+        "state.loss_sum, state.loss_count = 0.0, 0.0",
         "state.loss_sum = 0.0",
         "tests/test_train.py::test_a_record_is_the_mean_of_the_losses_since_the_last_one",
     ),

@@ -15,8 +15,8 @@ class Progress:
     """All of a run that is neither parameter nor optimizer state, of a size that does not grow. JSON keeps every float
     exactly.
 
-    Losses are weighted by the numbers in a batch's target, so that a mean is that of rows, however many a batch has; the
-    first batch weighs 1, so that with batches of one size it is a plain mean, to the last bit.
+    Losses are weighted by the numbers in a batch's target, so that a mean is that of rows, however many a batch has.
+    The first batch weighs 1: with batches of one size that is a plain mean, to the last bit.
     What decides (``epoch_sum``, ``epoch_count``) and what is only logged (``loss_sum``, ``loss_count``) are two things.
     """
 
@@ -58,9 +58,9 @@ class Progress:
         """The mean loss since the last record, for the one that is made now, and that of the epoch so far."""
         state = self
         logged, whole = state.loss_sum / state.loss_count, state.epoch_sum / state.epoch_count
-        state.loss_sum, state.loss_count = 0.0, 0
+        state.loss_sum, state.loss_count = 0.0, 0.0
         if state.batch == 0:
-            state.epoch_sum, state.epoch_count = 0.0, 0
+            state.epoch_sum, state.epoch_count = 0.0, 0.0
         return logged, whole
 
     def watch(self, value: float, mode: str) -> bool:

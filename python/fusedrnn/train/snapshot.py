@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -82,16 +83,14 @@ def read_snapshot(checkpoint: Checkpoint, source: Path) -> Snapshot:
 def undone_on_error(model: Module, optimizer: Optimizer) -> Iterator[None]:
     """An error within leaves parameters, optimizer state and random state as they were before."""
     parameters = [(parameter, parameter.data.copy()) for parameter in model.parameters()]
-    numbers, arrays = optimizer.state_dict(), {name: array.copy() for name, array in optimizer.state.items()}
+    state = optimizer.state_dict()
     generators = model.rng_state()
     try:
         yield
     except BaseException:
         for parameter, data in parameters:
             parameter.data[...] = data
-        for name, array in arrays.items():
-            optimizer.state[name][...] = array
-        optimizer.steps, optimizer.lr = numbers["steps"], numbers["lr"]
+        optimizer.load_state_dict(state)
         model.set_rng_state(generators)
         raise
 
@@ -105,11 +104,11 @@ def settings_of(
     """By name, fit for JSON: the ``options`` as they are given, simple attributes of the optimizer, the loss and the
     library's own layers, and what the schedule gives over ``total`` updates."""
     found: dict[str, Any] = dict(options)
-    found |= {f"optimizer.{name}": v for name, v in _simple(optimizer).items() if name not in ("lr", "steps")}
+    found |= {f"optimizer.{name}": v for name, v in _options(optimizer).items() if name not in ("lr", "steps")}
     found["loss"] = type(loss).__name__
-    found |= {f"loss.{name}": v for name, v in _of_library(loss).items()}
+    found |= {f"loss.{name}": v for name, v in _options(loss).items()}
     for prefix, module in model._named_modules():
-        own = {name: v for name, v in _of_library(module).items() if name != "training"}
+        own = {name: v for name, v in _options(module).items() if name != "training"}
         found |= {f"model.{prefix}{name}": v for name, v in own.items()}
     steps = sorted({i * (total - 1) // (_SAMPLES - 1) for i in range(_SAMPLES)})
     found["schedule"] = [[step, _factor(schedule, step)] for step in steps]
@@ -146,13 +145,21 @@ def _factor(schedule: Callable[[int], float] | None, step: int) -> float | None:
     return factor if math.isfinite(factor) else None
 
 
-def _of_library(thing: Any) -> dict[str, Any]:
-    """Attributes of the library's own objects; a user's may change from call to call."""
-    return _simple(thing) if type(thing).__module__.startswith("fusedrnn.") else {}
+def _options(thing: Any) -> dict[str, Any]:
+    """Simple attributes of an object of the library; of a user's subclass those that the library's class was given, for
+    others may change from call to call."""
+    names: set[str] = set()
+    if _is_ours(type(thing)):
+        names.update(vars(thing))
+    else:
+        for cls in filter(_is_ours, type(thing).__mro__):
+            names.update(inspect.signature(cls).parameters)
+    found = {name: getattr(thing, name, thing) for name in sorted(names) if not name.startswith("_")}
+    return {name: value for name, value in found.items() if _is_simple(value)}
 
 
-def _simple(thing: Any) -> dict[str, Any]:
-    return {name: v for name, v in vars(thing).items() if not name.startswith("_") and _is_simple(v)}
+def _is_ours(cls: type) -> bool:
+    return cls.__module__.startswith("fusedrnn.")
 
 
 def _is_simple(value: Any) -> bool:

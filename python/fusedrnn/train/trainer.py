@@ -43,7 +43,7 @@ class Batches(Protocol):
     """The batches ``(x, target)`` of one epoch: a list, or anything that has a length and can be iterated.
 
     With a method ``skip(count)``, which gives an iterator over all but the first, a run that resumes within the epoch
-    makes no batch twice; with an attribute ``key``, fit for JSON, it knows them again.
+    makes no batch twice; with an attribute ``resume_key``, fit for JSON, it knows them again.
     """
 
     def __len__(self) -> int: ...
