@@ -224,6 +224,12 @@ def test_a_checkpoint_does_not_grow_with_the_history(tmp_path):
     assert lines_of(tmp_path) == trainer.history
 
 
+def test_a_checkpoint_makes_no_batches(tmp_path):
+    asked = []
+    make(tmp_path, batches=lambda epoch: asked.append(epoch) or cut(10, 10)(epoch), checkpoint_every=1).fit()
+    assert asked == [0, 0, 1, 2], "how many there are, and each epoch"
+
+
 def test_a_record_is_one_write_at_the_end(tmp_path, monkeypatch):
     """Whatever was recorded before is neither read nor written again."""
     from fusedrnn.train.folder import RunFolder

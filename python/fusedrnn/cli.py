@@ -71,9 +71,9 @@ def _tasks_help() -> str:
         for option in task.options:
             lines[-1] += f"\n    {option.flag}: {option.help}"
     lines.append(
-        "The folder gets metrics.jsonl, checkpoint.safetensors, loss.png, TASK.png and figures.json. Ctrl-C finishes "
-        "the step and writes a checkpoint; --resume DIR goes on from there to the very same result. Under mpirun "
-        "processes share each batch."
+        "The folder gets metrics.jsonl, checkpoint.safetensors, loss.png, TASK.png and figures.json. Ctrl-C and "
+        "SIGTERM finish the step and write a checkpoint; --resume DIR goes on from there to the very same result. "
+        "Under mpirun processes share each batch."
     )
     return "\n\n".join(lines)
 

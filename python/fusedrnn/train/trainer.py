@@ -155,6 +155,7 @@ class Trainer(KeptRun):
         self._world.check(model, row_axes)
         self._summed = getattr(loss, "reduction", "mean") == "sum"
         self._base_lr = optimizer.lr
+        self._batches_an_epoch: int | None = None
         self._flat = model.flatten()
 
     @property
@@ -330,7 +331,9 @@ class Trainer(KeptRun):
             self._best_unsaved = True
 
     def _total_steps(self) -> int:
-        total = self.epochs * len(self.batches(0))
+        if self._batches_an_epoch is None:
+            self._batches_an_epoch = len(self.batches(0))  # once: they may be a list
+        total = self.epochs * self._batches_an_epoch
         return total if self.steps is None else min(total, self.steps)
 
 
