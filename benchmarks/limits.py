@@ -19,6 +19,7 @@ import numpy as np
 from benchmarks.workloads import Array, Workload
 
 _SECONDS = 0.15  # for each measurement
+_PRODUCTS = (384, 768, 1536)  # rows and columns
 _CACHED = (256 << 10, 512 << 10, 1 << 20)  # bytes beyond an L1 cache and, the smaller ones at least, within an L2
 _BEYOND = 256 << 20  # bytes of each of two arrays, of which no core keeps much, though a shared cache might
 
@@ -77,7 +78,7 @@ def measure(threads: int, dtypes: list[str]) -> Limits:
     flops = {}
     for dtype in dtypes:
         rates = []
-        for size in (384, 768, 1536):  # of NumPy's BLAS and of our own products, whichever is faster
+        for size in _PRODUCTS:  # of NumPy's BLAS and of our own products, whichever is faster
             a = np.full((size, size), 0.5, dtype)
             rates.append(2 * size**3 / best(lambda a=a: a @ a))  # type: ignore[misc]
             rates.append(2 * size**3 / best(lambda a=a: _core.linear_forward(a, a, None)))  # type: ignore[misc]

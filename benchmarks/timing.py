@@ -260,12 +260,14 @@ def take_turns(
     places: Mapping[Key, tuple[Worker, Any]],
     rounds: int,
     progress: Callable[[], None] = lambda: None,
-    turn: float = TURN,
+    turn: float | None = None,
 ) -> dict[Key, list[float]]:
     """Seconds a run of what was built in each place, in every round; all places have their turn in each round.
 
-    A turn lasts about ``turn`` seconds; 0 means that it is one run, with none before it to warm up.
+    A turn lasts about ``turn`` seconds, by default ``TURN``; 0 means that it is one run, with none before it to warm
+    up.
     """
+    turn = TURN if turn is None else turn
     runs = dict.fromkeys(places, 1)
     if turn > 0:
         for key, (worker, work) in places.items():

@@ -1,11 +1,8 @@
-"""What is timed against each other computes the same: whole training runs of ours and of NumPy agree, and so does
-the printed table's error."""
+"""What is timed against each other computes the same: whole training runs of ours and of NumPy agree."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,10 +19,10 @@ TRAINING = workloads.choose([], list(workloads.CELLS), ["train"], ["float64"])
 @pytest.mark.usefixtures("threads")  # a peer sets their number
 @pytest.mark.parametrize("workload", TRAINING, ids=lambda w: f"{w.name}-{w.cell}")
 def test_trajectories_agree(workload):
-    """100 updates in float64: losses, and so everything before them, stay together."""
+    """25 updates in float64: losses, and so everything before them, stay together."""
     small = dataclasses.replace(workload, T=min(workload.T, 7), N=5, I=min(workload.I, 9), H=17)
     ours, numpy = peers.FusedRnn(small, 1), peers.NumPy(small, 1)
-    losses = np.array([(ours.run(), numpy.run()) for _ in range(100)])
+    losses = np.array([(ours.run(), numpy.run()) for _ in range(25)])
     np.testing.assert_allclose(losses[:, 0], losses[:, 1], rtol=1e-9)
     assert losses[-1, 0] < losses[0, 0]
 
@@ -45,27 +42,12 @@ def test_steps_keep_their_state(kind):
     assert np.abs(seen[1] - seen[0]).max() > 1e-3
 
 
-def run(*arguments):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "benchmarks", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
-
-
-def test_the_table(tmp_path):
-    files = ["--json", str(tmp_path / "figures.json"), "--plot", str(tmp_path / "ratios.png")]
-    result = run("addition", "--peers", "numpy", "--rounds", "2", *files)
-    assert result.returncode == 0, result.stderr
-    assert (tmp_path / "ratios.png").read_bytes().startswith(b"\x89PNG")
-    rows = [line.split("|") for line in result.stdout.splitlines() if line.startswith("| addition")]
-    assert [row[4].strip() for row in rows] == ["fusedrnn", "numpy"]
-    figures = json.loads((tmp_path / "figures.json").read_text())["results"]
-    assert [figure["peer"] for figure in figures] == ["fusedrnn", "numpy"]
-    assert all(0 < figure["error"] < 1e-5 and 0 < figure["of_limit"] < 1 for figure in figures)
-
-
 def test_no_experiment_named_means_shapes():
-    """As the README has it; and an error is one line."""
-    result = run("nonsense")
+    """As the README has it, in a process of its own; and an error is one line."""
+    result = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "nonsense"],
+        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
     assert result.returncode == 2
     assert result.stderr.startswith("python -m benchmarks shapes: unknown shape 'nonsense'; expected one of count-ones")
     assert result.stderr.count("\n") == 1

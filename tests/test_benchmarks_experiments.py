@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
+import math
+import multiprocessing
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 import fusedrnn
 from benchmarks import __main__ as command
 from benchmarks import flat, limits, peers, report, timing, training, workloads
-from benchmarks.experiments import contention, grid, isas, memory, passes, runs, scaling, variants
+from benchmarks.experiments import contention, grid, memory, runs, scaling
+from fusedrnn import runtime
+from fusedrnn.tasks import addition
 
 LIMITS = limits.Limits(1, {"float32": 1e11}, 1e11, 1e10, 1 << 20, 1e-9)
 LINUX = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads Linux's /proc")
@@ -115,7 +122,8 @@ def test_adam_moves_seven_arrays():
 
 
 @pytest.mark.usefixtures("threads")
-def test_a_training_run_starts_anew_each_time():
+def test_a_training_run_starts_anew_each_time(monkeypatch):
+    monkeypatch.setattr(addition, "LONG_SUMS", 9)
     model = training.FusedRnnTraining(training.Training("addition", 2), 1)
     seen = []
     for _ in range(2):
@@ -150,8 +158,8 @@ def test_mnist_is_not_fetched(tmp_path, monkeypatch):
 @LINUX
 @pytest.mark.parametrize(("kind", "mode", "times_y"), [("lstm", "train", 6), ("gru", "train", 5), ("rnn", "infer", 1)])
 def test_memory_is_as_the_formula_has_it(kind, mode, times_y):
-    y = 300 * 64 * 64 * 4
-    work = workloads.Workload("memory", T=300, N=64, I=8, H=64, cell=kind, mode=mode)
+    y = 200 * 64 * 64 * 4
+    work = workloads.Workload("memory", T=200, N=64, I=8, H=64, cell=kind, mode=mode)
     assert memory.formula(work) == times_y * y
     found = memory.measure("fusedrnn", work, 1)
     assert 0.97 * found.formula < found.peak < 1.1 * found.formula + 1e6  # scratch
@@ -188,15 +196,18 @@ def test_a_library_that_fails_is_named_and_goes_on():
 # every command at its smallest
 
 COMMANDS = {
-    "grid": (grid, ["--count", "1", "--seed", "3", "--modes", "infer", "--peers", "numpy"], {}),
-    "scaling": (scaling, ["--axes", "T"], {"LADDERS": {"T": (5, 10)}}),
-    "isas": (isas, ["--shapes", "addition", "--cells", "gru", "--modes", "infer"], {}),
-    "memory": (memory, ["--cells", "rnn", "--modes", "train", "--peers", "", "--steps", "50"], {}),
-    "runs": (runs, ["addition", "--epochs", "1", "--peers", ""], {}),
-    "contention": (contention, ["--parts", "processes", "--threads", "1"], {"TURN": 0.01, "WORKLOADS": (SMALL,)}),
-    "passes": (passes, ["adam", "--elements", "4096", "--peers", ""], {}),
+    "shapes": (["addition", "--peers", "numpy"], ()),
+    "grid": (["--count", "1", "--seed", "3", "--modes", "infer", "--peers", "numpy"], ()),
+    "scaling": (["--axes", "T"], [(scaling, "LADDERS", {"T": (5, 10)})]),
+    "isas": (["--shapes", "addition", "--cells", "gru", "--modes", "infer"], ()),
+    "memory": (["--cells", "rnn", "--modes", "train", "--peers", "", "--steps", "50"], ()),
+    "runs": (["addition", "--epochs", "1", "--peers", ""], [(addition, "ITERATIONS", 3), (addition, "LONG_SUMS", 9)]),
+    "contention": (
+        ["--parts", "processes", "--threads", "1"],
+        [(contention, "TURN", 1e-3), (contention, "WORKLOADS", (SMALL,))],
+    ),
+    "passes": (["adam", "--elements", "4096", "--peers", ""], ()),
     "variants": (
-        variants,
         [
             "--T=4",
             "--N=3",
@@ -207,19 +218,50 @@ COMMANDS = {
             "--variants=lengths,peephole",
             "--peers=",
         ],
-        {},
+        (),
     ),
 }
+DRAWN = ("grid", "scaling", "isas")  # every kind of picture once
 
 
+@pytest.fixture
+def in_threads(monkeypatch):
+    """Threads in place of the processes, which take long to start, and turns of next to no time. What was to be in the
+    environment of each."""
+    environments = []
+
+    def child(threads, environment, target, *arguments):
+        ours, theirs = multiprocessing.Pipe()
+
+        def serve():
+            with theirs:
+                target(theirs, *arguments)
+
+        environments.append(environment)
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        return ours, thread
+
+    monkeypatch.setattr(timing, "_child", child)
+    monkeypatch.setattr(timing, "TURN", 1e-3)
+    monkeypatch.setattr(timing, "PAUSE", 0)
+    return environments
+
+
+@pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("name", [pytest.param(n, marks=LINUX if n == "memory" else ()) for n in COMMANDS])
-def test_a_run(name, tmp_path, monkeypatch, capsys):
-    module, arguments, smaller = COMMANDS[name]
-    for attribute, value in smaller.items():
-        monkeypatch.setattr(module, attribute, value)
+def test_a_run(name, tmp_path, monkeypatch, capsys, in_threads):
+    arguments, smaller = COMMANDS[name]
+    for owner, attribute, value in smaller:
+        monkeypatch.setattr(owner, attribute, value)
+    module = importlib.import_module(f"benchmarks.experiments.{name}")
     if hasattr(module, "limits"):
         monkeypatch.setattr(module, "limits", lambda threads, dtypes: dataclasses.replace(LIMITS, threads=threads))
-    given = [name, *arguments, "--json", str(tmp_path / "figures.json")]
+    if name not in DRAWN:
+        monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: path.write_bytes(b"\x89PNG"))
+    given = [*arguments, "--json", str(tmp_path / "figures.json")]
+    if name != "shapes":  # which needs no name
+        given.insert(0, name)
     if name != "memory":
         given += ["--rounds", "1"]
     if name != "contention":
@@ -230,11 +272,28 @@ def test_a_run(name, tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert figures["about"] in printed
     found = figures["processes" if name == "contention" else "results"]
-    assert found
     rows = [line for line in printed.splitlines() if line.startswith("| ")]
     assert len(rows) == len(found) + 1
     if name != "runs":
         assert all(0 <= figure["error"] < 1e-5 for figure in found)
+    if name in ("shapes", "grid"):
+        assert [figure["peer"] for figure in found] == ["fusedrnn", "numpy"]
+        assert all(figure["error"] > 0 and figure["of_limit"] > 0 for figure in found)
+    if name == "isas":
+        assert [figure["isa"] for figure in found] == runtime.available_isas()
+        assert in_threads == [{"FUSEDRNN_ISA": isa} for isa in runtime.available_isas()]
+    assert found
+
+
+@pytest.mark.usefixtures("threads")
+def test_a_machines_limits_are_measured(monkeypatch):
+    for name, value in {"_SECONDS": 1e-4, "_PRODUCTS": (48,), "_CACHED": (1 << 12,), "_BEYOND": 1 << 12}.items():
+        monkeypatch.setattr(limits, name, value)
+    found = limits.measure(2, ["float32", "float64"])
+    assert (found.threads, list(found.flops), found.memory_bytes) == (2, ["float32", "float64"], 1 << 13)
+    rates = [*found.flops.values(), found.cache_bandwidth, found.memory_bandwidth, found.activation]
+    assert all(0 < rate < math.inf for rate in rates)
+    assert str(found).startswith("2 threads: ")
 
 
 # command lines

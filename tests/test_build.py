@@ -20,6 +20,7 @@ from fusedrnn import _core
 
 MODULE = Path(_core.__file__)
 PACKAGE = Path(fusedrnn.__file__).parent
+ROOT = Path(__file__).parents[1]
 
 
 def test_the_module_is_small():
@@ -58,8 +59,9 @@ def test_the_cuda_module_is_small_and_stands_alone():
     assert not [name for name in needed if "cuda" in name or "cublas" in name]
 
 
-def test_the_cuda_module_says_what_is_missing(emulated):  # which may be in the same process
+def test_the_cuda_module_says_what_is_missing(request):
     cuda_module()
+    request.getfixturevalue("emulated")  # which may be in the same process
     from fusedrnn import _cuda, cuda
 
     reason = cuda.missing()
@@ -69,17 +71,22 @@ def test_the_cuda_module_says_what_is_missing(emulated):  # which may be in the 
             _cuda.gpu(0)
 
 
+def cmake(*arguments, **environment):
+    if shutil.which("cmake") is None:
+        pytest.skip("needs cmake")
+    environment = {**os.environ, **environment}
+    return subprocess.run([shutil.which("cmake"), *arguments], capture_output=True, text=True, env=environment)
+
+
 def configure(folder, **defines):
     """CMake's verdict on a build of this repository with no nvcc to be found."""
-    root = Path(__file__).parents[1]
-    cmake, pybind11 = shutil.which("cmake"), importlib.util.find_spec("pybind11")
-    if cmake is None or pybind11 is None:
-        pytest.skip("needs cmake and pybind11")
-    folders = Path(pybind11.origin).parent / "share/cmake/pybind11"
-    options = [f"-D{name}={value}" for name, value in {**defines, "pybind11_DIR": folders}.items()]
-    environment = {**os.environ, "CUDACXX": str(folder / "no-nvcc")}
-    command = [cmake, "-S", root, "-B", folder / "build", f"-DPython_EXECUTABLE={sys.executable}", *options]
-    return subprocess.run(command, capture_output=True, text=True, env=environment)
+    pybind11 = importlib.util.find_spec("pybind11")
+    if pybind11 is None:
+        pytest.skip("needs pybind11")
+    there = Path(pybind11.origin).parent / "share/cmake/pybind11"
+    defines = {"Python_EXECUTABLE": sys.executable, "pybind11_DIR": there, **defines}
+    options = [f"-D{name}={value}" for name, value in defines.items()]
+    return cmake("-S", ROOT, "-B", folder / "build", *options, CUDACXX=str(folder / "no-nvcc"))
 
 
 def test_cuda_without_nvcc_is_an_error_where_it_is_asked_for(tmp_path):
@@ -88,10 +95,11 @@ def test_cuda_without_nvcc_is_an_error_where_it_is_asked_for(tmp_path):
     assert "FUSEDRNN_CUDA=ON needs a working nvcc" in " ".join(done.stderr.split())
 
 
-def test_cuda_takes_three_values(tmp_path):
-    done = configure(tmp_path, FUSEDRNN_CUDA="perhaps")
+def test_cuda_takes_three_values():
+    done = cmake("-DFUSEDRNN_CUDA=perhaps", "-P", ROOT / "csrc/cuda/language.cmake")
     assert done.returncode != 0
     assert "expected OFF, ON or AUTO, got perhaps" in " ".join(done.stderr.split())
+    assert cmake("-DFUSEDRNN_CUDA=OFF", "-P", ROOT / "csrc/cuda/language.cmake").returncode == 0
 
 
 def test_a_second_build_in_a_fresh_environment_compiles_nothing_again(tmp_path):
@@ -163,7 +171,8 @@ def test_importing_needs_numpy_alone():
 
     script = (
         "import sys, fusedrnn, fusedrnn.optim, fusedrnn.train, fusedrnn.reference, fusedrnn.functional\n"
-        "extras = {'matplotlib', 'rich', 'safetensors', 'typer', 'torch', 'fusedrnn._cuda'} & set(sys.modules)\n"
+        "extras = {'matplotlib', 'rich', 'safetensors', 'sklearn', 'typer', 'torch', 'fusedrnn._cuda'}\n"
+        "extras &= set(sys.modules)\n"
         "assert not extras, extras\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

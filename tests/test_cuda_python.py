@@ -362,7 +362,7 @@ ERRORS = {
     "bias_hh": ({"bias_hh": np.zeros(67, np.float32)}, ValueError, r"^bias_hh: expected shape \(68,\), got \(67,\)"),
     "no_weight": ({"weight_hh": None}, TypeError, r"^weight_hh: expected an array on a GPU, got None"),
     "c0": ({"c0": np.zeros((4, 17), np.float32)}, ValueError, r"^c0: expected shape \(5, 17\), got \(4, 17\)"),
-    "steps": ({"x": np.zeros((0, 5, 4), np.float32)}, ValueError, r"^x: expected at least one step"),
+    "steps": ({"x": np.zeros((0, 5, 4), np.float32)}, ValueError, r"^x: expected a sequence length of at least 1"),
     "axes": ({"x": np.zeros((5, 4), np.float32)}, ValueError, r"^x: expected shape \(T, N, I\), got \(5, 4\)"),
 }  # fmt: skip
 

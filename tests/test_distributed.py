@@ -258,21 +258,33 @@ def windows(world, out, steps=None, seed=0):
     )
 
 
-@pytest.mark.parametrize("steps", [1, 3, 6, 9])
-@pytest.mark.parametrize(("before", "after"), [(2, 2), (2, 1), (1, 2), (2, 3)])
-def test_a_carried_state_is_shared_by_rows_and_resumes_in_any_number_of_processes(tmp_path, before, after, steps):
-    def run(out, steps=None, resume=False):
+@pytest.fixture(scope="module")
+def read_in_one_go(tmp_path_factory):
+    """The checkpoint of one process that trained on all windows."""
+    out = tmp_path_factory.mktemp("whole")
+    windows(World(), out).fit()
+    return read_checkpoint(out / "checkpoint.safetensors")
+
+
+# stopped in the first text (1, 3), in the second (6), in the second epoch (9)
+@pytest.mark.parametrize(
+    ("before", "after", "steps"),
+    [(2, 2, 3), (2, 2, 6), (2, 1, 1), (2, 1, 9), (1, 2, 3), (1, 2, 6), (2, 3, 1), (2, 3, 9)],
+)
+def test_a_carried_state_is_shared_by_rows_and_resumes_in_any_number_of_processes(
+    tmp_path, read_in_one_go, before, after, steps
+):
+    def run(steps=None, resume=False):
         def member(world):
-            trainer = windows(world, out, steps, seed=9 if resume else 0)
+            trainer = windows(world, tmp_path, steps, seed=9 if resume else 0)
             (trainer.resume() if resume else trainer).fit()
             return trainer
 
         return member
 
-    run(tmp_path / "whole")(World())
-    fitted(before, run(tmp_path / "parts", steps))
-    fitted(after, run(tmp_path / "parts", resume=True))
-    one, other = (read_checkpoint(tmp_path / name / "checkpoint.safetensors") for name in ("whole", "parts"))
+    fitted(before, run(steps))
+    fitted(after, run(resume=True))
+    one, other = read_in_one_go, read_checkpoint(tmp_path / "checkpoint.safetensors")
     assert one.tensors.keys() == other.tensors.keys()
     assert any(name.startswith("state.") for name in one.tensors)
     for name, tensor in one.tensors.items():
@@ -399,9 +411,11 @@ def test_what_evaluation_raises_all_raise_even_if_it_cannot_be_pickled():
     assert str(results[1]) == "Odd('odd')"
 
 
-@pytest.mark.parametrize("kind", [ZeroDivisionError, KeyboardInterrupt])
-@pytest.mark.parametrize("rank", [0, 1])
-def test_an_error_in_one_process_ends_all(rank, kind, capfd):
+@pytest.mark.parametrize(("rank", "kind"), [(0, ZeroDivisionError), (1, KeyboardInterrupt)])
+def test_an_error_in_one_process_ends_all(rank, kind, capfd, monkeypatch):
+    moment = SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: time.sleep(min(seconds, 0.01)))
+    monkeypatch.setattr("fusedrnn.distributed.time", moment)  # a launcher is given half a second
+
     def member(world):
         def spoil(epoch, i, x):
             if (epoch, i, world.rank) == (1, 2, rank):
@@ -410,7 +424,7 @@ def test_an_error_in_one_process_ends_all(rank, kind, capfd):
 
         return make(world, batches=Data(spoil=spoil)).fit()
 
-    results, aborted = together(2, member, patience=0.2)
+    results, aborted = together(2, member, patience=0.05)
     assert rank in aborted
     assert isinstance(results[rank], Aborted)
     errors = capfd.readouterr().err
@@ -444,6 +458,7 @@ def other_batches(world):
         ),
         (lambda world: make(world, optimizer=(optim.Adam, optim.SGD)[world.rank]), "optimizer: .* got Adam in"),
         (lambda world: make(world, dtype=("float32", "float64")[world.rank]), "parameters: expected the same"),
+        (lambda world: make(world, optimizer=lambda m, lr: optim.SGD((m, m.head)[world.rank], lr)), "moves: expected"),
         (
             lambda world: make(world, "x" * world.rank or None).resume("y"),
             "out is None: .* got True in process 0 and False",

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from fusedrnn import _core
+from fusedrnn import _core, nn
 
 SHAPE = (3, 2, 5, 24)  # T, N, I, H
 
@@ -143,23 +143,134 @@ def test_sizes_beyond_any_memory(cell, functional, problem):
             cell.forward(functional, {**arguments, "x": huge})
 
 
+# Calls of every kind, of x [T, 0, 1] and one unit.
+CALLS_WITHOUT_ROWS = """
+import numpy as np
+import fusedrnn
+from fusedrnn import nn
+
+def weights(*sizes):
+    return [np.ones(size, np.float32) for size in sizes]
+
+def cell(kind, gates, x, **options):
+    states = [None] * (2 if kind == "lstm" else 1)
+    given = (x, *states, *weights((gates, 1), (gates, 1), (gates,), (gates,)))
+    y, *_, reserve = getattr(fusedrnn, kind + "_forward")(*given, **options)
+    if options.get("training", True):
+        gradients = getattr(fusedrnn, kind + "_backward")(None, *states, reserve)
+        assert not gradients.dweight_ih.any()
+    return y
+
+inference = {"training": False, "precision": "int8"}
+masks = {"zoneout_h": 0.5, "recurrent_dropout": 0.5, "seed": 1}
+calls = {
+    "rnn": lambda x: cell("rnn", 1, x),
+    "lstm": lambda x: cell("lstm", 4, x),
+    "gru": lambda x: cell("gru", 3, x, reverse=True),
+    "lstm in inference": lambda x: cell("lstm", 4, x, training=False),
+    "lstm in int8": lambda x: cell("lstm", 4, x, **inference),
+    "lstm in bfloat16": lambda x: cell("lstm", 4, x, precision="bfloat16"),
+    "lengths": lambda x: cell("gru", 3, x, lengths=[]),
+    "resets": lambda x: cell("rnn", 1, x, resets=np.zeros(x.shape[:2], bool)),
+    "masks": lambda x: cell("gru", 3, x, **masks),
+    "masks of c": lambda x: cell("lstm", 4, x, **masks, zoneout_c=0.5, return_c=True, training=False),
+    "peephole": lambda x: cell("lstm", 4, x, **masks, weight_peephole=np.ones((3, 1), np.float32)),
+    "norm": lambda x: cell("rnn", 1, x, layer_norm=((weights((1,))[0],) * 2, (None, None)), dropconnect=0.5),
+    "projection": lambda x: fusedrnn.lstm_forward(
+        x, None, None, *weights((4, 1), (4, 3), (4,), (4,)), weight_hr=weights((3, 1))[0], training=False
+    )[0],
+    "indrnn": lambda x: fusedrnn.indrnn_forward(x, None, *weights((1, 1), (1,), (1,)))[0],
+    "mingru": lambda x: fusedrnn.mingru_forward(x, None, *weights((2, 1), (2,)))[0],
+    "frozen": lambda x: nn.LSTM(1, 1).freeze()(x)[0],
+}
+"""
+
+
 def test_endless_sequences_without_rows(run_python):
     """An empty array may claim any length: no endless loop, no overflow, no crash."""
     script = """
-import numpy as np
-import fusedrnn
-weights = [np.ones(shape, np.float32) for shape in [(4, 1), (4, 1), (4,), (4,)]]
-for T in (2**40, 2**60):
-    x = np.empty((T, 0, 1), np.float32)
-    try:
-        y, h_n, c_n, reserve = fusedrnn.lstm_forward(x, None, None, *weights)
-        assert y.shape == (T, 0, 1)
-        assert not fusedrnn.lstm_backward(None, None, None, reserve).dweight_ih.any()
-    except (ValueError, MemoryError):
-        pass
+for name, call in calls.items():
+    y = call(np.empty((2**40, 0, 1), np.float32))
+    assert y.shape == (2**40, 0, 3 if name == "projection" else 1), name
 """
-    result = run_python(script, timeout=30)
+    result = run_python(CALLS_WITHOUT_ROWS + script, timeout=30)
     assert result.returncode == 0, result.stderr
+
+
+def test_sizes_whose_product_has_no_address(run_python):
+    """They are refused by name; unchecked, a product of sizes would wrap around and make a wild pointer."""
+    script = """
+for name, call in calls.items():
+    for T in (2**57, 2**60):
+        try:
+            call(np.empty((T, 0, 1), np.float32))
+        except ValueError as error:
+            assert str(error) == f"x: expected sizes that memory can hold, got shape ({T}, 0, 1)", (name, error)
+        else:
+            raise AssertionError(name)
+for layer in (nn.LSTM(3, 8), nn.LSTM(3, [8, 6]), nn.MinGRU(3, 8)):
+    try:
+        layer.stream(2**60)
+    except ValueError as error:
+        assert str(error).startswith(f"batch: expected sizes that memory can hold, got {2**60}, which need"), error
+    else:
+        raise AssertionError(layer)
+"""
+    result = run_python(CALLS_WITHOUT_ROWS + script, timeout=30)
+    assert result.returncode == 0, result.stderr
+
+
+def _misaligned(array):
+    """The same numbers, each of which begins one byte beyond where one should."""
+    memory = np.empty(array.nbytes + 1, np.uint8)[1:]
+    copy = memory.view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    assert not copy.flags.aligned
+    return copy
+
+
+def test_arrays_that_are_not_aligned(cell, functional, problem):
+    arguments, doutputs = problem
+    for name, value in arguments.items():
+        with pytest.raises(ValueError, match=_exactly(f"{name}: expected an aligned array")):
+            cell.forward(functional, {**arguments, name: _misaligned(value)})
+    _, reserve = cell.forward(functional, arguments)
+    for k, name in enumerate(["dy", "dh_n", "dc_n"][: len(doutputs)]):
+        given = [_misaligned(value) if i == k else value for i, value in enumerate(doutputs)]
+        with pytest.raises(ValueError, match=_exactly(f"{name}: expected an aligned array")):
+            cell.backward(functional, tuple(given), reserve)
+    names = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"]
+    for wrong in names:
+        given = tuple(np.zeros_like(arguments[name]) for name in names)
+        given = tuple(_misaligned(a) if name == wrong else a for name, a in zip(names, given, strict=True))
+        with pytest.raises(ValueError, match=_exactly(f"d{wrong}: expected an aligned array")):
+            cell.backward(functional, doutputs, reserve, accumulate=given)
+
+
+def test_arrays_that_are_not_aligned_beside_the_cells():
+    a, classes = np.ones((4, 4), np.float32), np.zeros(4, np.int64)
+    flat, layer = a.ravel(), nn.GRU(4, 4)
+    for name, call in (
+        ("x", lambda wrong: nn.Linear(4, 4)(wrong(a))),
+        ("logits", lambda wrong: nn.CrossEntropyLoss()(wrong(a), classes)),
+        ("targets", lambda wrong: _core.softmax_cross_entropy(a, wrong(classes))),
+        ("target", lambda wrong: nn.MSELoss()(a, wrong(a))),
+        ("parameters", lambda wrong: _core.mixture_density(wrong(np.ones((2, 7))), np.ones((2, 3)), None)),
+        ("indices", lambda wrong: _core.embedding_backward(a, wrong(classes), a.copy())),
+        (
+            "lengths",
+            lambda wrong: _core.mingru_forward(a[None], None, a, None, wrong(classes), None, None, False, False),
+        ),
+        ("grad", lambda wrong: _core.sgd_step(flat, wrong(flat), None, 0.1, 0, 0, False)),
+        ("data", lambda wrong: _core.sgd_step(wrong(flat), flat, None, 0.1, 0, 0, False)),
+        ("x", lambda wrong: layer.freeze()(wrong(a[None]))),
+        ("x", lambda wrong: layer.freeze(precision="bfloat16")(wrong(a[None]))),
+        ("x", lambda wrong: layer.stream(4)(wrong(a))),
+        ("h", lambda wrong: setattr(layer.stream(4), "state", wrong(a[None]))),
+    ):
+        with pytest.raises(ValueError, match=_exactly(f"{name}: expected an aligned array")):
+            call(_misaligned)
+        call(np.copy)
 
 
 def test_a_bad_nonlinearity(functional, make_cell, make_problem, make_shape):
@@ -246,6 +357,15 @@ def test_a_gradient_for_a_bias_that_is_not_there(cell, functional, problem):
             cell.backward(functional, doutputs, reserve, accumulate=given)
 
 
+def test_a_gradient_for_a_bias_of_layer_normalization_that_is_not_there(functional):
+    x, weights, gains = np.ones((2, 1, 3)), (np.ones((4, 3)), np.ones((4, 4))), (np.ones(4), np.ones(4))
+    y, _, reserve = functional.rnn_forward(x, None, *weights, layer_norm=(gains, (None, None)))
+    zeros, dgains = tuple(map(np.zeros_like, weights)), tuple(map(np.zeros_like, gains))
+    with pytest.raises(ValueError, match=_exactly("dlayer_norm: expected None, as forward had no such array")):
+        functional.rnn_backward(y, None, reserve, accumulate=(*zeros, None, None, (dgains, (None, np.zeros(4)))))
+    functional.rnn_backward(y, None, reserve, accumulate=(*zeros, None, None, (dgains, (None, None))))
+
+
 def test_a_foreign_or_missing_reserve(cell, functional, problem, make_cell, make_problem, make_shape):
     arguments, doutputs = problem
     other = make_cell("lstm" if cell.kind != "lstm" else "rnn_tanh")
@@ -257,42 +377,24 @@ def test_a_foreign_or_missing_reserve(cell, functional, problem, make_cell, make
             cell.backward(functional, doutputs, reserve)
 
 
-def test_changes_between_forward_and_backward_are_found(cell, run_python):
+def test_changes_between_forward_and_backward_are_found(cell, functional, problem, monkeypatch):
     """Under FUSEDRNN_CHECK=1, in whatever backward reads again."""
-    script = f"""
-import numpy as np
-import fusedrnn.functional as functional
-rng = np.random.default_rng(0)
-H, I, G = 4, 3, {cell.gates}
-kind, options = {cell.kind!r}, {cell.options!r}
-forward, backward = getattr(functional, kind + "_forward"), getattr(functional, kind + "_backward")
-states = [np.ones((2, H)) for _ in range(2 if kind == "lstm" else 1)]
-x, weight_ih, weight_hh = np.ones((3, 2, I)), rng.standard_normal((G * H, I)), rng.standard_normal((G * H, H))
-biases = [np.ones(G * H), np.ones(G * H)]
 
-def run(change):
-    y, *_, reserve = forward(x, *states, weight_ih, weight_hh, *biases, **options)
-    before = [array.copy() for array in (x, y, weight_ih, weight_hh)]
-    if change is not None:
-        array = dict(x=x, y=y, weight_ih=weight_ih, weight_hh=weight_hh)[change]
-        array.flat[-1] += 1
-    return backward(np.ones_like(y), *[None] * len(states), reserve)
+    def run(change=None):
+        arguments = {name: value.copy() for name, value in problem[0].items()}
+        (y, *finals), reserve = cell.forward(functional, arguments)
+        if change is not None:
+            {**arguments, "y": y}[change].flat[-1] += 1
+        return cell.backward(functional, (np.ones_like(y), *[None] * len(finals)), reserve)
 
-run(None)
-for change in ("x", "y", "weight_ih", "weight_hh"):
-    try:
-        run(change)
-    except (RuntimeError, ValueError) as error:
-        assert str(error).startswith(change + ":"), error
-    else:
-        raise AssertionError(change)
-run(None)
-"""
-    result = run_python(script, FUSEDRNN_CHECK="1")
-    assert result.returncode == 0, result.stderr
-    unchecked = run_python(script)
-    assert unchecked.returncode == 1
-    assert "AssertionError: x" in unchecked.stderr
+    monkeypatch.setenv("FUSEDRNN_CHECK", "1")
+    run()
+    for change in ("x", "y", "weight_ih", "weight_hh"):
+        with pytest.raises((RuntimeError, ValueError), match=f"^{change}:"):
+            run(change)
+    run()
+    monkeypatch.delenv("FUSEDRNN_CHECK")
+    run("x")
 
 
 def test_changed_options_are_found(functional, monkeypatch):
@@ -300,19 +402,36 @@ def test_changed_options_are_found(functional, monkeypatch):
     monkeypatch.setenv("FUSEDRNN_CHECK", "1")
     rng = np.random.default_rng(0)
     x, weights = rng.standard_normal((4, 3, 2)), [rng.standard_normal(shape) for shape in ((20, 2), (20, 5))]
-    lengths, resets = np.array([4, 2, 3]), np.zeros((4, 3), bool)
     peephole, gain = rng.standard_normal((3, 5)), np.ones(20)
     norm = ((gain, np.ones(20), np.ones(5)), (None, None, np.zeros(5)))
     for changed, name in (
-        (lengths, "lengths"),
-        (resets, "resets"),
         (peephole, "weight_peephole"),
         (gain, r"layer_norm gains\[0\]"),
         (norm[1][2], r"layer_norm biases\[2\]"),
     ):
-        *_, reserve = functional.lstm_forward(
-            x, None, None, *weights, lengths=lengths, resets=resets, weight_peephole=peephole, layer_norm=norm
-        )
-        changed.flat[0] = 3 if name == "lengths" else 1 - changed.flat[0]
+        *_, reserve = functional.lstm_forward(x, None, None, *weights, weight_peephole=peephole, layer_norm=norm)
+        changed.flat[0] = 1 - changed.flat[0]
         with pytest.raises(RuntimeError, match=f"{name}: changed between lstm_forward and lstm_backward"):
             functional.lstm_backward(None, None, None, reserve)
+
+
+@pytest.mark.parametrize("sizes", [[2**63 - 1, 2**63 - 1, 7], [2**62] * 4, [2**63 - 1, 1], [2**63 - 1] * 3])
+@pytest.mark.parametrize("kind", ["rnn", "lstm", "gru", "indrnn", "mingru"])
+def test_sums_of_batch_sizes_do_not_wrap_around(functional, kind, sizes):
+    """The first two of them would wrap around to 5 and to 0."""
+    gates = {"lstm": 4, "gru": 3, "mingru": 2}.get(kind, 1)
+    states = [None] * (2 if kind == "lstm" else 1)
+    hidden = {"indrnn": [np.ones(4)], "mingru": []}.get(kind, [np.ones((gates * 4, 4))])
+    forward = getattr(functional, f"{kind}_forward")
+    for reverse in (False, True):
+        with pytest.raises(
+            ValueError, match=r"^batch_sizes: expected a sum of 5, the rows of x, got 9223372036854775807"
+        ):
+            forward(np.ones((5, 3)), *states, np.ones((gates * 4, 3)), *hidden, batch_sizes=sizes, reverse=reverse)
+
+
+@pytest.mark.parametrize("name", ["lengths", "batch_sizes"])
+@pytest.mark.parametrize("largest", [2**63, 2**64 - 1, 2**64, 2**100])
+def test_integers_beyond_64_bits_do_not_wrap_around(functional, name, largest):
+    with pytest.raises(ValueError, match=rf"^{name}: expected integers below 2\^63, got {largest}$"):
+        functional.mingru_forward(np.ones((3, 1, 3)), None, np.ones((4, 3)), **{name: [largest]})

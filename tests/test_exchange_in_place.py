@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import ctypes
 import gc
 import weakref
 
@@ -42,6 +43,20 @@ def _jax(values):
     return array
 
 
+class Shifted(Exporter):
+    """Whose arrays begin some bytes after the address that DLPack hands over."""
+
+    def __dlpack__(self, **keywords):
+        capsule = super().__dlpack__(**keywords)
+        pointer = ctypes.pythonapi.PyCapsule_GetPointer
+        pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+        versioned = "dltensor_versioned" in repr(capsule)
+        tensor = pointer(capsule, b"dltensor_versioned" if versioned else b"dltensor") + 32 * versioned
+        data, offset = (ctypes.c_uint64.from_address(tensor + at) for at in (0, 40))
+        data.value, offset.value = data.value - 24, offset.value + 24
+        return capsule
+
+
 needs_versions = pytest.mark.skipif(np.lib.NumpyVersion(np.__version__) < "2.1.0", reason="NumPy exports no versions")
 EXPORTERS = {
     "torch": _torch,
@@ -49,6 +64,7 @@ EXPORTERS = {
     "memoryview": memoryview,
     "dlpack": Exporter,
     "dlpack before 1.0": lambda values: Exporter(values, version=0),
+    "dlpack of an offset": lambda values: Shifted(values, version=0),
 }
 
 
@@ -137,6 +153,22 @@ def test_gradients_are_added_to_writable_memory_alone(functional, make_cell, mak
         wrong = (read_only(into[0].numpy().copy()), *into[1:])
         with pytest.raises(ValueError, match=r"^dweight_ih: expected a writeable array"):
             cell.backward(functional, doutputs, reserve, accumulate=wrong)
+
+
+@needs_versions
+def test_the_flag_of_read_only_memory_counts(functional, make_cell, make_shape, make_problem):
+    """Since version 1 DLPack says which memory may be written to."""
+    cell = make_cell("rnn_tanh")
+    arguments, doutputs = make_problem(cell, make_shape(*SHAPE), np.float32)
+    _, reserve = cell.forward(functional, arguments)
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    zeros = [np.zeros_like(arguments[name]) for name in names]
+    cell.backward(functional, doutputs, reserve, accumulate=tuple(map(Exporter, zeros)))
+    assert all(array.any() for array in zeros)
+    frozen = Exporter(np.zeros_like(zeros[0]), writable=False)
+    with pytest.raises(ValueError, match=r"^dweight_ih: expected a writeable array"):
+        cell.backward(functional, doutputs, reserve, accumulate=(frozen, *zeros[1:]))
+    assert not frozen.values.any()
 
 
 @pytest.mark.parametrize("options", [{}, {"batch_first": True, "bidirectional": True}], ids=str)

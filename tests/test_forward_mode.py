@@ -180,6 +180,22 @@ def test_bad_input_is_named(make_cell, make_problem, make_shape):
         hvp(doutputs, training=False)
 
 
+@pytest.mark.parametrize("product", ["jvp", "hessian_vector_product"])
+def test_arguments_are_checked_as_the_kernels_do(product, cell, make_problem, make_shape):
+    """The reference alone would broadcast a bias, mix dtypes and take an array in any order."""
+    arguments, doutputs = make_problem(cell, make_shape(*SMALL), np.float64)
+    wrong = {
+        "bias_ih": (np.ones(1), ValueError, r"bias_ih: expected shape \(\d+,\), got \(1,\)"),
+        "h0": (arguments["h0"].astype("f4"), TypeError, "h0: expected dtype float64 like x, got float32"),
+        "weight_hh": (np.asfortranarray(arguments["weight_hh"]), ValueError, "weight_hh: expected a C-contiguous"),
+        "x": (arguments["x"].astype("f2"), TypeError, "x: expected float32 or float64, got float16"),
+    }
+    for name, (value, error, message) in wrong.items():
+        given = [{**arguments, name: value}, *[doutputs] * (product != "jvp"), {}]
+        with pytest.raises(error, match=message):
+            getattr(fusedrnn, product)(_forward(cell), *given, **cell.options)
+
+
 def _by_hand(torch, cell, arguments, reverse):
     """(y, *last states) of one layer, written in PyTorch's elementary operations, so that it has second derivatives."""
     x, h, *c, weight_ih, weight_hh, bias_ih, bias_hh = arguments

@@ -41,18 +41,19 @@ def initial_states(layer, batch, rng):
 
 
 @every_layer
-@pytest.mark.parametrize("bidirectional", [False, True], ids=["one_way", "both_ways"])
-@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no_bias"])
-@pytest.mark.parametrize("batch_first", [False, True], ids=["time_major", "batch_first"])
-def test_every_gradient_agrees_with_finite_differences(make, bidirectional, bias, batch_first, finite_differences):
-    if make is LAYERS["lstm_forget_bias"] and not bias:
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"bias": False, "batch_first": True}, {"bidirectional": True, "batch_first": True}],
+    ids=["one_way", "no_bias-batch_first", "both_ways-batch_first"],
+)
+def test_every_gradient_agrees_with_finite_differences(make, options, finite_differences):
+    if make is LAYERS["lstm_forget_bias"] and "bias" in options:
         with pytest.raises(ValueError, match="forget_bias: expected None for a layer without biases"):
             make(I, H, bias=False)
         return
-    options = {"bidirectional": bidirectional, "bias": bias, "batch_first": batch_first}
-    layer = make(I, H, L, dtype="float64", rng=1, **options)
+    layer = make(2, 3, L, dtype="float64", rng=1, **options)
     rng = np.random.default_rng(2)
-    arguments = {"x": rng.standard_normal((N, T, I) if batch_first else (T, N, I))}
+    arguments = {"x": rng.standard_normal((N, T, 2) if layer.batch_first else (T, N, 2))}
     names = layer.state_names
     arguments.update(zip(names, initial_states(layer, N, rng), strict=True))
     parameters = dict(layer.named_parameters())
@@ -272,7 +273,8 @@ def test_dropout_works_between_layers_only_and_only_in_training(assert_same_bits
     y_dry, y = dry(x)[0], dropped(x)[0]
     assert np.any(y_dry != y)
     assert_same_bits(dropped.eval()(x)[0], y_dry)
-    one = nn.LSTM(I, H, 1, rng=0, dropout=0.5)
+    with pytest.warns(UserWarning, match=r"^dropout: it comes between layers, so dropout=0.5 does nothing in a single"):
+        one = nn.LSTM(I, H, 1, rng=0, dropout=0.5)
     assert_same_bits(one(x)[0], nn.LSTM(I, H, 1, rng=0)(x)[0])
 
 

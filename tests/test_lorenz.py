@@ -14,9 +14,8 @@ LORENZ = TASKS["lorenz"]
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
-    monkeypatch.setattr(lorenz, "TRAINING", 40)
-    monkeypatch.setattr(lorenz, "HELD_OUT", 12)
-    monkeypatch.setattr(lorenz, "FREE_STEPS", 300)
+    for name, size in {"TRAINING": 20, "HELD_OUT": 6, "POINTS": 200, "FREE_STEPS": 100}.items():
+        monkeypatch.setattr(lorenz, name, size)
 
 
 def begin(seed=0):
@@ -95,7 +94,7 @@ def test_free_run_continues_the_sequence():
 def test_test_trajectories_are_not_learnt_from(monkeypatch):
     one = begin()
     whole = lorenz.trajectories
-    monkeypatch.setattr(lorenz, "trajectories", lambda *a: whole(*a) * np.where(np.arange(52) < 40, 1, 2)[:, None])
+    monkeypatch.setattr(lorenz, "trajectories", lambda *a: whole(*a) * np.where(np.arange(26) < 20, 1, 2)[:, None])
     other = begin()
     for (x, target), (y, goal) in zip(one.batches(0), other.batches(0), strict=True):
         np.testing.assert_array_equal(x, y)
@@ -104,7 +103,7 @@ def test_test_trajectories_are_not_learnt_from(monkeypatch):
     assert one.evaluate() != other.evaluate()
 
 
-def test_a_short_run(tmp_path):
+def test_a_short_run(no_pictures, tmp_path):
     metrics, line = run_task(LORENZ, Command("smoke", steps=12, out=tmp_path / "run", progress=False))
     assert metrics["sse"] < metrics["persistence_sse"]
     assert "quadratic VAR(5)" in line

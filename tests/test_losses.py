@@ -67,6 +67,52 @@ def test_extreme_logits_neither_overflow_nor_lose_the_loss(dtype, isa):
     np.testing.assert_allclose(loss.backward(), [1, -1, 0, 0], atol=1e-6)
 
 
+@pytest.mark.parametrize("classes", [2, 3, 4, 5, 33, 1000])
+def test_many_rows_overflow_no_product_of_their_sums(classes, dtype, isa):
+    """The logarithms of rows are taken together, as that of a product: here of up to 5,000 factors."""
+    rows = 5000 if classes < 100 else 300
+    loss = nn.CrossEntropyLoss("sum")
+    targets = np.arange(rows) % classes
+    assert loss(np.zeros((rows, classes), dtype), targets) == pytest.approx(rows * np.log(classes), rel=1e-6)
+
+
+def test_a_loss_beside_large_logits_is_not_lost(dtype, isa):
+    """It is of the order of one where the logits are so large that one is below their last digit."""
+    base = {"float32": 2.0**26, "float64": 2.0**55}[np.dtype(dtype).name]
+    for classes in (2, 3, 4, 5, 33):
+        loss = nn.CrossEntropyLoss("sum")
+        logits = np.full((7, classes), base, dtype)
+        assert loss(logits, np.arange(7) % classes) == pytest.approx(7 * np.log(classes), rel=1e-6)
+        np.testing.assert_allclose(loss.backward().sum(-1), 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4, 5, 7, 9, 15, 17, 31, 33])
+def test_a_row_does_not_see_the_next(classes, dtype, isa):
+    """Not even one so much larger that beside it all exponentials would be zero."""
+    rng = np.random.default_rng(0)
+    logits = rng.standard_normal((6, classes)).astype(dtype)
+    logits[1::2] += dtype(1e4)
+    targets = rng.integers(0, classes, 6)
+    loss = nn.CrossEntropyLoss("sum")
+    exact = logits.astype("f8")
+    assert loss(logits, targets) == pytest.approx(softmax_loss(exact, targets).sum(), rel=1e-5)
+    wanted = np.exp(exact - exact.max(-1, keepdims=True))
+    wanted /= wanted.sum(-1, keepdims=True)
+    wanted[np.arange(6), targets] -= 1
+    np.testing.assert_allclose(loss.backward(), wanted, rtol=1e-5, atol=1e-6)
+
+
+@every_loss
+def test_value_and_gradient_do_not_depend_on_threads(name, threads):
+    make, _, prediction, target = problem(name, (20_000, 5), np.random.default_rng(0))
+    found = []
+    for count in (1, 2, 3):
+        threads(count)
+        loss = make()
+        found.append((loss(prediction, target), loss.backward().tobytes()))
+    assert found[0] == found[1] == found[2]
+
+
 @every_loss
 def test_nan_shows(name):
     make, _, prediction, target = problem(name, (4, 3), np.random.default_rng(0))

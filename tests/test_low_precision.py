@@ -124,6 +124,20 @@ def test_what_is_not_finite_stays_so(low_precision_isa, precision):
     )
 
 
+def test_sums_of_the_most_int8_terms_are_exact_and_of_one_more_refused(functional, low_precision_isa):
+    """Beyond, integer sums could leave int32."""
+    most = 2**17
+    weights = [np.full((1, most), -1, np.float32), np.zeros((1, 1), np.float32)]
+    h0 = np.zeros((1, 1), np.float32)
+    options = {"nonlinearity": "relu", "precision": "int8", "training": False}
+    y, *_ = functional.rnn_forward(np.full((1, 1, most), -1, np.float32), h0, *weights, None, None, **options)
+    assert y[0, 0, 0] == pytest.approx(most, rel=1e-6)
+    refused = r"precision: expected bfloat16 for sums of more than 131072 terms, got int8"
+    more = [np.ones((1, most + 1), np.float32), weights[1]]
+    with pytest.raises(ValueError, match=refused):
+        functional.rnn_forward(np.ones((1, 1, most + 1), np.float32), h0, *more, None, None, **options)
+
+
 @pytest.mark.parametrize("options", [{}, {"bidirectional": True}, {"batch_first": True}, {"bias": False}], ids=str)
 def test_the_same_bits_for_any_batch_and_cut_of_time(
     make_layer, low_precision_isa, precision, options, assert_same_bits

@@ -104,6 +104,18 @@ def test_extreme_parameters_stay_finite(dtype, isa):
         assert np.isfinite(gradient).all(), size
 
 
+def test_a_density_beside_large_logits_is_not_lost(dtype, isa):
+    """It is of the order of one where the logits are so large that one is below their last digit."""
+    base = {"float32": 2.0**26, "float64": 2.0**55}[np.dtype(dtype).name]
+    parameters, target, _ = problem(50, 5, dtype)
+    parameters[:, :5] = 0
+    wanted, wanted_gradient = mixture_density_loss(parameters, target)
+    parameters[:, :5] = base
+    loss, gradient = mixture_density_loss(parameters, target)
+    assert loss == pytest.approx(wanted, rel=1e-6)
+    np.testing.assert_allclose(gradient, wanted_gradient, rtol=1e-5, atol=1e-6)
+
+
 def test_limits_of_sigma_and_rho(dtype, isa):
     target = np.array([[0.5, 0.25, 0]], dtype)
     for name, inside, beyond in (("log_sigma", (-7, 3), (-9, 30)), ("r", np.arctanh(0.999), 20)):

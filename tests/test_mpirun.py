@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,12 +24,12 @@ from fusedrnn.tasks import TASKS
 @pytest.fixture
 def launched(monkeypatch):
     """As if started by MPICH's mpirun as one of two."""
-    find_world.cache_clear()
+    distributed._find_world.cache_clear()
     for name in ("OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "PMIX_RANK"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PMI_SIZE", "2")
     yield
-    find_world.cache_clear()
+    distributed._find_world.cache_clear()
 
 
 @pytest.mark.parametrize("size", ["1", None])
@@ -36,6 +37,28 @@ def test_one_process_needs_no_mpi(launched, monkeypatch, size):
     monkeypatch.setitem(sys.modules, "mpi4py", None)
     monkeypatch.setenv("PMI_SIZE", size) if size else monkeypatch.delenv("PMI_SIZE")
     assert type(find_world()) is World
+
+
+def test_threads_that_ask_at_once_find_one_world(launched, monkeypatch):
+    monkeypatch.delenv("PMI_SIZE")
+    gate, found = threading.Barrier(4), []
+
+    def slow():
+        time.sleep(0.02)  # in which the others ask
+        return World()
+
+    monkeypatch.setattr(distributed, "World", slow)
+
+    def ask():
+        gate.wait()
+        found.append(find_world())
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({id(world) for world in found}) == 1
 
 
 def test_several_processes_without_mpi4py_are_refused(launched, monkeypatch):

@@ -62,6 +62,7 @@ CASES = [
     (optim.SGD, sgd, {"lr": 0.1}),
     (optim.SGD, sgd, {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}),
     (optim.SGD, sgd, {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
+    (optim.SGD, sgd, {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
     (optim.Adagrad, adagrad, {}),
     (optim.Adagrad, adagrad, {"lr": 0.1, "eps": 1e-8, "eps_inside_sqrt": True, "weight_decay": 0.1}),
     (optim.RMSprop, rmsprop, {}),
@@ -144,6 +145,18 @@ def test_zero_gradient_moves_nothing():
             np.testing.assert_array_equal(value, before[name])
 
 
+def test_a_variance_that_rounding_leaves_below_zero_counts_as_zero(dtype, isa):
+    """A constant gradient has none; the difference of two averages then may be negative, and its root NaN."""
+    for alpha in (0.9, 0.95, 0.99):
+        model = model_of(dtype)
+        optimizer = optim.RMSprop(model, lr=1e-9, alpha=alpha, centered=True)
+        for p in model.parameters():
+            p.grad[...] = np.linspace(0.5, 2, p.grad.size).reshape(p.grad.shape)
+        for _ in range(1300):
+            optimizer.step()
+        assert all(np.isfinite(p.data).all() for p in model.parameters()), alpha
+
+
 def test_nan_and_infinity_show():
     model = model_of("f4")
     put(model, [np.full(p.data.shape, np.nan) for p in model.parameters()])
@@ -172,6 +185,17 @@ def test_clipping_by_norm(dtype, isa):
     for p, g in zip(model.parameters(), values, strict=True):
         np.testing.assert_allclose(p.grad, g * 0.5 / norm, rtol=1e-5)
     assert optim.clip_grad_norm_(model, 1.0) == pytest.approx(0.5, rel=1e-5)
+
+
+def test_the_norm_does_not_depend_on_threads(dtype, threads):
+    """The sums of its pieces are added in one order."""
+    model = nn.Linear(300, 400, dtype=dtype)
+    put(model, gradients(model, 0))
+    norms = []
+    for count in (1, 2, 3):
+        threads(count)
+        norms.append(optim.clip_grad_norm_(model, 1e9))
+    assert norms[0] == norms[1] == norms[2]
 
 
 def test_schedules():

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fusedrnn import _core
 from tests.planted import __main__ as runner
-from tests.planted.bug import Bug
 
 ROOT = Path(__file__).parents[1]
 BUGS = [bug for bugs in runner.LISTS.values() for bug in bugs]
@@ -28,21 +28,17 @@ def test_names_are_unique():
 
 
 def test_the_runner_says_which_bugs_are_noticed(monkeypatch, capsys):
-    """A text that a test of this file would notice, one that none does, and one that is not there."""
-    of_errors = "python/fusedrnn/gates.py"
-    first = (ROOT / of_errors).read_text(encoding="utf-8").splitlines()[0]
-    here = "tests/test_planted.py::test_each_bug_can_be_planted"
-    bugs = (
-        Bug("noticed", "tests/planted/bug.py", "count(self.original)) != 1", "count(self.original)) == 1", here),
-        Bug("unnoticed", of_errors, first, '"""Another line.', here),
-        Bug("not_there", of_errors, "no such text", "", here),
-    )
-    monkeypatch.setattr(runner, "LISTS", {"some": bugs})
+    """One of the lists, a comment, and one whose text is not there."""
+    noticed = next(bug for bug in BUGS if bug.name == "embedding_keeps_a_callers_single_index")
+    title = (ROOT / noticed.file).read_text(encoding="utf-8").splitlines()[0]
+    unnoticed = replace(noticed, name="unnoticed", original=title, mutated='"""Another title."""')
+    not_there = replace(noticed, name="not_there", original="no such text")
+    monkeypatch.setattr(runner, "LISTS", {"some": (noticed, unnoticed, not_there)})
     monkeypatch.setattr(runner, "_current_modules", lambda: [Path(_core.__file__)])  # nothing to compile
     monkeypatch.setattr("sys.argv", ["python -m tests.planted", "--jobs", "1"])
     assert runner.main() == 1
-    said = {line.split("  ")[-1].split(":")[0]: line for line in capsys.readouterr().out.splitlines()}
-    assert "caught" in said["noticed"]
-    assert "survived" in said["unnoticed"]
-    assert "broken" in said["not_there"]
-    assert "1 caught, 1 survived, 1 broken" in said
+    *rows, last = capsys.readouterr().out.splitlines()
+    assert [row.split()[3:5] for row in rows] == [
+        ["caught", f"{noticed.name}:"], ["survived", "unnoticed:"], ["broken", "not_there:"]
+    ]  # fmt: skip
+    assert last == "1 caught, 1 survived, 1 broken"

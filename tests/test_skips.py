@@ -47,7 +47,8 @@ def run(tmp_path, monkeypatch):
 
     def call(*options, installed=""):
         monkeypatch.setenv("INSTALLED", installed)
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", *options]
+        monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # which takes longer than these tests
+        command = [sys.executable, "-m", "pytest", "-q", *options]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         return done.returncode, done.stdout
 

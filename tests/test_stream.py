@@ -103,3 +103,19 @@ def test_errors():
         stream.state = (np.zeros((2, 8), np.float32),) * 2
     with pytest.raises(ValueError, match=r"h: expected shape \(1, 2, 8\)"):
         nn.GRU(3, 8).stream(2).state = np.zeros((1, 1, 8), np.float32)
+
+
+@pytest.mark.parametrize(("sizes", "options"), [(8, {}), ([8, 6], {}), (8, {"peephole": True})], ids=str)
+def test_a_state_that_is_refused_changes_nothing(sizes, options):
+    """Not even h where c alone is wrong; in each of the three ways to step a layer."""
+    stream = nn.LSTM(3, sizes, rng=0, **options).stream(2)
+    stream(sequence(1, 2, 3)[0])
+    h, c = before = stream.state
+    layers = isinstance(c, tuple)
+    good = tuple(np.ones_like(part) for part in h) if layers else np.ones_like(h)
+    for wrong in (lambda part: part[..., 1:], lambda part: part.astype("f8"), lambda part: part.tolist()):
+        bad = (*c[:-1], wrong(c[-1])) if layers else wrong(c)
+        with pytest.raises((TypeError, ValueError), match=r"c(\[1\])?: expected"):
+            stream.state = (good, bad)
+        for ours, expected in zip(stream.state, before, strict=True):
+            assert all((one == other).all() for one, other in zip(ours, expected, strict=True))

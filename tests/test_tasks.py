@@ -1,28 +1,13 @@
-"""Tasks: their data is what it says, and short runs leave everything a run should."""
+"""Tasks: their data is what it says, and a seed decides it; what a run leaves is in test_task_runs.py."""
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
-import json
-import signal
-from typing import Any
-
 import numpy as np
 import pytest
-import typer
-from typer.testing import CliRunner
 
-from fusedrnn import cli, data, nn, optim, plots
-from fusedrnn.batches import Batches, in_chunks, shuffled
-from fusedrnn.checkpoint import CheckpointError, read_checkpoint
-from fusedrnn.series import Series
-from fusedrnn.tasks import TASKS, adding_problem, addition, count_ones, forecast, lorenz, mnist, polygon
-from fusedrnn.tasks.run import Command, run_task
-from fusedrnn.tasks.task import Options, Preset, Run, RunError, TaskOption
-from fusedrnn.train import Trainer, TrainingInterrupted
-
-PNG = b"\x89PNG\r\n\x1a\n"
+from fusedrnn.batches import in_chunks, shuffled
+from fusedrnn.tasks import TASKS, adding_problem, addition, count_ones, mnist, polygon
+from fusedrnn.tasks.task import Options, Preset
 
 
 def setup(module, seed=0, **options):
@@ -34,36 +19,6 @@ def setup(module, seed=0, **options):
     return module.setup(
         Options(preset, preset.epochs, preset.steps, seed, say=pytest.fail, settings=settings, **options)
     )
-
-
-@pytest.fixture
-def little_data(tmp_path, monkeypatch):
-    """Little images whose class is plain to see, a little text, and little rated texts in place of the real ones."""
-    rng = np.random.default_rng(0)
-
-    def images(n):
-        labels = rng.integers(0, 10, n).astype(np.uint8)
-        pixels = rng.integers(0, 60, (n, 28, 28)).astype(np.uint8)
-        pixels[np.arange(n), 2 * labels + 3] = 255
-        return pixels, labels
-
-    made = data.Images(*images(300), *images(50), "little images")
-    monkeypatch.setattr(data, "load_images", lambda where, say: made)
-    text = "".join(rng.choice(list("abc \n"), 5_000))
-    monkeypatch.setattr(data, "load_text", lambda where, say: data.Text(text, "a little text"))
-    texts = [data.Rated(f"this is {'not ' * (i % 2)}good number {i}", 2 - 4 * (i % 2)) for i in range(60)]
-    monkeypatch.setattr(data, "load_rated", lambda say: dict.fromkeys(data.RATED, texts))
-    return made
-
-
-@pytest.fixture(autouse=True)
-def little_series(monkeypatch):
-    """A short series in place of those that are fetched, and few of Lorenz's trajectories."""
-    noise = np.random.default_rng(0).standard_normal((300, 1))
-    values = np.sin(np.arange(300) / 2)[:, None] + 0.1 * noise
-    monkeypatch.setattr(forecast, "load_series", lambda where, say: Series(values, ("load",), "a series", 0))
-    for name, count in {"TRAINING": 30, "HELD_OUT": 10, "FREE_STEPS": 200}.items():
-        monkeypatch.setattr(lorenz, name, count)
 
 
 # data
@@ -123,11 +78,6 @@ def test_held_out_sums_never_occur_in_training(monkeypatch):
             assert not pairs & {column.tobytes() for column in np.ascontiguousarray(bits.transpose(1, 0, 2))}
 
 
-def test_a_class_without_examples_has_no_errors():
-    counts = np.array([[0, 0, 0], [1, 3, 0], [0, 0, 2]])
-    assert plots.wrong_share(counts).tolist() == [0, 0.25, 0]
-
-
 def test_adding_problem_marks_two():
     x, total = adding_problem.sequences(np.random.default_rng(0), 500)
     assert x.shape == (100, 500, 2)
@@ -183,242 +133,10 @@ def test_in_chunks_joins():
     np.testing.assert_array_equal(in_chunks(lambda part: part[0, :, 0], x, 5), x[0, :, 0])
 
 
-# runs
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_a_short_run_leaves_all_it_should(tmp_path, little_data, name):
-    out = tmp_path / "run"
-    told = []
-    steps = 4
-    metrics, line = run_task(
-        TASKS[name], Command(steps=steps, seed=3, out=out, json=tmp_path / "f.json", progress=False), told.append
-    )
-    assert told == [out]
-    assert sorted(path.name for path in out.iterdir()) == sorted(
-        ["checkpoint.safetensors", "figures.json", "loss.png", "metrics.jsonl", f"{name}.png"]
-    )
-    for picture in ("loss.png", f"{name}.png"):
-        content = (out / picture).read_bytes()
-        assert content.startswith(PNG)
-        assert len(content) > 5_000
-    figures = json.loads((tmp_path / "f.json").read_text())
-    assert figures == json.loads((out / "figures.json").read_text())
-    assert {key: figures[key] for key in ("task", "seed", "steps")} == {"task": name, "seed": 3, "steps": steps}
-    assert figures["seconds"] > 0
-    assert figures["metrics"] == metrics
-    assert all(np.isfinite(value) for value in metrics.values())
-    assert line.startswith(f"{name}: ")
-    assert "after 4 updates" in line
-    last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
-    assert last["step"] == steps
-    shared = metrics.keys() & last.keys()
-    assert shared
-    assert {key: last[key] for key in shared} == {key: metrics[key] for key in shared}
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_a_resumed_task_ends_in_the_same_bits(no_pictures, tmp_path, little_data, monkeypatch, capsys, name):
-    def run(**options):
-        return run_task(TASKS[name], Command(progress=False, **options), lambda _: None)[0]
-
-    whole = run(out=tmp_path / "whole", steps=5)
-    updates, update = itertools.count(1), Trainer._update
-
-    def interrupted(self, *batch):
-        if next(updates) == 3:
-            signal.raise_signal(signal.SIGINT)  # the step is finished, and saved
-        return update(self, *batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_update", interrupted)
-        with pytest.raises(TrainingInterrupted):
-            run(out=tmp_path / "parts", steps=5)
-    capsys.readouterr()
-    assert run(resume=tmp_path / "parts") == whole
-    assert "fusedrnn:" not in capsys.readouterr().err, "it does nothing otherwise than it began"
-    one, other = (read_checkpoint(tmp_path / p / "checkpoint.safetensors").tensors for p in ("whole", "parts"))
-    assert one.keys() == other.keys()
-    assert all((one[key] == other[key]).all() for key in one)
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_resuming_a_finished_run_only_draws_again(no_pictures, tmp_path, little_data, name):
-    first = run_task(TASKS[name], Command(steps=2, out=tmp_path, progress=False))[0]
-    (tmp_path / "loss.png").unlink()
-    assert run_task(TASKS[name], Command(resume=tmp_path, progress=False))[0] == first
-    assert (tmp_path / "loss.png").exists()
-
-
-def test_a_longer_schedule_is_said(no_pictures, tmp_path, little_data, capsys):
-    run_task(TASKS["lorenz"], Command(steps=2, out=tmp_path, progress=False))
-    run_task(TASKS["lorenz"], Command(resume=tmp_path, steps=3, progress=False))
-    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("fusedrnn:"))
-    assert line.startswith(f"fusedrnn: {tmp_path / 'checkpoint.safetensors'}: schedule of update 1 was 0.5")
-
-
-def of_one_weight(batches, **own):
-    """A task whose network is a single weight, which is also what its metric and its figure are."""
-
-    def setup(options):
-        model = nn.Linear(1, 1, bias=False, rng=0)
-
-        def weight():
-            return {"weight": float(model.weight.data[0, 0])}
-
-        own_part = {"evaluate": weight, "figures": weight, "draw": lambda *_: None, "headline": str, **own}
-        return Run(model, nn.MSELoss(), optim.SGD(model, lr=1e-3), batches=lambda epoch: batches, **own_part)
-
-    return dataclasses.replace(COUNT_ONES, setup=setup)
-
-
-ONE = np.ones((1, 1), "f4")
-
-
-def test_the_figures_are_those_of_the_best_epoch(no_pictures, tmp_path):
-    task = of_one_weight([(ONE, 100 * ONE)], monitor="weight")  # it grows, and the least counts as the best
-    metrics, _ = run_task(task, Command(epochs=3, out=tmp_path, progress=False))
-    weights = [json.loads(line)["weight"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert metrics["weight"] == weights[0] < weights[1] < weights[2]
-
-
-def test_a_crash_in_a_long_epoch_costs_a_thousand_updates_at_most(tmp_path):
-    def make(i):
-        if i == 1_000:
-            raise ZeroDivisionError
-        return ONE, ONE
-
-    with pytest.raises(ZeroDivisionError):
-        run_task(of_one_weight(Batches(5_000, make)), Command(out=tmp_path, progress=False))
-    assert read_checkpoint(tmp_path / "checkpoint.safetensors").state["run"]["step"] == 1_000
-
-
 def test_presets_say_what_they_are():
     for task in TASKS.values():
         assert {"smoke", "default", "best"} <= task.presets.keys()
         assert all(preset.about for preset in task.presets.values())
-
-
-COUNT_ONES = TASKS["count-ones"]
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"preset": "huge"}, "--preset: count-ones has smoke, default, best; got huge"),
-        ({"epochs": 0}, "--epochs: expected 1 to 1,000,000,000, got 0"),
-        ({"steps": -3}, "--steps: expected 1 to 1,000,000,000, got -3"),
-        ({"epochs": 1, "steps": 1}, "--epochs and --steps: give one of them"),
-        ({"seed": -1}, "--seed: expected at least 0, got -1"),
-        ({"data": "x"}, "--data: count-ones makes its own data"),
-    ],
-)
-def test_options_that_do_not_fit(tmp_path, options, message):
-    with pytest.raises(RunError, match=message):
-        run_task(COUNT_ONES, Command(out=tmp_path / "run", progress=False, **options))
-    assert not (tmp_path / "run").exists(), "nothing may be made before the options are right"
-
-
-def test_folders_that_do_not_fit(tmp_path):
-    (tmp_path / "file").write_text("precious")
-    with pytest.raises(RunError, match="is not a folder"):
-        run_task(COUNT_ONES, Command(steps=1, out=tmp_path / "file", progress=False))
-    with pytest.raises(RunError, match="has contents; choose another folder, or go on with its run: --resume"):
-        run_task(COUNT_ONES, Command(steps=1, out=tmp_path, progress=False))
-    assert (tmp_path / "file").read_text() == "precious"
-    for json_file, message in ((tmp_path, "is a folder"), (tmp_path / "no" / "f.json", "there is no folder")):
-        with pytest.raises(RunError, match=message):
-            run_task(COUNT_ONES, Command(steps=1, out=tmp_path / "run", json=json_file, progress=False))
-    assert not (tmp_path / "run").exists()
-
-
-def test_default_folders_are_numbered(no_pictures, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    folders = []
-    for _ in range(2):
-        run_task(COUNT_ONES, Command(steps=1, progress=False), folders.append)
-    assert [str(folder) for folder in folders] == ["runs/count-ones", "runs/count-ones-2"]
-
-
-def test_resume_takes_only_what_agrees(no_pictures, tmp_path):
-    run_task(COUNT_ONES, Command(steps=1, seed=4, preset="smoke", out=tmp_path / "run", progress=False))
-    for options, message in (
-        ({"seed": 5}, "--seed: the run was begun with 4, got 5"),
-        ({"preset": "best"}, "--preset: the run was begun with smoke, got best"),
-        ({"out": tmp_path / "other"}, "--out: not with --resume"),
-    ):
-        with pytest.raises(RunError, match=message):
-            run_task(COUNT_ONES, Command(resume=tmp_path / "run", progress=False, **options))
-    with pytest.raises(CheckpointError, match="a run of count-ones, not of addition"):
-        run_task(TASKS["addition"], Command(resume=tmp_path / "run", progress=False))
-    with pytest.raises(CheckpointError, match="there is no checkpoint"):
-        run_task(COUNT_ONES, Command(resume=tmp_path / "none", progress=False))
-
-
-@pytest.fixture
-def with_options(monkeypatch):
-    """A task with options of its own, and the settings that its setups got."""
-    got = []
-    task = dataclasses.replace(
-        COUNT_ONES,
-        name="with-options",
-        presets={"default": Preset("", 1, 1), "deep": Preset("", 1, 1, {"horizon": 7})},
-        setup=lambda options: got.append(options.settings) or COUNT_ONES.setup(options),
-        options=(TaskOption("look_back", int, "so many steps", 12), TaskOption("horizon", int, "how far")),
-    )
-    monkeypatch.setitem(TASKS, task.name, task)
-    return task, got
-
-
-def test_own_options_go_over_presets_over_defaults(no_pictures, tmp_path, with_options):
-    task, got = with_options
-    for number, (preset, own) in enumerate([(None, {}), ("deep", {}), ("deep", {"horizon": 3, "look_back": 1})]):
-        run_task(task, Command(preset, steps=1, out=tmp_path / str(number), own=own, progress=False))
-    assert got == [
-        {"look_back": 12, "horizon": None},
-        {"look_back": 12, "horizon": 7},
-        {"look_back": 1, "horizon": 3},
-    ]
-
-
-def test_resume_restores_own_options(no_pictures, tmp_path, with_options):
-    task, got = with_options
-    run_task(task, Command("deep", steps=1, out=tmp_path / "run", own={"look_back": 3}, progress=False))
-    run_task(task, Command(resume=tmp_path / "run", own={"horizon": 7}, progress=False))
-    assert got[0] == got[1] == {"look_back": 3, "horizon": 7}
-    with pytest.raises(RunError, match="--look-back: the run was begun with 3, got 4"):
-        run_task(task, Command(resume=tmp_path / "run", own={"look_back": 4}, progress=False))
-
-
-def test_own_options_of_another_task(tmp_path, with_options):
-    for own, message in (
-        ({"look_back": 3}, "--look-back: an option of with-options, not of count-ones"),
-        ({"colour": 3}, "--colour: an option of no task, not of count-ones"),
-    ):
-        with pytest.raises(RunError, match=message):
-            run_task(COUNT_ONES, Command(out=tmp_path / "run", own=own, progress=False))
-    assert not (tmp_path / "run").exists()
-
-
-def test_the_command_has_own_options(with_options):
-    """typer asks for the value's type, and the options of no task stay None."""
-    got = {}
-
-    def train(task: str, **own: Any) -> None:
-        got.update(own)
-
-    app = typer.Typer()
-    app.command()(cli._with_own_options(train))
-    run = CliRunner().invoke
-    assert run(app, ["--look-back", "4", "any"]).exit_code == 0
-    assert got["look_back"] == 4
-    assert got["horizon"] is None
-    wrong = run(app, ["any", "--horizon", "far"])
-    assert wrong.exit_code == 2
-    assert "--horizon" in wrong.output
-    shown = cli._tasks_help()
-    assert "--look-back: so many steps" in shown
-    assert "--horizon: how far" in shown
 
 
 def test_task_options_count_steps():

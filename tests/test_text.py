@@ -236,12 +236,12 @@ def published(tokens, Wxh, Whh, Why, bh, by, lr):
         yield loss
 
 
-@pytest.mark.parametrize(("lr", "updates"), [(0.01, 1_000), (0.1, 6)])
+@pytest.mark.parametrize(("lr", "updates"), [(0.01, 300), (0.1, 6)])
 def test_min_char_rnn_follows_the_published_equations(tmp_path, lr, updates):
     """In float64, at a tenth of the published learning rate. That one itself is chaotic from the first updates on, a
     change of 1e-15 of a weight being one of 1e-3 of the loss a hundred updates later, so that only its first ones can
     be compared."""
-    content = written(9_000)
+    content = written(2_500)
     (tmp_path / "text").write_text(content)
     preset = TEXT.presets["min-char-rnn"]
     assert preset.settings["lr"] == 0.1
@@ -262,7 +262,7 @@ def test_min_char_rnn_follows_the_published_equations(tmp_path, lr, updates):
     assert not ours[3].any()
     assert not ours[4].any()
     characters = sorted(set(content))
-    tokens = [characters.index(c) for c in content[: 9_000 * 9 // 10]]
+    tokens = [characters.index(c) for c in content[: 2_500 * 9 // 10]]
     assert (len(tokens) - 1) % 25, "where it divides, the published loop leaves out one window more"
     losses = list(itertools.islice(published(tokens, *ours, lr), updates))
     settings = {"epochs": 9, "steps": updates, "clip_value": run.clip_value, "log_every": 1, "progress": False}
@@ -270,7 +270,7 @@ def test_min_char_rnn_follows_the_published_equations(tmp_path, lr, updates):
     np.testing.assert_allclose([record["loss"] for record in history], losses, rtol=1e-6)
     for found, expected in zip(split_bias(run.model.state_dict()), ours, strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-6)
-    assert updates < 1_000 or losses[-1] < 0.5 * losses[0]
+    assert updates < 300 or losses[-1] < 0.5 * losses[0]
 
 
 # runs
@@ -288,6 +288,8 @@ def run(tmp_path_factory):
             command = Command(preset, steps=12, data=str(folder / "text.txt"), out=folder / preset, progress=False)
             folders[preset] = folder / preset
             with pytest.MonkeyPatch.context() as patch:
+                words = {**TEXT.presets["words"].settings, "hidden": 40, "embedding": 40}
+                patch.setitem(TEXT.presets, "words", dataclasses.replace(TEXT.presets["words"], settings=words))
                 patch.setattr(plots, "draw_text", lambda *arguments: None)
                 patch.setattr(plots, "draw_loss", lambda *arguments: None)
                 run_task(TEXT, command)

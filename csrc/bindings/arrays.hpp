@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <exception>
-#include <initializer_list>
 #include <optional>
 #include <string>
 #include <vector>
@@ -53,6 +52,13 @@ inline std::string dtype_text(const py::array& a) {
   return is_bfloat16(a) ? "bfloat16" : py::str(static_cast<py::handle>(a.dtype()));
 }
 
+// What to do with numbers of another dtype: NumPy's own are float64 and int64.
+inline std::string conversion(const py::array& a, const char* dtype) {
+  const char kind = a.dtype().kind();
+  const bool number = kind == 'f' || kind == 'i' || kind == 'u' || kind == 'b';
+  return number ? std::string("; convert it with .astype(numpy.") + dtype + ")" : "";
+}
+
 // Calls f<float>() or f<double>() by the dtype of x.
 template <class F>
 auto dispatch_dtype(const py::object& object, const char* name, F f) {
@@ -60,7 +66,7 @@ auto dispatch_dtype(const py::object& object, const char* name, F f) {
   if (py::isinstance<py::array_t<float>>(a)) return f(float{});
   if (py::isinstance<py::array_t<double>>(a)) return f(double{});
   throw py::type_error(std::string(name) + ": expected float32 or float64, got " + dtype_text(a) +
-                       (is_bfloat16(a) ? ", which goes together with a precision" : ""));
+                       (is_bfloat16(a) ? ", which goes together with a precision" : conversion(a, "float32")));
 }
 
 inline void require_contiguous(const py::array& a, const char* name) {
@@ -104,12 +110,23 @@ inline void require_at_least_one(int64_t size, const char* name, const char* wha
   if (size < 1) throw py::value_error(std::string(name) + ": expected " + what + " of at least 1, got 0");
 }
 
-// A product of sizes that would not fit memory addresses ends here, not in a wild pointer.
-inline void require_addressable(std::initializer_list<int64_t> sizes) {
-  constexpr int64_t most = int64_t(1) << 58;
+// What NO_STEPS says in Python too.
+constexpr const char* no_steps =
+    "expected a sequence length of at least 1, got 0: without a step there is no y, and the states stay what they are "
+    "(PyTorch refuses it too); leave the call out, or give each row its own number of steps by lengths, which may be 0";
+
+inline void require_steps(int64_t steps) {
+  if (steps < 1) throw py::value_error(std::string("x: ") + no_steps);
+}
+
+// Elements that no memory could hold end here, not in a sum of sizes that wraps around. Only what is no array, or one
+// without rows, can claim so many; each element may become some hundred more of the reserve and of scratch.
+inline void require_addressable(const char* name, const std::string& got, const std::vector<int64_t>& sizes) {
+  constexpr int64_t most = int64_t(1) << 52;
   int64_t product = 1;
   for (const int64_t size : sizes) {
-    if (size > 0 && product > most / size) throw std::bad_alloc();
+    if (size > 0 && product > most / size)
+      throw py::value_error(std::string(name) + ": expected sizes that memory can hold, got " + got);
     product *= size > 0 ? size : 1;
   }
 }
@@ -118,9 +135,11 @@ inline void require_addressable(std::initializer_list<int64_t> sizes) {
 template <class T>
 py::array checked(const py::object& object, const char* name, const char* like) {
   py::array a = as_array(object, name);
-  if (!py::isinstance<py::array_t<T>>(a))
-    throw py::type_error(std::string(name) + ": expected dtype " + (sizeof(T) == 4 ? "float32" : "float64") + " like " +
-                         like + ", got " + dtype_text(a));
+  if (!py::isinstance<py::array_t<T>>(a)) {
+    const char* const dtype = sizeof(T) == 4 ? "float32" : "float64";
+    throw py::type_error(std::string(name) + ": expected dtype " + dtype + " like " + like + ", got " + dtype_text(a) +
+                         conversion(a, dtype));
+  }
   return a;
 }
 

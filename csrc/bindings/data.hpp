@@ -1,7 +1,9 @@
 // The data of a recurrent call: its sizes, sequences of uneven length, and steps at which states are reset.
 #pragma once
 
+#include <algorithm>
 #include <array>
+#include <limits>
 #include <memory>
 
 #include "../core/ragged.hpp"
@@ -13,6 +15,7 @@ struct Data {
   Shape shape;                     // hidden is left to the cell
   std::vector<int64_t> rows;       // how arrays of all steps begin: T, N, or the sum of batch_sizes
   std::unique_ptr<Ragged> ragged;  // for arrays in another order than the core's
+  std::vector<int64_t> sizes;  // of packed rows: a copy, for other threads run beside the call and may write to theirs
 
   std::vector<int64_t> of(int64_t width) const {
     std::vector<int64_t> shape = rows;
@@ -42,23 +45,28 @@ inline void read_lengths(Data& d, const py::object& lengths, bool reverse) {
 }
 
 inline void read_batch_sizes(Data& d, const py::object& batch_sizes, bool reverse) {
-  const int64_t* const sizes = integers(batch_sizes, "batch_sizes", -1);
+  const int64_t* const given = integers(batch_sizes, "batch_sizes", -1);
   d.shape.steps = as_array(batch_sizes, "batch_sizes").shape(0);
   require_at_least_one(d.shape.steps, "batch_sizes", "a number of steps");
-  d.shape.batch = sizes[0];
+  d.sizes.assign(given, given + d.shape.steps);
+  d.shape.batch = d.sizes[0];
+  constexpr int64_t most = std::numeric_limits<int64_t>::max();
   int64_t total = 0;
-  for (int64_t s = 0; s < d.shape.steps; total += sizes[s++])
-    if (sizes[s] < 1 || (s > 0 && sizes[s] > sizes[s - 1]))
-      throw py::value_error("batch_sizes: expected positive numbers that never increase, got " +
-                            std::to_string(sizes[s]) + " for step " + std::to_string(s));
+  for (int64_t s = 0; s < d.shape.steps; ++s) {
+    const int64_t size = d.sizes[std::size_t(s)];
+    if (size < 1 || (s > 0 && size > d.sizes[std::size_t(s - 1)]))
+      throw py::value_error("batch_sizes: expected positive numbers that never increase, got " + std::to_string(size) +
+                            " for step " + std::to_string(s));
+    total = size > most - total ? most : total + size;  // never wraps around
+  }
   if (total != d.rows[0])
     throw py::value_error("batch_sizes: expected a sum of " + std::to_string(d.rows[0]) + ", the rows of x, got " +
-                          std::to_string(total));
+                          std::to_string(total) + (total == most ? " or more" : ""));
   if (!reverse) {
-    d.shape.batch_sizes = sizes;
+    d.shape.batch_sizes = d.sizes.data();
     return;
   }
-  d.ragged = std::make_unique<Ragged>(Ragged::of_sizes(d.shape.steps, sizes, true));
+  d.ragged = std::make_unique<Ragged>(Ragged::of_sizes(d.shape.steps, d.sizes.data(), true));
 }
 
 inline Data read_data(const py::object& x_object, const py::object& lengths, const py::object& batch_sizes,
@@ -66,7 +74,10 @@ inline Data read_data(const py::object& x_object, const py::object& lengths, con
   const py::array x = as_array(x_object, "x");
   const bool packed = !batch_sizes.is_none();
   require_ndim(x, "x", packed ? 2 : 3, packed ? "[sum of batch_sizes, I]" : "[T, N, I]");
-  require_at_least_one(x.shape(0), "x", packed ? "a number of rows" : "a sequence length");
+  if (packed)
+    require_at_least_one(x.shape(0), "x", "a number of rows");
+  else
+    require_steps(x.shape(0));
   const int64_t I = x.shape(x.ndim() - 1);
   require_at_least_one(I, "x", "an input size");
   require_contiguous(x, "x");
@@ -92,14 +103,18 @@ inline Data read_data(const py::object& x_object, const py::object& lengths, con
   return d;
 }
 
+// Completes the sizes of a call; width is that of h, where it is not the units'.
+inline void set_hidden(Data& d, int64_t hidden, int64_t width = 0) {
+  d.shape.hidden = hidden;
+  require_addressable("x", "shape " + shape_text(d.of(d.shape.inputs)), d.of(std::max(hidden, width)));
+}
+
 // The same with the hidden size, for a cell without options.
 template <class T>
 Data plain_data(const py::object& x, const py::object& weight_ih, const py::object& weight_hh, int64_t gates,
                 const py::object& lengths, const py::object& batch_sizes, const py::object& resets, bool reverse) {
   Data d = read_data(x, lengths, batch_sizes, resets, reverse);
-  d.shape.hidden = hidden_size<T>(weight_ih, weight_hh, gates);
-  require_addressable({d.rows[0], d.shape.batch, d.shape.hidden, 5, 8});
-  require_addressable({d.shape.hidden, d.shape.hidden + d.shape.inputs, 4, 8});
+  set_hidden(d, hidden_size<T>(weight_ih, weight_hh, gates));
   return d;
 }
 

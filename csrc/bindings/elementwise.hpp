@@ -26,9 +26,7 @@ struct ElementwiseArguments {
   template <class T>
   Data data() const {
     Data d = read_data(x, lengths, batch_sizes, resets, reverse);
-    d.shape.hidden = elementwise_units<T>(weight_ih, gates, "x");
-    require_addressable({d.rows[0], d.shape.batch, d.shape.hidden, gates, 8});
-    require_addressable({d.shape.hidden, d.shape.inputs, gates, 8});
+    set_hidden(d, elementwise_units<T>(weight_ih, gates, "x"));
     return d;
   }
 

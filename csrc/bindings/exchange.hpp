@@ -4,6 +4,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <atomic>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -110,23 +111,28 @@ struct Exchange {
   static constexpr const char *attribute = "__dlpack_c_exchange_api__", *name = "dlpack_exchange_api";
 };
 
-// Of a type; a call has many arrays of one or two types.
+// Of a type; a call has many arrays of one or two types. Threads may come here at once where Python has no lock, so a
+// place is claimed first and shown to readers when it is full.
 inline const Exchange& exchange_of(PyTypeObject* const type) {
-  static PyTypeObject* known[2];
-  static const Exchange* found[2];
-  for (int i = 0; i < 2; ++i)
-    if (known[i] == type) return *found[i];
+  struct Known {
+    std::atomic<bool> claimed{false};
+    std::atomic<PyTypeObject*> type{nullptr};
+    const Exchange* api = nullptr;
+  };
+  static Known known[2];
+  for (const Known& k : known)
+    if (k.type.load(std::memory_order_acquire) == type) return *k.api;
   const py::handle handle(reinterpret_cast<PyObject*>(type));
   const py::object capsule = handle.attr(Exchange::attribute);
   auto* api = static_cast<const Exchange*>(PyCapsule_GetPointer(capsule.ptr(), Exchange::name));
   if (!api) throw py::error_already_set();
   while (api && api->major > 1) api = api->older;
   if (!api || !api->view) throw py::type_error("its library's exchange of arrays is of another version");
-  for (int i = 0; i < 2; ++i)
-    if (!known[i]) {
+  for (Known& k : known)
+    if (!k.claimed.exchange(true)) {
       Py_INCREF(type);
-      known[i] = type;
-      found[i] = api;
+      k.api = api;
+      k.type.store(type, std::memory_order_release);
       break;
     }
   return *api;
@@ -145,6 +151,8 @@ inline py::array viewed(const py::handle object) {
   Py_intptr_t step = dtype.itemsize();
   for (int32_t i = t.ndim - 1; i >= 0; step *= t.shape[i--])
     strides[i] = t.strides ? Py_intptr_t(t.strides[i]) * dtype.itemsize() : step;
+  if (!t.data && step)
+    throw py::value_error("expected a tensor with memory; that of one of these was freed, as by untyped_storage()");
   static_assert(sizeof(Py_intptr_t) == sizeof(int64_t));
   auto& api = py::detail::npy_api::get();
   py::object array = py::reinterpret_steal<py::object>(api.PyArray_NewFromDescr_(
@@ -178,6 +186,12 @@ inline py::array exported(const py::handle object) {
   return py::module_::import("numpy").attr("asarray")(py::memoryview(py::reinterpret_borrow<py::object>(object)));
 }
 
+// NumPy's type of arrays, known from the import of this module on. A static within a function would be filled at the
+// first call, while the import of NumPy's interface gives up Python's lock: with two such calls at once, one has the
+// lock and waits for the static, the other has the static and waits for the lock.
+inline const PyTypeObject* array_type = nullptr;
+inline void learn_array_type() { array_type = py::detail::npy_api::get().PyArray_Type_; }
+
 // An argument of a call that may be an array. What exports its memory has become a NumPy array, which lives as long as
 // the call; all else is what was given, for the checks to refuse by its name.
 class Argument : public py::object {
@@ -186,8 +200,7 @@ class Argument : public py::object {
 
   // For arrays and None this must take no time: there are up to twenty a call.
   static Argument of(const py::handle given) {
-    static const PyTypeObject* const array = py::detail::npy_api::get().PyArray_Type_;
-    return Py_TYPE(given.ptr()) == array || given.is_none() ? Argument(given, borrowed_t{}) : of_other(given);
+    return Py_TYPE(given.ptr()) == array_type || given.is_none() ? Argument(given, borrowed_t{}) : of_other(given);
   }
 
  private:

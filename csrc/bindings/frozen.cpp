@@ -40,7 +40,7 @@ std::unique_ptr<Frozen<T>> frozen_elementwise(const std::string& cell, const std
   p.shape.hidden = elementwise_units<T>(weight_ih, gates, "the layer");
   p.shape.inputs = as_array(weight_ih, "weight_ih").shape(1);
   const int64_t I = p.shape.inputs, H = p.shape.hidden;
-  require_addressable({batch, H, gates, 8});
+  require_addressable("batch", std::to_string(batch), {batch, H});
   p.weight_ih = input<T>(weight_ih, "weight_ih", "the layer", {gates * H, I});
   p.bias = optional_input<T>(bias, "bias", "the layer", {gates * H});
   if (!indrnn) return frozen_mingru(batch, p);
@@ -73,7 +73,7 @@ class FrozenStack {
       const py::object weights[] = {parts[0], parts[1], parts[2], parts[3]};
       const int64_t H = hidden_size<T>(weights[0], weights[1], gates);
       const int64_t I = as_array(weights[0], "weight_ih").shape(1);
-      require_addressable({batch, H, 8, 8});
+      require_addressable("batch", std::to_string(batch), {batch, H});
       const T* const weight_ih = input<T>(weights[0], "weight_ih", "the layer", {gates * H, I});
       const T* const weight_hh = input<T>(weights[1], "weight_hh", "the layer", {gates * H, H});
       const T* const bias_ih = optional_input<T>(weights[2], "bias_ih", "the layer", {gates * H});
@@ -113,8 +113,8 @@ class FrozenStack {
     Sequence<T> s{};
     s.steps = a.shape(0);
     s.batch = a.shape(1);
-    require_at_least_one(s.steps, "x", "a sequence length");
-    require_addressable({s.steps, s.batch, layer.hidden, 8, 8});
+    require_steps(s.steps);
+    require_addressable("x", "shape " + shape_text(shape_of(a)), {s.steps, s.batch, layer.hidden});
     s.reverse = reverse;
     s.x = input<T>(x, "x", "the weights", {s.steps, s.batch, layer.inputs});
     s.h0 = optional_input<T>(h0, "h0", "the weights", {s.batch, layer.hidden});

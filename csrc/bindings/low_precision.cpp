@@ -66,9 +66,7 @@ struct LowPrecisionCall {
     N = data.shape.batch;
     I = data.shape.inputs;
     H = hidden_size(checked_either(weight_ih, "weight_ih"), checked_either(weight_hh, "weight_hh"), gates);
-    data.shape.hidden = H;
-    require_addressable({data.rows[0], N, H, 5, 8});
-    require_addressable({H, H + I, 4, 8});
+    set_hidden(data, H);
   }
 
   std::vector<int64_t> reserve() const { return data.of((rnn ? 0 : lstm ? 5 : 4) * H); }

@@ -18,7 +18,7 @@ struct LstmCall {
            bool training)
       : data(read_data(x, lengths, batch_sizes, resets, reverse)), N(data.shape.batch), I(data.shape.inputs), gates(4) {
     if (object.is_none()) {
-      P = H = data.shape.hidden = hidden_size<T>(weight_ih, weight_hh, 4);
+      P = H = hidden_size<T>(weight_ih, weight_hh, 4);
     } else {
       const auto dict = object.cast<py::dict>();
       Options<T> o = read_options<T>(dict, data, reverse, training);
@@ -36,7 +36,6 @@ struct LstmCall {
         require_at_least_one(H, "weight_hr", "a hidden size");
         o.weight_hr = input<T>(weight_hr, "weight_hr", "x", {P, H});
       }
-      data.shape.hidden = H;
       o.projection = P;
       o.weight_peephole = optional_input<T>(dict["weight_peephole"], "weight_peephole", "x", {3, H});
       o.cell_clip = limit(dict, "cell_clip");
@@ -45,8 +44,7 @@ struct LstmCall {
       read_layer_norm(dict, o, norm_widths());
       options = o;
     }
-    require_addressable({data.rows[0], N, H, 5, 8});
-    require_addressable({H, H + I, 4, 8});
+    set_hidden(data, H, P);
   }
 
   std::vector<int64_t> norm_widths() const { return {gates * H, gates * H, H}; }

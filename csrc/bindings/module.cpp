@@ -2,6 +2,7 @@
 
 PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   using namespace fusedrnn::bindings;
+  learn_array_type();
   m.doc() = "The compiled half of fusedrnn: arrays in, arrays out. Use fusedrnn.functional.";
   register_rnn(m);
   register_lstm(m);

@@ -44,6 +44,7 @@ void register_runtime(py::module_& m) {
   using namespace py::literals;
   m.attr("__version__") = FUSEDRNN_VERSION;
   m.attr("compiler") = compiler();
+  m.attr("NO_STEPS") = no_steps;
   m.def("built_isas", [] { return as_list(built_isas()); });
   m.def("available_isas", [] { return as_list(available_isas()); });
   m.def("isa", &isa);

@@ -77,7 +77,7 @@ const Isa* find(const std::string& name, const char* argument) {
 }
 
 const Isa* initial() {
-  if (const char* name = std::getenv("FUSEDRNN_ISA")) return find(name, "FUSEDRNN_ISA");
+  if (const char* name = std::getenv("FUSEDRNN_ISA"); name && *name) return find(name, "FUSEDRNN_ISA");
   const Isa* best = &isas[0];
   for (const Isa& i : isas)
     if (i.supported()) best = &i;

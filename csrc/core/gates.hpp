@@ -188,7 +188,7 @@ class BackwardCall : public OptionCall<T> {
   BackwardCall(const Backward& p, const Options<T>& options, const OptionGradients<T>& gradients,
                const GateLayout& layout, bool carried, Scratch& memory)
       : OptionCall<T>(p, options, spread<T>(layout.sums), memory),
-        first(p.shape.steps),
+        first(p.shape.batch > 0 ? p.shape.steps : 0),  // without rows there may be any number of steps
         p_(p),
         g_(gradients),
         layout_(layout),

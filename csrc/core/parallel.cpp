@@ -26,8 +26,19 @@ namespace {
 constexpr auto spin_time = std::chrono::microseconds(150);
 constexpr int most_threads = 256, spins_before_yield = 2000;
 
+// What OpenMP's variable allows, for who sets it (joblib, torchrun, Slurm) means every library. Its first number is
+// that of the outermost level ("4,2"). What OpenMP would not read is no limit.
+int openmp_limit() {
+  const char* const text = std::getenv("OMP_NUM_THREADS");
+  if (!text) return most_threads;
+  char* end = nullptr;
+  const long n = std::strtol(text, &end, 10);
+  while (*end == ' ' || *end == '\t') ++end;
+  return end == text || (*end != '\0' && *end != ',') || n < 1 ? most_threads : int(std::min<long>(n, most_threads));
+}
+
 int default_threads() {
-  if (const char* text = std::getenv("FUSEDRNN_NUM_THREADS")) {
+  if (const char* text = std::getenv("FUSEDRNN_NUM_THREADS"); text && *text) {
     char* end = nullptr;
     const long n = std::strtol(text, &end, 10);
     if (end == text || *end != '\0' || n < 1 || n > most_threads)
@@ -36,8 +47,9 @@ int default_threads() {
     return int(n);
   }
   cpu_set_t mask;
-  if (sched_getaffinity(0, sizeof mask, &mask) == 0) return std::clamp(CPU_COUNT(&mask), 1, most_threads);
-  return std::clamp(int(std::thread::hardware_concurrency()), 1, most_threads);
+  const int cores =
+      sched_getaffinity(0, sizeof mask, &mask) == 0 ? CPU_COUNT(&mask) : int(std::thread::hardware_concurrency());
+  return std::clamp(cores, 1, openmp_limit());
 }
 
 std::atomic<int> requested_threads{0};

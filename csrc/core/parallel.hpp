@@ -7,7 +7,7 @@
 
 namespace fusedrnn {
 
-// By default FUSEDRNN_NUM_THREADS, or the cores of the affinity mask.
+// By default FUSEDRNN_NUM_THREADS, or the cores of the affinity mask, of which OMP_NUM_THREADS may allow fewer.
 int num_threads();
 void set_num_threads(int n);
 

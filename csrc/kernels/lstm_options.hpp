@@ -46,7 +46,7 @@ void lstm_pointwise(const LstmPointwise<T>& step) {
       const V c = clipped(candidate_state(i, f, g, before), s.cell_clip);
       if (s.peephole) zo = fma(load<V>(s.peephole + 2 * H + u, n), c, zo);
       const V o = activate(s.gate, zo);
-      store(c_out + u, s.zone_c.data ? fma(load<V>(s.zone_c.at(r) + u, n), before - c, c) : c, n);
+      store(c_out + u, s.zone_c.data ? zoned(load<V>(s.zone_c.at(r) + u, n), before, c) : c, n);
       if (kept) {
         for (int g = 0; g < 4; ++g) prefetch_for_write(s.kept.at(r + rows_ahead) + g * H + u);
         store(kept + u, i, n);

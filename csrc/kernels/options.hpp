@@ -167,13 +167,19 @@ void column_sums(const ColumnSums<T>& step) {
   }
 }
 
+// `before` to the bit where zone is 1, `state` where it is 0.
+template <class V>
+FUSEDRNN_INLINE V zoned(V zone, V before, V state) {
+  return fma(zone, before, state - zone * state);
+}
+
 template <class T>
 void zoneout(const Zoneout<T>& step) {
   const Zoneout<T> s = step;
   using V = Full<T>;
   for_row_vectors<T>(s.rows, s.units, [&](int64_t r, int64_t u, int n) {
     const V state = load<V>(s.state.at(r) + u, n);
-    store(s.state.at(r) + u, fma(load<V>(s.zone.at(r) + u, n), load<V>(s.before.at(r) + u, n) - state, state), n);
+    store(s.state.at(r) + u, zoned(load<V>(s.zone.at(r) + u, n), load<V>(s.before.at(r) + u, n), state), n);
   });
 }
 

@@ -59,7 +59,7 @@ struct ColumnSums {
   T *products, *sums;
 };
 
-// state += zone (before - state).
+// state = zone before + (1 - zone) state.
 template <class T>
 struct Zoneout {
   int64_t rows, units;

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from fusedrnn import nn
+from fusedrnn import environment, nn
 from fusedrnn._core import __version__
 from fusedrnn.differentiation import clipped_sum, gradcheck, hessian_vector_product, jvp, per_sequence_gradients
 from fusedrnn.files import load, save
@@ -25,6 +25,8 @@ from fusedrnn.functional import (
     rnn_forward,
 )
 from fusedrnn.runtime import get_num_threads, set_num_threads, show_config
+
+environment.warn_of_unknown_names()
 
 __all__ = [
     "__version__",

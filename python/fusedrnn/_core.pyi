@@ -15,6 +15,7 @@ Array = npt.NDArray[Any]
 
 __version__: str
 compiler: str
+NO_STEPS: str  # why x without steps is refused, and the way round
 
 def rnn_forward(
     x: Array,

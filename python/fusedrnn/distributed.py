@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import threading
 import time
 import traceback
 import zlib
@@ -22,7 +23,7 @@ import numpy as np
 
 from fusedrnn import _core, runtime
 from fusedrnn.gradients import Array
-from fusedrnn.nn import Dropout, Module
+from fusedrnn.nn import Dropout, FlatParameters, Module
 from fusedrnn.nn.module import Rows
 from fusedrnn.optim import Optimizer
 from fusedrnn.report import say
@@ -30,6 +31,9 @@ from fusedrnn.report import say
 T = TypeVar("T")
 _PATIENCE = 5.0  # seconds in which processes that fail alike should do so
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")  # Open MPI; MPICH and Intel MPI; MVAPICH
+
+
+_finding = threading.Lock()  # two threads that initialise MPI at once would wait for other processes twice
 
 
 class DistributedError(RuntimeError):
@@ -63,9 +67,9 @@ class World:
         """
         return x, target, None
 
-    def sum(self, value: float, grad: Array, share: float) -> float:
-        """The loss of the joint batch, from each process's and the weight that it has there; ``grad`` [P] likewise,
-        in place."""
+    def sum(self, value: float, params: FlatParameters, share: float) -> float:
+        """The loss of the joint batch, from each process's and the weight that it has there; the gradients of
+        ``params`` likewise, in place."""
         return value
 
     def any(self, flag: bool) -> bool:
@@ -136,7 +140,8 @@ class MpiWorld(World):
         """As of ``World``."""
         shapes = {name: (p.data.shape, str(p.data.dtype)) for name, p in model.named_parameters()}
         kinds = {"parameters": shapes, "optimizer": type(optimizer).__name__, "instruction set": _core.isa()}
-        for what, value in {**kinds, **facts()}.items():
+        moved = {"parameters that the optimizer moves": optimizer.part_of(model)}
+        for what, value in {**kinds, **moved, **facts()}.items():
             self.same(what, partial(_given, value))
         self.comm.Bcast(model.flatten().data)
         model.set_rng_state(self.comm.bcast(model.rng_state()))
@@ -160,8 +165,9 @@ class MpiWorld(World):
         part = slice(rows.start, rows.stop)
         return _part(x, part, axes[0]), _part(target, part, axes[1]), rows
 
-    def sum(self, value: float, grad: Array, share: float) -> float:
+    def sum(self, value: float, params: FlatParameters, share: float) -> float:
         """As of ``World``."""
+        grad = params.grad
         grad *= share
         self.comm.Allreduce(None, grad)  # None is MPI's IN_PLACE, and sums are the default
         total = np.array([share * value])
@@ -250,7 +256,6 @@ def fingerprint(array: Array) -> int:
     return zlib.crc32(np.ascontiguousarray(array).data)
 
 
-@cache
 def find_world() -> World:
     """All processes that an MPI launcher (mpirun, mpiexec, srun) started; this one alone where there was none.
 
@@ -258,6 +263,12 @@ def find_world() -> World:
     asked for: cores of the affinity mask that several processes have in theirs are divided by them.
     Raises DistributedError without mpi4py, or with one that was built for another MPI than the launcher's.
     """
+    with _finding:
+        return _find_world()
+
+
+@cache
+def _find_world() -> World:
     launched = max((int(os.environ[name]) for name in _SIZES if os.environ.get(name, "").isdigit()), default=1)
     if launched == 1 and "PMIX_RANK" not in os.environ:
         return World()
@@ -277,7 +288,8 @@ def find_world() -> World:
             )
         return World()
     if not runtime.threads_were_chosen():
-        runtime.set_num_threads(_share_of_cores(comm.Split_type(MPI.COMM_TYPE_SHARED)))
+        share = _share_of_cores(comm.Split_type(MPI.COMM_TYPE_SHARED))
+        runtime.set_num_threads(min(share, runtime.get_num_threads()))  # OMP_NUM_THREADS may allow fewer
     return MpiWorld(comm)
 
 

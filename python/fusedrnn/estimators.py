@@ -14,10 +14,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from fusedrnn.distributed import World
+from fusedrnn.given import column_names, sequence, unmasked
 from fusedrnn.gradients import Array
 from fusedrnn.nn import CrossEntropyLoss, ManyToOne, MSELoss
 from fusedrnn.optim import AdamW, CosineLR
 from fusedrnn.sequences import LengthBatches, infer, many_to_one, padded
+from fusedrnn.sizes import size
 from fusedrnn.train import Loss, Record, Trainer
 
 try:
@@ -109,6 +111,7 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _sequences(self, X: Any, *, reset: bool = False) -> list[Array]:
         """X as a list of float32 [T_i, I] or int64 [T_i], checked; with ``reset`` it says what ``fit`` was given."""
+        unmasked(X, "X")
         if isinstance(X, (list, tuple, np.ndarray)) and not len(X):
             raise ValueError(f"X: expected at least one sequence, got {type(X).__name__} of 0")
         sequences = self._integers(X) if self.embedding_dim is not None else self._features(X, reset)
@@ -123,7 +126,7 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
         return sequences
 
     def _integers(self, X: Any) -> list[Array]:
-        sequences = [np.asarray(row) for row in X]
+        sequences = [sequence(row, f"X[{i}]") for i, row in enumerate(X)]
         for i, row in enumerate(sequences):
             if row.ndim != 1 or (row.dtype.kind not in "iu" and row.size):
                 raise ValueError(f"X[{i}]: expected integers [T] with embedding_dim, got {row.dtype} {row.shape}")
@@ -135,7 +138,9 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
         of_sequences = getattr(X, "ndim", None) == 3 or (isinstance(X, (list, tuple)) and len(X) and _is_matrix(X[0]))
         if not of_sequences:  # a table: scikit-learn's own checks and words, names of columns included
             return list(validate_data(self, X, reset=reset, dtype=np.float32)[:, None, :])
-        sequences = [np.asarray(row) for row in X]
+        if reset:
+            self._columns = next(filter(None, map(column_names, X)), None)
+        sequences = [sequence(row, f"X[{i}]", self._columns) for i, row in enumerate(X)]
         for i, row in enumerate(sequences):
             if row.ndim != 2 or row.shape[1] != sequences[0].shape[1] or row.dtype.kind not in "fiub":
                 raise ValueError(
@@ -154,7 +159,7 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
         if self.embedding_dim is not None:
             needed = 1 + max((int(row.max()) for row in sequences if row.size), default=0)
             count = needed if self.num_embeddings is None else self.num_embeddings
-            if count < needed:
+            if size("num_embeddings", count) < needed:
                 raise ValueError(f"num_embeddings: expected at least {needed}, as X needs, got {count}")
             embedding = count, self.embedding_dim
         return many_to_one(
@@ -174,8 +179,7 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _train(self: Self, sequences: list[Array], targets: Array, outputs: int, loss: Callable[[], Loss]) -> Self:
         for name in ("epochs", "batch_size", "patience"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+            size(name, getattr(self, name))
         rng = _generator(self.random_state)
         n = len(sequences)
         if len(targets) != n:
@@ -245,6 +249,7 @@ class SequenceClassifier(ClassifierMixin, _SequenceEstimator):  # type: ignore[m
         """Train anew on sequences X and their labels y [n]. ValueError: X, y or a parameter that does not fit."""
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
+        unmasked(y, "y")
         sequences = self._sequences(X, reset=True)
         labels = column_or_1d(y, warn=True)
         check_classification_targets(labels)
@@ -277,6 +282,7 @@ class SequenceRegressor(RegressorMixin, _SequenceEstimator):  # type: ignore[mis
         """Train anew on sequences X and numbers y, [n] or [n, outputs]. ValueError: what does not fit."""
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
+        unmasked(y, "y")
         sequences = self._sequences(X, reset=True)
         targets = np.asarray(y, np.float64)
         if targets.ndim == 2 and targets.shape[1] == 1:

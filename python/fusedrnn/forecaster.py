@@ -18,9 +18,11 @@ from fusedrnn.forecasting import (
     longest_period,
     rolling_origins,
 )
+from fusedrnn.given import array, column_names, even_index, same_columns
 from fusedrnn.gradients import Array
 from fusedrnn.optim import Adam, CosineLR
 from fusedrnn.protocol import determination
+from fusedrnn.sizes import size
 from fusedrnn.train import Record, Trainer
 
 try:
@@ -66,11 +68,12 @@ class Forecaster(BaseEstimator):  # type: ignore[misc]
 
     def fit(self, X: Any, y: Any = None) -> Forecaster:
         """Learn from the series X, [T] or [T, C], points at equal distances; its last quarter is where lags, penalty
-        and smoothing are chosen. ValueError: a series or parameter that does not fit."""
+        and smoothing are chosen. The index of a Series or DataFrame must be in order and without a hole. ValueError: a
+        series or parameter that does not fit."""
         for name in ("horizon", "hidden_size", "steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+            size(name, getattr(self, name))
         values = self._points(X)
+        index = even_index(X, "X")
         cut = len(values) * 3 // 4
         least = least_points(self.horizon) * 4 // 5
         if len(values) < least:
@@ -84,6 +87,7 @@ class Forecaster(BaseEstimator):  # type: ignore[misc]
         rng = np.random.default_rng(self.random_state)
         seed = int(rng.integers(2**31))
         self._flat = np.ndim(X) == 1
+        self._columns, self._index = column_names(X), None if index is None else index[-3:]
         self._known = self.scaling_.forth(values)
         self.model_ = model = BandForecast(self._known, cut, self.horizon, self.period_, rng, self.hidden_size)
         trainer = Trainer(
@@ -108,9 +112,7 @@ class Forecaster(BaseEstimator):  # type: ignore[misc]
         """[K], or [K, C] as X was: the K points after those of ``fit`` (None: ``horizon``). Beyond ``horizon`` steps
         the forecasts go on from themselves."""
         self._fitted()
-        steps = self.horizon if horizon is None else horizon
-        if steps < 1:
-            raise ValueError(f"horizon: expected at least 1, got {steps}")
+        steps = self.horizon if horizon is None else size("horizon", horizon)
         run = free_run(lambda z: self._spread(z)[..., 1], self._known, steps)
         return self._shaped(self.scaling_.back(run))
 
@@ -132,6 +134,8 @@ class Forecaster(BaseEstimator):  # type: ignore[misc]
         values = self._points(X)
         if values.shape[1] != self._known.shape[1]:
             raise ValueError(f"X: expected {self._known.shape[1]} channels as in fit, got {values.shape[1]}")
+        same_columns(X, self._columns, "X")
+        even_index(X, "X", before=self._index)
         if len(values) < self.horizon:
             raise ValueError(f"X: expected at least {self.horizon} points, as many as horizon, got {len(values)}")
         z = np.concatenate([self._known, self.scaling_.forth(values)])
@@ -153,7 +157,7 @@ class Forecaster(BaseEstimator):  # type: ignore[misc]
             raise NotFittedError(f"This {type(self).__name__} instance is not fitted yet: call fit first")
 
     def _points(self, X: Any) -> Array:
-        values = np.asarray(X)
+        values = array(X, "X")
         if values.ndim not in (1, 2) or 0 in values.shape or values.dtype.kind not in "fiub":
             raise ValueError(f"X: expected a series of numbers [T] or [T, C], got {values.dtype} {values.shape}")
         values = values.reshape(len(values), -1).astype(np.float64)

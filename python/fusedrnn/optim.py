@@ -1,30 +1,48 @@
 """Optimizers, gradient clipping and learning-rate schedules.
 
-An optimizer takes a module (or its ``FlatParameters``), moves all parameters into one buffer, and makes each step
-in one fused pass over it. Hyperparameters are plain attributes and may be changed between steps.
+An optimizer takes a module, or a list of parameters, moves them into one buffer unless they lie in one already, and
+makes each step in one fused pass over it. Several optimizers may have parts of a model, parts may overlap, and a model,
+its parts and its optimizers may be copied together: see `fusedrnn.nn.parameters`. Hyperparameters are plain attributes
+and may be changed between steps.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from fusedrnn import _core
 from fusedrnn.gradients import Array
-from fusedrnn.nn import FlatParameters, Module
+from fusedrnn.nn import FlatParameters, Module, Parameter
+from fusedrnn.nn.parameters import ParameterSet
 
 Schedule = Callable[[int], float]
+Parameters: TypeAlias = "Module | FlatParameters | Iterable[Parameter]"
 
 
-def _flat(params: Module | FlatParameters) -> FlatParameters:
+def _selected(params: Parameters | Parameter) -> ParameterSet:
+    """The parameters meant, left where they lie. Raises TypeError."""
+    if isinstance(params, ParameterSet):
+        return params
+    if isinstance(params, Module):
+        return params.parameter_set()
+    given = [params] if isinstance(params, Parameter) or not isinstance(params, Iterable) else list(params)
+    for entry in given:
+        if not isinstance(entry, Parameter):
+            within = "" if entry is params else f" holding {type(entry).__name__}: a list must hold Parameters"
+            raise TypeError(f"params: expected a Module or FlatParameters, got {type(params).__name__}{within}")
+    return ParameterSet(given)
+
+
+def _flat(params: Parameters) -> FlatParameters:
+    """The parameters meant, in buffers. Raises TypeError."""
     if isinstance(params, Module):
         return params.flatten()
-    if isinstance(params, FlatParameters):
-        return params
-    raise TypeError(f"params: expected a Module or FlatParameters, got {type(params).__name__}")
+    selected = _selected(params)
+    return selected if isinstance(selected, FlatParameters) else FlatParameters(selected.parameters)
 
 
 def _at_least(name: str, value: float, limit: float) -> float:
@@ -46,14 +64,21 @@ def _fraction(name: str, value: float) -> float:
 
 
 class Optimizer:
-    """What all share: the buffers, the count of steps, state to save.
+    """What all share: the parameters, the count of steps, state to save.
+
+    Args:
+        params: a module, ``FlatParameters``, or parameters in a certain order, all of one dtype. They are those of the
+            moment: what is added to the module later is not among them.
 
     Attributes:
-        lr: learning rate of the next step. steps: how many were made.
-        state: arrays shaped like the flat buffer, by name.
+        params: the parameters as one set. lr: learning rate of the next step. steps: how many were made.
+        state: arrays by name, each 1-D [params.size], laid out as ``ParameterSet`` says.
+
+    Raises:
+        TypeError: something else than parameters, or those of two dtypes. ValueError: none, or one given twice.
     """
 
-    def __init__(self, params: Module | FlatParameters, lr: float) -> None:
+    def __init__(self, params: Parameters, lr: float) -> None:
         self.params = _flat(params)
         self.lr = _at_least("lr", lr, 0)
         self.steps = 0
@@ -61,19 +86,42 @@ class Optimizer:
 
     def _buffer(self, name: str, wanted: bool = True) -> None:
         if wanted:
-            self.state[name] = np.zeros_like(self.params.data)
+            self.state[name] = np.zeros(self.params.size, self.params.dtype)
 
     def step(self) -> None:
-        """Update the parameters from their gradients, once."""
-        self.steps += 1
-        self._update(self.params.data, self.params.grad)
+        """Update the parameters from their gradients, once.
 
-    def _update(self, data: Array, grad: Array) -> None:
+        Raises ValueError where a parameter has got another shape or dtype since the optimizer was made.
+        """
+        runs = self.params.runs()
+        self.steps += 1
+        for data, grad, part in runs:
+            self._update(data, grad, self.state if part is None else self._state_of(part))
+
+    def _state_of(self, part: slice) -> dict[str, Array]:
+        return {name: array[part] for name, array in self.state.items()}
+
+    def _update(self, data: Array, grad: Array, state: dict[str, Array]) -> None:
         raise NotImplementedError
 
     def zero_grad(self) -> None:
-        """Set every gradient to zero."""
+        """Set the gradients of these parameters to zero."""
         self.params.zero_grad()
+
+    def part_of(self, model: Module) -> list[str] | None:
+        """Names of the parameters that this optimizer moves, in its order; None where they are all of the model's, in
+        the model's order.
+
+        Raises ValueError where some of them are not the model's.
+        """
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        moved = [names.get(id(parameter)) for parameter in self.params.parameters]
+        if None in moved:
+            raise ValueError(
+                f"optimizer: expected one of the model's parameters, got one that moves {moved.count(None)} others (of "
+                "another model, or replaced since): make it from the model as it is now, or from a part of it"
+            )
+        return None if moved == list(names.values()) else [name for name in moved if name is not None]
 
     def state_dict(self) -> dict[str, Any]:
         """Copies of the state arrays by name, and ``steps`` and ``lr`` as numbers."""
@@ -108,7 +156,7 @@ class SGD(Optimizer):
 
     def __init__(
         self,
-        params: Module | FlatParameters,
+        params: Parameters,
         lr: float,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
@@ -122,11 +170,11 @@ class SGD(Optimizer):
             raise ValueError("momentum: expected a number above 0 with nesterov=True, got 0")
         self._buffer("momentum_buffer", momentum > 0)
 
-    def _update(self, data: Array, grad: Array) -> None:
+    def _update(self, data: Array, grad: Array, state: dict[str, Array]) -> None:
         _core.sgd_step(
             data,
             grad,
-            self.state.get("momentum_buffer"),
+            state.get("momentum_buffer"),
             self.lr,
             self.momentum,
             self.weight_decay,
@@ -144,7 +192,7 @@ class Adagrad(Optimizer):
 
     def __init__(
         self,
-        params: Module | FlatParameters,
+        params: Parameters,
         lr: float = 1e-2,
         eps: float = 1e-10,
         eps_inside_sqrt: bool = False,
@@ -156,8 +204,8 @@ class Adagrad(Optimizer):
         self.weight_decay = _at_least("weight_decay", weight_decay, 0)
         self._buffer("sum")
 
-    def _update(self, data: Array, grad: Array) -> None:
-        _core.adagrad_step(data, grad, self.state["sum"], self.lr, self.eps, self.weight_decay, self.eps_inside_sqrt)
+    def _update(self, data: Array, grad: Array, state: dict[str, Array]) -> None:
+        _core.adagrad_step(data, grad, state["sum"], self.lr, self.eps, self.weight_decay, self.eps_inside_sqrt)
 
 
 class RMSprop(Optimizer):
@@ -171,7 +219,7 @@ class RMSprop(Optimizer):
 
     def __init__(
         self,
-        params: Module | FlatParameters,
+        params: Parameters,
         lr: float = 1e-2,
         alpha: float = 0.99,
         eps: float = 1e-8,
@@ -190,9 +238,9 @@ class RMSprop(Optimizer):
         self._buffer("grad_avg", centered)
         self._buffer("momentum_buffer", momentum > 0)
 
-    def _update(self, data: Array, grad: Array) -> None:
+    def _update(self, data: Array, grad: Array, state: dict[str, Array]) -> None:
         _core.rmsprop_step(
-            data, grad, self.state["square_avg"], self.state.get("grad_avg"), self.state.get("momentum_buffer"),
+            data, grad, state["square_avg"], state.get("grad_avg"), state.get("momentum_buffer"),
             self.lr, self.alpha, self.eps, self.momentum, self.weight_decay, self.eps_inside_sqrt,
         )  # fmt: skip
 
@@ -205,7 +253,7 @@ class GravesRMSprop(RMSprop):
 
     def __init__(
         self,
-        params: Module | FlatParameters,
+        params: Parameters,
         lr: float = 1e-4,
         alpha: float = 0.95,
         momentum: float = 0.9,
@@ -225,7 +273,7 @@ class Adam(Optimizer):
 
     def __init__(
         self,
-        params: Module | FlatParameters,
+        params: Parameters,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
@@ -238,9 +286,9 @@ class Adam(Optimizer):
         self._buffer("exp_avg")
         self._buffer("exp_avg_sq")
 
-    def _update(self, data: Array, grad: Array) -> None:
+    def _update(self, data: Array, grad: Array, state: dict[str, Array]) -> None:
         _core.adam_step(
-            data, grad, self.state["exp_avg"], self.state["exp_avg_sq"], self.lr, *self.betas, self.eps,
+            data, grad, state["exp_avg"], state["exp_avg_sq"], self.lr, *self.betas, self.eps,
             self.weight_decay, self.decoupled, self.steps,
         )  # fmt: skip
 
@@ -252,7 +300,7 @@ class AdamW(Adam):
 
     def __init__(
         self,
-        params: Module | FlatParameters,
+        params: Parameters,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
@@ -261,18 +309,24 @@ class AdamW(Adam):
         super().__init__(params, lr, betas, eps, weight_decay)
 
 
-def clip_grad_value_(params: Module | FlatParameters, limit: float) -> None:
-    """Clamp every gradient element to [-limit, limit]."""
-    _core.clip_value(_flat(params).grad, _positive("limit", limit))
+def clip_grad_value_(params: Parameters | Parameter, limit: float) -> None:
+    """Clamp every gradient element of these parameters to [-limit, limit]."""
+    _positive("limit", limit)
+    for _, grad, _ in _selected(params).runs():
+        _core.clip_value(grad, limit)
 
 
-def clip_grad_norm_(params: Module | FlatParameters, max_norm: float) -> float:
-    """Scale all gradients so that their Euclidean norm is at most ``max_norm``; return the norm before."""
+def clip_grad_norm_(params: Parameters | Parameter, max_norm: float) -> float:
+    """Scale the gradients of these parameters so that their joint Euclidean norm is at most ``max_norm``.
+
+    Returns the norm before; its bits depend on the parameters and their order, not on where they lie.
+    """
     _positive("max_norm", max_norm)
-    grad = _flat(params).grad
-    norm = math.sqrt(_core.squared_norm(grad))
+    selected = _selected(params)
+    norm = math.sqrt(_core.squared_norm(selected.joined_grad()))
     if norm > max_norm:
-        _core.scale(grad, max_norm / (norm + 1e-6))
+        for _, grad, _ in selected.runs():
+            _core.scale(grad, max_norm / (norm + 1e-6))
     return norm
 
 

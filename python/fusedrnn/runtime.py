@@ -13,8 +13,8 @@ _chosen = False  # whether set_num_threads was called
 
 
 def get_num_threads() -> int:
-    """Threads that a call may use: ``set_num_threads``, else ``FUSEDRNN_NUM_THREADS``, else the cores of the
-    affinity mask."""
+    """Threads that a call may use: ``set_num_threads``, else ``FUSEDRNN_NUM_THREADS``, else the cores of the affinity
+    mask, of which ``OMP_NUM_THREADS`` may allow fewer."""
     return _core.num_threads()
 
 

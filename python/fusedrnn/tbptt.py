@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fusedrnn.gradients import Array
+from fusedrnn.sizes import size
 
 
 class Window(NamedTuple):
@@ -43,9 +44,7 @@ class Windows:
     """
 
     def __init__(self, sequences: Iterable[tuple[Array, Array]], steps: int, *, batch_first: bool = False) -> None:
-        if steps < 1:
-            raise ValueError(f"steps: expected at least 1, got {steps}")
-        self.sequences, self.steps, self.axis = list(sequences), steps, int(batch_first)
+        self.sequences, self.steps, self.axis = list(sequences), size("steps", steps), int(batch_first)
         if not self.sequences:
             raise ValueError("sequences: expected at least one")
         for i, (x, target) in enumerate(self.sequences):

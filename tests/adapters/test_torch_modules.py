@@ -146,6 +146,22 @@ def test_resets():
         assert torch.equal(layer(x[:, 1], resets=resets[:, 1])[0], y[:, 1])
         packed = torch.nn.utils.rnn.pack_padded_sequence(x, [6, 6])
         assert torch.equal(layer(packed, resets=resets.flatten())[0].data, y.flatten(0, 1))
+        layer.batch_first = True  # the resets lie as x does, but for one row alone and for packed rows
+        assert torch.equal(layer(x.transpose(0, 1), resets=resets.transpose(0, 1))[0].transpose(0, 1), y)
+        assert torch.equal(layer(x[:, 1], resets=resets[:, 1])[0], y[:, 1])
+        assert torch.equal(layer(packed, resets=resets.flatten())[0].data, y.flatten(0, 1))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_dropout_between_layers_is_for_training_alone(name):
+    torch.manual_seed(0)
+    layer, x = getattr(ft, name)(3, 4, num_layers=2, dropout=0.5), torch.randn(5, 2, 3)
+    assert not torch.equal(layer(x)[0], layer(x)[0])
+    layer.eval()
+    assert torch.equal(layer(x)[0], layer(x)[0])
+    without = getattr(ft, name)(3, 4, num_layers=2).eval()
+    without.load_state_dict(layer.state_dict())
+    assert torch.equal(layer(x)[0], without(x)[0])
 
 
 def test_errors_of_lengths_and_resets():

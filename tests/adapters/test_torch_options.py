@@ -217,6 +217,23 @@ def test_random_numbers_are_pytorchs_generators(case):
         assert torch.equal(layer(x)[0], y)
 
 
+def test_masks_of_layers_and_directions_differ():
+    """Where only the masks differ: equal weights, and x that both directions see alike."""
+    layer = ft.RNN(4, 4, 2, bidirectional=True, nonlinearity="identity", bias=False, zoneout_h=0.5)
+    for name, parameter in layer.named_parameters():
+        torch.nn.init.zeros_(parameter)
+        if name.startswith("weight_ih"):
+            torch.nn.init.eye_(parameter)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        _, h_n = layer(torch.ones(1, 64, 4))
+    # One step from zeros: 0 where the unit is zoned out; the second layer sees the onward half of the first.
+    onward, backward, second, _ = h_n != 0
+    assert 0.3 < onward.float().mean() < 0.7
+    assert (onward != backward).float().mean() > 0.3
+    assert 0.3 < second[onward].float().mean() < 0.7
+
+
 @pytest.mark.parametrize("case", RANDOMIZED)
 def test_operators(case):
     name, options = RANDOMIZED[case]

@@ -4,6 +4,9 @@
     python -m tests.planted engine 'optim*'      # those of a list, those whose names match
     python -m tests.planted --tests-of main~3    # with the tests of another commit: what did a cut cost?
 
+First the tests run without a bug: what fails then cannot notice one. A test of another commit may stand in another file
+or have another name, so there the files run as a whole, and beside them those that name the module with the bug.
+
 Needs what the tests need, and for bugs below csrc a compiler, cmake and ninja. It ends with 1 if a bug survives.
 """
 
@@ -11,11 +14,13 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import importlib
 import importlib.util
 import os
 import queue
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,19 +29,24 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from tests.planted import adapters, engine, package
 from tests.planted.bug import Bug
 
 ROOT = Path(__file__).resolve().parents[2]
-LISTS = {"package": package.BUGS, "adapters": adapters.BUGS, "engine": engine.BUGS}
+# Every other module of this folder: its name and its bugs.
+LISTS: dict[str, tuple[Bug, ...]] = {
+    path.stem: importlib.import_module(f"tests.planted.{path.stem}").BUGS
+    for path in sorted(Path(__file__).parent.glob("*.py"))
+    if path.stem not in ("__main__", "bug")
+}
 PATIENCE = 900  # seconds: a test that hangs has noticed, too
+CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS)  # and so has one that dies of it
 
 
 class Copy:
     """The repository's files in a folder of their own, with the compiled module beside the Python sources."""
 
     def __init__(self, folder: Path, tests_of: str | None) -> None:
-        self.folder = folder
+        self.folder, self.is_of_another_commit = folder, bool(tests_of)
         listed = _run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], ROOT).split("\0")
         for name in filter(None, listed):
             if (ROOT / name).is_file():
@@ -64,6 +74,13 @@ class Copy:
         for module in build.rglob("_core.*.so"):
             shutil.copy2(module, self.folder / "python/fusedrnn" / module.name)
 
+    def control(self, bugs: list[Bug]) -> tuple[str, str]:
+        """As ``verdict``, of all their tests and no bug: they must pass."""
+        if self.compiled is None:
+            self.compile("")
+            self.compiled = ""
+        return self.test(sorted({test for bug in bugs for test in self.tests(bug)}))
+
     def verdict(self, bug: Bug) -> tuple[str, str]:
         """("caught" | "survived" | "broken", the first failing test or what went wrong)."""
         source = self.folder / bug.file
@@ -75,31 +92,42 @@ class Copy:
             if self.compiled != state:
                 self.compile(bug.isas)
                 self.compiled = state
-            return self.test(bug)
+            return self.test(self.tests(bug))
         except (subprocess.CalledProcessError, ValueError) as error:
             return "broken", getattr(error, "output", None) or str(error)
         finally:
             source.write_text(right, encoding="utf-8")
 
-    def test(self, bug: Bug) -> tuple[str, str]:
-        there = [test for test in bug.tests.split() if (self.folder / test.split("::")[0]).exists()]
-        if not there:
-            return "survived", "none of its tests is there"
+    def tests(self, bug: Bug) -> list[str]:
+        if not self.is_of_another_commit:
+            return bug.tests.split()
+        files = {test.split("::")[0] for test in bug.tests.split()}
+        module = Path(bug.file).stem
+        modules = (path for path in sorted((self.folder / "tests").rglob("test_*.py")) if module in path.read_text())
+        named = (path.relative_to(self.folder).as_posix() for path in modules)
+        first = sorted(name for name in files if (self.folder / name).exists())
+        return [*first, *(name for name in named if name not in files)]
+
+    def test(self, tests: list[str]) -> tuple[str, str]:
+        """As ``verdict``, of the copy as it is."""
         environment = {**os.environ, "PYTHONPATH": str(self.folder / "python"), "PYTHONDONTWRITEBYTECODE": "1"}
         where = "import fusedrnn; print(fusedrnn.__file__)"
         found = _run([sys.executable, "-P", "-c", where], self.folder, environment).strip()
         if not Path(found).is_relative_to(self.folder):
             return "broken", f"an editable install at {found} hides the copy: install without -e"
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--no-header", *there]
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-o", "cache_dir=build/cache", "--no-header", *tests]
         try:
             done = subprocess.run(
                 command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=PATIENCE
             )
         except subprocess.TimeoutExpired:
             return "caught", f"no answer within {PATIENCE} s"
+        last = (done.stdout.strip().splitlines() or [""])[-1]
         if done.returncode == 0:
-            return "survived", done.stdout.strip().splitlines()[-1]
-        failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+            return ("survived", last) if " passed" in last else ("broken", f"no test ran: {last}")
+        if -done.returncode in CRASHES:
+            return "caught", f"the tests crashed: {signal.Signals(-done.returncode).name}"
+        failed = re.findall(r"^(?:FAILED|ERROR) (.+?)(?: - |$)", done.stdout, re.MULTILINE)
         is_test = done.returncode == 1 and failed
         return ("caught", failed[0]) if is_test else ("broken", done.stdout[-2000:] + done.stderr[-2000:])
 
@@ -150,7 +178,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.jobs) as pool:
         copies: queue.Queue[Copy] = queue.Queue()
         for k in range(min(options.jobs, len(bugs))):
-            copies.put(Copy(Path(folder) / str(k), options.tests_of))
+            copies.put(copy := Copy(Path(folder) / str(k), options.tests_of))
+        verdict, why = copy.control(bugs)
+        if verdict != "survived":
+            print(f"the tests fail without a bug: {why}")
+            return 1
 
         def plant(bug: Bug) -> tuple[Bug, str, str, float]:
             copy, begin = copies.get(), time.monotonic()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fusedrnn._core import NO_STEPS
 from fusedrnn.cuda import cells, compiled
 from fusedrnn.cuda.arrays import Library, library_of, read
 from fusedrnn.functional.reserve import Accumulate, Reserve, activation_names
@@ -109,7 +110,7 @@ def _check_shapes(cell: str, a: dict[str, Any]) -> None:
         raise ValueError(f"x: expected shape (T, N, I), got {tuple(a['x'].shape)}")
     T, N, I = a["x"].shape  # noqa: E741
     if T == 0:
-        raise ValueError("x: expected at least one step, got T = 0")
+        raise ValueError(f"x: {NO_STEPS}")
     if len(a["weight_hh"].shape) != 2 or not a["weight_hh"].shape[1]:
         raise ValueError(f"weight_hh: expected shape (G * H, H), got {tuple(a['weight_hh'].shape)}")
     H = a["weight_hh"].shape[1]

@@ -13,7 +13,8 @@ Options that a GPU has not are ValueErrors that name them.
 
 ``reserve`` is what a forward call keeps for its backward call: opaque, never altered, so backward may run more
 than once. It refers to x, the initial states, y and the weights: changing one of them in between is an error of
-the caller, which ``FUSEDRNN_CHECK=1`` in the environment finds (a hash at either end, so it costs time).
+the caller, which ``FUSEDRNN_CHECK=1`` in the environment finds (a hash at either end, so it costs time). Of lengths,
+batch_sizes and resets it has copies.
 """
 
 from fusedrnn.functional.gru import gru_backward, gru_forward

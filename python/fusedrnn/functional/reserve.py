@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from fusedrnn.environment import checks_arrays
 from fusedrnn.functional.exchange import in_place
 from fusedrnn.gradients import Array
 
@@ -22,8 +22,7 @@ ACTIVATIONS = ("sigmoid", "tanh", "relu", "hard_sigmoid", "hard_tanh", "softsign
 
 def _digests(arrays: dict[str, Any], options: dict[str, Any]) -> dict[str, bytes]:
     given = options.get("options") or {}
-    named = {**arrays, **{name: options.get(name) for name in ("lengths", "batch_sizes", "resets")}}
-    named.update({name: given.get(name) for name in ("weight_peephole", "weight_hr")})
+    named = {**arrays, **{name: given.get(name) for name in ("weight_peephole", "weight_hr")}}
     for kind, parts in zip(("gains", "biases"), given.get("layer_norm") or (), strict=False):
         named.update({f"layer_norm {kind}[{i}]": part for i, part in enumerate(parts)})
     read = {name: in_place(name, a) for name, a in named.items()}
@@ -87,7 +86,7 @@ def make_reserve(
         return None
     if options.get("recompute"):
         arrays = {**arrays, "bias_ih": biases[0], "bias_hh": biases[1]}
-    digests = _digests(arrays, options) if os.environ.get("FUSEDRNN_CHECK") == "1" else {}
+    digests = _digests(arrays, options) if checks_arrays() else {}
     return Reserve(cell, buffer, arrays, biases, options, digests)
 
 
@@ -157,8 +156,18 @@ def _zeros_like(parameter: Any) -> Any:
 
 
 def read_sequences(lengths: Any, batch_sizes: Any, resets: Any) -> tuple[Array | None, Array | None, Array | None]:
-    """The three as arrays that the compiled module takes."""
+    """The three as arrays that the compiled module takes: copies, for the caller may fill theirs anew before backward,
+    and another thread even while the call runs."""
     return _integers("lengths", lengths), _integers("batch_sizes", batch_sizes), _booleans("resets", resets)
+
+
+def check_batch_sizes(sizes: Sequence[int], rows: int) -> None:
+    """The compiled module's errors for Python's integers, before anything is made that is as large as they say."""
+    for step, size in enumerate(sizes):
+        if size < 1 or (step and size > sizes[step - 1]):
+            raise ValueError(f"batch_sizes: expected positive numbers that never increase, got {size} for step {step}")
+    if sum(sizes) != rows:
+        raise ValueError(f"batch_sizes: expected a sum of {rows}, the rows of x, got {sum(sizes)}")
 
 
 def _integers(name: str, values: Sequence[int] | Array | None) -> Array | None:
@@ -166,9 +175,14 @@ def _integers(name: str, values: Sequence[int] | Array | None) -> Array | None:
     if values is None:
         return None
     array = np.asarray(values)
+    if array.size and array.dtype.kind in "uO":  # beyond int64, which would wrap around
+        of_python = (n for n in array.flat if isinstance(n, int))
+        largest = array.max() if array.dtype.kind == "u" else max(of_python, default=0)
+        if largest > np.iinfo(np.int64).max:
+            raise ValueError(f"{name}: expected integers below 2^63, got {largest}")
     if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"{name}: expected integers, got {array.dtype}")
-    return np.ascontiguousarray(array, np.int64)
+    return np.array(array, np.int64, order="C")
 
 
 def _booleans(name: str, values: Any) -> Array | None:
@@ -177,7 +191,7 @@ def _booleans(name: str, values: Any) -> Array | None:
     array = np.asarray(values)
     if array.dtype != bool:
         raise TypeError(f"{name}: expected booleans, got {array.dtype}")
-    return np.ascontiguousarray(array)
+    return np.array(array, order="C")
 
 
 def activation_names(activations: Any, plain: tuple[str, ...]) -> Any:

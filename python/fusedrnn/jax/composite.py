@@ -62,7 +62,7 @@ def unroll(call: Call, arrays: _Arrays, clip: bool = True) -> tuple[Any, ...]:
             before = tuple(jnp.where(given["resets"], 0, s) for s in states)
         after = cell(given["from_x"], before)
         keeps = [given[name] for name in names]
-        after = tuple(a if k is None else a + k * (b - a) for a, b, k in zip(after, before, keeps, strict=True))
+        after = tuple(a if k is None else k * b + (1 - k) * a for a, b, k in zip(after, before, keeps, strict=True))
         if alive is None:
             return after, tuple(after[k] for k in outputs)
         shown = tuple(jnp.where(alive, after[k], 0) for k in outputs)

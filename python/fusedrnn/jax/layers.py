@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fusedrnn.functional.reserve import COUNTERS
+from fusedrnn._core import NO_STEPS
+from fusedrnn.functional.reserve import COUNTERS, check_batch_sizes
 from fusedrnn.jax.calls import AXES, GATES, OPTIONS, RANDOM, Call, check
 from fusedrnn.jax.primitives import forward_p
 
@@ -146,7 +148,8 @@ def _run(kind: str, arguments: dict[str, Any]) -> tuple[Any, ...]:
     for name, a in arrays.items():
         if not isinstance(a, (jax.Array, np.ndarray)) and name not in ("lengths", "resets"):
             raise TypeError(f"{_NAMES.get(name, name)}: expected an array, got {type(a).__name__}")
-    arrays = {name: jnp.asarray(a) for name, a in arrays.items()}
+    # jax.numpy may take the memory of an array of NumPy as it lies; a call keeps integers and booleans of its own.
+    arrays = {name: (jnp.array if name in ("lengths", "resets") else jnp.asarray)(a) for name, a in arrays.items()}
     options = {name: value for name, value in _static(kind, arguments).items() if value != OPTIONS[name]}
     random = [name for name in RANDOM if name in options]
     if random and arguments["training"]:
@@ -156,6 +159,7 @@ def _run(kind: str, arguments: dict[str, Any]) -> tuple[Any, ...]:
     else:
         options = {name: value for name, value in options.items() if name not in COUNTERS}
     call = Call(kind, tuple(options.items()), tuple(arrays))
+    _check_batch_sizes(call, arrays["x"])
     if options:
         check(call)
     _check_arrays(call, arrays)
@@ -178,6 +182,8 @@ def _static(kind: str, arguments: dict[str, Any]) -> dict[str, Any]:
         if isinstance(plain, bool):
             value = bool(value)
         options[name] = tuple(value) if isinstance(value, list) else value
+    if options["batch_sizes"] is not None:  # numbers of Python, whose sums do not wrap around
+        options["batch_sizes"] = tuple(map(operator.index, options["batch_sizes"]))
     if options["activations"] == _ACTIVATIONS.get(kind):
         options["activations"] = None
     return options
@@ -236,11 +242,8 @@ def _check_arrays(call: Call, arrays: dict[str, Any]) -> None:
         ("weight_hh", sizes.P, "hidden size"), ("weight_hr", sizes.H, "hidden size"),
     ):  # fmt: skip
         if size < 1:
-            raise ValueError(f"{name}: expected a {what} of at least 1, got 0")
-    if packed and sum(call.option("batch_sizes")) != sizes.lead[0]:
-        raise ValueError(
-            f"batch_sizes: expected a sum of {sizes.lead[0]}, the rows of x, got {sum(call.option('batch_sizes'))}"
-        )
+            steps = what == "sequence length"
+            raise ValueError(f"{name}: {NO_STEPS if steps else f'expected a {what} of at least 1, got 0'}")
     sizes = sizes._replace(R=gates * sizes.H)
     for name, a in arrays.items():
         if name == "seed":
@@ -258,6 +261,15 @@ def _check_arrays(call: Call, arrays: dict[str, Any]) -> None:
             raise TypeError(f"{shown}: expected dtype {dtype} like x, got {a.dtype}")
         if a.shape != (shape := sizes.shape(name)):
             raise ValueError(f"{shown}: expected shape {shape}, got {a.shape}")
+
+
+def _check_batch_sizes(call: Call, x: Any) -> None:
+    """Before anything is made that is as large as they say."""
+    sizes = call.option("batch_sizes")
+    if sizes:
+        check_batch_sizes(sizes, len(x) if x.ndim == 2 else sum(sizes))
+        if x.ndim != 2:
+            raise ValueError(f"x: expected shape [M, I], got {x.shape}")
 
 
 def _check_lengths(lengths: Any, T: int) -> None:

@@ -14,6 +14,7 @@ from fusedrnn.gradients import Array
 from fusedrnn.nn.linear import Linear
 from fusedrnn.nn.module import Module, as_generator
 from fusedrnn.nn.recurrent import GRU, LSTM, RNN
+from fusedrnn.sizes import size
 
 
 class _Cell(Module):
@@ -28,7 +29,8 @@ class _Cell(Module):
         self.layer = layer
         self.output = None
         if output_size is not None:
-            self.output = Linear(layer.hidden_size, output_size, bias=layer.bias, dtype=layer.dtype, rng=rng)
+            outputs = size("output_size", output_size)
+            self.output = Linear(layer.hidden_size, outputs, bias=layer.bias, dtype=layer.dtype, rng=rng)
         self._state: Any = None
         self._dstate: Any = None
         self._batched = True

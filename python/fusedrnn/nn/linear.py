@@ -8,8 +8,10 @@ import numpy as np
 
 from fusedrnn import _core
 from fusedrnn.gradients import Array
+from fusedrnn.nn.inputs import as_array, require_dtype
 from fusedrnn.nn.module import Module, as_generator
 from fusedrnn.nn.parameters import Parameter
+from fusedrnn.sizes import require_memory, size
 
 
 class Linear(Module):
@@ -32,18 +34,18 @@ class Linear(Module):
         rng: np.random.Generator | int | None = None,
     ) -> None:
         super().__init__()
-        for name, size in (("in_features", in_features), ("out_features", out_features)):
-            if size < 1:
-                raise ValueError(f"{name}: expected at least 1, got {size}")
+        I, O = size("in_features", in_features), size("out_features", out_features)  # noqa: E741
+        require_memory({"in_features": I, "out_features": O}, 2 * O * (I + 1), np.dtype(dtype).itemsize)
         generator = as_generator(rng)
-        bound = 1 / np.sqrt(in_features)
-        self.weight = Parameter(generator.uniform(-bound, bound, (out_features, in_features)).astype(dtype))
-        self.bias = Parameter(generator.uniform(-bound, bound, out_features).astype(dtype)) if bias else None
+        bound = 1 / np.sqrt(I)
+        self.weight = Parameter(generator.uniform(-bound, bound, (O, I)).astype(dtype))
+        self.bias = Parameter(generator.uniform(-bound, bound, O).astype(dtype)) if bias else None
 
     def forward(self, x: Array) -> Array:
         """y [..., O] of x [..., I]. ValueError: another last axis. TypeError: another dtype."""
-        x = np.asarray(x)
+        x = as_array("x", x)
         O, I = self.weight.data.shape  # noqa: E741
+        require_dtype("x", x, self.weight.data.dtype)
         if x.ndim < 1 or x.shape[-1] != I:
             raise ValueError(f"x: expected shape (..., {I}), got {x.shape}")
         rows = np.ascontiguousarray(x).reshape(-1, I)
@@ -89,10 +91,9 @@ class Embedding(Module):
         rng: np.random.Generator | int | None = None,
     ) -> None:
         super().__init__()
-        for name, size in (("num_embeddings", num_embeddings), ("embedding_dim", embedding_dim)):
-            if size < 1:
-                raise ValueError(f"{name}: expected at least 1, got {size}")
-        values = as_generator(rng).standard_normal((num_embeddings, embedding_dim))
+        V, E = size("num_embeddings", num_embeddings), size("embedding_dim", embedding_dim)
+        require_memory({"num_embeddings": V, "embedding_dim": E}, 2 * V * E, np.dtype(dtype).itemsize)
+        values = as_generator(rng).standard_normal((V, E))
         self.weight = Parameter(values.astype(dtype))
 
     def forward(self, indices: Array) -> Array:
@@ -132,13 +133,14 @@ class Dropout(Module):
 
     def __init__(self, p: float = 0.5, *, rng: np.random.Generator | int | None = None) -> None:
         super().__init__()
-        if not 0 <= p < 1:
-            raise ValueError(f"dropout: expected a probability from 0 up to, not including, 1, got {p}")
+        if isinstance(p, str) or not 0 <= p < 1:
+            raise ValueError(f"dropout: expected a probability from 0 up to, not including, 1, got {p!r}")
         self.p = p
         self.rng = as_generator(rng)
 
     def forward(self, x: Array) -> Array:
         """x times a fresh mask in training; x itself in evaluation or with p = 0."""
+        x = as_array("x", x)
         if not self.training:
             return x
         if self.p == 0:
@@ -180,6 +182,9 @@ class LastStep(Module):
 
     def forward(self, x: Array) -> Array:
         """The last step."""
+        x = as_array("x", x)
+        if not x.shape[int(self.batch_first)]:
+            raise ValueError(f"x: {_core.NO_STEPS}")
         self._push(x.shape)
         return np.ascontiguousarray(x[:, -1] if self.batch_first else x[-1])
 

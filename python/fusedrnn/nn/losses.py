@@ -10,6 +10,7 @@ import numpy as np
 from fusedrnn import _core
 from fusedrnn.functional import mixture_density_loss
 from fusedrnn.gradients import Array
+from fusedrnn.nn.inputs import as_array
 
 
 class _Loss:
@@ -48,7 +49,7 @@ class CrossEntropyLoss(_Loss):
         Raises:
             ValueError: shapes that do not fit, a target out of range. TypeError: targets that are not integers.
         """
-        logits, targets = np.asarray(logits), np.asarray(targets)
+        logits, targets = as_array("logits", logits), as_array("targets", targets)
         if targets.dtype.kind not in "iu":
             raise TypeError(f"targets: expected integers, got {targets.dtype}")
         if logits.ndim == 0 or targets.shape != logits.shape[:-1]:
@@ -56,7 +57,7 @@ class CrossEntropyLoss(_Loss):
                 f"targets: expected shape {logits.shape[:-1]} for logits {logits.shape}, got {targets.shape}"
             )
         rows = np.ascontiguousarray(logits).reshape(targets.size, logits.shape[-1])
-        classes = np.ascontiguousarray(targets, np.int64).reshape(-1)
+        classes = np.array(targets, np.int64, order="C").reshape(-1)  # checked, then read while other threads run
         total, gradient = _core.softmax_cross_entropy(rows, classes)
         return self._reduced(total, gradient.reshape(logits.shape), targets.size)
 
@@ -66,7 +67,8 @@ class BCEWithLogitsLoss(_Loss):
 
     def __call__(self, logits: Array, targets: Array) -> float:
         """Loss of logits [...] for targets of the same shape and dtype, from 0 to 1."""
-        total, gradient = _core.binary_cross_entropy(np.ascontiguousarray(logits), np.ascontiguousarray(targets))
+        arrays = as_array("logits", logits), as_array("targets", targets)
+        total, gradient = _core.binary_cross_entropy(*map(np.ascontiguousarray, arrays))
         return self._reduced(total, gradient, gradient.size)
 
 
@@ -75,7 +77,8 @@ class MSELoss(_Loss):
 
     def __call__(self, prediction: Array, target: Array) -> float:
         """Loss of a prediction [...] for a target of the same shape and dtype."""
-        total, gradient = _core.squared_error(np.ascontiguousarray(prediction), np.ascontiguousarray(target))
+        arrays = as_array("prediction", prediction), as_array("target", target)
+        total, gradient = _core.squared_error(*map(np.ascontiguousarray, arrays))
         return self._reduced(total, gradient, gradient.size)
 
 
@@ -90,7 +93,7 @@ class MixtureDensityLoss(_Loss):
     def __call__(self, parameters: Array, target: Array) -> float:
         """Loss of parameters [..., 6K + 1] for a target [..., 3] (x, y, end); its further columns are weights: one, or
         two for point and end flag apart."""
-        target = np.asarray(target)
+        parameters, target = as_array("parameters", parameters), as_array("target", target)
         columns = target.shape[-1] if target.ndim else 0
         if not 3 <= columns <= 5:
             raise ValueError(f"target: expected 3 to 5 columns, got shape {target.shape}")

@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from fusedrnn._core import NO_STEPS
 from fusedrnn.gradients import Array
+from fusedrnn.nn.inputs import as_array
 from fusedrnn.nn.linear import Dropout, Embedding, Linear
 from fusedrnn.nn.module import Module, as_generator
 from fusedrnn.nn.stack import _Recurrent
+from fusedrnn.sizes import size
 
 POOLINGS = ("last", "mean", "max")
 
@@ -41,7 +44,11 @@ class Pooling(Module):
 
     def forward(self, y: Array, lengths: Array) -> Array:
         """Pooled [N, kinds * F] of y [T, N, F], whose rows have ``lengths`` [N] steps and are zero past them."""
+        y = as_array("y", y)
         T, N, F = y.shape
+        if not T:
+            raise ValueError(f"y: {NO_STEPS}")
+        lengths = np.array(lengths)  # the caller may fill theirs anew before backward
         parts: list[Array] = []
         places: list[Array | None] = []
         for kind in self.kinds:
@@ -111,7 +118,7 @@ class ManyToOne(Module):
         self.pooling = Pooling(pooling, rnn.directions)
         self.dropout = Dropout(dropout, rng=generator)
         features = rnn._state_sizes[-1][0] * rnn.directions * len(self.pooling.kinds)
-        self.head = Linear(features, outputs, dtype=rnn.dtype, rng=generator)
+        self.head = Linear(features, size("outputs", outputs), dtype=rnn.dtype, rng=generator)
 
     def forward(self, x: Array) -> Array:
         """Outputs [N, outputs] of padded x."""

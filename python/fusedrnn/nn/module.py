@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from fusedrnn.gradients import Array
-from fusedrnn.nn.parameters import FlatParameters, Parameter
+from fusedrnn.nn.parameters import FlatParameters, Parameter, ParameterSet
 
 Self = TypeVar("Self", bound="Module")
+MOST_SEQUENCES, MOST_STEPS = 100, 10_000
 
 
 class Rows(NamedTuple):
@@ -35,16 +37,21 @@ class Module:
     ``backward`` pops the last: a layer may be called many times, and is taken back in reverse order. After
     ``eval()`` nothing is pushed. Parameters' gradients add up until ``zero_grad()``.
 
+    Calls whose backward never comes pile up, so a module says so once, by a RuntimeWarning, when it has more than
+    ``MOST_SEQUENCES`` of them, or ``MOST_STEPS`` calls that may be the steps of one sequence, as a decoder makes them.
+
     Subclasses call ``super().__init__()`` first, define ``forward`` and ``backward``, and, if they keep something
     themselves rather than through the modules they hold, use ``_push`` and ``_pop``.
     """
 
     training: bool
+    _warned = False  # whether it was said that calls pile up
     _rows: Rows | None = None
 
     def __init__(self) -> None:
         self.training = True
         self._saved: list[Any] = []
+        self._sequences: list[int] = []  # the places, from 1, of those that are no steps
         self._flat: FlatParameters | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -58,9 +65,24 @@ class Module:
         """Gradient of the last call with respect to its input; adds to the parameters' gradients."""
         raise NotImplementedError(f"{type(self).__name__} defines no backward")
 
-    def _push(self, item: Any) -> None:
-        if self.training:
-            self._saved.append(item)
+    def _push(self, item: Any, *, step: bool = True) -> None:
+        """Keep ``item`` for backward; ``step``: whether the call may be one step of many in a sequence."""
+        if not self.training:
+            return
+        self._saved.append(item)
+        if step:
+            count, most, what = len(self._saved), MOST_STEPS, "calls"
+        else:
+            self._sequences.append(len(self._saved))
+            count, most, what = len(self._sequences), MOST_SEQUENCES, "sequences"
+        if count > most and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{type(self).__name__}: more than {most:,} {what} of training mode are kept for a backward that has "
+                "not come; call eval() before inference, or backward() after each, or forget() to drop them",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     def _pop(self) -> Any:
         if not self._saved:
@@ -68,17 +90,20 @@ class Module:
                 f"{type(self).__name__}.backward: no call is left to go back through; it needs one forward call "
                 "in training mode (see train()) for each backward call"
             )
+        if self._sequences and self._sequences[-1] == len(self._saved):
+            self._sequences.pop()
         return self._saved.pop()
 
     def forget(self: Self) -> Self:
         """Drop what calls have left for backward, as after a step that was given up halfway."""
         for module in self.modules():
             module._saved.clear()
+            module._sequences.clear()
         return self
 
     def _members(self) -> Iterator[tuple[str, Any]]:
         for name, value in vars(self).items():
-            if isinstance(value, (list, tuple)) and name != "_saved":
+            if isinstance(value, (list, tuple)) and name not in ("_saved", "_sequences"):
                 yield from ((f"{name}.{i}", v) for i, v in enumerate(value) if isinstance(v, Module))
             else:
                 yield name, value
@@ -133,19 +158,23 @@ class Module:
 
     def zero_grad(self) -> None:
         """Set every parameter's gradient to zero."""
-        parameters = tuple(self.parameters())
-        if self._flat is not None and self._flat.holds(parameters):
-            self._flat.zero_grad()
-        else:
-            for parameter in parameters:
-                parameter.grad.fill(0)
+        for parameter in self.parameters():
+            parameter.grad.fill(0)
 
     def flatten(self) -> FlatParameters:
-        """Move all parameters into one buffer; again only if parameters were added or re-bound since."""
+        """Move all parameters into one buffer, unless they lie in one already, this module's or a larger one's."""
+        parameters = self.parameter_set()
+        if not isinstance(parameters, FlatParameters):
+            self._flat = parameters = FlatParameters(parameters.parameters)
+        parameters.gather()
+        return parameters
+
+    def parameter_set(self) -> ParameterSet:
+        """All parameters as one set, wherever they lie."""
         parameters = tuple(self.parameters())
-        if self._flat is None or not self._flat.holds(parameters):
-            self._flat = FlatParameters(parameters)
-        return self._flat
+        if self._flat is not None and self._flat.holds(parameters):
+            return self._flat
+        return ParameterSet(parameters)
 
     def state_dict(self) -> dict[str, Array]:
         """Copies of all parameters by dotted name; a tied parameter under each of its names."""
@@ -204,8 +233,8 @@ class Module:
             raise ValueError(f"rng_state: {error}") from None
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy has arrays of its own: neither this one's buffer nor its half-finished calls nor batch go with it.
-        return {**self.__dict__, "_flat": None, "_saved": [], "_rows": None}
+        # A copy is of its own: neither this one's set nor its half-finished calls nor batch go with it.
+        return {**self.__dict__, "_flat": None, "_saved": [], "_sequences": [], "_warned": False, "_rows": None}
 
 
 class Sequential(Module):

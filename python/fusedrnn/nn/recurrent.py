@@ -15,6 +15,7 @@ from fusedrnn.functional.reserve import ACTIVATIONS
 from fusedrnn.gradients import Array
 from fusedrnn.nn.frozen import pair
 from fusedrnn.nn.stack import States, Table, _Recurrent
+from fusedrnn.sizes import size
 
 
 class _OneState(_Recurrent):
@@ -172,11 +173,7 @@ class LSTM(_Recurrent):
         recompute: bool = False,
         forget_bias: float | None = None,
     ) -> None:
-        if not isinstance(proj_size, (int, np.integer)):
-            raise TypeError(f"proj_size: expected an integer, got {proj_size!r}")
-        if proj_size < 0:
-            raise ValueError(f"proj_size: expected at least 0, got {proj_size}")
-        self.peephole, self.proj_size = peephole, proj_size
+        self.peephole, self.proj_size = peephole, size("proj_size", proj_size, 0)
         self.gates = 3 if coupled else 4
         super().__init__(
             input_size, hidden_size, num_layers, bias=bias, batch_first=batch_first, dropout=dropout,

@@ -9,6 +9,8 @@ size they are a tuple of arrays [D, N, H], one a layer.
 from __future__ import annotations
 
 import copy
+import math
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from operator import attrgetter
@@ -17,12 +19,13 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 
 from fusedrnn import _core
-from fusedrnn.functional.exchange import in_place
 from fusedrnn.gradients import Array
 from fusedrnn.nn.frozen import Chain, Frozen, Stream, Unpacked
+from fusedrnn.nn.inputs import as_array, require_dtype
 from fusedrnn.nn.linear import Dropout
 from fusedrnn.nn.module import Module, as_generator
 from fusedrnn.nn.parameters import Parameter
+from fusedrnn.sizes import require_memory, size
 
 Self = TypeVar("Self", bound="_Recurrent")
 State: TypeAlias = Any  # tuple of h (and c) of one layer and direction, each [N, H] or None
@@ -69,8 +72,8 @@ class _Recurrent(Module):
         **options: Any,
     ) -> None:
         super().__init__()
-        self.input_size = input_size
-        self.hidden_sizes = _layer_sizes(input_size, hidden_size, num_layers)
+        self.input_size = size("input_size", input_size)
+        self.hidden_sizes = _layer_sizes(hidden_size, num_layers)
         self.hidden_size, self.num_layers = self.hidden_sizes[-1], len(self.hidden_sizes)  # of what y shows
         self.bias, self.batch_first, self.bidirectional = bias, batch_first, bidirectional
         self.residual, self.learn_initial_state = residual, learn_initial_state
@@ -87,6 +90,12 @@ class _Recurrent(Module):
         self.dropout.time_major = True
         self._state_sizes = [self._sizes(hidden) for hidden in self.hidden_sizes]
         self._equal = len(set(self.hidden_sizes)) == 1
+        if dropout and self.num_layers == 1:
+            warnings.warn(
+                f"dropout: it comes between layers, so dropout={dropout} does nothing in a single one; a Dropout after "
+                "it is nn.Dropout",
+                stacklevel=3,
+            )
         if residual and len({sizes[0] for sizes in self._state_sizes}) > 1:
             raise ValueError(f"residual: expected layers of one size, got hidden_size={list(self.hidden_sizes)}")
         # Names of the parameters of each layer and direction (L * D rows): those that functions take by position, the
@@ -94,6 +103,9 @@ class _Recurrent(Module):
         self._names: list[list[str]] = []
         self._keywords: list[dict[str, str]] = []
         self._initial_names: list[list[str]] = []
+        given = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}
+        given.update({name: value for name, value in self._own_options().items() if name == "proj_size"})
+        require_memory(given, 2 * self._elements(), self.dtype.itemsize, self.num_layers)
         for index in range(self.num_layers * self.directions):
             self._add_parameters(index, generator)
         # All of a layer's arrays by one call, as they are at that moment: a training step asks for them twice.
@@ -125,10 +137,18 @@ class _Recurrent(Module):
                 table.update({name: ((width,), value) for name, width in zip(names, widths, strict=False)})
         return table
 
+    def _inputs(self, layer: int) -> int:
+        return self._state_sizes[layer - 1][0] * self.directions if layer else self.input_size
+
+    def _elements(self) -> int:
+        """Numbers in all parameters, before there are any."""
+        tables = [self._table(self._inputs(layer), hidden) for layer, hidden in enumerate(self.hidden_sizes)]
+        return self.directions * sum(math.prod(shape) for table in tables for shape, _ in table.values())
+
     def _add_parameters(self, index: int, generator: np.random.Generator) -> None:
         layer, direction = divmod(index, self.directions)
         hidden = self.hidden_sizes[layer]
-        inputs = self._state_sizes[layer - 1][0] * self.directions if layer else self.input_size
+        inputs = self._inputs(layer)
         suffix = f"_l{layer}" + "_reverse" * direction
         table = self._table(inputs, hidden)
         self._names.append([part + suffix for part in table if part in self.by_position])
@@ -175,8 +195,8 @@ class _Recurrent(Module):
         """
         if self.bidirectional:
             raise ValueError("stream: expected a layer of one direction; a bidirectional one needs the whole sequence")
-        if batch < 1:
-            raise ValueError(f"batch: expected at least 1, got {batch}")
+        batch = size("batch", batch)
+        require_memory({"batch": batch}, 2 * batch * sum(self.hidden_sizes), self.dtype.itemsize)
         core: Any
         if not self._packable(precision):
             core = Unpacked(self._snapshot(), batch)
@@ -208,7 +228,7 @@ class _Recurrent(Module):
         """A copy in evaluation, without gradients."""
         layer = copy.deepcopy(self).eval()
         for parameter in layer.parameters():
-            parameter.grad = np.empty(0, self.dtype)
+            parameter.drop_grad()
         return layer
 
     def _packable(self, precision: str | None) -> bool:
@@ -244,9 +264,9 @@ class _Recurrent(Module):
 
     def _checked(self, name: str, a: Any, shape: tuple[int | str, ...]) -> Array:
         """``a`` as an array, its dtype the layer's and its shape ``shape``, where a letter allows any size."""
-        array = a if type(a) is np.ndarray else np.asarray(in_place(name, a))
+        array = a if type(a) is np.ndarray else as_array(name, a)
         if array.dtype != self.dtype:
-            raise TypeError(f"{name}: expected dtype {self.dtype} as the layer has, got {array.dtype}")
+            require_dtype(name, array, self.dtype)
         # By a loop rather than all(): this is asked four times a training step, and steps may take microseconds.
         fits = array.ndim == len(shape)
         if fits:
@@ -318,7 +338,8 @@ class _Recurrent(Module):
         accumulate = self._gradients(index)
         gradients = self.functions[1](dy, *dstate, reserve, input_grad=input_grad, accumulate=accumulate)
         for part, name in self._keywords[index].items():
-            getattr(self, name).grad += _gradient(gradients, part)
+            grad = getattr(self, name).grad
+            grad += _gradient(gradients, part)
         return gradients
 
     def _forward(
@@ -337,7 +358,7 @@ class _Recurrent(Module):
         if call:
             cell = partial(cell, call=call)
         y, last, reserves = self._sequence(x, states, self._initial_values(), cell, self.dropout)
-        self._push((y.shape, reserves, states))
+        self._push((y.shape, reserves, states), step=len(y) == 1 and states[0] is not None)
         return self._as_given(y), last
 
     def _sequence(
@@ -408,7 +429,8 @@ class _Recurrent(Module):
         for names, gradients in zip(self._initial_names, dinitial, strict=True):
             for name, given, gradient in zip(names, states, gradients, strict=True):
                 if given is None:
-                    getattr(self, name).grad += gradient.sum(axis=0)
+                    grad = getattr(self, name).grad
+                    grad += gradient.sum(axis=0)
 
     def __repr__(self) -> str:
         sizes = self.hidden_size if self._equal else list(self.hidden_sizes)
@@ -422,23 +444,18 @@ class _Recurrent(Module):
         return f"{type(self).__name__}({', '.join(parts)})"
 
 
-def _layer_sizes(input_size: int, hidden_size: int | Sequence[int], num_layers: int) -> tuple[int, ...]:
+def _layer_sizes(hidden_size: int | Sequence[int], num_layers: int) -> tuple[int, ...]:
     """H of every layer."""
-    if isinstance(hidden_size, (tuple, list)):
-        sizes = tuple(hidden_size)
-        if num_layers not in (1, len(sizes)):
-            raise ValueError(f"num_layers: expected {len(sizes)}, as hidden_size has, got {num_layers}")
-        num_layers = len(sizes)
-    else:
-        sizes = (hidden_size,) * num_layers
-    if hidden_size in ([], ()) or not all(isinstance(size, (int, np.integer)) for size in sizes):
+    layers = size("num_layers", num_layers)
+    if not isinstance(hidden_size, (tuple, list)):
+        hidden = size("hidden_size", hidden_size)
+        require_memory({"num_layers": layers}, 0, 0, layers)
+        return (hidden,) * layers
+    if not hidden_size:
         raise TypeError(f"hidden_size: expected an integer, or one for each layer, got {hidden_size!r}")
-    for name, size in (
-        ("input_size", input_size), *(("hidden_size", size) for size in sizes), ("num_layers", num_layers)
-    ):  # fmt: skip
-        if size < 1:
-            raise ValueError(f"{name}: expected at least 1, got {size}")
-    return sizes
+    if layers not in (1, len(hidden_size)):
+        raise ValueError(f"num_layers: expected {len(hidden_size)}, as hidden_size has, got {num_layers}")
+    return tuple(size("hidden_size", one) for one in hidden_size)
 
 
 def _gradient(gradients: Any, part: str) -> Array:

@@ -11,7 +11,7 @@ from .activations import Activation, find_activations
 from .checks import check_recompute
 from .norm import find_norms, norm_gradients
 from .products import Affine, Recurrent, find_recurrent
-from .random import find_random
+from .random import find_random, zoned
 from .sequences import Sequence, find_sequence
 
 ACTIVATIONS = ("sigmoid", "tanh")  # gates, candidate
@@ -127,7 +127,7 @@ def gru_forward(
         h_next = (1 - z) * n + z * h
 
         if zoneout is not None:  # some units keep the previous state
-            h_next = h_next + zoneout[step.at] * (h - h_next)
+            h_next = zoned(zoneout[step.at], h, h_next)
         h_n[step.rows] = h_next
         ys.append(h_next)
         kept.append(_Kept(h, dropped, r, z, n, s))

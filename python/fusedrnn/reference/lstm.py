@@ -11,7 +11,7 @@ from .activations import Activation, find_activations
 from .checks import check_clip, check_recompute, check_shape
 from .norm import LayerNorm, find_norms, norm_gradients
 from .products import Affine, Recurrent, find_recurrent
-from .random import find_random
+from .random import find_random, zoned
 from .sequences import Sequence, find_sequence
 
 ACTIVATIONS = ("sigmoid", "tanh", "tanh")  # gate, cell, output
@@ -161,9 +161,9 @@ def lstm_forward(
         if weight_hr is not None:  # projection
             h_next = h_next @ weight_hr.T
         if zone_h is not None:  # zoneout, last
-            h_next = h_next + zone_h[step.at] * (h - h_next)
+            h_next = zoned(zone_h[step.at], h, h_next)
         if zone_c is not None:
-            c_next = candidate + zone_c[step.at] * (c - candidate)
+            c_next = zoned(zone_c[step.at], c, candidate)
 
         h_n[step.rows], c_n[step.rows] = h_next, c_next
         ys.append(h_next)

@@ -97,6 +97,12 @@ class Random(NamedTuple):
         return np.where(hits, 0, 1 / (1 - p)).astype(dtype)
 
 
+def zoned(k: Array, before: Array, after: Array) -> Array:
+    """The state after a step with zoneout: ``before`` to the bit where k is 1, ``after`` where it is 0."""
+    state: Array = k * before + (1 - k) * after
+    return state
+
+
 def find_random(training: bool, seed: int, layer: int, reverse: bool, row_offset: int, step_offset: int) -> Random:
     """The random numbers of a call; ValueError for one that is out of range."""
     check_integer("seed", seed, 1 << 64)

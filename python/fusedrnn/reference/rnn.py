@@ -8,7 +8,7 @@ from ..gradients import Array, RnnGradients
 from .activations import Activation, find_activation
 from .norm import find_norms, norm_gradients
 from .products import Affine, Recurrent, find_recurrent
-from .random import find_random
+from .random import find_random, zoned
 from .sequences import Sequence, find_sequence
 
 
@@ -82,7 +82,7 @@ def rnn_forward(
         f = act.value(from_x[step.at] + recurrent.affine(dropped))
         h_next = f
         if zoneout is not None:  # some units keep the previous state
-            h_next = f + zoneout[step.at] * (h - f)
+            h_next = zoned(zoneout[step.at], h, f)
         h_n[step.rows] = h_next
         ys.append(h_next)
         kept.append(_Kept(dropped, f))

@@ -97,7 +97,8 @@ def setup(options: Options) -> Run:
         raise RunError(f"--horizon: expected at least 1, got {horizon}")
     if asked is not None and asked < 0:
         raise RunError(f"--period: expected at least 0 (none), got {asked}")
-    series = load_series(options.data, options.say)
+    how = {name: value for name in READING if (value := options.settings[name]) is not None}
+    series = load_series(options.data, options.say, **how)
     scored = target_channels(series, options.settings["target"])
     cut, test, period = split(series, horizon, asked)
     scaling = Scaling.fit(series.values[:test])
@@ -202,6 +203,18 @@ def table(metrics: Metrics, steps: Sequence[int]) -> str:
     return "\n".join(f"{name:22}{''.join(cells)}" for name, cells in rows)
 
 
+# how a file is read, by the names of `fusedrnn.series.read_csv`
+READING: dict[str, tuple[type, str]] = {
+    "columns": (str, "the columns to look at, with commas between; else all of numbers that are no index"),
+    "time": (str, "the column of times, none to take lines as they come; else found"),
+    "date_format": (str, "how its dates are written, such as %d/%m/%Y; else found"),
+    "sep": (str, "what separates cells: one character, tab or space; else found"),
+    "decimal": (str, "the decimal sign, . or , ; else found"),
+    "header": (int, "the line of the columns' names, 0 for none; else found"),
+    "encoding": (str, "of the text, such as cp1252; else UTF-8"),
+}
+
+
 FORECAST = Task(
     name="forecast",
     about="forecast a series of one or many channels with bands (linear part and LSTM)",
@@ -216,5 +229,6 @@ FORECAST = Task(
         TaskOption("target", str, "the column to score and draw; else all. All columns of numbers are looked at"),
         TaskOption("horizon", int, "how many steps ahead; else 24", 24),
         TaskOption("period", int, "the season in steps, 0 for none; else found"),
+        *(TaskOption(name, *words, before="none" if name == "time" else None) for name, words in READING.items()),
     ),
 )

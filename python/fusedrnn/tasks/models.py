@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fusedrnn import sizes
 from fusedrnn.gradients import Array
 from fusedrnn.nn import GRU, LSTM, RNN, Dropout, Embedding, Linear, Module
 
@@ -38,7 +39,7 @@ class LastStep(Module):
     def __init__(self, rnn: RNN | LSTM | GRU, outputs: int, rng: Any = None) -> None:
         super().__init__()
         self.rnn = rnn
-        self.head = Linear(rnn.hidden_size, outputs, dtype=rnn.dtype, rng=rng)
+        self.head = Linear(rnn.hidden_size, sizes.size("outputs", outputs), dtype=rnn.dtype, rng=rng)
 
     def forward(self, x: Array) -> Array:
         """Outputs [N, outputs] of x [T, N, I]."""
@@ -64,7 +65,7 @@ class EveryStep(Module):
     def __init__(self, rnn: RNN | LSTM | GRU, outputs: int, rng: Any = None) -> None:
         super().__init__()
         self.rnn = rnn
-        self.head = Linear(rnn.hidden_size * rnn.directions, outputs, dtype=rnn.dtype, rng=rng)
+        self.head = Linear(rnn.hidden_size * rnn.directions, sizes.size("outputs", outputs), dtype=rnn.dtype, rng=rng)
 
     def forward(self, x: Array) -> Array:
         """Outputs [T, N, outputs] of x [T, N, I]."""
@@ -82,7 +83,9 @@ class OneHot(Module):
 
     def __init__(self, size: int, dtype: Any = "float32") -> None:
         super().__init__()
-        self.table = np.hstack([np.eye(size), np.ones((size, 1))]).astype(dtype)
+        width = sizes.size("size", size)
+        sizes.require_memory({"size": width}, width * (width + 1), 8)  # made in float64
+        self.table = np.hstack([np.eye(width), np.ones((width, 1))]).astype(dtype)
 
     def forward(self, indices: Array) -> Array:
         """[..., size + 1] of indices [...]."""
@@ -115,7 +118,7 @@ class LanguageModel(Module):
         super().__init__()
         self.encoder, self.rnn = encoder, rnn
         self.before, self.after = Dropout(dropout, rng=rng), Dropout(dropout, rng=rng)
-        self.head = Linear(rnn.hidden_size, tokens, dtype=rnn.dtype, rng=rng)
+        self.head = Linear(rnn.hidden_size, sizes.size("tokens", tokens), dtype=rnn.dtype, rng=rng)
         if tied:
             assert isinstance(encoder, Embedding)
             self.head.weight = encoder.weight

@@ -181,7 +181,7 @@ def _as_begun(task: Task, command: Command) -> Command:
         ("--preset", command.preset, preset),
         ("--seed", command.seed, seed),
         ("--data", command.data, data),
-        *((option.flag, command.own.get(option.name), own.get(option.name)) for option in task.options),
+        *((o.flag, command.own.get(o.name), own[o.name]) for o in task.options if o.name in own),  # some came later
     ):
         if given is not None and given != had:
             raise RunError(f"{flag}: the run was begun with {had}, got {given}; leave it out to resume")
@@ -196,7 +196,7 @@ def _as_begun(task: Task, command: Command) -> Command:
         resume=command.resume,
         json=command.json,
         progress=command.progress,
-        own={**command.own, **own},
+        own={**{o.name: o.before for o in task.options if o.before is not None}, **command.own, **own},
     )
 
 

@@ -30,13 +30,15 @@ class TaskOption:
     """An option of a task's own: ``fusedrnn train TASK --name VALUE``, an underscore in the name being a dash there.
 
     ``kind`` is int, float, str or bool, the same in all tasks that have an option of this name; ``help`` says what the
-    value means. Where it is not given, the preset's setting of the same name counts, else ``default``.
+    value means. Where it is not given, the preset's setting of the same name counts, else ``default``; a run that was
+    begun before there was the option goes on with ``before``.
     """
 
     name: str
     kind: type
     help: str
     default: Any = None
+    before: Any = None
 
     @property
     def flag(self) -> str:

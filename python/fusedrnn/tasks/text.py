@@ -69,8 +69,9 @@ def build(recipe: Recipe, tokens: int, rng: np.random.Generator) -> LanguageMode
     embedding = Embedding(tokens, recipe.embedding, dtype=recipe.dtype, rng=rng)
     if recipe.words:
         embedding.weight.data *= 0.1  # also the softmax's weights, whose logits should begin small
+    between = recipe.dropout if recipe.layers > 1 else 0.0
     lstm = LSTM(
-        recipe.embedding, recipe.hidden, recipe.layers, dropout=recipe.dropout, forget_bias=1.0, rng=rng,
+        recipe.embedding, recipe.hidden, recipe.layers, dropout=between, forget_bias=1.0, rng=rng,
         dtype=recipe.dtype,
     )  # fmt: skip
     return LanguageModel(embedding, lstm, tokens, dropout=recipe.dropout, tied=recipe.words, rng=rng)

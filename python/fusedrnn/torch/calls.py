@@ -131,11 +131,18 @@ class Call:
         return {**_ALL_OPTIONS, **given, **extra}
 
 
+def owned(sequences: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Copies of lengths, batch_sizes and resets, for the caller may fill theirs anew before backward."""
+    return [None if t is None else t.clone(memory_format=torch.contiguous_format) for t in sequences]
+
+
 def arrays_of(tensors: Sequence[Tensor | None]) -> Sequence[Any]:
     """The tensors' memory as arrays; a copy only of what is not contiguous."""
     if tensors is NO_SEQUENCES:
         return tensors
     if not _EXCHANGE or any([t is not None and t.is_neg() for t in tensors]):
+        if any([t is not None and t.numel() and not t.data_ptr() for t in tensors]):  # NumPy would take other memory
+            raise ValueError("expected a tensor with memory; that of one of these was freed")
         return [None if t is None else t.contiguous().numpy(force=True) for t in tensors]
     return _core.views(tensors)
 

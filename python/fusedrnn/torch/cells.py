@@ -11,6 +11,7 @@ from fusedrnn.cuda import arrays
 from fusedrnn.torch import calls, gpu
 from fusedrnn.torch.function import memory_of
 from fusedrnn.torch.ops import layer as run_layer
+from fusedrnn.torch.options import check_sizes
 from fusedrnn.torch.support import autocast, autocast_outputs, fx_call, prepare_scriptable, refusal
 
 _PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -19,6 +20,9 @@ _PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 class _Step(torch.nn.RNNCellBase):
     __prepare_scriptable__ = prepare_scriptable
     cell: Any  # a Cell, by a property: strict torch.export of PyTorch 2.6 takes no such attribute of a class
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*check_sizes(self.cell, ("input_size", "hidden_size"), arguments, keywords), **keywords)
 
     def forward(self, input: Any, hx: Any = None) -> Any:
         """As the cell of ``torch.nn``: input [N, I] or [I]; hx h [N, H] or [H], or (h, c) of an LSTM, None for zeros.

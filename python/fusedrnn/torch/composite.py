@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import hardtanh, layer_norm, linear, softsign
 
+from fusedrnn.functional.reserve import check_batch_sizes
 from fusedrnn.torch import masks
 from fusedrnn.torch.calls import GRU, LSTM, Call
 
@@ -67,6 +68,7 @@ def unroll(
     lengths, batch_sizes, resets = call.sequences
     places = None
     if batch_sizes is not None:  # as rows of uneven length
+        check_batch_sizes(batch_sizes.tolist(), len(x))
         steps = torch.arange(len(batch_sizes)).repeat_interleave(batch_sizes)
         first = torch.cumsum(batch_sizes, 0) - batch_sizes
         places = (steps, torch.arange(len(x)) - first[steps])
@@ -95,7 +97,7 @@ def unroll(
         after = step(inputs[t], seen if dropout is None else seen * dropout, before)
         if zoneout_h is not None or zoneout_c is not None:
             after = tuple(
-                a if keep is None else a + keep[t] * (b - a)
+                a if keep is None else keep[t] * b + (1 - keep[t]) * a
                 for a, b, keep in zip(after, before, (zoneout_h, zoneout_c), strict=False)
             )
         y = after[0]

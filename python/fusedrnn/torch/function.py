@@ -36,7 +36,7 @@ class Layer(torch.autograd.Function):
     def backward(ctx: Any, *doutputs: Tensor | None) -> tuple[Any, ...]:
         *inputs, y, reserve = ctx.saved_tensors
         call, weights, input_grad = ctx.call, ctx.weights, ctx.needs_input_grad[3]
-        weights.require_unchanged()
+        weights.look_again()
         weights.sums.reached = True
         gradients: Sequence[Tensor | None]
         many = batched(doutputs)
@@ -132,13 +132,23 @@ class Weights:
             self._token = Token.apply(self.sums, *self.parameters)
         return self._token
 
-    def require_unchanged(self) -> None:
-        """As autograd's of what it saves: other data, or another ``requires_grad``, may come meanwhile."""
-        if any([p is not None and p._version != s[0] for p, s in zip(self.parameters, self._state, strict=True)]):
-            raise RuntimeError(
-                "one of the variables needed for gradient computation has been modified by an inplace operation: "
-                "a weight of a recurrent layer, between its forward and its backward"
-            )
+    def look_again(self) -> None:
+        """Before backward: raise if a value changed, as autograd does for what it saves, and find the memory of the
+        parameters as it lies now. Who shards or offloads a model frees it after forward and brings the same values back
+        to another place."""
+        moved = False
+        for parameter, kept in zip(self.parameters, self._state, strict=True):
+            if parameter is None:
+                continue
+            if parameter._version != kept[0]:
+                raise RuntimeError(
+                    "one of the variables needed for gradient computation has been modified by an inplace operation: "
+                    "a weight of a recurrent layer, between its forward and its backward"
+                )
+            moved = moved or parameter.data_ptr() != kept[1]
+        if moved:
+            self.arrays = calls.arrays_of(self.parameters)
+            self._state = [_state(p) for p in self.parameters]
 
 
 def _state(parameter: Tensor | None) -> Any:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fusedrnn.cuda import cells
 from fusedrnn.cuda.arrays import Torch
+from fusedrnn.functional.reserve import check_batch_sizes
 from fusedrnn.torch.calls import Cell
 
 _LIBRARY = Torch(torch)
@@ -139,6 +140,7 @@ def autocast(tensors: Sequence[Tensor], parameters: Sequence[Any]) -> tuple[list
 def _unpacked(x: Tensor, batch_sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """From packed rows, longest first: x [T, N, I] with zeros past the ends, lengths, and the rows' places in
     [T * N]."""
+    check_batch_sizes(batch_sizes.tolist(), len(x))
     T, N = len(batch_sizes), int(batch_sizes[0])  # batch_sizes is always on the CPU
     steps = torch.arange(T).repeat_interleave(batch_sizes)
     first = torch.cumsum(batch_sizes, 0) - batch_sizes

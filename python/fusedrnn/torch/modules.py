@@ -13,15 +13,26 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from fusedrnn._core import NO_STEPS
 from fusedrnn.cuda import arrays
 from fusedrnn.torch import calls, gpu
 from fusedrnn.torch.calls import NO_SEQUENCES
 from fusedrnn.torch.function import memory_of
 from fusedrnn.torch.ops import layer as run_layer
-from fusedrnn.torch.options import add_parameters, is_own_nonlinearity, of_a_call, take_options
+from fusedrnn.torch.options import add_parameters, check_sizes, is_own_nonlinearity, of_a_call, take_options
 from fusedrnn.torch.options import reset_parameters as reset_options
 from fusedrnn.torch.options import text as options_text
-from fusedrnn.torch.support import autocast, autocast_outputs, fx_call, only_kernels, prepare_scriptable, refusal
+from fusedrnn.torch.support import (
+    NoSteps,
+    autocast,
+    autocast_outputs,
+    fx_call,
+    only_kernels,
+    prepare_scriptable,
+    refusal,
+)
+
+_SIZES = ("input_size", "hidden_size", "num_layers")
 
 
 class _Recurrent(torch.nn.RNNBase):
@@ -32,7 +43,7 @@ class _Recurrent(torch.nn.RNNBase):
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         options = take_options(self.cell, keywords)
-        super().__init__(*arguments, **keywords)
+        super().__init__(*check_sizes(self.cell, _SIZES, arguments, keywords), **keywords)
         if options is not None:
             self.kernel_options = options
             add_parameters(self)
@@ -61,8 +72,8 @@ class _Recurrent(torch.nn.RNNBase):
                 step.
 
         Raises:
-            ValueError, RuntimeError: as PyTorch's; ValueError: lengths or resets that do not fit, or in a call that the
-                kernels do not take.
+            ValueError, RuntimeError: as PyTorch's; ValueError: T = 0, lengths or resets that do not fit, or in a call
+                that the kernels do not take.
         """
         packed = isinstance(input, PackedSequence)
         x, batch_sizes = (input.data, input.batch_sizes) if packed else (input, None)
@@ -71,6 +82,8 @@ class _Recurrent(torch.nn.RNNBase):
         states = self._states(hx)
         if states is None or not isinstance(x, Tensor):
             return self._leave(input, hx, lengths, resets, "such arguments")
+        if not packed and x.dim() in (2, 3) and not x.shape[int(self.batch_first and x.dim() == 3)]:
+            raise NoSteps(f"input: {NO_STEPS}")
         dtypes, on_gpu = None, arrays.on_gpu(x)
         if on_gpu:
             (x, *states), parameters = gpu.autocast((x, *states), parameters)
@@ -95,10 +108,12 @@ class _Recurrent(torch.nn.RNNBase):
             states = [s.index_select(1, sorted_indices) for s in states]
         if batch_sizes is not None and not states and torch.compiler.is_compiling():
             states = self._zeros(x, int(batch_sizes[0]))  # as an operator's outputs need a size
-        sequences = NO_SEQUENCES
+        sequences: Any = NO_SEQUENCES
         if packed or lengths is not None or resets is not None:
             lengths = self._lengths(lengths, packed, on_gpu)
             sequences = (lengths, batch_sizes, self._resets(resets, packed, unbatched))
+            if not torch.compiler.is_compiling():  # the operators that a compiler sees do it themselves
+                sequences = calls.owned(sequences)
         if on_gpu:
             y, final = gpu.walk(self, x, states, parameters, sequences)
         else:

@@ -136,7 +136,7 @@ class _Operator:
         tensors, sequences, (*options, training) = self.split(inputs)
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(output[-1])
-        ctx.save_for_backward(*tensors, output[0], output[-1], *sequences)
+        ctx.save_for_backward(*tensors, output[0], output[-1], *calls.owned(sequences))
         ctx.options, ctx.training = options, training
 
     def backward_of_forward(self, ctx: Any, *doutputs: Tensor | None) -> tuple[Any, ...]:
@@ -156,7 +156,7 @@ class _Operator:
     def keep_backward(self, ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         doutputs, tensors, _, _, sequences, options, _ = self.split_backward(inputs)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*doutputs, *tensors, *sequences)
+        ctx.save_for_backward(*doutputs, *tensors, *calls.owned(sequences))
         ctx.options = options
 
     def backward_of_backward(self, ctx: Any, *ddinputs: Tensor | None) -> tuple[Any, ...]:

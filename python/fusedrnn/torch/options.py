@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import Parameter
 
 from fusedrnn.functional.reserve import ACTIVATIONS, activation_names
+from fusedrnn.sizes import require_memory, size
 from fusedrnn.torch.calls import LSTM, Cell
 
 RANDOM = ("zoneout_h", "zoneout_c", "recurrent_dropout", "dropconnect")
@@ -34,6 +36,31 @@ def take_options(cell: Cell, keywords: dict[str, Any]) -> dict[str, Any] | None:
         if beside:
             raise ValueError(f"recompute: expected False together with {', '.join(beside)}")
     return changed or None
+
+
+def check_sizes(cell: Cell, names: Sequence[str], arguments: Sequence[Any], keywords: dict[str, Any]) -> list[Any]:
+    """The positional arguments of a constructor, which begin with ``names``, with sizes as integers of Python; those
+    among the keywords are changed in place.
+
+    Raises:
+        TypeError: a size that is no integer. ValueError: more than memory can hold, of a layer on the CPU. What PyTorch
+            refuses in words of its own is left to it.
+    """
+    positional, found = dict(zip(names, arguments, strict=False)), {}
+    for name, value in {**{name: keywords[name] for name in names if name in keywords}, **positional}.items():
+        if "num_layers" in names and name != "num_layers" and not isinstance(value, (int, np.number)):
+            return list(arguments)
+        found[name] = size(name, value, least=None)
+    keywords.update({name: value for name, value in found.items() if name in keywords})
+    given = [*(found[name] for name in positional), *arguments[len(positional) :]]
+    inputs, units, layers = (found.get(name, 1) for name in ("input_size", "hidden_size", "num_layers"))
+    device = torch.device(keywords.get("device") or torch.empty(0).device)
+    if min(inputs, units, layers) > 0 and device.type == "cpu" and not torch._C._len_torch_dispatch_stack():
+        directions = 2 if keywords.get("bidirectional") else 1
+        columns = inputs + (layers - 1) * directions * units + layers * (keywords.get("proj_size") or units)
+        itemsize = (keywords.get("dtype") or torch.get_default_dtype()).itemsize
+        require_memory(found, 2 * cell.gates * directions * units * columns, itemsize, layers * directions)
+    return given
 
 
 def is_own_nonlinearity(name: Any) -> bool:

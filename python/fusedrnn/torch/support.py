@@ -19,6 +19,10 @@ DTYPES = (torch.float32, torch.float64)
 GPU_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
+class NoSteps(ValueError, RuntimeError):
+    """An input without steps: a ValueError as in all of this package, a RuntimeError as in PyTorch's layers."""
+
+
 def refusal(tensors: Sequence[Tensor]) -> str:
     """Why the kernels do not take a call with these tensors; empty where they do."""
     compiling = torch.compiler.is_compiling()

@@ -46,6 +46,7 @@ class KeptRun:
     _world: World
     _flat: FlatParameters
     _base_lr: float
+    _trained: list[str] | None  # what the optimizer moves, None for all
 
     def __init__(self) -> None:
         self._state = Progress()
@@ -205,6 +206,7 @@ class KeptRun:
             seed=self.seed,
             optimizer=type(self.optimizer).__name__,
             optimizer_state=numbers,
+            trained=self._trained,
             rng=self.model.rng_state(),
             carried=carried,
             metadata=self.metadata,
@@ -242,7 +244,7 @@ class KeptRun:
             raise TrainingError(f"{self.out} holds a run of its own, not that of {source}: choose another folder")
 
     def _refuse(self, stored: Snapshot, source: Path) -> None:
-        wanted = {"seed": self.seed, "optimizer": type(self.optimizer).__name__}
+        wanted = {"seed": self.seed, "optimizer": type(self.optimizer).__name__, "trained": self._trained}
         if stored.run.best is not None and self.monitor is not None:
             wanted |= {"monitor": self.monitor, "mode": self.mode}  # else the best would be that of another measure
         for key, value in wanted.items():

@@ -27,15 +27,16 @@ _SAMPLES = 17  # steps at which two schedules are compared
 class Snapshot:
     """A run at one step: ``tensors`` as ``model.NAME``, ``optimizer.NAME`` and ``state...`` (what windows carry).
 
-    ``optimizer_state`` are its numbers, ``rng`` the state of the model's generators, ``carried`` how the state of
-    windows is put together, ``settings`` what `settings_of` gives, ``batches`` the `fusedrnn.batches.identity` of
-    the epoch that ``run`` was in.
+    ``optimizer_state`` are its numbers, ``trained`` the parameters that it moves (None: all), ``rng`` the state of the
+    model's generators, ``carried`` how the state of windows is put together, ``settings`` what `settings_of` gives,
+    ``batches`` the `fusedrnn.batches.identity` of the epoch that ``run`` was in.
     """
 
     run: Progress
     seed: int
     optimizer: str
     optimizer_state: dict[str, int | float]
+    trained: list[str] | None
     rng: dict[str, Any]
     carried: Any
     metadata: dict[str, Any]
@@ -70,6 +71,7 @@ def read_snapshot(checkpoint: Checkpoint, source: Path) -> Snapshot:
         seed=state.of("seed").integer(least=-(2**200), most=None),
         optimizer=state.of("optimizer").text(),
         optimizer_state=numbers,
+        trained=state.of("trained").optional(Part.texts),
         rng={name: part.value for name, part in state.of("rng").entries().items()},
         carried=state.of("carried").value,
         metadata={name: part.value for name, part in state.of("metadata").entries().items()},

@@ -22,6 +22,7 @@ from fusedrnn.json_values import plain
 from fusedrnn.nn import Module
 from fusedrnn.optim import Optimizer, clip_grad_norm_, clip_grad_value_
 from fusedrnn.report import Display
+from fusedrnn.sizes import size
 from fusedrnn.tbptt import take_apart
 from fusedrnn.train.errors import TrainingError, TrainingInterrupted, TrainingTerminated
 from fusedrnn.train.kept import KeptRun
@@ -57,7 +58,8 @@ class Trainer(KeptRun):
     Args:
         model: called as ``model(x)``; ``model.backward(dprediction)`` adds to its gradients.
         loss: ``loss(prediction, target) -> float`` and ``loss.backward() -> dprediction``.
-        optimizer: its `lr` at construction is the base that `schedule` multiplies, and what it is again after `fit`.
+        optimizer: of the model's parameters or a part of them; the others stay. Its `lr` at construction is the base
+            that `schedule` multiplies, and what it is again after `fit`.
         batches: ``batches(epoch)`` gives a sized iterable of ``(x, target)``. It must depend on nothing but the
             epoch and what was fixed at construction, so that a resumed run sees the same batches. Long sequences
             come as `fusedrnn.tbptt.Windows`: the state goes from window to window, and into the checkpoint.
@@ -67,7 +69,7 @@ class Trainer(KeptRun):
         steps: at most so many updates in all.
         out: the run folder, made if need be; None writes nothing.
         schedule: ``schedule(step)`` gives the factor of the learning rate for the update with that number, from 0.
-        clip_norm, clip_value: limits of the gradient's norm and of its elements.
+        clip_norm, clip_value: limits of the norm and the elements of the gradient of what the optimizer moves.
         patience: stop after so many epochs without a better `monitor` ("loss", the mean over an epoch's rows, or a
             metric; `mode` "min" or "max"). NaN and infinity are never better.
         checkpoint_every: also write a checkpoint after every so many updates; one is written after each epoch anyway.
@@ -81,7 +83,8 @@ class Trainer(KeptRun):
         world: the processes that share every batch; None: all that an MPI launcher started. The loss must be a mean
             over rows, or a sum with ``loss.reduction == "sum"``.
 
-    Raises ValueError for arguments out of range, TypeError for metadata that JSON cannot hold, DistributedError as
+    Raises ValueError for arguments out of range or another model's optimizer, TypeError for metadata that JSON cannot
+    hold, DistributedError as
     `fusedrnn.distributed.find_world` does.
     """
 
@@ -122,8 +125,8 @@ class Trainer(KeptRun):
             "log_every": log_every,
         }
         for name, value in counts.items():
-            if value is not None and value < 1:
-                raise ValueError(f"{name}: expected at least 1, got {value}")
+            if value is not None:
+                size(name, value)
         if mode not in ("min", "max"):
             raise ValueError(f"mode: expected 'min' or 'max', got {mode!r}")
         if monitor not in (None, "loss") and (evaluate is None or monitor in OWN_NAMES):
@@ -156,7 +159,7 @@ class Trainer(KeptRun):
         self._summed = getattr(loss, "reduction", "mean") == "sum"
         self._base_lr = optimizer.lr
         self._batches_an_epoch: int | None = None
-        self._flat = model.flatten()
+        self._trained, self._flat = optimizer.part_of(model), model.flatten()
 
     @property
     def history(self) -> list[Record]:
@@ -195,6 +198,7 @@ class Trainer(KeptRun):
         """
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._world.guard())
+            self._trained, self._flat = self.optimizer.part_of(self.model), self.model.flatten()
             self._world.begin(self.model, self.optimizer, self._facts)
             self._prepare_folder(stack)
             self.model.forget().train()  # what a step that was given up has left
@@ -249,7 +253,7 @@ class Trainer(KeptRun):
             if not (math.isfinite(factor) and factor >= 0):
                 self._fail(f"schedule: expected a finite factor of at least 0, got {factor},")
             self.optimizer.lr = self._base_lr * factor
-        self.optimizer.zero_grad()
+        self._flat.zero_grad()  # also of what the optimizer does not move, where gradients would add up for ever
         x, target, rows = self._world.take(x, target, self.row_axes, compare=state.batch == 0)
         self.model.set_rows(rows)
         prediction = self.model(x) if first is None else self._carry_on(x, first)
@@ -259,13 +263,13 @@ class Trainer(KeptRun):
         else:
             value = float(self.loss(prediction, target))
             self.model.backward(self.loss.backward())
-        value = self._world.sum(value, self._flat.grad, 1.0 if rows is None or self._summed else rows.share)
+        value = self._world.sum(value, self.optimizer.params, 1.0 if rows is None or self._summed else rows.share)
         if not math.isfinite(value):
             self._fail(f"loss is {value}")
         if self.clip_value is not None:
-            clip_grad_value_(self._flat, self.clip_value)
+            clip_grad_value_(self.optimizer.params, self.clip_value)
         if self.clip_norm is not None:
-            norm = clip_grad_norm_(self._flat, self.clip_norm)
+            norm = clip_grad_norm_(self.optimizer.params, self.clip_norm)
             if not math.isfinite(norm):
                 self._fail(f"the gradient's norm is {norm}")
         self.optimizer.step()
