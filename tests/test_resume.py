@@ -161,6 +161,17 @@ def test_metrics_of_something_else_are_refused_and_kept(tmp_path, text):
     assert (tmp_path / "metrics.jsonl").read_text() == text
 
 
+def test_the_best_parameters_go_where_the_models_parameters_lie(tmp_path):
+    trainer = make(tmp_path, epochs=2, evaluate=metric(0.1, 0.2), monitor="v")
+    trainer.fit()
+    best = read_checkpoint(tmp_path / "best.safetensors").tensors
+    for parameter in trainer.model.parameters():
+        parameter.data = np.zeros_like(parameter.data)
+    trainer.restore_best()
+    for name, value in trainer.model.state_dict().items():
+        np.testing.assert_array_equal(value, best[f"model.{name}"])
+
+
 # what is refused
 
 

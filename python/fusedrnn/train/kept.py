@@ -85,6 +85,7 @@ class KeptRun:
             if source.is_dir():
                 source = RunFolder(source).checkpoint
             origin = RunFolder(source.parent)
+            self._trained, self._flat = self.optimizer.part_of(self.model), self.model.flatten()
             checkpoint, stamp = self._world.first(lambda: self._read(source))
             snapshot = read_snapshot(checkpoint, source)
             self._refuse(snapshot, source)
@@ -127,6 +128,7 @@ class KeptRun:
             raise TrainingError(f"{self.monitor} was not finite in any epoch, so there are no best parameters")
         if self._best_parameters is None:
             raise TrainingError("no epoch was monitored yet, so there are no best parameters")
+        self._flat = self.model.flatten()  # where the parameters lie now
         self._flat.data[...] = self._best_parameters
 
     # the run folder
