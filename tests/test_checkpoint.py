@@ -39,7 +39,7 @@ def test_round_trip(path):
     for name, tensor in TENSORS.items():
         assert tensors[name].dtype == tensor.dtype
         np.testing.assert_array_equal(tensors[name], tensor)
-    assert state == {"format": 1, **STATE}
+    assert state == {"format": 2, **STATE}
 
 
 def test_equal_content_gives_equal_bytes(path, tmp_path):
@@ -75,7 +75,7 @@ def test_foreign(tmp_path):
     [
         ("{", "its metadata is damaged"),
         ("[]", "written by another version"),
-        (json.dumps({"format": 99}), "written by another version of fusedrnn, expected format 1"),
+        (json.dumps({"format": 99}), "written by another version of fusedrnn, expected format 2"),
     ],
 )
 def test_damaged_or_newer(tmp_path, metadata, message):
@@ -88,8 +88,11 @@ def test_damaged_or_newer(tmp_path, metadata, message):
 def test_missing_and_folder(tmp_path):
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
         read_checkpoint(tmp_path / "none")
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError, match="not a file"):
         read_checkpoint(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CheckpointError, match="pipe: not a file"):
+        read_checkpoint(tmp_path / "pipe")
 
 
 def test_writing_that_fails_leaves_the_old_file_alone(tmp_path, monkeypatch):

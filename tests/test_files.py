@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+
 import numpy as np
 import pytest
 
@@ -78,3 +81,107 @@ def test_other_suffixes_and_missing_files(tmp_path, path):
             call()
     with pytest.raises(FileNotFoundError):
         fusedrnn.load(path)
+
+
+def safetensors_of(dtype, data, shape, name="a"):
+    """A file as the format says it: 8 bytes of length, a JSON header, the bytes."""
+    header = json.dumps({name: {"dtype": dtype, "shape": shape, "data_offsets": [0, len(data)]}}).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data
+
+
+ALL_BITS = np.arange(2**16, dtype="<u2")
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "expected"),
+    [
+        ("BF16", ALL_BITS.tobytes(), (ALL_BITS.astype("<u4") << 16).view("<f4")),
+        ("F16", ALL_BITS.tobytes(), ALL_BITS.view("<f2")),
+        ("F32", np.arange(4, dtype="<f4").tobytes(), np.arange(4, dtype="f4")),
+        ("F64", np.arange(4, dtype="<f8").tobytes(), np.arange(4, dtype="f8")),
+        ("C64", np.arange(4, dtype="<c8").tobytes(), np.arange(4, dtype="c8")),
+        ("BOOL", b"\0\1\1\0", np.array([False, True, True, False])),
+        *((f"{k}{8 * n}", np.arange(4, dtype=f"<{k.lower()}{n}").tobytes(), np.arange(4, dtype=f"{k.lower()}{n}"))
+          for k in "IU" for n in (1, 2, 4, 8)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_every_dtype_of_safetensors_is_read_exactly(tmp_path, kind, data, expected):
+    pytest.importorskip("safetensors", reason="safetensors is not installed: pip install 'fusedrnn[train]'")
+    (tmp_path / "x.safetensors").write_bytes(safetensors_of(kind, data, [2, len(expected) // 2]))
+    found = fusedrnn.load(tmp_path / "x.safetensors")["a"]
+    assert found.dtype == expected.dtype.newbyteorder("=")
+    assert found.flags.writeable
+    np.testing.assert_array_equal(found, expected.reshape(2, -1))
+
+
+def test_float8_is_read_exactly(tmp_path):
+    """Against the definition: sign, exponent, mantissa (Micikevicius et al. 2022)."""
+    pytest.importorskip("safetensors", reason="safetensors is not installed: pip install 'fusedrnn[train]'")
+
+    def value(code, exponent_bits, mantissa_bits, bias, infinities):
+        sign = -1.0 if code & 128 else 1.0
+        exponent = code >> mantissa_bits & ((1 << exponent_bits) - 1)
+        mantissa = code & ((1 << mantissa_bits) - 1)
+        top = exponent == (1 << exponent_bits) - 1
+        if top and infinities:
+            return sign * math.inf if mantissa == 0 else math.nan
+        if top and mantissa == (1 << mantissa_bits) - 1:
+            return math.nan
+        if exponent == 0:
+            return sign * mantissa * 2.0 ** (1 - bias - mantissa_bits)
+        return sign * (1 + mantissa / (1 << mantissa_bits)) * 2.0 ** (exponent - bias)
+
+    for dtype, format_of in (("F8_E4M3", (4, 3, 7, False)), ("F8_E5M2", (5, 2, 15, True))):
+        (tmp_path / "x.safetensors").write_bytes(safetensors_of(dtype, bytes(range(256)), [256]))
+        found = fusedrnn.load(tmp_path / "x.safetensors")["a"]
+        expected = np.array([value(code, *format_of) for code in range(256)], "f4")
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, expected)
+        finite = ~np.isnan(expected)
+        np.testing.assert_array_equal(np.signbit(found)[finite], np.signbit(expected)[finite])
+
+
+@pytest.mark.parametrize("kind", ["F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F99"])
+def test_other_dtypes_are_refused_by_name(tmp_path, kind):
+    pytest.importorskip("safetensors", reason="safetensors is not installed: pip install 'fusedrnn[train]'")
+    (tmp_path / "x.safetensors").write_bytes(safetensors_of(kind, bytes(4), [4], "head.weight"))
+    # what an old safetensors does not know itself, it refuses for us
+    with pytest.raises(ValueError, match=rf"x\.safetensors: .*(head\.weight: expected a dtype among .*, got )?{kind}"):
+        fusedrnn.load(tmp_path / "x.safetensors")
+
+
+def test_weights_of_pytorch_in_bfloat16():
+    """As docs/exchange.md has it: from a file of halves into a layer of ours."""
+    pytest.importorskip("safetensors", reason="safetensors is not installed: pip install 'fusedrnn[train]'")
+    from fusedrnn import gates
+    from fusedrnn.tensor_file import read_safetensors
+
+    state = nn.LSTM(3, 4, rng=0).state_dict()
+    for name, array in state.items():
+        halves = (array.view("<u4") >> 16).astype("<u2")
+        arrays, _ = read_safetensors(safetensors_of("BF16", halves.tobytes(), list(array.shape), name))
+        state[name] = arrays[name]
+    layer = nn.LSTM(3, 4, rng=1)
+    layer.load_state_dict(gates.from_pytorch(state))
+    assert np.abs(layer.weight_hh_l0.data - nn.LSTM(3, 4, rng=0).weight_hh_l0.data).max() < 2**-8
+
+
+@pytest.mark.parametrize("kind", ["c16", "g", "G"])
+def test_what_safetensors_lacks_is_refused_by_name_before_anything_is_written(tmp_path, kind):
+    pytest.importorskip("safetensors", reason="safetensors is not installed: pip install 'fusedrnn[train]'")
+    state = {"fine": np.ones(2), "head.weight": np.ones(2, kind)}
+    with pytest.raises(TypeError, match=r"head\.weight: expected a dtype that safetensors holds .*, got "):
+        fusedrnn.save(state, tmp_path / "x.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", [">f4", ">i2", "?", "c8", "u8", "i1", "f2"])
+def test_save_and_load_agree_whatever_the_order_of_bytes(path, kind):
+    array = np.arange(6).reshape(2, 3).astype(kind)
+    fusedrnn.save({"a": array, "scalar": array[1, 1]}, path)
+    found = fusedrnn.load(path)
+    np.testing.assert_array_equal(found["a"], array)
+    assert found["scalar"].shape == ()
+    assert found["a"].dtype.newbyteorder("=") == array.dtype.newbyteorder("=")

@@ -123,7 +123,7 @@ def test_a_short_run_leaves_all_it_should(finished):
     assert {key: last[key] for key in shared} == {key: metrics[key] for key in shared}
 
 
-def test_a_resumed_task_ends_in_the_same_bits(no_pictures, tmp_path, monkeypatch, finished):
+def test_a_resumed_task_ends_in_the_same_bits(no_pictures, tmp_path, monkeypatch, capsys, finished):
     updates, update = itertools.count(1), Trainer._update
 
     def interrupted(self, *batch):
@@ -135,7 +135,9 @@ def test_a_resumed_task_ends_in_the_same_bits(no_pictures, tmp_path, monkeypatch
         patch.setattr(Trainer, "_update", interrupted)
         with pytest.raises(TrainingInterrupted):
             run_task(TASKS[finished.name], Command(steps=STEPS, seed=3, out=tmp_path / "parts", progress=False))
+    capsys.readouterr()
     assert run_task(TASKS[finished.name], Command(resume=tmp_path / "parts", progress=False))[0] == finished.metrics
+    assert "fusedrnn:" not in capsys.readouterr().err, "it does nothing otherwise than it began"
     one, other = (
         read_checkpoint(folder / "checkpoint.safetensors").tensors for folder in (finished.out, tmp_path / "parts")
     )
@@ -150,6 +152,18 @@ def test_resuming_a_finished_run_only_draws_again(no_pictures, tmp_path, finishe
     assert run_task(TASKS[finished.name], Command(resume=out, progress=False))[0] == finished.metrics
     assert (out / "loss.png").exists()
     assert (out / "metrics.jsonl").read_bytes() == before
+
+
+def test_another_schedule_is_said(no_pictures, tmp_path, capsys):
+    def task(total):
+        return of_one_weight([(ONE, ONE)] * 4, schedule=optim.CosineLR(total))
+
+    run_task(task(4), Command(steps=2, out=tmp_path, progress=False))
+    run_task(task(4), Command(resume=tmp_path, steps=3, progress=False))
+    assert capsys.readouterr().err == ""
+    run_task(task(8), Command(resume=tmp_path, steps=4, progress=False))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"fusedrnn: {tmp_path / 'checkpoint.safetensors'}: schedule of update 1 was 0.85")
 
 
 def of_one_weight(batches, **own):

@@ -177,27 +177,6 @@ def test_resume_goes_on_with_the_same_bits(tmp_path, steps, kind):
         np.testing.assert_array_equal(tensor, other.tensors[name], err_msg=name)
 
 
-def test_a_checkpoint_without_a_carried_state_is_still_read(tmp_path):
-    """As those of earlier versions are."""
-    from fusedrnn.checkpoint import write_checkpoint
-
-    options = {"batches": sequences, "K": T}
-
-    class Plain(nn.Sequential):
-        def forward(self, x):
-            return super().forward(x)[0]
-
-    def plain():
-        return Plain(nn.Embedding(V, 4, rng=0), nn.GRU(4, 5, rng=0), nn.Linear(5, V, rng=0))
-
-    make(tmp_path, model=plain(), steps=3, **options).fit()
-    path = tmp_path / "checkpoint.safetensors"
-    stored = read_checkpoint(path)
-    assert stored.state.pop("carried") is None
-    write_checkpoint(path, stored.tensors, stored.state)
-    assert make(tmp_path, model=plain(), **options).resume().step == 3
-
-
 def test_a_state_that_no_checkpoint_can_hold_is_refused_at_once(tmp_path):
     class Odd(nn.Sequential):
         def forward(self, x, states=None):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,9 +19,14 @@ import numpy as np
 import numpy.typing as npt
 
 from fusedrnn.extras import needed_for
+from fusedrnn.json_values import plain
+from fusedrnn.tensor_file import read_safetensors
 
 _METADATA_KEY = "fusedrnn.training"
-_FORMAT = 1
+_FORMAT = 2
+# how `write_atomically` calls what it has not finished
+_FILES = r"(?:checkpoint|best)\.safetensors|metrics\.jsonl|figures\.json|[\w-]+\.png"
+_UNFINISHED = re.compile(rf"\.(?:{_FILES})\.[a-z0-9_]{{8}}")
 
 
 class CheckpointError(RuntimeError):
@@ -59,6 +65,19 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
+def sweep(folder: Path) -> None:
+    """Delete what a process that was killed while it wrote a run's files left unfinished in `folder`."""
+    for path in folder.iterdir():
+        if is_unfinished(path):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether `path` has the name of a run's file that was not yet whole."""
+    return _UNFINISHED.fullmatch(path.name) is not None
+
+
 def make_writable_folder(folder: Path) -> None:
     """Create `folder` with its parents and prove by writing that files can be made in it; OSError otherwise."""
     with needed_for("a checkpoint", "train"):  # nothing is trained that cannot be kept
@@ -73,8 +92,8 @@ def write_checkpoint(path: Path, tensors: Mapping[str, npt.NDArray[Any]], state:
     with needed_for("a checkpoint", "train"):
         from safetensors.numpy import save
 
-    metadata = {_METADATA_KEY: json.dumps({"format": _FORMAT, **state})}
-    contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    metadata = {_METADATA_KEY: json.dumps({"format": _FORMAT, **plain(state, "state")}, allow_nan=False)}
+    contiguous = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     write_atomically(path, save(contiguous, metadata=metadata))
 
 
@@ -83,22 +102,23 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
     Raises CheckpointError, which names the file, if it is missing, truncated, or not one of ours.
     """
-    with needed_for("a checkpoint", "train"):
-        from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path, framework="numpy") as stored:
-            metadata = stored.metadata() or {}
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a mapping)
+        if path.exists() and not path.is_file():  # a pipe or a device would never end
+            raise CheckpointError(f"{path}: not a file")
+        content = path.read_bytes()
+        with needed_for("a checkpoint", "train"):
+            tensors, metadata = read_safetensors(content)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no checkpoint") from None
-    except (OSError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: truncated, or not a safetensors file ({error})") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from None
     if _METADATA_KEY not in metadata:
         raise CheckpointError(f"{path}: a safetensors file, but not a training checkpoint of fusedrnn")
     try:
         state = json.loads(metadata[_METADATA_KEY])
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also numbers of too many digits, and lists too deep
         raise CheckpointError(f"{path}: its metadata is damaged ({error})") from None
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
         raise CheckpointError(f"{path}: written by another version of fusedrnn, expected format {_FORMAT}")

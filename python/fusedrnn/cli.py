@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import inspect
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -25,17 +27,19 @@ except ModuleNotFoundError as error:
     sys.exit(f"fusedrnn: {error}")
 
 import fusedrnn
-from fusedrnn.checkpoint import CheckpointError, read_checkpoint
+from fusedrnn.checkpoint import CheckpointError
 from fusedrnn.data import DataError
 from fusedrnn.distributed import DistributedError, World, find_world
 from fusedrnn.report import say
 from fusedrnn.tasks import TASKS, SampleOptions
 from fusedrnn.tasks.run import Command, run_task
 from fusedrnn.tasks.sample import sample_run
+from fusedrnn.tasks.saved import SavedRun
 from fusedrnn.tasks.task import RunError
-from fusedrnn.train import TrainingError, TrainingInterrupted
+from fusedrnn.train import TrainingError, TrainingInterrupted, TrainingTerminated
 
-INTERRUPTED = 128 + signal.SIGINT
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+NO_READER = 128 + 13  # SIGPIPE, which Windows has no name for
 
 app = typer.Typer(
     add_completion=False,
@@ -70,9 +74,9 @@ def _tasks_help() -> str:
         for option in task.options:
             lines[-1] += f"\n    {option.flag}: {option.help}"
     lines.append(
-        "The folder gets metrics.jsonl, checkpoint.safetensors, loss.png, TASK.png and figures.json. Ctrl-C finishes "
-        "the step and writes a checkpoint; --resume DIR goes on from there to the very same result. Under mpirun "
-        "processes share each batch."
+        "The folder gets metrics.jsonl, checkpoint.safetensors, loss.png, TASK.png and figures.json. Ctrl-C and "
+        "SIGTERM finish the step and write a checkpoint; --resume DIR goes on from there to the very same result. "
+        "Under mpirun processes share each batch."
     )
     return "\n\n".join(lines)
 
@@ -135,10 +139,13 @@ def train(
     except RunError as error:
         _fail(world, str(error), 2)
     except TrainingInterrupted as error:
-        _fail(world, f"{error}\ngo on with: fusedrnn train {task} --resume {folder[0]}", INTERRUPTED)
+        code = TERMINATED if isinstance(error, TrainingTerminated) else INTERRUPTED
+        _fail(world, f"{error}\ngo on with: fusedrnn train {task} --resume {folder[0]}", code)
     except KeyboardInterrupt:
         hint = f"; go on with: fusedrnn train {task} --resume {folder[0]}" if folder else ""
         _fail(world, f"interrupted{hint}", INTERRUPTED)
+    except BrokenPipeError:
+        raise typer.Exit(NO_READER) from None
     except (TrainingError, CheckpointError, DataError, DistributedError, OSError, MemoryError) as error:
         _fail(world, str(error) or type(error).__name__, 1)
     if world.rank == 0:
@@ -164,6 +171,8 @@ def sample(
         sample_run(TASKS, run, SampleOptions(prime, temperature, bias, count, length, seed, out))
     except RunError as error:
         _fail(world, str(error), 2)
+    except BrokenPipeError:
+        raise typer.Exit(NO_READER) from None
     except (CheckpointError, OSError, MemoryError) as error:
         _fail(world, str(error) or type(error).__name__, 1)
 
@@ -175,17 +184,19 @@ def predict(
 ) -> None:
     """Ask a trained network about a text of yours."""
     try:
-        name = read_checkpoint(run / "checkpoint.safetensors").state.get("metadata", {}).get("task")
-        task = TASKS.get(name)
+        name = SavedRun(run).task
+        task = TASKS.get(name or "")
         if task is None or task.predict is None:
             able = ", ".join(task.name for task in TASKS.values() if task.predict is not None)
             _fail(World(), f"{run}: a run of {name or 'another program'}; there is something to ask with {able}", 2)
         else:
             task.predict(run, text, print)
+    except BrokenPipeError:
+        raise typer.Exit(NO_READER) from None
     except ValueError as error:
         _fail(World(), str(error), 2)
-    except (CheckpointError, OSError) as error:
-        _fail(World(), str(error), 1)
+    except (CheckpointError, OSError, MemoryError) as error:
+        _fail(World(), str(error) or type(error).__name__, 1)
 
 
 @app.command()
@@ -228,8 +239,21 @@ def _fail(world: World, message: str, code: int) -> Any:
 
 
 def main() -> None:
-    """Entry point of the command."""
-    app()
+    """Entry point of the command. A character that the output cannot show becomes a question mark; a reader that goes
+    away, as ``head`` does, ends the command without a word and with the exit status of SIGPIPE."""
+    out = sys.stdout
+    if getattr(out, "errors", None) == "strict" and hasattr(out, "reconfigure"):
+        out.reconfigure(errors="replace")
+    try:
+        try:
+            app()
+        finally:
+            if out is not None:
+                out.flush()
+    except BrokenPipeError:
+        with contextlib.suppress(OSError, ValueError):  # nothing is left to be flushed at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+        sys.exit(NO_READER)
 
 
 if __name__ == "__main__":

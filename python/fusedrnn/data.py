@@ -298,11 +298,19 @@ def _read_text(path: Path) -> str:
 
 
 def cache_folder() -> Path:
-    """Where fetched data is kept: $FUSEDRNN_CACHE, else fusedrnn in $XDG_CACHE_HOME, else in ~/.cache."""
+    """Where fetched data is kept: $FUSEDRNN_CACHE, else fusedrnn in $XDG_CACHE_HOME, else in ~/.cache.
+
+    Raises DataError where none of these is known.
+    """
     if own := os.environ.get("FUSEDRNN_CACHE"):
         return Path(own)
     general = os.environ.get("XDG_CACHE_HOME")
-    return (Path(general) if general else Path.home() / ".cache") / "fusedrnn"
+    try:
+        return (Path(general) if general else Path.home() / ".cache") / "fusedrnn"
+    except RuntimeError:
+        raise DataError(
+            "there is no home folder to keep fetched data in; set FUSEDRNN_CACHE to a folder, or give --data a path"
+        ) from None
 
 
 def load_mnist(say: Callable[[str], None]) -> Images:

@@ -13,6 +13,7 @@ import numpy as np
 from fusedrnn.checkpoint import write_atomically
 from fusedrnn.extras import needed_for
 from fusedrnn.gradients import Array
+from fusedrnn.tensor_file import check_savable, read_safetensors
 
 
 def save(state: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
@@ -23,8 +24,9 @@ def save(state: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
             ``train`` has it) or ``.npz``. A file that stands there is replaced, all at once.
 
     Raises:
-        ValueError: another suffix. TypeError: a value that is no array of numbers. OSError: a file that cannot be
-            written; the old one then stands. ImportError: without safetensors.
+        ValueError: another suffix. TypeError: a value that is no array of numbers, or of a dtype that safetensors
+            lacks (complex128, longdouble). OSError: a file that cannot be written; the old one then stands.
+            ImportError: without safetensors.
     """
     path = _checked(path)
     arrays: dict[str, Any] = {name: np.asarray(value, order="C") for name, value in state.items()}
@@ -39,6 +41,8 @@ def save(state: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
         with needed_for(f"a file {path.suffix}", "train"):
             from safetensors.numpy import save as to_bytes
 
+        for name, array in arrays.items():
+            check_savable(name, array)
         content = to_bytes(arrays)
     write_atomically(path, content)
 
@@ -47,11 +51,14 @@ def load(path: str | os.PathLike[str], *, prefix: str = "") -> dict[str, Array]:
     """Read arrays by name, for ``module.load_state_dict(...)``, from a file that ``save`` or another library wrote.
 
     Args:
-        path: as in ``save``. prefix: take the names that begin with it, and cut it off: ``"model."`` reads a network
-            out of a checkpoint of ``fusedrnn train``, ``"rnn."`` a layer out of a network.
+        path: as in ``save``. Every array keeps its dtype, but for those that NumPy lacks: bfloat16 and float8 (e4m3,
+            e5m2) become float32, which holds all their values. prefix: take the names that begin with it, and cut it
+            off: ``"model."`` reads a network out of a checkpoint of ``fusedrnn train``, ``"rnn."`` a layer out of a
+            network.
 
     Raises:
-        FileNotFoundError: no such file. ValueError: another suffix, a damaged file. ImportError: without safetensors.
+        FileNotFoundError: no such file. ValueError: another suffix, a damaged file, an array of another dtype, which
+            is named. ImportError: without safetensors.
     """
     path = _checked(path)
     content = path.read_bytes()
@@ -62,14 +69,11 @@ def load(path: str | os.PathLike[str], *, prefix: str = "") -> dict[str, Array]:
         except Exception as error:  # zipfile and NumPy raise about anything at damaged bytes
             raise ValueError(f"{path}: truncated, or not an npz file of numbers ({error})") from None
     else:
-        with needed_for(f"a file {path.suffix}", "train"):
-            from safetensors import SafetensorError
-            from safetensors.numpy import load as from_bytes
-
         try:
-            arrays = from_bytes(content)
-        except SafetensorError as error:
-            raise ValueError(f"{path}: truncated, or not a safetensors file ({error})") from None
+            with needed_for(f"a file {path.suffix}", "train"):
+                arrays, _ = read_safetensors(content)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
     return {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
 
 

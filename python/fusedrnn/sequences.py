@@ -3,6 +3,7 @@ network, and what it gives. Estimators and tasks train the same network by the s
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -116,7 +117,21 @@ class LengthBatches:
     def __len__(self) -> int:
         return -(-len(self.lengths) // self.size)
 
+    @property
+    def resume_key(self) -> list[Any]:
+        """What the batches follow from: `fusedrnn.batches.Batches` has the same."""
+        return [
+            len(self.lengths),
+            zlib.crc32(np.asarray(self.lengths, np.int64).tobytes()),
+            self.size,
+            *map(int, self.seed),
+        ]
+
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        return self.skip(0)
+
+    def skip(self, count: int) -> Iterator[tuple[Any, Any]]:
+        """All batches but the first ``count``, which are not made."""
         rng = np.random.default_rng(self.seed)
         order = rng.permutation(len(self.lengths))
         batches = []
@@ -124,6 +139,5 @@ class LengthBatches:
             pool = order[start : start + _POOL * self.size]
             pool = pool[np.argsort(self.lengths[pool], kind="stable")]
             batches += [pool[i : i + self.size] for i in range(0, len(pool), self.size)]
-        return (
-            self.make(batches[i], np.random.default_rng([*self.seed, int(i)])) for i in rng.permutation(len(batches))
-        )
+        turns = rng.permutation(len(batches))[count:]
+        return (self.make(batches[i], np.random.default_rng([*self.seed, int(i)])) for i in turns)

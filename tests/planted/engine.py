@@ -339,14 +339,6 @@ KERNEL_BUGS = (
         "tests/test_options.py",
         isas="avx2;avx512",
     ),
-    Bug(
-        "half_vectors_of_doubles_subtract_on_avx2",
-        KERNELS + "simd.hpp",
-        "return (V)_mm_fmadd_pd(",
-        "return (V)_mm_fmsub_pd(",
-        "tests/test_kernels.py",
-        isas="avx2",
-    ),
 )
 
 BUGS = (*BINDINGS_BUGS, *CORE_BUGS, *KERNEL_BUGS)

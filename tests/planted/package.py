@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tests.planted.bug import Bug
 
-_TRAIN, _ESTIMATORS = "python/fusedrnn/train.py", "python/fusedrnn/estimators.py"
+_TRAINER, _PROGRESS = "python/fusedrnn/train/trainer.py", "python/fusedrnn/train/progress.py"
+_KEPT, _ESTIMATORS = "python/fusedrnn/train/kept.py", "python/fusedrnn/estimators.py"
 _TASKS = "python/fusedrnn/tasks"
 _COLUMNS = "tests/test_held_out.py::test_no_metric_looks_at_what_batches_have"
 _TEXTS = "tests/test_held_out.py::test_texts_are_scored_on_those_held_out"
@@ -24,42 +25,42 @@ _STEP = "        self.optimizer.step()\n"
 TRAINING = (
     Bug(
         "clipping_after_the_step",
-        _TRAIN,
+        _TRAINER,
         _CLIP_VALUE + _CLIP_NORM + _STEP,
         _STEP + _CLIP_VALUE + _CLIP_NORM,
         "tests/test_train.py::test_an_update_goes_no_farther_than_the_limits",
     ),
     Bug(
         "norm_clipped_before_value",
-        _TRAIN,
+        _TRAINER,
         _CLIP_VALUE + _CLIP_NORM,
         _CLIP_NORM + _CLIP_VALUE,
         "tests/test_train.py::test_an_update_goes_no_farther_than_the_limits",
     ),
     Bug(
         "an_equal_metric_is_better",
-        _TRAIN,
+        _PROGRESS,
         "sign * value < sign * state.best",
         "sign * value <= sign * state.best",
         "tests/test_train.py::test_a_constant_metric_stops",
     ),
     Bug(
         "loss_count_goes_on_after_a_record",
-        _TRAIN,
-        "state.loss_sum, state.loss_count = 0.0, 0",
+        _PROGRESS,
+        "state.loss_sum, state.loss_count = 0.0, 0.0",
         "state.loss_sum = 0.0",
         "tests/test_train.py::test_a_record_is_the_mean_of_the_losses_since_the_last_one",
     ),
     Bug(
         "processes_save_without_comparing_parameters",
-        _TRAIN,
+        _KEPT,
         "lambda: (fingerprint(self._flat.data), self.model.rng_state())",
         "lambda: self.model.rng_state()",
         "tests/test_distributed.py::test_processes_that_drifted_apart_write_no_checkpoint",
     ),
     Bug(
         "processes_save_without_comparing_random_state",
-        _TRAIN,
+        _KEPT,
         "lambda: (fingerprint(self._flat.data), self.model.rng_state())",
         "lambda: fingerprint(self._flat.data)",
         "tests/test_distributed.py::test_processes_that_drifted_apart_write_no_checkpoint",
@@ -251,8 +252,8 @@ PARTS = (
     Bug(
         "all_generators_get_the_first_ones_state",
         "python/fusedrnn/nn/module.py",
-        "generator.bit_generator.state = state[name]",
-        "generator.bit_generator.state = next(iter(state.values()))",
+        "generator.bit_generator.state = checked[name]",
+        "generator.bit_generator.state = next(iter(checked.values()))",
         "tests/test_modules.py::test_every_generator_gets_its_own_state_back",
     ),
     Bug(

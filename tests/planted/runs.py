@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.planted.bug import Bug
 
-_TRAIN, _TASKS = "python/fusedrnn/train.py", "python/fusedrnn/tasks"
+_TRAINER, _TASKS = "python/fusedrnn/train/trainer.py", "python/fusedrnn/tasks"
 _CLI, _RUN, _PLOTS = "tests/test_cli.py", "tests/test_task_runs.py", "tests/test_plots.py"
 _EXPERIMENTS = "tests/test_benchmarks_experiments.py"
 
@@ -26,8 +26,8 @@ BUGS = (
     Bug(
         "interrupted_runs_end_like_others",
         "python/fusedrnn/cli.py",
-        "INTERRUPTED = 128 + signal.SIGINT",
-        "INTERRUPTED = 1",
+        "INTERRUPTED, TERMINATED = 128 + signal.SIGINT,",
+        "INTERRUPTED, TERMINATED = 1,",
         f"{_CLI}::test_ctrl_c_and_resume_end_in_the_same_bits",
     ),
     Bug(
@@ -53,23 +53,23 @@ BUGS = (
     ),
     Bug(
         "checkpoint_every_is_for_nothing",
-        _TRAIN,
+        _TRAINER,
         "if ends or due or interrupted:",
         "if ends or interrupted:",
         "tests/test_train.py::test_a_killed_process_resumes_to_the_same_bits",
     ),
     Bug(
         "a_resumed_epoch_begins_anew",
-        _TRAIN,
-        "itertools.islice(batches, state.batch, None)",
+        _TRAINER,
+        "starting_at(batches, state.batch)",
         "batches",
         f"{_RUN}::test_a_resumed_task_ends_in_the_same_bits[addition]",
     ),
     Bug(
         "a_resumed_run_draws_other_masks",
-        _TRAIN,
-        '            self.model.set_rng_state(stored["rng"])\n',
-        '            stored["rng"]\n',
+        "python/fusedrnn/train/kept.py",
+        "            self.model.set_rng_state(stored.rng)\n",
+        "            stored.rng\n",
         f"{_RUN}::test_a_resumed_task_ends_in_the_same_bits[text]",
     ),
     Bug(
@@ -160,8 +160,8 @@ BUGS = (
     Bug(
         "polygons_are_drawn_from_any_run",
         f"{_TASKS}/polygon.py",
-        'if metadata.get("task") != POLYGON.name:',
-        'if metadata.get("task") is None:',
+        "    saved.require(POLYGON.name)\n",
+        "",
         "tests/test_polygon.py::test_sample_needs_a_run_of_its_own",
     ),
     Bug(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.planted.bug import Bug
 
 _PARAMETERS, _OPTIM = "python/fusedrnn/nn/parameters.py", "python/fusedrnn/optim.py"
-_TRAIN = "python/fusedrnn/train.py"
+_TRAIN = "python/fusedrnn/train/trainer.py"
 _OWNERSHIP, _PARTS = "tests/test_parameter_ownership.py", "tests/test_training_of_parts.py"
 
 BUGS = (

@@ -212,15 +212,25 @@ class Module:
 
     def rng_state(self) -> dict[str, Any]:
         """State of every random generator in the tree by dotted name, fit for JSON."""
-        return {name: generator.bit_generator.state for name, generator in self._generators()}
+        return {name: _listed(generator.bit_generator.state) for name, generator in self._generators()}
 
     def set_rng_state(self, state: Mapping[str, Any]) -> None:
-        """Put back what ``rng_state`` gave. Raises KeyError where the generators are not the same."""
+        """Put back what ``rng_state`` gave; nothing changes on an error.
+
+        Raises KeyError where the generators are not the same, TypeError and ValueError for a state that is none.
+        """
         own = dict(self._generators())
         if own.keys() != state.keys():
             raise KeyError(f"rng_state: expected generators {sorted(own)}, got {sorted(state)}")
-        for name, generator in own.items():
-            generator.bit_generator.state = state[name]
+        before = {name: generator.bit_generator.state for name, generator in own.items()}
+        checked = {name: _like(before[name], state[name], name) for name in own}
+        try:
+            for name, generator in own.items():
+                generator.bit_generator.state = checked[name]
+        except Exception as error:
+            for name, generator in own.items():
+                generator.bit_generator.state = before[name]
+            raise ValueError(f"rng_state: {error}") from None
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy is of its own: neither this one's set nor its half-finished calls nor batch go with it.
@@ -268,3 +278,35 @@ class Sequential(Module):
 def as_generator(rng: np.random.Generator | int | None) -> np.random.Generator:
     """A generator as it is, one from a seed, or a fresh one for None."""
     return rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng)
+
+
+def _listed(state: Any) -> Any:
+    """The state of a generator with lists for arrays."""
+    if isinstance(state, Mapping):
+        return {name: _listed(value) for name, value in state.items()}
+    return state.tolist() if isinstance(state, (np.ndarray, np.generic)) else state
+
+
+def _like(own: Any, given: Any, name: str) -> Any:
+    """A generator's state out of lists, as its ``own`` is: NumPy trusts positions in it without a look."""
+    if isinstance(own, Mapping):
+        if not isinstance(given, Mapping) or given.keys() != own.keys():
+            raise KeyError(f"rng_state: {name}: expected {sorted(own)}, got {given!r:.80}")
+        whole = {key: _like(own[key], given[key], f"{name}.{key}") for key in own}
+        for place, array in (("pos", "key"), ("buffer_pos", "buffer")):
+            if place in whole and array in whole and whole[place] > len(whole[array]):
+                raise ValueError(f"rng_state: {name}.{place}: expected at most {len(whole[array])}, got {whole[place]}")
+        return whole
+    if isinstance(own, np.ndarray):
+        try:
+            values = np.asarray(given, own.dtype)
+        except (OverflowError, TypeError, ValueError) as error:
+            raise ValueError(f"rng_state: {name}: {error}") from None
+        if values.shape != own.shape:
+            raise ValueError(f"rng_state: {name}: expected shape {own.shape}, got {values.shape}")
+        return values
+    if isinstance(own, str) and given != own:
+        raise ValueError(f"rng_state: {name}: expected {own}, got {given!r:.80}")
+    if isinstance(own, int) and (type(given) is not int or given < 0):
+        raise ValueError(f"rng_state: {name}: expected an integer from 0, got {given!r:.80}")
+    return given

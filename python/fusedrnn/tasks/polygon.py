@@ -25,12 +25,12 @@ import numpy as np
 
 from fusedrnn import plots
 from fusedrnn.batches import shuffled
-from fusedrnn.checkpoint import CheckpointError, read_checkpoint
 from fusedrnn.functional import mixture_density_sample
 from fusedrnn.gradients import Array
 from fusedrnn.nn import LSTM, MixtureDensityLoss
 from fusedrnn.optim import Adam, CosineLR
 from fusedrnn.tasks.models import EveryStep
+from fusedrnn.tasks.saved import SavedRun
 from fusedrnn.tasks.shapes import FEWEST, MOST, areas, centroid_deviation, in_a_symmetry, is_convex, polygons
 from fusedrnn.tasks.task import Metrics, Options, Preset, Run, RunError, SampleOptions, Task
 
@@ -251,13 +251,13 @@ def sample(folder: Path, options: SampleOptions) -> None:
     given = np.zeros((0, 2), np.float32) if options.prime is None else _read_vertices(options.prime)
     if len(given) >= options.length:
         raise RunError(f"--length: expected more than the {len(given)} vertices given, got {options.length}")
-    stored = read_checkpoint(folder / "checkpoint.safetensors")
-    metadata = stored.state.get("metadata", {})
-    if metadata.get("task") != POLYGON.name:
-        raise CheckpointError(f"{folder}: a run of {metadata.get('task', 'another program')}, not of {POLYGON.name}")
-    model = make_model(POLYGON.presets[metadata["preset"]].settings)
-    model.load_state_dict(stored.under("model."))
-    model.eval()
+    saved = SavedRun(folder)
+    saved.require(POLYGON.name)
+    preset = saved.metadata.of("preset")
+    if preset.text() not in POLYGON.presets:
+        preset.refuse(f"expected one of {', '.join(POLYGON.presets)}, got {preset.value!r:.80}")
+    model = make_model(POLYGON.presets[preset.value].settings)
+    saved.load(model)
     rng = np.random.default_rng(options.seed)
     vertices, n = model.draw(options.count, rng, bias=options.bias, given=given, limit=options.length)
     right, own = is_convex(vertices, n), np.where(n > 0, n, options.length)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from fusedrnn import plots
-from fusedrnn.checkpoint import CheckpointError, read_checkpoint
 from fusedrnn.distributed import World, find_world
+from fusedrnn.json_values import plain
 from fusedrnn.report import say, write_figures
+from fusedrnn.stored import Part
 from fusedrnn.tasks import TASKS
+from fusedrnn.tasks.saved import SavedRun
 from fusedrnn.tasks.task import Metrics, Options, Run, RunError, Task, TaskOption
-from fusedrnn.train import Trainer
+from fusedrnn.train import ResumeWarning, Trainer
+from fusedrnn.train.folder import is_untouched
 
 
 @dataclass
@@ -115,10 +119,15 @@ def _run_task(task: Task, command: Command, announce: Callable[[Path], None], wo
         },
     )
     if command.resume is not None:
-        begun = world.first(lambda: read_checkpoint(folder / "checkpoint.safetensors").state["metadata"])
-        if any(begun.get(key) != value for key, value in run.metadata.items()):
+        begun = world.first(lambda: SavedRun(folder).metadata.value)
+        now = plain(dict(run.metadata), "metadata")
+        if any(begun.get(key) != value for key, value in now.items()):
             raise RunError(f"--resume: the data or the recipe of {folder} has changed since")
-        trainer.resume()
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", ResumeWarning)
+            trainer.resume()
+        for warning in said:
+            say(f"fusedrnn: {warning.message}")
     announce(folder)
     trainer.fit()
     if run.monitor is not None:
@@ -153,26 +162,37 @@ def _as_begun(task: Task, command: Command) -> Command:
     assert command.resume is not None
     if command.out is not None:
         raise RunError("--out: not with --resume, which goes on in its own folder")
-    stored = read_checkpoint(command.resume / "checkpoint.safetensors").state
-    begun = stored.get("metadata", {})
-    if begun.get("task") != task.name:
-        raise CheckpointError(f"{command.resume}: a run of {begun.get('task', 'another program')}, not of {task.name}")
-    own = begun.get("own", {})
+    saved = SavedRun(command.resume)
+    saved.require(task.name)
+    begun, seed = saved.metadata.of, saved.state.of("seed").integer(most=None)
+    preset, data = begun("preset").text(), begun("data").optional(Part.text)
+    if preset not in task.presets:
+        begun("preset").refuse(f"expected one of {', '.join(task.presets)}, got {preset!r:.80}")
+    readers: dict[type, Callable[[Part], Any]] = {
+        int: partial(Part.integer, least=-(10**9), most=10**9),
+        float: Part.number,
+        str: Part.text,
+        bool: Part.flag,
+    }
+    parts = begun("own").entries()
+    kinds = {option.name: option.kind for option in task.options}
+    own = {name: part.optional(readers[kinds[name]]) for name, part in parts.items() if name in kinds}
     for flag, given, had in (
-        ("--preset", command.preset, begun["preset"]),
-        ("--seed", command.seed, stored["seed"]),
-        ("--data", command.data, begun["data"]),
+        ("--preset", command.preset, preset),
+        ("--seed", command.seed, seed),
+        ("--data", command.data, data),
         *((o.flag, command.own.get(o.name), own[o.name]) for o in task.options if o.name in own),  # some came later
     ):
         if given is not None and given != had:
             raise RunError(f"{flag}: the run was begun with {had}, got {given}; leave it out to resume")
     longer = command.epochs is not None or command.steps is not None
+    count = partial(Part.integer, least=1, most=10**9)
     return Command(
-        preset=begun["preset"],
-        epochs=command.epochs if longer else begun["epochs"],
-        steps=command.steps if longer else begun["steps"],
-        seed=stored["seed"],
-        data=begun["data"],
+        preset=preset,
+        epochs=command.epochs if longer else begun("epochs").optional(count),
+        steps=command.steps if longer else begun("steps").optional(count),
+        seed=seed,
+        data=data,
         resume=command.resume,
         json=command.json,
         progress=command.progress,
@@ -184,16 +204,23 @@ def _fresh_folder(task: str, out: Path | None) -> Path:
     """The folder asked for, which must be empty or absent; else the first free one of runs/TASK, runs/TASK-2, ..."""
     if out is None:
         names = itertools.chain([task], (f"{task}-{number}" for number in itertools.count(2)))
-        return next(folder for name in names if not (folder := Path("runs") / name).exists())
+        return next(folder for name in names if _is_free(folder := Path("runs") / name))
     if out.exists() and not out.is_dir():
         raise RunError(f"--out: {out} is not a folder")
     try:
-        occupied = out.is_dir() and any(out.iterdir())
+        occupied = out.is_dir() and not is_untouched(out)
     except OSError as error:
         raise RunError(f"--out: {out} cannot be read: {error.strerror}") from None
     if occupied:
         raise RunError(f"--out: {out} has contents; choose another folder, or go on with its run: --resume {out}")
     return out
+
+
+def _is_free(folder: Path) -> bool:
+    try:
+        return is_untouched(folder)
+    except OSError:
+        return not folder.exists()
 
 
 def _silent(text: str) -> None:

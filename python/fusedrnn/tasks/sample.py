@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from fusedrnn.checkpoint import CheckpointError, read_checkpoint
+from fusedrnn.checkpoint import CheckpointError
 from fusedrnn.tasks.run import require_writable
+from fusedrnn.tasks.saved import SavedRun
 from fusedrnn.tasks.task import RunError, SampleOptions, Task
 
 
@@ -28,8 +29,8 @@ def sample_run(tasks: Mapping[str, Task], folder: Path, options: SampleOptions) 
             raise RunError(f"{option}: expected a finite number of at least 0, got {value}")
     if options.out is not None:
         require_writable("--out", options.out)
-    name = read_checkpoint(folder / "checkpoint.safetensors").state.get("metadata", {}).get("task")
-    if name not in tasks:
+    name = SavedRun(folder).task
+    if name is None or name not in tasks:
         raise CheckpointError(f"{folder}: a run of {name or 'another program'}, not of a task of this one")
     draw = tasks[name].sample
     if draw is None:

@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 
 from fusedrnn import data, plots
-from fusedrnn.checkpoint import CheckpointError, read_checkpoint
 from fusedrnn.gradients import Array
 from fusedrnn.nn import BCEWithLogitsLoss, Module
 from fusedrnn.optim import Adam, CosineLR
@@ -31,6 +30,7 @@ from fusedrnn.report import coloured
 from fusedrnn.sequences import LengthBatches, infer, many_to_one, padded
 from fusedrnn.tasks.clauses import sentences
 from fusedrnn.tasks.models import SideBySide
+from fusedrnn.tasks.saved import SavedRun
 from fusedrnn.tasks.task import Metrics, Options, Preset, Run, Task
 from fusedrnn.tasks.words import BagOfWords, Vocabulary, words_of
 
@@ -308,15 +308,17 @@ def predict(folder: Path, text: str, say: Callable[[str], None]) -> None:
 
     Raises CheckpointError for a folder without such a network, ValueError for a text without words.
     """
-    best = folder / "best.safetensors"
-    checkpoint = read_checkpoint(best if best.exists() else folder / "checkpoint.safetensors")
-    stored = checkpoint.state["metadata"]
+    saved = SavedRun(folder, best=True)
+    saved.require(SENTIMENT.name)
+    part = saved.metadata.of("recipe")
+    recipe, members = part.fill(Recipe), saved.metadata.of("members").integer(least=1)
+    vocabulary = Vocabulary(saved.metadata.of("vocabulary").texts())
+    saved.require_size(members * (recipe.units**2 * recipe.layers + recipe.embedding * len(vocabulary)), part)
     try:
-        recipe, vocabulary = Recipe(**stored["recipe"]), Vocabulary(stored["vocabulary"])
-        model = network(recipe, len(vocabulary), stored["members"], 0)
-        model.load_state_dict(checkpoint.under("model."))
+        model = network(recipe, len(vocabulary), members, 0)
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{folder}: of another version of this task: {error}") from None
+        part.refuse(f"no network: {error}")
+    saved.load(model)
     words = words_of(text)
     if not words:
         raise ValueError("text: expected at least one word")

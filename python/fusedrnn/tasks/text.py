@@ -22,12 +22,13 @@ from typing import Any
 import numpy as np
 
 from fusedrnn import data, plots
-from fusedrnn.checkpoint import read_checkpoint, write_atomically
+from fusedrnn.checkpoint import write_atomically
 from fusedrnn.gradients import Array
 from fusedrnn.nn import LSTM, RNN, CrossEntropyLoss, Embedding
 from fusedrnn.optim import Adagrad, Adam, CosineLR
 from fusedrnn.tasks.models import LanguageModel, OneHot
 from fusedrnn.tasks.ngrams import probabilities, tuned_discount
+from fusedrnn.tasks.saved import SavedRun
 from fusedrnn.tasks.task import Metrics, Options, Preset, Run, RunError, SampleOptions, Task
 from fusedrnn.tasks.vocabulary import Vocabulary, spaced, split
 from fusedrnn.tbptt import Windows
@@ -187,11 +188,19 @@ def sample(folder: Path, options: SampleOptions) -> None:
     """Texts of a run's network, that go on from the prime; without one they begin a line."""
     if options.bias:
         raise RunError(f"--bias: expected 0, for text has no densities; see --temperature; got {options.bias}")
-    stored = read_checkpoint(folder / "checkpoint.safetensors")
-    recipe = Recipe(**stored.state["metadata"]["recipe"])
-    vocabulary = Vocabulary(stored.state["metadata"]["vocabulary"], recipe.words)
-    model = build(recipe, len(vocabulary), np.random.default_rng(0)).eval()
-    model.load_state_dict(stored.under("model."))
+    saved = SavedRun(folder)
+    saved.require(TEXT.name)
+    part = saved.metadata.of("recipe")
+    recipe = part.fill(Recipe)
+    tokens = saved.metadata.of("vocabulary").texts()
+    saved.require_size(recipe.hidden**2 * recipe.layers + recipe.embedding * (not recipe.min_char_rnn), part)
+    try:
+        vocabulary = Vocabulary(tokens, recipe.words)
+        saved.require_size(len(vocabulary) * recipe.hidden, saved.metadata.of("vocabulary"))
+        model = build(recipe, len(vocabulary), np.random.default_rng(0))
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        part.refuse(f"no network: {error}")
+    saved.load(model)
     prime = split(options.prime or "", recipe.words)
     try:
         numbers = vocabulary.encode(prime) if prime else np.array([vocabulary.start])

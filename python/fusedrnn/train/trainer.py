@@ -1,55 +1,35 @@
 """The Trainer: batches in, updated parameters, metrics and checkpoints out; interrupted runs resume bit for bit.
 
 Started by ``mpirun``, several processes train as one: see `fusedrnn.distributed`.
-
-A run folder holds ``metrics.jsonl`` (one JSON object a line), ``checkpoint.safetensors`` and, where a metric is
-monitored, ``best.safetensors``. Checkpoints need the extra ``train``; without `out` nothing but NumPy is needed.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
-import json
 import math
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
-from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from signal import SIGTERM
+from typing import Any, NoReturn, Protocol, TypeAlias
 
-import numpy as np
 import numpy.typing as npt
 
-from fusedrnn.checkpoint import (
-    Checkpoint,
-    CheckpointError,
-    make_writable_folder,
-    read_checkpoint,
-    write_atomically,
-    write_checkpoint,
-)
-from fusedrnn.distributed import World, find_world, fingerprint
-from fusedrnn.interrupt import first_interrupt
+from fusedrnn.batches import identity, starting_at
+from fusedrnn.distributed import World, find_world
+from fusedrnn.interrupt import Interrupt, first_interrupt
+from fusedrnn.json_values import plain
 from fusedrnn.nn import Module
 from fusedrnn.optim import Optimizer, clip_grad_norm_, clip_grad_value_
 from fusedrnn.report import Display
 from fusedrnn.sizes import size
-from fusedrnn.tbptt import put_together, take_apart
+from fusedrnn.tbptt import take_apart
+from fusedrnn.train.errors import TrainingError, TrainingInterrupted, TrainingTerminated
+from fusedrnn.train.kept import KeptRun
+from fusedrnn.train.progress import OWN_NAMES, Record
 
 Array = npt.NDArray[Any]
-Record = dict[str, Any]
 Batch: TypeAlias = "tuple[Array, Array] | tuple[Array, Array, bool]"  # the second a `fusedrnn.tbptt.Window`
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on: a loss that is not finite, a folder that cannot be written. The last checkpoint stands."""
-
-
-class TrainingInterrupted(TrainingError):
-    """Ctrl-C: the step was finished and a checkpoint written before this was raised."""
 
 
 class Loss(Protocol):
@@ -61,58 +41,50 @@ class Loss(Protocol):
 
 
 class Batches(Protocol):
-    """The batches ``(x, target)`` of one epoch: a list, or anything that has a length and can be iterated."""
+    """The batches ``(x, target)`` of one epoch: a list, or anything that has a length and can be iterated.
+
+    With a method ``skip(count)``, which gives an iterator over all but the first, a run that resumes within the epoch
+    makes no batch twice; with an attribute ``resume_key``, fit for JSON, it knows them again.
+    """
 
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[Batch]: ...
 
 
-@dataclass
-class _State:
-    """All of a run that is neither parameter nor optimizer state. JSON keeps every float exactly."""
-
-    epoch: int = 0  # epochs completed
-    batch: int = 0  # batches done of the epoch after them
-    step: int = 0
-    seconds: float = 0.0
-    loss_sum: float = 0.0  # since the last record
-    loss_count: int = 0
-    best: float | None = None
-    best_epoch: int = 0
-    stopped_early: bool = False
-    history: list[Record] = field(default_factory=list)
-
-
-class Trainer:
+class Trainer(KeptRun):
     """Trains `model` on batches until `epochs` or `steps` are done, early stopping or Ctrl-C.
 
     Args:
         model: called as ``model(x)``; ``model.backward(dprediction)`` adds to its gradients.
         loss: ``loss(prediction, target) -> float`` and ``loss.backward() -> dprediction``.
         optimizer: of the model's parameters or a part of them; the others stay. Its `lr` at construction is the base
-            that `schedule` multiplies.
+            that `schedule` multiplies, and what it is again after `fit`.
         batches: ``batches(epoch)`` gives a sized iterable of ``(x, target)``. It must depend on nothing but the
             epoch and what was fixed at construction, so that a resumed run sees the same batches. Long sequences
             come as `fusedrnn.tbptt.Windows`: the state goes from window to window, and into the checkpoint.
-        evaluate: called in eval mode, gives metrics by name; after every `evaluate_every` epochs and at the end.
+        evaluate: called in eval mode, gives metrics by name, but for the names that every record has (epoch, step,
+            seconds, loss, lr); after every `evaluate_every` epochs and at the end.
         epochs: how often to go through the batches.
         steps: at most so many updates in all.
         out: the run folder, made if need be; None writes nothing.
         schedule: ``schedule(step)`` gives the factor of the learning rate for the update with that number, from 0.
         clip_norm, clip_value: limits of the norm and the elements of the gradient of what the optimizer moves.
-        patience: stop after so many epochs without a better `monitor` ("loss", or a metric; `mode` "min" or "max").
+        patience: stop after so many epochs without a better `monitor` ("loss", the mean over an epoch's rows, or a
+            metric; `mode` "min" or "max"). NaN and infinity are never better.
         checkpoint_every: also write a checkpoint after every so many updates; one is written after each epoch anyway.
-        log_every: also record the loss after every so many updates; one record is made after each epoch anyway.
+        log_every: also record the loss after every so many updates; one record is made after each epoch anyway. The
+            loss of a record is the mean over the rows since the record before it.
         seed: kept in the checkpoint; one of another seed is refused.
         progress: show a progress bar (on a terminal, with rich) or lines (in a log).
         baseline: figures to show beside the metrics of the same name.
-        metadata: JSON-able, kept in the checkpoint.
+        metadata: JSON-able, NumPy's numbers and arrays included; kept in the checkpoint.
         row_axes: along which axes of x and target the rows of a batch lie, such as (1, 0); several processes need it.
         world: the processes that share every batch; None: all that an MPI launcher started. The loss must be a mean
             over rows, or a sum with ``loss.reduction == "sum"``.
 
-    Raises ValueError for arguments out of range or another model's optimizer, DistributedError as
+    Raises ValueError for arguments out of range or another model's optimizer, TypeError for metadata that JSON cannot
+    hold, DistributedError as
     `fusedrnn.distributed.find_world` does.
     """
 
@@ -143,6 +115,7 @@ class Trainer:
         row_axes: tuple[int, int] | None = None,
         world: World | None = None,
     ) -> None:
+        super().__init__()
         counts = {
             "epochs": epochs,
             "steps": steps,
@@ -156,6 +129,9 @@ class Trainer:
                 size(name, value)
         if mode not in ("min", "max"):
             raise ValueError(f"mode: expected 'min' or 'max', got {mode!r}")
+        if monitor not in (None, "loss") and (evaluate is None or monitor in OWN_NAMES):
+            known = "'loss'" if evaluate is None else "'loss' or a metric that evaluate gives"
+            raise ValueError(f"monitor: expected {known}, got {monitor!r}")
         self.model = model
         self.loss = loss
         self.optimizer = optimizer
@@ -176,22 +152,19 @@ class Trainer:
         self.seed = seed
         self.progress = progress
         self.baseline = baseline
-        self.metadata = dict(metadata or {})
+        self.metadata = plain(dict(metadata or {}), "metadata")
         self.row_axes = row_axes
         self._world = find_world() if world is None else world
         self._world.check(model, row_axes)
         self._summed = getattr(loss, "reduction", "mean") == "sum"
         self._base_lr = optimizer.lr
+        self._batches_an_epoch: int | None = None
         self._trained, self._flat = optimizer.part_of(model), model.flatten()
-        self._state = _State()
-        self._carried: Any = None  # what the model returned as its state in the last window of a sequence
-        self._saved_step: int | None = None
-        self._best_parameters: Array | None = None
 
     @property
     def history(self) -> list[Record]:
         """The metric records so far, those of resumed parts included."""
-        return self._state.history
+        return self._history
 
     @property
     def step(self) -> int:
@@ -213,26 +186,24 @@ class Trainer:
         """Whether `fit` has nothing left to do."""
         state = self._state
         enough_steps = self.steps is not None and state.step >= self.steps
-        return state.stopped_early or state.epoch >= self.epochs or enough_steps
-
-    @property
-    def checkpoint_path(self) -> Path | None:
-        """Where the checkpoint goes, None without a run folder."""
-        return None if self.out is None else self.out / "checkpoint.safetensors"
+        stopped_early = self.patience is not None and state.stalled >= self.patience
+        return stopped_early or state.epoch >= self.epochs or enough_steps
 
     def fit(self) -> list[Record]:
         """Train to the end and return the metric records.
 
-        Raises TrainingError (loss not finite, folder not writable) and TrainingInterrupted (Ctrl-C; a second one
-        raises KeyboardInterrupt at once). DistributedError: processes that differ in what should be the same.
+        Raises TrainingError (loss not finite, a folder that cannot be written or is another run's) and
+        TrainingInterrupted (Ctrl-C; a second one raises KeyboardInterrupt at once; SIGTERM alike: TrainingTerminated,
+        the second one kills). DistributedError: processes that differ in what should be the same.
         """
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._world.guard())
             self._trained, self._flat = self.optimizer.part_of(self.model), self.model.flatten()
             self._world.begin(self.model, self.optimizer, self._facts)
-            self._prepare_folder()
-            self.model.train()
+            self._prepare_folder(stack)
+            self.model.forget().train()  # what a step that was given up has left
             stack.callback(self.model.set_rows, None)
+            stack.callback(self._restore_lr)
             shown = self.progress and self._world.rank == 0
             display = stack.enter_context(Display(self._total_steps(), enabled=shown, baseline=self.baseline))
             interrupt = stack.enter_context(first_interrupt())
@@ -247,51 +218,18 @@ class Trainer:
         numbers = {name: getattr(self, name) for name in (*names, "log_every", "clip_norm", "clip_value", "row_axes")}
         return {**numbers, "out is None": self.out is None, "batches": len(self.batches(0)), "lr": self._base_lr}
 
-    def resume(self, path: str | Path | None = None) -> Trainer:
-        """Take up the run that the checkpoint in the run folder (or at `path`) left off; `fit` goes on from there.
-
-        Lines of ``metrics.jsonl`` that came after the checkpoint are dropped. Raises CheckpointError.
-        """
-        source = self.checkpoint_path if path is None else Path(path)
-        with self._world.guard():
-            self._world.same("out is None", lambda: self.out is None)
-            if source is None:
-                raise ValueError("resume: expected a path, for this Trainer has no run folder")
-            state = self._load(self._world.first(lambda: read_checkpoint(source)), source)
-            self._state = state
-            self._saved_step = state.step
-            best = None if self.out is None else self.out / "best.safetensors"
-            if state.best is not None and best is not None and self._world.first(best.exists):
-                self._best_parameters = self._parameters_of(self._world.first(lambda: read_checkpoint(best)), best)
-            if self.out is not None:
-                content = "".join(json.dumps(record) + "\n" for record in state.history)
-                self._write("metrics.jsonl", lambda path: write_atomically(path, content.encode()))
-        return self
-
-    def restore_best(self) -> None:
-        """Give the model the parameters of the best monitored epoch. Raises TrainingError if there was none."""
-        if self._best_parameters is None:
-            raise TrainingError("no epoch was monitored yet, so there are no best parameters")
-        self._flat.data[...] = self._best_parameters
-
     # one epoch, one update
 
-    def _train_epoch(self, display: Display, interrupt: threading.Event, clock: float) -> None:
+    def _train_epoch(self, display: Display, interrupt: Interrupt, clock: float) -> None:
         state = self._state
         batches = self.batches(state.epoch)
         count = len(batches)
-        for batch in itertools.islice(batches, state.batch, None):
+        for batch in starting_at(batches, state.batch):
+            if state.batch == 0 and self.out is not None:
+                self._batches = identity(batches, batch)
             value = self._update(*batch)
-            state.step += 1
-            state.batch += 1
-            state.loss_sum += value
-            state.loss_count += 1
+            ends = state.add(value, 1 if self._summed else _size(batch[1]), count) or state.step == self.steps
             display.update(state.step, value)
-            complete = state.batch == count
-            ends = complete or state.step == self.steps
-            if complete:
-                state.epoch += 1
-                state.batch = 0
             if ends or (self.log_every is not None and state.step % self.log_every == 0):
                 self._record(display, clock, epoch_ends=ends)
             state.seconds = time.perf_counter() - clock
@@ -300,7 +238,8 @@ class Trainer:
             if ends or due or interrupted:
                 self._save()
             if interrupted:
-                raise TrainingInterrupted(f"interrupted after step {state.step}{self._standing()}")
+                kind = TrainingTerminated if self._world.any(interrupt.signal == SIGTERM) else TrainingInterrupted
+                raise kind(f"interrupted after step {state.step}{self._standing()}")
             if ends:
                 return
         raise TrainingError(
@@ -310,7 +249,10 @@ class Trainer:
     def _update(self, x: Array, target: Array, first: bool | None = None) -> float:
         state = self._state
         if self.schedule is not None:
-            self.optimizer.lr = self._base_lr * self.schedule(state.step)
+            factor = float(self.schedule(state.step))
+            if not (math.isfinite(factor) and factor >= 0):
+                self._fail(f"schedule: expected a finite factor of at least 0, got {factor},")
+            self.optimizer.lr = self._base_lr * factor
         self._flat.zero_grad()  # also of what the optimizer does not move, where gradients would add up for ever
         x, target, rows = self._world.take(x, target, self.row_axes, compare=state.batch == 0)
         self.model.set_rows(rows)
@@ -340,14 +282,13 @@ class Trainer:
             take_apart(self._carried, {})  # what no checkpoint could hold is refused now, not an epoch later
         return prediction  # type: ignore[no-any-return]
 
-    def _fail(self, what: str) -> None:
+    def _fail(self, what: str) -> NoReturn:
         state = self._state
         raise TrainingError(f"{what} at step {state.step + 1} (epoch {state.epoch + 1}){self._standing()}")
 
-    def _standing(self) -> str:
-        if self._saved_step is None:
-            return ""
-        return f"; the checkpoint of step {self._saved_step} stands in {self.checkpoint_path}"
+    def _restore_lr(self) -> None:
+        if self.schedule is not None:
+            self.optimizer.lr = self._base_lr
 
     # records, early stopping
 
@@ -355,21 +296,22 @@ class Trainer:
         state = self._state
         due = epoch_ends and (state.epoch % self.evaluate_every == 0 or self.finished)
         metrics, seconds = self._world.first(lambda: self._measure(due, clock))
+        loss, of_epoch = state.means()
         record: Record = {
             "epoch": state.epoch if epoch_ends and state.batch == 0 else state.epoch + 1,
             "step": state.step,
             "seconds": seconds,
-            "loss": state.loss_sum / state.loss_count,
+            "loss": loss,
             "lr": self.optimizer.lr,
             **metrics,
         }
-        state.loss_sum, state.loss_count = 0.0, 0
-        state.history.append(record)
+        self._history.append(record)
+        state.records, state.recorded_step = len(self._history), state.step
         if self.out is not None:
-            self._write("metrics.jsonl", lambda path: _append(path, json.dumps(record) + "\n"))
+            self._write(lambda folder: folder.append(record))
         display.record(record, metrics)
         if epoch_ends and self.monitor is not None:
-            self._watch(record, metrics)
+            self._watch({"loss": of_epoch, **metrics}, evaluated=due)
 
     def _measure(self, evaluation: bool, clock: float) -> tuple[dict[str, float], float]:
         """The metrics, if there is to be an evaluation, and the seconds so far."""
@@ -377,125 +319,45 @@ class Trainer:
         if self.evaluate is not None and evaluation:
             self.model.eval()
             try:
-                metrics = {name: float(value) for name, value in self.evaluate().items()}
+                metrics = _as_metrics(self.evaluate())
             finally:
                 self.model.train()
         return metrics, round(time.perf_counter() - clock, 3)
 
-    def _watch(self, record: Record, metrics: Mapping[str, float]) -> None:
-        state = self._state
+    def _watch(self, values: Mapping[str, float], *, evaluated: bool) -> None:
         assert self.monitor is not None
-        if self.monitor not in record:
-            if metrics:
-                known = ", ".join(["loss", *metrics])
-                raise TrainingError(f"monitor: expected one of {known}, got {self.monitor}")
-            return  # an epoch without evaluation
-        value = record[self.monitor]
-        sign = 1.0 if self.mode == "min" else -1.0
-        if state.best is None or sign * value < sign * state.best:
-            state.best, state.best_epoch = value, state.epoch
+        if self.monitor not in values:
+            if evaluated:
+                raise TrainingError(f"monitor: expected one of {', '.join(values)}, got {self.monitor}")
+            return
+        if self._state.watch(values[self.monitor], self.mode):
             self._best_parameters = self._flat.data.copy()
-            self._save("best.safetensors")
-        elif self.patience is not None and state.epoch - state.best_epoch >= self.patience:
-            state.stopped_early = True
-
-    # the run folder
+            self._best_unsaved = True
 
     def _total_steps(self) -> int:
-        total = self.epochs * len(self.batches(0))
+        if self._batches_an_epoch is None:
+            self._batches_an_epoch = len(self.batches(0))  # once: they may be a list
+        total = self.epochs * self._batches_an_epoch
         return total if self.steps is None else min(total, self.steps)
 
-    def _prepare_folder(self) -> None:
-        if self.out is None or self._saved_step is not None:
-            return
-        self._world.first(partial(_make_folder, self.out))
-        self._save()  # from the first step on there is something to resume from
 
-    def _write(self, name: str, write: Callable[[Path], None]) -> None:
-        assert self.out is not None
-        path = self.out / name
+def _size(target: Any) -> int:
+    """How many numbers a target has: the weight of its batch in a mean, proportional to its rows."""
+    size = getattr(target, "size", 1)
+    return size if isinstance(size, int) and size > 0 else 1
 
-        def attempt() -> None:
-            try:
-                write(path)
-            except OSError as error:
-                raise TrainingError(f"cannot write {path}: {error.strerror or error}{self._standing()}") from None
 
-        self._world.first(attempt)
-
-    def _save(self, name: str = "checkpoint.safetensors") -> None:
-        if self.out is None:
-            return
-        # a finite loss with a gradient that is not leaves parameters that no checkpoint should keep
-        if not np.isfinite(self._flat.data).all():
-            raise TrainingError(f"parameters are not finite after step {self._state.step}{self._standing()}")
-        self._world.same("parameters, random state", lambda: (fingerprint(self._flat.data), self.model.rng_state()))
-        states: dict[str, Array] = {}
-        carried = take_apart(self._carried, states)
-        tensors = self._world.join_rows(states, self.model._rows)
-        tensors.update({f"model.{key}": array for key, array in self.model.state_dict().items()})
-        numbers: dict[str, Any] = {}
-        for key, value in self.optimizer.state_dict().items():
-            if isinstance(value, np.ndarray):
-                tensors[f"optimizer.{key}"] = value
-            else:
-                numbers[key] = value
-        state = {
-            "run": asdict(self._state),
-            "seed": self.seed,
-            "optimizer": type(self.optimizer).__name__,
-            "optimizer_state": numbers,
-            "trained": self._trained,
-            "rng": self.model.rng_state(),
-            "carried": carried,
-            "metadata": self.metadata,
-        }
-        self._write(name, lambda path: write_checkpoint(path, tensors, state))
-        if name == "checkpoint.safetensors":
-            self._saved_step = self._state.step
-
-    def _load(self, checkpoint: Checkpoint, source: Path) -> _State:
-        stored = checkpoint.state
-        wanted = {"seed": self.seed, "optimizer": type(self.optimizer).__name__, "trained": self._trained}
-        for key, value in wanted.items():
-            if stored.get(key) != value:
-                raise CheckpointError(f"{source}: {key}: expected {value}, got {stored.get(key)}")
-        run = stored.get("run", {})
-        missing = {entry.name for entry in fields(_State)}.symmetric_difference(run)
-        if missing:
-            raise CheckpointError(f"{source}: its state does not fit: {', '.join(sorted(missing))}")
+def _as_metrics(found: Any) -> dict[str, float]:
+    if not isinstance(found, Mapping):
+        raise TypeError(f"evaluate: expected metrics by name, got {type(found).__name__}")
+    metrics = {}
+    for name, value in found.items():
+        if not isinstance(name, str):
+            raise TypeError(f"evaluate: expected names of metrics as strings, got {name!r}")
+        if name in OWN_NAMES:
+            raise TrainingError(f"evaluate: {name} is what every record has under that name; call the metric otherwise")
         try:
-            self.model.load_state_dict(checkpoint.under("model."))
-            self.optimizer.load_state_dict({**stored["optimizer_state"], **checkpoint.under("optimizer.")})
-            self.model.set_rng_state(stored["rng"])
-            states = {key: array for key, array in checkpoint.tensors.items() if key.startswith("state")}
-            self._carried = put_together(stored.get("carried"), self._world.own_rows(states))
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{source}: of another model or optimizer: {error}") from None
-        return _State(**run)
-
-    def _parameters_of(self, checkpoint: Checkpoint, source: Path) -> Array:
-        """The flat parameter buffer that `checkpoint` would give, the model left as it is."""
-        current = self._flat.data.copy()
-        try:
-            self.model.load_state_dict(checkpoint.under("model."))
-            best: Array = self._flat.data.copy()
-            return best
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{source}: of another model: {error}") from None
-        finally:
-            self._flat.data[...] = current
-
-
-def _make_folder(out: Path) -> None:
-    try:
-        make_writable_folder(out)
-    except OSError as error:
-        raise TrainingError(f"cannot write to {out}: {error.strerror or error}") from None
-    if (out / "checkpoint.safetensors").exists():
-        raise TrainingError(f"{out} holds a checkpoint already: call resume(), or choose another folder")
-
-
-def _append(path: Path, line: str) -> None:
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(line)
+            metrics[str(name)] = float(value)
+        except (TypeError, ValueError):
+            raise TypeError(f"evaluate: {name}: expected a number, got {type(value).__name__}") from None
+    return metrics
