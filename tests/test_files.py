@@ -108,7 +108,7 @@ ALL_BITS = np.arange(2**16, dtype="<u2")
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
 def test_every_dtype_of_safetensors_is_read_exactly(tmp_path, kind, data, expected):
-    pytest.importorskip("safetensors", reason="safetensors is not installed: pip install 'fusedrnn[train]'")
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
     (tmp_path / "x.safetensors").write_bytes(safetensors_of(kind, data, [2, len(expected) // 2]))
     found = fusedrnn.load(tmp_path / "x.safetensors")["a"]
     assert found.dtype == expected.dtype.newbyteorder("=")
@@ -118,7 +118,7 @@ def test_every_dtype_of_safetensors_is_read_exactly(tmp_path, kind, data, expect
 
 def test_float8_is_read_exactly(tmp_path):
     """Against the definition: sign, exponent, mantissa (Micikevicius et al. 2022)."""
-    pytest.importorskip("safetensors", reason="safetensors is not installed: pip install 'fusedrnn[train]'")
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
 
     def value(code, exponent_bits, mantissa_bits, bias, infinities):
         sign = -1.0 if code & 128 else 1.0
@@ -145,7 +145,7 @@ def test_float8_is_read_exactly(tmp_path):
 
 @pytest.mark.parametrize("kind", ["F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F99"])
 def test_other_dtypes_are_refused_by_name(tmp_path, kind):
-    pytest.importorskip("safetensors", reason="safetensors is not installed: pip install 'fusedrnn[train]'")
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
     (tmp_path / "x.safetensors").write_bytes(safetensors_of(kind, bytes(4), [4], "head.weight"))
     # what an old safetensors does not know itself, it refuses for us
     with pytest.raises(ValueError, match=rf"x\.safetensors: .*(head\.weight: expected a dtype among .*, got )?{kind}"):
@@ -154,7 +154,7 @@ def test_other_dtypes_are_refused_by_name(tmp_path, kind):
 
 def test_weights_of_pytorch_in_bfloat16():
     """As docs/exchange.md has it: from a file of halves into a layer of ours."""
-    pytest.importorskip("safetensors", reason="safetensors is not installed: pip install 'fusedrnn[train]'")
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
     from fusedrnn import gates
     from fusedrnn.tensor_file import read_safetensors
 
@@ -170,7 +170,7 @@ def test_weights_of_pytorch_in_bfloat16():
 
 @pytest.mark.parametrize("kind", ["c16", "g", "G"])
 def test_what_safetensors_lacks_is_refused_by_name_before_anything_is_written(tmp_path, kind):
-    pytest.importorskip("safetensors", reason="safetensors is not installed: pip install 'fusedrnn[train]'")
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
     state = {"fine": np.ones(2), "head.weight": np.ones(2, kind)}
     with pytest.raises(TypeError, match=r"head\.weight: expected a dtype that safetensors holds .*, got "):
         fusedrnn.save(state, tmp_path / "x.safetensors")

@@ -46,7 +46,7 @@ def test_every_promise_has_a_test():
 
 @pytest.mark.filterwarnings("error")
 def test_the_example_runs_and_goes_on(tmp_path, monkeypatch):
-    pytest.importorskip("safetensors", reason="safetensors is not installed: in a clone of fusedrnn: pip install '.[train]'")
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
     monkeypatch.chdir(tmp_path)
     variables: dict[str, object] = {}
     for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
