@@ -317,7 +317,7 @@ def test_a_run_of_old_goes_on_as_it_was(tmp_path, monkeypatch, read):
     state = {"metadata": {"task": "forecast", "preset": "default", "data": "a.csv", "epochs": None, "steps": None}}
     state["seed"] = 0
     state["metadata"]["own"] = {"horizon": 24, "target": None, "period": None}
-    monkeypatch.setattr("fusedrnn.tasks.run.read_checkpoint", lambda path: SimpleNamespace(state=state))
+    monkeypatch.setattr("fusedrnn.tasks.saved.read_checkpoint", lambda path: SimpleNamespace(state=state))
     begun = _as_begun(TASKS["forecast"], Command(resume=tmp_path, own={"sep": ","}))
     assert begun.own == {"horizon": 24, "target": None, "period": None, "time": "none", "sep": ","}
     assert _as_begun(TASKS["forecast"], Command(resume=tmp_path, own={"time": "day"})).own["time"] == "day"
