@@ -25,6 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("skips")
     group.addoption("--only-skipped", action="store_true", help="run what earlier runs skipped and no later one ran")
     group.addoption("--no-skips", action="store_true", help="fail on skips for want of something that can be installed")
+    group.addoption("--may-skip", action="append", default=[], metavar="REASON", help="with --no-skips: but for these")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -63,7 +64,7 @@ class Skips:
         if not (self.config.getoption("--no-skips") and report.skipped) or hasattr(report, "wasxfail"):
             return
         reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
-        if not any(part in reason for part in MAY_BE_SKIPPED):
+        if not any(part in reason for part in (*MAY_BE_SKIPPED, *self.config.getoption("--may-skip"))):
             report.outcome = "failed"
             report.longrepr = f"{reason}\n--no-skips: install what is missing, or add the reason to tests/skips.py"
 

@@ -64,6 +64,9 @@ def test_what_was_skipped_runs_once_it_can_and_fails_until_then(run):
     assert "2 failed, 1 skipped, 1 deselected, 1 error" in said
     assert "a library is missing" in said
     assert "install what is missing, or add the reason to tests/skips.py" in said
+    status, said = run("--only-skipped", "--no-skips", "--may-skip", "is missing")
+    assert status == 0
+    assert "4 skipped" in said
     status, said = run("--only-skipped", "--no-skips", installed="yes")
     assert status == 0
     assert "3 passed, 1 skipped, 1 deselected" in said
