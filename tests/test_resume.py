@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fusedrnn import nn, optim
-from fusedrnn.batches import Batches, shuffled
+from fusedrnn.batches import Batches, identity, shuffled
 from fusedrnn.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 from fusedrnn.train import ResumeWarning, Trainer, TrainingError
 
@@ -422,3 +422,13 @@ def test_other_rows_in_as_many_batches_are_refused_within_an_epoch(tmp_path, whe
     with pytest.raises(CheckpointError, match="within an epoch a run goes on with the same batches"):
         make(tmp_path, batches=other).resume()
     make(tmp_path, batches=cut(8)).resume().fit()
+
+
+def test_batches_of_objects_are_known_again_wherever_they_lie():
+    def lists(length):  # objects of their own each time
+        x = np.empty(4, object)
+        x[:] = [[i] * length for i in range(4)]
+        return [(x, np.zeros(4))]
+
+    first, second = lists(3), lists(3)
+    assert identity(first) == identity(second)
