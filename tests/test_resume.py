@@ -277,6 +277,24 @@ def test_what_a_users_optimizer_counts_is_no_setting(tmp_path):
         start(eps=0.1).resume()
 
 
+def test_a_users_optimizer_may_keep_more_than_numbers(tmp_path):
+    class Named(optim.Adam):
+        kept = None
+
+        def state_dict(self):
+            return {**super().state_dict(), "kept": {"on": True, "name": "a", "none": None}}
+
+        def load_state_dict(self, state):
+            super().load_state_dict({name: value for name, value in state.items() if name != "kept"})
+            self.kept = state["kept"]
+
+    model = network()
+    make(tmp_path, model=model, optimizer=Named(model), epochs=1).fit()
+    model = network()
+    trainer = make(tmp_path, model=model, optimizer=Named(model), epochs=1).resume()
+    assert trainer.optimizer.kept == {"on": True, "name": "a", "none": None}
+
+
 def test_a_said_change_that_is_an_error_changes_nothing(tmp_path):
     make(tmp_path, model=network(3), epochs=1).fit()
     model = network(5)
