@@ -156,6 +156,13 @@ def test_nothing_but_nan_stops_and_has_no_best():
         trainer.restore_best()
 
 
+def test_a_rate_of_numpy_is_recorded(tmp_path):
+    trainer = make(tmp_path, epochs=1)
+    trainer.optimizer.lr = np.float32(0.5)
+    trainer.fit()
+    assert [record["lr"] for record in lines_of(tmp_path)] == [0.5]
+
+
 def test_figures_are_json(tmp_path):
     metrics = {"a": math.nan, "b": np.float32("inf"), "c": np.float32(0.5)}
     write_figures(tmp_path / "f.json", task="t", seed=0, steps=1, seconds=1.0, metrics=metrics)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fusedrnn import nn, optim
-from fusedrnn.batches import Batches, shuffled
+from fusedrnn.batches import Batches, identity, shuffled
 from fusedrnn.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 from fusedrnn.train import ResumeWarning, Trainer, TrainingError
 
@@ -277,6 +277,24 @@ def test_what_a_users_optimizer_counts_is_no_setting(tmp_path):
         start(eps=0.1).resume()
 
 
+def test_a_users_optimizer_may_keep_more_than_numbers(tmp_path):
+    class Named(optim.Adam):
+        kept = None
+
+        def state_dict(self):
+            return {**super().state_dict(), "kept": {"on": True, "name": "a", "none": None}}
+
+        def load_state_dict(self, state):
+            super().load_state_dict({name: value for name, value in state.items() if name != "kept"})
+            self.kept = state["kept"]
+
+    model = network()
+    make(tmp_path, model=model, optimizer=Named(model), epochs=1).fit()
+    model = network()
+    trainer = make(tmp_path, model=model, optimizer=Named(model), epochs=1).resume()
+    assert trainer.optimizer.kept == {"on": True, "name": "a", "none": None}
+
+
 def test_a_said_change_that_is_an_error_changes_nothing(tmp_path):
     make(tmp_path, model=network(3), epochs=1).fit()
     model = network(5)
@@ -422,3 +440,13 @@ def test_other_rows_in_as_many_batches_are_refused_within_an_epoch(tmp_path, whe
     with pytest.raises(CheckpointError, match="within an epoch a run goes on with the same batches"):
         make(tmp_path, batches=other).resume()
     make(tmp_path, batches=cut(8)).resume().fit()
+
+
+def test_batches_of_objects_are_known_again_wherever_they_lie():
+    def lists(length):  # objects of their own each time
+        x = np.empty(4, object)
+        x[:] = [[i] * length for i in range(4)]
+        return [(x, np.zeros(4))]
+
+    first, second = lists(3), lists(3)
+    assert identity(first) == identity(second)

@@ -13,6 +13,32 @@ from typing import Any
 _SAID = {signal.SIGINT: b"Ctrl-C", signal.SIGTERM: b"SIGTERM"}
 
 
+_handlers: list[Any] = []  # ours, while they are there
+_masks = threading.local()
+
+
+def _before_fork() -> None:
+    if _handlers:
+        _masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+
+def _after_fork() -> None:
+    before = vars(_masks).pop("before", None)
+    if before is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _in_child() -> None:
+    """A forked child, such as a worker of a pool, ends by SIGTERM; until that is so none is delivered to it."""
+    if signal.getsignal(signal.SIGTERM) in _handlers:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child)
+
+
 class Interrupt:
     """What was asked for: ``signal`` is the number of the signal that came, None before."""
 
@@ -49,6 +75,7 @@ def first_interrupt() -> Iterator[Interrupt]:
         for number, handler in before.items()
         if handler not in (None, signal.SIG_IGN) and (number == signal.SIGINT or handler == signal.SIG_DFL)
     ]
+    _handlers.append(handle)
     for number in taken:
         signal.signal(number, handle)
     try:
@@ -56,3 +83,4 @@ def first_interrupt() -> Iterator[Interrupt]:
     finally:
         for number in taken:
             signal.signal(number, before[number])
+        _handlers.remove(handle)

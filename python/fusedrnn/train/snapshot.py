@@ -35,7 +35,7 @@ class Snapshot:
     run: Progress
     seed: int
     optimizer: str
-    optimizer_state: dict[str, int | float]
+    optimizer_state: dict[str, Any]
     trained: list[str] | None
     rng: dict[str, Any]
     carried: Any
@@ -53,10 +53,13 @@ class Snapshot:
 def read_snapshot(checkpoint: Checkpoint, source: Path) -> Snapshot:
     """A checkpoint of the Trainer, every field of it checked. Raises CheckpointError, which names the field."""
     state = Part(checkpoint.state, source)
-    numbers: dict[str, int | float] = {}
+    numbers: dict[str, Any] = {}  # a user's optimizer may have other things there
     for name, part in state.of("optimizer_state").entries().items():
-        number = part.integer() if name == "steps" else part.number()
-        numbers[name] = part.value if type(part.value) is int else number
+        if name == "steps":
+            part.integer()
+        elif name == "lr" or type(part.value) in (int, float):
+            part.number()
+        numbers[name] = part.value
     run = state.of("run").fill(Progress)
     if run.batch and run.batch >= run.batches:
         state.of("run").of("batch").refuse(f"expected less than the {run.batches} of the epoch, got {run.batch}")

@@ -302,7 +302,7 @@ class Trainer(KeptRun):
             "step": state.step,
             "seconds": seconds,
             "loss": loss,
-            "lr": self.optimizer.lr,
+            "lr": float(self.optimizer.lr),
             **metrics,
         }
         self._history.append(record)
