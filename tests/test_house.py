@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -53,14 +54,53 @@ def test_includes_go_one_way(room):
 def test_the_guards_of_ci_name_all_that_their_stages_compile():
     """Stages for the GPU are left out while csrc/cuda, tests/cuda and what they include are as they were."""
     script = (ROOT / ".ci/run").read_text()
-    guarded = re.search(r"cuda \| emulator-sanitizers\) echo (.*) ;;", script)[1].replace("'", "").split()
-    roots = [ROOT / name for name in guarded if "*" not in name]
+    guarded = re.search(r"cuda \| emulator-sanitizers\)\s+echo ((?:.|\\\n)*?) ;;", script)[1]
+    names = guarded.replace("'", "").replace("\\\n", " ").split()
+    roots = [ROOT / name for name in names if "*" not in name]
     assert all(root.exists() for root in roots)
+    assert {ROOT / "csrc/CMakeLists.txt", ROOT / "tests/test_build.py"} <= set(roots)
     sources = [path for root in roots for path in ([root] if root.is_file() else root.rglob("*.[chu]*"))]
     for path in (path for path in sources if path.suffix in {".cpp", ".hpp", ".cu", ".cuh"}):
-        for name in re.findall(r'#include "(\.\./.+)"', path.read_text()):
+        for name in re.findall(r'#include "(.+)"', path.read_text()):
             other = (path.parent / name).resolve()
-            assert any(other == root or other.is_relative_to(root) for root in roots), f"{path.name} includes {name}"
+            if other.is_file():
+                assert any(other == root or other.is_relative_to(root) for root in roots), f"{path.name} includes {name}"
+
+
+@pytest.fixture
+def ci(tmp_path):
+    """ci(lines, *arguments) -> what ``.ci/run`` says, in a repository of its own, with `lines` before its last part."""
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    for name in ("pip", "python", "ccache"):
+        (tmp_path / ".venv/bin" / name).write_text(f'#!/bin/sh\necho {name} "$@"\n')
+        (tmp_path / ".venv/bin" / name).chmod(0o755)
+    (tmp_path / "CMakeLists.txt").write_text("before")
+    (tmp_path / ".ci").mkdir()
+    subprocess.run("git init -q && git add CMakeLists.txt", shell=True, cwd=tmp_path, check=True)
+
+    def call(lines, *arguments):
+        text = (ROOT / ".ci/run").read_text()
+        assert 'chosen=("$@")' in text
+        (tmp_path / ".ci/run").write_text(text.replace('chosen=("$@")', f'{lines}\nchosen=("$@")'))
+        return subprocess.run(
+            ["bash", ".ci/run", *arguments], cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stdout
+
+    return call
+
+
+def test_adapters_without_test_before_runs_all_tests(ci):
+    assert "--only-skipped" not in (said := ci("", "adapters"))
+    assert "--no-skips" in said
+    assert "--only-skipped" in ci("stage_test() { has_tested=yes; }", "test", "adapters")
+
+
+def test_files_that_change_while_stages_run_have_not_passed(ci):
+    quick = 'for stage in "${stages[@]}"; do eval "stage_$stage() { echo ran $stage; }"; done\n'
+    ci(quick + "stage_test() { echo after > CMakeLists.txt; }", "all")
+    assert "ran threads" in ci(quick)
+    ci(quick, "all")
+    assert "ran threads" not in ci(quick)
 
 
 def test_imports_go_one_way():
