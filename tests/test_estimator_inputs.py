@@ -207,6 +207,23 @@ def test_a_refused_fit_leaves_the_old_model_whole(kind, parameters, data, messag
     assert vars(fresh) == vars(make().set_params(**parameters)), "nothing half fitted"
 
 
+@pytest.mark.parametrize("kind", ["string", "category", "object"])
+def test_a_label_that_is_missing_is_said_to_be(kind):
+    pandas = pytest.importorskip("pandas")
+    gap = {"object": np.nan}.get(kind)
+    for labels in (pandas.Series([*"abcab", gap], dtype=kind), np.array([*"abcab", None], object)):
+        with pytest.raises(ValueError, match="Input y contains NaN"):
+            SequenceClassifier(hidden_size=3, epochs=1).fit(SEQUENCES, labels)
+    with pytest.raises(ValueError, match="Input y contains NaN"):
+        SequenceClassifier(hidden_size=3, epochs=1).fit(SEQUENCES, np.array(["2020", "2021", "NaT"] * 2, "M8[D]"))
+
+
+@pytest.mark.parametrize("y", [np.arange(6) + 1j, np.arange(6).astype("M8[D]"), np.arange(6).astype("m8[h]")])
+def test_what_float64_would_drop_is_no_target(y):
+    with pytest.raises(ValueError, match="y: expected numbers .*is no real number"):
+        SequenceRegressor(hidden_size=3, epochs=1).fit(SEQUENCES, y)
+
+
 @pytest.mark.parametrize("kind", ESTIMATORS)
 def test_an_interrupted_fit_leaves_the_old_model_whole(kind, monkeypatch):
     make, good, ask = ESTIMATORS[kind]
