@@ -329,7 +329,9 @@ def _check_finite(y: Array) -> None:
 
 def _is_missing(value: Any) -> bool:
     """None, NaN, and pandas' NA and NaT."""
-    return value is None or type(value).__name__ in {"NAType", "NaTType"} or (isinstance(value, float) and value != value)
+    return (
+        value is None or type(value).__name__ in {"NAType", "NaTType"} or (isinstance(value, float) and value != value)
+    )
 
 
 def _generator(random_state: Any) -> np.random.Generator:
