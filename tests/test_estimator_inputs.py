@@ -220,7 +220,7 @@ def test_a_label_that_is_missing_is_said_to_be(kind):
 
 @pytest.mark.parametrize("y", [np.arange(6) + 1j, np.arange(6).astype("M8[D]"), np.arange(6).astype("m8[h]")])
 def test_what_float64_would_drop_is_no_target(y):
-    with pytest.raises(ValueError, match="y: expected numbers .*is no real number"):
+    with pytest.raises(ValueError, match=r"y: expected numbers .*is no real number"):
         SequenceRegressor(hidden_size=3, epochs=1).fit(SEQUENCES, y)
 
 

@@ -64,7 +64,9 @@ def test_the_guards_of_ci_name_all_that_their_stages_compile():
         for name in re.findall(r'#include "(.+)"', path.read_text()):
             other = (path.parent / name).resolve()
             if other.is_file():
-                assert any(other == root or other.is_relative_to(root) for root in roots), f"{path.name} includes {name}"
+                assert any(other == root or other.is_relative_to(root) for root in roots), (
+                    f"{path.name} includes {name}"
+                )
 
 
 @pytest.fixture
