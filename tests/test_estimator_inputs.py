@@ -141,11 +141,26 @@ def test_what_is_not_plain_says_what_to_give(X, message):
         ([row + 0.5 for row in IDS], r"X\[0\]: expected integers .*got float64 .*give a list of arrays \[T_i\]"),
         ([[[1, 2], [3]]] * 6, r"X\[0\]: expected integers \[T\] with embedding_dim, got list \(.*inhomogeneous"),
         (np.empty((0, 3), int), "X: expected at least one sequence, got ndarray of 0"),
+        ([np.array([2**64 - 1, 1], np.uint64)] * 6, r"X\[0\]: expected integers of int64, got 18446744073709551615"),
+        ([np.array([2**70, 1], object)] * 6, r"X\[0\]: expected integers \[T\] with embedding_dim, got object"),
     ],
 )
 def test_what_are_no_integers_says_what_to_give(X, message):
     with pytest.raises(ValueError, match=message):
-        SequenceClassifier(hidden_size=3, epochs=1, embedding_dim=2).fit(X, Y)
+        SequenceClassifier(hidden_size=3, epochs=1, embedding_dim=2, num_embeddings=9).fit(X, Y)
+
+
+def test_whole_numbers_of_pandas_that_may_hold_na_are_integers():
+    pandas = pytest.importorskip("pandas")
+
+    def fitted(X):
+        model = SequenceClassifier(hidden_size=3, epochs=1, embedding_dim=2, random_state=0)
+        return model.fit(X, Y).predict_proba(X)
+
+    for kind in ("Int64", "UInt8"):
+        assert np.array_equal(fitted([pandas.Series(row, dtype=kind) for row in IDS]), fitted(IDS))
+    with pytest.raises(ValueError, match=r"X\[0\]: expected integers \[T\] with embedding_dim, got float64"):
+        fitted([pandas.Series([1, None], dtype="Int64")] * 6)
 
 
 # a fit that fails
@@ -190,6 +205,23 @@ def test_a_refused_fit_leaves_the_old_model_whole(kind, parameters, data, messag
     with pytest.raises(ValueError, match=message):
         fresh.fit(*data)
     assert vars(fresh) == vars(make().set_params(**parameters)), "nothing half fitted"
+
+
+@pytest.mark.parametrize("kind", ["string", "category", "object"])
+def test_a_label_that_is_missing_is_said_to_be(kind):
+    pandas = pytest.importorskip("pandas")
+    gap = {"object": np.nan}.get(kind)
+    for labels in (pandas.Series([*"abcab", gap], dtype=kind), np.array([*"abcab", None], object)):
+        with pytest.raises(ValueError, match="Input y contains NaN"):
+            SequenceClassifier(hidden_size=3, epochs=1).fit(SEQUENCES, labels)
+    with pytest.raises(ValueError, match="Input y contains NaN"):
+        SequenceClassifier(hidden_size=3, epochs=1).fit(SEQUENCES, np.array(["2020", "2021", "NaT"] * 2, "M8[D]"))
+
+
+@pytest.mark.parametrize("y", [np.arange(6) + 1j, np.arange(6).astype("M8[D]"), np.arange(6).astype("m8[h]")])
+def test_what_float64_would_drop_is_no_target(y):
+    with pytest.raises(ValueError, match=r"y: expected numbers .*is no real number"):
+        SequenceRegressor(hidden_size=3, epochs=1).fit(SEQUENCES, y)
 
 
 @pytest.mark.parametrize("kind", ESTIMATORS)

@@ -133,3 +133,13 @@ def test_what_a_fitted_one_refuses(fitted):
     ):
         with pytest.raises((TypeError, ValueError), match=message):
             call()
+
+
+@pytest.mark.parametrize("unit", [1e200, 1e-200])
+def test_series_in_units_whose_squares_are_no_numbers(unit):
+    series = np.sin(np.arange(300) / 24 * 2 * np.pi)
+    made = [
+        Forecaster(horizon=3, steps=1, hidden_size=2, random_state=0).fit(series * scale).predict() / scale
+        for scale in (1, unit)
+    ]
+    np.testing.assert_allclose(made[1], made[0], rtol=1e-3, atol=1e-5)

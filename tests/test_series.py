@@ -271,6 +271,9 @@ def test_files_have_bounds(tmp_path, monkeypatch):
         ({"time": "e"}, "--time e: expected one of d, a, k, or none"),
         ({"time": "k"}, "--time k: expected a column of such times, got none"),
         ({"date_format": "%H"}, "--date-format %H: expected a column of such times, got none"),
+        ({"date_format": "%Q"}, "--date-format %Q: 'Q' is a bad directive"),
+        ({"date_format": "%"}, "--date-format %: stray %"),
+        ({"date_format": "%Y %Y"}, "--date-format %Y %Y: redefinition of group name 'Y'"),
     ],
 )
 def test_options_that_do_not_fit(read, how, message):

@@ -64,6 +64,10 @@ class Ambiguous(ValueError):
         self.rows = rows
 
 
+class BadLayout(ValueError):
+    """A format of dates that is none, as one with a lone %."""
+
+
 def decimal_sign(column: Sequence[str]) -> tuple[str | None, int]:
     """The decimal sign that a column's numbers show, and the place of one that shows it; None: they show none.
 
@@ -140,7 +144,7 @@ def dates(column: Sequence[str], layout: str | None = None) -> tuple[Any, int | 
     """A pandas DatetimeIndex, NaT where a cell is no such date, and the first such place; None for no dates at all.
 
     ``layout`` is as in ``strftime``. Without it all cells must agree in one that is known, ISO 8601 before all. Raises
-    Ambiguous where several fit and differ, such as 01/02/2020.
+    Ambiguous where several fit and differ, such as 01/02/2020; BadLayout.
     """
     import pandas
 
@@ -153,7 +157,10 @@ def dates(column: Sequence[str], layout: str | None = None) -> tuple[Any, int | 
         return int(bad[0]) if len(bad) else None
 
     if layout is not None:
-        index = parsed(layout)
+        try:
+            index = parsed(layout)
+        except (ValueError, re.error) as error:  # pandas makes a regular expression of it
+            raise BadLayout(str(error)) from None
         return index, first_bad(index)
     known = next((row for row, cell in enumerate(column) if not is_missing(cell)), None)
     if known is None or not re.search(r"\d", column[known]):

@@ -294,6 +294,8 @@ class SequenceRegressor(RegressorMixin, _SequenceEstimator):  # type: ignore[mis
         with all_or_nothing(self):
             sequences = self._sequences(X, reset=True)
             try:
+                if (kind := np.asarray(y).dtype).kind in "cmM":
+                    raise TypeError(f"{kind} is no real number")
                 targets = np.asarray(y, np.float64)
             except (TypeError, ValueError) as error:
                 raise ValueError(f"y: expected numbers [n] or [n, outputs], got others ({error})") from None
@@ -318,8 +320,18 @@ class SequenceRegressor(RegressorMixin, _SequenceEstimator):  # type: ignore[mis
 
 
 def _check_finite(y: Array) -> None:
+    missing = np.isnat(y) if y.dtype.kind in "mM" else y.dtype == object and [_is_missing(value) for value in y.flat]
+    if np.any(missing):  # as scikit-learn says it
+        raise ValueError("Input y contains NaN.")
     if y.dtype.kind == "f" and not np.isfinite(y).all():
         raise ValueError(f"Input y contains {'NaN' if np.isnan(y).any() else 'infinity'}.")
+
+
+def _is_missing(value: Any) -> bool:
+    """None, NaN, and pandas' NA and NaT."""
+    return (
+        value is None or type(value).__name__ in {"NAType", "NaTType"} or (isinstance(value, float) and value != value)
+    )
 
 
 def _generator(random_state: Any) -> np.random.Generator:

@@ -21,6 +21,13 @@ GAUSSIAN = (-1.2816, 0.0, 1.2816)  # the same quantiles of a standard normal dis
 LOOK_BACK, WARM_UP, NOISE = 48, 12, 0.3  # steps of a window, those of them without a loss; added to inputs in training
 
 
+def _unit(values: Array) -> Array:
+    """[C]: what to divide by lest squares overflow or vanish; 1 for all usual numbers."""
+    largest = np.abs(values).max(0)
+    unit: Array = np.where((largest > 1e100) | ((largest < 1e-100) & (largest > 0)), largest, 1.0)
+    return unit
+
+
 class Scaling(NamedTuple):
     """Means and standard deviations ``[C]`` of the points to fit on; a channel that never changes keeps its unit."""
 
@@ -30,7 +37,9 @@ class Scaling(NamedTuple):
     @classmethod
     def fit(cls, values: Array) -> Scaling:
         same = values.max(0) == values.min(0)  # whose deviation need not be 0: means are rounded
-        return cls(np.where(same, values[0], values.mean(0)), np.where(same, 1.0, values.std(0)))
+        unit = _unit(values)
+        values = values / unit
+        return cls(np.where(same, values[0], values.mean(0)) * unit, np.where(same, 1.0, values.std(0) * unit))
 
     def forth(self, values: Array) -> Array:
         scaled: Array = (values - self.mean) / self.deviation
@@ -45,6 +54,7 @@ def find_period(z: Array, least: float = 0.3) -> int:
     """The season of z [T, C]: the lag of the highest peak of the autocorrelation, averaged over channels, up to a
     sixth of the series; 0 if none reaches `least`. The first peak within 0.05 of the highest counts, for its multiples
     peak as well. A peak is higher than what lies on either side of it and than the valley before it by 0.1."""
+    z = z / _unit(z)
     centred = z - z.mean(0)
     spectrum = np.fft.rfft(centred, 2 * len(z), axis=0)
     sums = np.fft.irfft(np.abs(spectrum) ** 2, axis=0)[: len(z) // 6 + 2]

@@ -34,6 +34,9 @@ def array(X: Any, name: str) -> Array:
     if is_pandas(X):
         kinds = [X.dtype] if X.ndim == 1 else list(X.dtypes)
         if any(getattr(kind, "na_value", None) is not None and getattr(kind, "kind", "O") in "fiub" for kind in kinds):
+            whole = {getattr(kind, "numpy_dtype", np.dtype(object)) for kind in kinds}
+            if len(whole) == 1 and next(iter(whole)).kind in "iu" and not X.isna().to_numpy().any():
+                return np.asarray(X.to_numpy(dtype=whole.pop()))
             try:
                 return np.asarray(X.to_numpy(dtype=np.float64, na_value=np.nan))
             except (TypeError, ValueError):

@@ -102,13 +102,16 @@ def integers(X: Any) -> list[Array]:
     for i, given in enumerate(rows):
         row = _array(given, i, "integers [T] with embedding_dim")
         if row.dtype == object and row.ndim == 1 and all(isinstance(v, (int, np.integer)) for v in row):
-            row = row.astype(np.int64)
+            with contextlib.suppress(OverflowError):
+                row = row.astype(np.int64)
         if row.ndim != 1 or (row.dtype.kind not in "iu" and row.size):
             got = f"{row.dtype} {row.shape}"
             fix = "number the words first" if row.dtype.kind in "OUS" else "give a list of arrays [T_i] of integers"
             raise ValueError(f"X[{i}]: expected integers [T] with embedding_dim, got {got}; {fix}")
         if row.size and row.min() < 0:
             raise ValueError(f"X[{i}]: expected integers of at least 0, got {row.min()}")
+        if row.size and row.max() > np.iinfo(np.int64).max:
+            raise ValueError(f"X[{i}]: expected integers of int64, got {row.max()}")
         sequences.append(row.astype(np.int64))
     return sequences
 

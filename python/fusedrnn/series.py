@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fusedrnn.cells import Ambiguous, dates, decimal_sign, is_clock, is_missing, is_number, numbers
+from fusedrnn.cells import Ambiguous, BadLayout, dates, decimal_sign, is_clock, is_missing, is_number, numbers
 from fusedrnn.data import DataError, cache_folder, fetched
 from fusedrnn.gradients import Array
 from fusedrnn.spacing import Uneven, frequency
@@ -193,6 +193,8 @@ def _dates(table: Table, place: int, layout: str | None) -> _Times | None:
             f"{table.path}: line {table.lines[error.rows[0]]}, column {table.names[place] or place + 1}: {error}: "
             "--date-format FORMAT says which"
         ) from None
+    except BadLayout as error:
+        raise DataError(f"--date-format {layout}: {error}") from None
     if found is None or found[0].isna().all():
         return None
     index, bad = found
