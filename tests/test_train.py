@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -241,24 +240,6 @@ def test_ctrl_c_finishes_the_step_and_resumes_to_the_same_bits(tmp_path, whole):
     assert trainer.step == 6
     trainer.fit()
     same(trainer, whole)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows forks no processes")
-def test_a_forked_worker_ends_by_sigterm(capfd):
-    ended = []
-
-    def evaluate():
-        worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(30,))
-        worker.start()
-        worker.terminate()
-        worker.join(5)
-        ended.append(worker.exitcode)
-        worker.kill()
-        return {}
-
-    make(evaluate=evaluate, evaluate_every=EPOCHS).fit()
-    assert ended == [-signal.SIGTERM]
-    assert "SIGTERM" not in capfd.readouterr().err
 
 
 def test_training_off_the_main_thread_works(whole):

@@ -121,11 +121,11 @@ def _locked(folder: Path) -> Iterator[None]:
     if fcntl is None:  # pragma: no cover
         yield
         return
-    handle = _take(folder / _LOCK)
+    handle, process = _take(folder / _LOCK), os.getpid()
     try:
         yield
     finally:
-        if handle is not None:
+        if handle is not None and os.getpid() == process:  # not in a forked child
             with contextlib.suppress(OSError):
                 (folder / _LOCK).unlink()
             os.close(handle)
