@@ -431,6 +431,11 @@ _cuda = runpy.run_path(str(Path(__file__).parent / "cuda/fixtures.py"))
 emulated, emulated_gpu, gpu_array = (_cuda[name] for name in ("emulated", "emulated_gpu", "gpu_array"))
 
 
+def pytest_make_parametrize_id(val: Any, argname: str) -> str | None:
+    """Bytes go by their argument's name: gzip's hold the second in which they were made, and processes must agree."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     _cuda["mark_emulator"](items)
