@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from fusedrnn import nn, optim
 from fusedrnn.nn.parameters import FlatParameters
+from tests.parts import Net, X, Y
 
 SHAPES = [(3,), (16,), (5, 7), (1,), (33,), (2, 3)]  # with and without a gap behind them, in both dtypes
 OPTIMIZERS = [
@@ -47,24 +48,6 @@ def values(parameters):
 def assert_same(ours, wanted):
     for a, b in zip(ours, wanted, strict=True):
         np.testing.assert_array_equal(a, b)
-
-
-class Net(nn.Module):
-    """Recurrent layers and a head."""
-
-    def __init__(self, seed=0):
-        super().__init__()
-        self.rnn, self.last, self.head = nn.LSTM(3, 5, rng=seed), nn.LastStep(), nn.Linear(5, 2, rng=seed)
-
-    def forward(self, x):
-        return self.head(self.last(self.rnn(x)[0]))
-
-    def backward(self, dy):
-        return self.rnn.backward(self.last.backward(self.head.backward(dy)))[0]
-
-
-X = np.random.default_rng(0).standard_normal((6, 8, 3), dtype=np.float32)
-Y = np.stack([X.mean((0, 2)), X[-1, :, 0]], 1)
 
 
 def learn(model, *optimizers):

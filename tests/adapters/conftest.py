@@ -60,3 +60,15 @@ def kernel_calls(monkeypatch):
 
             monkeypatch.setattr(fusedrnn.functional, f"{kind}_{way}", watched)
     return seen
+
+
+@pytest.fixture
+def one_thread(threads):
+    """One thread for PyTorch and for us."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -12,13 +12,7 @@ import fusedrnn.torch as ft  # noqa: E402 - needs torch
 LAYERS, CELLS = ("RNN", "LSTM", "GRU"), ("RNNCell", "LSTMCell", "GRUCell")
 
 
-@pytest.fixture(autouse=True)
-def one_thread(threads):
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def pair(name, *sizes, **options):

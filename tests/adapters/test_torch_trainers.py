@@ -114,13 +114,7 @@ os._exit(0)  # without gloo's own end, whose threads may meet another process's
 """
 
 
-@pytest.fixture(autouse=True)
-def one_thread(threads):
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
