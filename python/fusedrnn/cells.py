@@ -1,4 +1,4 @@
-"""What the cells of a column mean: numbers with their decimal sign, dates with their order, or nothing."""
+"""Cells of a column are read as numbers with their decimal sign, dates with their order, or nothing."""
 
 from __future__ import annotations
 

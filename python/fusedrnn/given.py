@@ -45,7 +45,7 @@ def array(X: Any, name: str) -> Array:
 
 
 def column_names(X: Any) -> tuple[Any, ...] | None:
-    """Of a DataFrame; None for anything else."""
+    """Return the columns of a DataFrame; None for anything else."""
     return tuple(X.columns) if is_pandas(X) and X.ndim == 2 else None
 
 

@@ -119,7 +119,7 @@ class LengthBatches:
 
     @property
     def resume_key(self) -> list[Any]:
-        """What the batches follow from: `fusedrnn.batches.Batches` has the same."""
+        """Return what the batches follow from: `fusedrnn.batches.Batches` has the same."""
         return [
             len(self.lengths),
             zlib.crc32(np.asarray(self.lengths, np.int64).tobytes()),

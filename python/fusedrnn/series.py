@@ -136,7 +136,7 @@ def read_csv(
 
 
 class _Times(NamedTuple):
-    """What the lines are put in order by: a pandas Index, and the columns that it comes from."""
+    """Return the pandas Index by which the lines are put in order, and the columns that it comes from."""
 
     index: Any
     places: tuple[int, ...]

@@ -34,7 +34,7 @@ class Part:
         self.refuse(f"expected {expected}, got {reprlib.repr(self.value)}")
 
     def entries(self) -> dict[str, Part]:
-        """Of an object, by name."""
+        """Return an object's entries by name."""
         if not isinstance(self.value, dict):
             self._unlike("an object")
         start = f"{self.name}." if self.name else ""

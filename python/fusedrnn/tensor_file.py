@@ -36,7 +36,7 @@ def _e4m3(data: Any) -> Array:
     return table[np.frombuffer(data, np.uint8)]
 
 
-# What NumPy lacks becomes float32, which holds every value of these.
+# NumPy lacks these dtypes: they become float32, which holds every value of them.
 _WIDENED: dict[str, Callable[[Any], Array]] = {"BF16": _bfloat16, "F8_E5M2": _e5m2, "F8_E4M3": _e4m3}
 
 

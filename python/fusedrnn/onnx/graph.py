@@ -231,7 +231,7 @@ class Graph:
 
 
 def _context(model: onnx.ModelProto) -> Any:
-    """What onnx's checker has to know: the version of the operators."""
+    """Return the context of onnx's checker, with the version of the operators."""
     versions = {o.version for o in model.opset_import if o.domain in _OWN_DOMAINS}
     newest = defs.onnx_opset_version()
     if len(versions) != 1 or not _OLDEST_OPSET <= min(versions) <= newest:

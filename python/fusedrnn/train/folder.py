@@ -52,7 +52,7 @@ class RunFolder:
             yield
 
     def stamp(self) -> tuple[int, int, int] | None:
-        """What changes when somebody writes the checkpoint; None without one."""
+        """Return a stamp that changes when somebody writes the checkpoint; None without one."""
         try:
             found = self.checkpoint.stat()
         except OSError:

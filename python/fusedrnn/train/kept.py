@@ -27,7 +27,7 @@ Self = TypeVar("Self", bound="KeptRun")
 
 
 class KeptRun:
-    """What is kept of a run is the same whoever asks: `Trainer` says what the attributes are."""
+    """A Trainer's part that keeps a run: `Trainer` says what the attributes are."""
 
     model: Module
     loss: Any

@@ -1,4 +1,4 @@
-"""What a checkpoint holds of a run, and the one reader that knows its schema."""
+"""A checkpoint's schema: it is written here, and read by the one reader that knows it."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def settings_of(
 def differences(
     stored: Mapping[str, Any], now: Mapping[str, Any], schedule: Callable[[int], float] | None
 ) -> list[str]:
-    """What is otherwise ``now`` than it is ``stored``, in words."""
+    """Say in words what is otherwise ``now`` than it is ``stored``."""
     found = []
     for name in sorted(stored.keys() | now.keys()):
         if name == "schedule":

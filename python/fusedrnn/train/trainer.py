@@ -213,7 +213,7 @@ class Trainer(KeptRun):
         return self.history
 
     def _facts(self) -> Record:
-        """What must be the same in all processes that train as one."""
+        """Return what must be the same in all processes that train as one."""
         names = ("seed", "epochs", "steps", "patience", "monitor", "mode", "evaluate_every", "checkpoint_every")
         numbers = {name: getattr(self, name) for name in (*names, "log_every", "clip_norm", "clip_value", "row_axes")}
         return {**numbers, "out is None": self.out is None, "batches": len(self.batches(0)), "lr": self._base_lr}
