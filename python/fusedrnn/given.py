@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fusedrnn.cells import dates
+from fusedrnn.columns import dates
 from fusedrnn.gradients import Array
 from fusedrnn.spacing import Uneven, frequency
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fusedrnn.cells import Ambiguous, BadLayout, dates, decimal_sign, is_clock, is_missing, is_number, numbers
+from fusedrnn.columns import Ambiguous, BadLayout, dates, decimal_sign, is_clock, is_missing, is_number, numbers
 from fusedrnn.data import DataError, cache_folder, fetched
 from fusedrnn.gradients import Array
 from fusedrnn.spacing import Uneven, frequency

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fusedrnn.cells import dates, is_missing, is_number
+from fusedrnn.columns import dates, is_missing, is_number
 from fusedrnn.extras import how_to_install
 from fusedrnn.reading import DataError, read_file
 
