@@ -1,0 +1,296 @@
+"""Networks as steps of one sequence in plain NumPy, as `fusedrnn.scan_forward` takes them, and their arrays.
+
+A step is `step(p, state, x[, context])` and returns the new state and y; its arrays have no batch axis. `peers` of the
+experiment `scan` write the same equations again, over a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.workloads import Array
+from fusedrnn.ops import circular_convolve, sigmoid, softmax, softplus
+
+NORM = 1e-5  # beside a variance: layer normalization's
+COSINE = 1e-6  # beside a sum of squares, inside the root: a row of zeros has a gradient
+LOG = 1e-12  # beside a weight whose logarithm is taken
+USAGE = 1e-6  # of a slot at least, for the allocation of slots
+SHIFTS = 3  # of an NTM's head: -1, 0 and 1
+
+
+# the steps
+
+
+def lstm(p: Any, state: Any, x: Any) -> Any:
+    """An LSTM (Hochreiter and Schmidhuber 1997; with forget gate)."""
+    h, c = state
+    i, f, g, o = np.split(p["W"] @ x + p["U"] @ h + p["b"], 4)
+    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+    h = sigmoid(o) * np.tanh(c)
+    return (h, c), h
+
+
+def _normalized(v: Any, gain: Any, bias: Any) -> Any:
+    centred = v - np.mean(v)
+    return gain * (centred / np.sqrt(np.mean(centred * centred) + NORM)) + bias
+
+
+def layer_norm_lstm(p: Any, state: Any, x: Any) -> Any:
+    """An LSTM with layer normalization of both products and of the cell that the output sees (Ba et al. 2016)."""
+    h, c = state
+    of_x = _normalized(p["W"] @ x, p["gain_x"], p["bias_x"])
+    of_h = _normalized(p["U"] @ h, p["gain_h"], p["bias_h"])
+    i, f, g, o = np.split(of_x + of_h + p["b"], 4)
+    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+    h = sigmoid(o) * np.tanh(_normalized(c, p["gain_c"], p["bias_c"]))
+    return (h, c), h
+
+
+def _content(memory: Any, key: Any, strength: Any) -> Any:
+    """Weights of the rows of memory by their cosine with a key."""
+    norms = np.sqrt(np.sum(memory * memory, axis=1) + COSINE) * np.sqrt(np.sum(key * key) + COSINE)
+    return softmax(strength * (memory @ key) / norms)
+
+
+def _ntm_head(raw: Any, memory: Any, previous: Any) -> Any:
+    """New weights of a head: by content, then interpolated, shifted and sharpened."""
+    width = memory.shape[1]
+    key, strength, gate, shift, sharpness = np.split(raw, [width, width + 1, width + 2, width + 2 + SHIFTS])
+    gate = sigmoid(gate)
+    weights = gate * _content(memory, key, softplus(strength)) + (1 - gate) * previous
+    shifted = circular_convolve(weights, softmax(shift))
+    return softmax((1 + softplus(sharpness)) * np.log(shifted + LOG))
+
+
+def ntm(p: Any, state: Any, x: Any) -> Any:
+    """A neural Turing machine with an LSTM controller, a write head and a read head, which reads what was written
+    (Graves, Wayne and Danihelka 2014)."""
+    h, c, read, reading, writing, memory = state
+    width = len(read)
+    (h, c), _ = lstm(p, (h, c), np.concatenate([x, read]))
+    head = width + 3 + SHIFTS
+    to_read, to_write, erase, add = np.split(p["heads"] @ h + p["heads_b"], [head, 2 * head, 2 * head + width])
+    writing = _ntm_head(to_write, memory, writing)
+    memory = memory * (1 - np.outer(writing, sigmoid(erase))) + np.outer(writing, add)
+    reading = _ntm_head(to_read, memory, reading)
+    read = reading @ memory
+    y = p["out"] @ np.concatenate([h, read]) + p["out_b"]
+    return (h, c, read, reading, writing, memory), y
+
+
+def _allocation(usage: Any) -> Any:
+    """Weights for writing to the slots that are used least; no gradient through their order."""
+    slots = len(usage)
+    usage = USAGE + (1 - USAGE) * usage
+    order = np.argsort(usage, kind="stable")
+    ascending = np.take(usage, order)
+    before = np.cumprod(np.where(np.arange(slots) == 0, 1.0, np.roll(ascending, 1)))
+    return np.take((1 - ascending) * before, np.argsort(order))
+
+
+def dnc(p: Any, state: Any, x: Any) -> Any:
+    """A differentiable neural computer with an LSTM controller and one write head (Graves et al. 2016)."""
+    h, c, reads, memory, usage, precedence, link, writing, readings = state
+    heads, width = reads.shape
+    slots = len(usage)
+    (h, c), _ = lstm(p, (h, c), np.concatenate([x, reads.reshape(heads * width)]))
+    sizes = np.cumsum([heads * width, heads, width, 1, width, width, heads, 1, 1])
+    keys, strengths, key, strength, erase, write, free, allocate, gate, modes = np.split(
+        p["interface"] @ h + p["interface_b"], sizes
+    )
+
+    free = sigmoid(free)
+    usage = usage + writing - usage * writing
+    for head in range(heads):
+        usage = usage * (1 - free[head] * readings[head])
+    allocate = sigmoid(allocate)
+    content = _content(memory, key, 1 + softplus(strength))
+    writing = sigmoid(gate) * (allocate * _allocation(usage) + (1 - allocate) * content)
+    memory = memory * (1 - np.outer(writing, sigmoid(erase))) + np.outer(writing, write)
+
+    link = (1 - writing[:, None] - writing) * link + np.outer(writing, precedence)
+    link = np.where(np.eye(slots, dtype=bool), 0.0, link)
+    precedence = (1 - np.sum(writing)) * precedence + writing
+
+    keys = keys.reshape(heads, width)
+    lengths = np.sqrt(np.sum(keys * keys, axis=1, keepdims=True) + COSINE)
+    norms = lengths * np.sqrt(np.sum(memory * memory, axis=1) + COSINE)
+    contents = softmax((1 + softplus(strengths))[:, None] * (keys @ memory.T) / norms, axis=1)
+    modes = softmax(modes.reshape(heads, 3), axis=1)
+    readings = modes[:, 0:1] * (readings @ link) + modes[:, 1:2] * contents + modes[:, 2:3] * (readings @ link.T)
+    reads = readings @ memory
+    y = p["out"] @ np.concatenate([h, reads.reshape(heads * width)]) + p["out_b"]
+    return (h, c, reads, memory, usage, precedence, link, writing, readings), y
+
+
+def attention(p: Any, state: Any, x: Any, context: Any) -> Any:
+    """A decoder with additive attention (Bahdanau et al. 2014) over the states [S, H] of an encoder, and input feeding
+    (Luong et al. 2015): the LSTM sees what was attended last."""
+    h, c, attended = state
+    encoded = context["encoded"]
+    (h, c), _ = lstm(p, (h, c), np.concatenate([x, attended]))
+    energies = np.tanh(encoded @ p["keys"].T + p["query"] @ h) @ p["v"]
+    seen = softmax(energies) @ encoded
+    attended = np.tanh(p["out"] @ np.concatenate([h, seen]) + p["out_b"])
+    return (h, c, attended), attended
+
+
+# their arrays
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network of some size, and a batch.
+
+    Attributes:
+        network: one of `NETWORKS`.
+        T, N, I, H: steps, rows, inputs, and units of the LSTM.
+        slots, width, heads: of a memory; heads are those that read.
+        S: positions that are attended to.
+    """
+
+    network: str
+    T: int
+    N: int
+    I: int  # noqa: E741 - the shape letters of the whole library
+    H: int
+    slots: int = 0
+    width: int = 0
+    heads: int = 1
+    S: int = 0
+    dtype: str = "float32"
+
+    @property
+    def shape(self) -> str:
+        """As tables print it."""
+        memory = f" {self.slots}x{self.width}" if self.slots else ""
+        heads = f" R{self.heads}" if self.network == "dnc" else ""
+        return f"T{self.T} N{self.N} I{self.I} H{self.H}{memory}{heads}" + (f" S{self.S}" if self.S else "")
+
+
+class Arrays(NamedTuple):
+    """Of a case.
+
+    Attributes:
+        p: parameters by name.
+        state: the initial state, leaves [N, ...].
+        x: [T, N, I].
+        context: leaves [N, ...] by name; None where the step takes none.
+        dy: the gradient of y, [T, N, O].
+    """
+
+    p: dict[str, Array]
+    state: tuple[Array, ...]
+    x: Array
+    context: dict[str, Array] | None
+    dy: Array
+
+
+class Network(NamedTuple):
+    """A step and the sizes of its arrays.
+
+    Attributes:
+        step: of one sequence.
+        parameters: shapes by name.
+        state: shapes of the leaves, without N, with the kind of values that each has (see `_drawn`).
+        outputs: O.
+    """
+
+    step: Callable[..., Any]
+    parameters: Callable[[Case], dict[str, tuple[int, ...]]]
+    state: Callable[[Case], list[tuple[str, tuple[int, ...]]]]
+    outputs: Callable[[Case], int]
+
+
+def _lstm_parameters(rows: int, inputs: int) -> dict[str, tuple[int, ...]]:
+    return {"W": (4 * rows, inputs), "U": (4 * rows, rows), "b": (4 * rows,)}
+
+
+def _layer_norm_parameters(c: Case) -> dict[str, tuple[int, ...]]:
+    parts = {"x": 4 * c.H, "h": 4 * c.H, "c": c.H}
+    norms = {f"{what}_{part}": (size,) for part, size in parts.items() for what in ("gain", "bias")}
+    return _lstm_parameters(c.H, c.I) | norms
+
+
+def _outputs(rows: int, inputs: int) -> dict[str, tuple[int, ...]]:
+    return {"out": (rows, inputs), "out_b": (rows,)}
+
+
+def _ntm_parameters(c: Case) -> dict[str, tuple[int, ...]]:
+    rows = 2 * (c.width + 3 + SHIFTS) + 2 * c.width
+    heads = {"heads": (rows, c.H), "heads_b": (rows,)}
+    return _lstm_parameters(c.H, c.I + c.width) | heads | _outputs(8, c.H + c.width)
+
+
+def _dnc_parameters(c: Case) -> dict[str, tuple[int, ...]]:
+    reads = c.heads * c.width
+    rows = reads + 3 * c.width + 5 * c.heads + 3
+    interface = {"interface": (rows, c.H), "interface_b": (rows,)}
+    return _lstm_parameters(c.H, c.I + reads) | interface | _outputs(8, c.H + reads)
+
+
+def _attention_parameters(c: Case) -> dict[str, tuple[int, ...]]:
+    scores = {"keys": (c.H, c.H), "query": (c.H, c.H), "v": (c.H,)}
+    return _lstm_parameters(c.H, c.I + c.H) | scores | _outputs(c.H, 2 * c.H)
+
+
+def _hidden(c: Case) -> list[tuple[str, tuple[int, ...]]]:
+    return [("state", (c.H,)), ("state", (c.H,))]
+
+
+def _ntm_state(c: Case) -> list[tuple[str, tuple[int, ...]]]:
+    weights = ("weights", (c.slots,))
+    return [*_hidden(c), ("state", (c.width,)), weights, weights, ("state", (c.slots, c.width))]
+
+
+def _dnc_state(c: Case) -> list[tuple[str, tuple[int, ...]]]:
+    slots, matrix = (c.slots,), (c.slots, c.width)
+    read = [("state", (c.heads, c.width)), ("state", matrix), ("share", slots), ("weights", slots)]
+    return [*_hidden(c), *read, ("link", (c.slots, c.slots)), ("weights", slots), ("weights", (c.heads, c.slots))]
+
+
+NETWORKS = {
+    "lstm": Network(lstm, lambda c: _lstm_parameters(c.H, c.I), _hidden, lambda c: c.H),
+    "layer_norm_lstm": Network(layer_norm_lstm, _layer_norm_parameters, _hidden, lambda c: c.H),
+    "ntm": Network(ntm, _ntm_parameters, _ntm_state, lambda _: 8),
+    "dnc": Network(dnc, _dnc_parameters, _dnc_state, lambda _: 8),
+    "attention": Network(
+        attention, _attention_parameters, lambda c: [*_hidden(c), ("state", (c.H,))], lambda c: c.H
+    ),
+}  # fmt: skip
+
+
+def _drawn(rng: np.random.Generator, kind: str, shape: tuple[int, ...]) -> Array:
+    """Values that an array of this kind may have in the middle of a sequence; so that slots differ from each other."""
+    if kind == "state":
+        return rng.uniform(-0.3, 0.3, shape)
+    if kind == "share":
+        return rng.uniform(0, 1, shape)
+    weights = rng.exponential(size=shape)
+    if kind == "weights":
+        return weights / weights.sum(axis=-1, keepdims=True)
+    weights[..., np.arange(shape[-1]), np.arange(shape[-1])] = 0  # a link: rows and columns sum to less than 1
+    return weights / (2 * weights.sum(axis=-1, keepdims=True).max(axis=-2, keepdims=True))
+
+
+def draw(case: Case, seed: int = 0) -> Arrays:
+    """Arrays of a case, drawn in float32, so that every dtype has the same numbers."""
+    rng = np.random.default_rng(seed)
+    network = NETWORKS[case.network]
+
+    def cast(values: Array) -> Array:
+        return values.astype(np.float32).astype(case.dtype)
+
+    bound = case.H**-0.5
+    parameters = {}
+    for name, shape in network.parameters(case).items():
+        centre = 1.0 if name.startswith("gain") else 0.0
+        parameters[name] = cast(centre + rng.uniform(-bound, bound, shape))
+    state = tuple(cast(_drawn(rng, kind, (case.N, *shape))) for kind, shape in network.state(case))
+    x = cast(rng.uniform(-1, 1, (case.T, case.N, case.I)))
+    context = {"encoded": cast(rng.uniform(-1, 1, (case.N, case.S, case.H)))} if case.S else None
+    return Arrays(parameters, state, x, context, cast(rng.uniform(-1, 1, (case.T, case.N, network.outputs(case)))))
