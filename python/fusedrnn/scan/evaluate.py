@@ -131,21 +131,21 @@ def _as_integer(value: Value, operands: list[Array], dtype: Any) -> Array:
 # the same elements elsewhere
 
 
-def _section(value: Value, starts: Sequence[int], sizes: Sequence[int], steps: Sequence[int]) -> tuple[Array, ...]:
-    places = (start + step * np.arange(size) for start, size, step in zip(starts, sizes, steps, strict=True))
-    return np.ix_(*places)
+def _section(starts: Sequence[int], sizes: Sequence[int], steps: Sequence[int]) -> tuple[Array, ...]:
+    """The index of a slice, as ``numpy.ix_`` gives it."""
+    return np.ix_(*(start + step * np.arange(size) for start, size, step in zip(starts, sizes, steps, strict=True)))
 
 
 def _slice(value: Value, operands: list[Array], dtype: Any) -> Array:
     starts, steps = value.attributes
-    result: Array = operands[0][_section(value, starts, value.shape, steps)]
+    result: Array = operands[0][_section(starts, value.shape, steps)]
     return result
 
 
 def _pad(value: Value, operands: list[Array], dtype: Any) -> Array:
     starts, steps = value.attributes
     result = np.zeros(value.shape, operands[0].dtype)
-    result[_section(value, starts, operands[0].shape, steps)] = operands[0]
+    result[_section(starts, operands[0].shape, steps)] = operands[0]
     return result
 
 
@@ -157,7 +157,8 @@ def _concatenate(value: Value, operands: list[Array], dtype: Any) -> Array:
 
 
 def _sum(value: Value, operands: list[Array], dtype: Any) -> Array:
-    return np.sum(_of_kind(value, operands[0], dtype), axis=value.attributes[0])
+    result: Array = np.sum(_of_kind(value, operands[0], dtype), axis=value.attributes[0])
+    return result
 
 
 def _argsort(value: Value, operands: list[Array], dtype: Any) -> Array:
@@ -181,7 +182,8 @@ def _recurrence(value: Value, operands: list[Array], dtype: Any) -> Array:
     places = range(len(y))
     for before, i in zip(*(order := places[::-1] if reverse else places, order[1:]), strict=False):
         y[i] = a[i] * y[before] + b[i]
-    return np.moveaxis(y, 0, axis)
+    moved: Array = np.moveaxis(y, 0, axis)
+    return moved
 
 
 # by places that are computed

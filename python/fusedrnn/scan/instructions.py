@@ -342,12 +342,17 @@ def matmul(a: Value, b: Value) -> Value:
     return reshape(y, shape)
 
 
-# chance, and the way down the levels
+# chance, and the way up and down the levels
 
 
 def uniform(graph: Graph, shape: Shape, stream: int) -> Value:
     """Random numbers in [0, 1) of each row and step, a function of seed, stream, row, step and place alone."""
     return graph.make("uniform", [], shape, "real", (stream,), Level.STEP)
+
+
+def lift(x: Value, level: Level) -> Value:
+    """x at a higher level, alike for all rows or steps, by a "broadcast" to its own shape."""
+    return x if x.level >= level else x.graph.make("broadcast", [x], x.shape, x.kind, (), level)
 
 
 def total(x: Value, level: Level) -> Value:
