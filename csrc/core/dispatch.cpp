@@ -10,6 +10,8 @@ namespace fusedrnn {
   namespace name {                                    \
   extern const KernelTable<float> table_float;        \
   extern const KernelTable<double> table_double;      \
+  extern const ProgramKernels<float> program_float;   \
+  extern const ProgramKernels<double> program_double; \
   extern const LowPrecisionTable table_low_precision; \
   }
 // Which sets are built, csrc/CMakeLists.txt says.
@@ -33,6 +35,8 @@ struct Isa {
   bool (*supported)();
   const KernelTable<float>* table_float;
   const KernelTable<double>* table_double;
+  const ProgramKernels<float>* program_float;
+  const ProgramKernels<double>* program_double;
   const LowPrecisionTable* table_low_precision;
 };
 
@@ -44,22 +48,25 @@ bool supports_avx512() {
 #endif
 
 const Isa isas[] = {
-    {"baseline", [] { return true; }, &baseline::table_float, &baseline::table_double, &baseline::table_low_precision},
+    {"baseline", [] { return true; }, &baseline::table_float, &baseline::table_double, &baseline::program_float,
+     &baseline::program_double, &baseline::table_low_precision},
 #if defined(FUSEDRNN_HAS_AVX2)
     {"avx2",
      [] {
        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
               __builtin_cpu_supports("bmi2");
      },
-     &avx2::table_float, &avx2::table_double, &avx2::table_low_precision},
+     &avx2::table_float, &avx2::table_double, &avx2::program_float, &avx2::program_double, &avx2::table_low_precision},
 #endif
 #if defined(FUSEDRNN_HAS_AVX512)
-    {"avx512", supports_avx512, &avx512::table_float, &avx512::table_double, &avx512::table_low_precision},
+    {"avx512", supports_avx512, &avx512::table_float, &avx512::table_double, &avx512::program_float,
+     &avx512::program_double, &avx512::table_low_precision},
 #endif
 #if defined(FUSEDRNN_HAS_AVX512_BF16_VNNI)
     {"avx512_bf16_vnni",
      [] { return supports_avx512() && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni"); },
-     &avx512::table_float, &avx512::table_double, &avx512_bf16_vnni::table_low_precision},
+     &avx512::table_float, &avx512::table_double, &avx512::program_float, &avx512::program_double,
+     &avx512_bf16_vnni::table_low_precision},
 #endif
 };
 
@@ -116,6 +123,16 @@ const KernelTable<float>& kernels<float>() {
 template <>
 const KernelTable<double>& kernels<double>() {
   return *current().load()->table_double;
+}
+
+template <>
+const ProgramKernels<float>& program_kernels<float>() {
+  return *current().load()->program_float;
+}
+
+template <>
+const ProgramKernels<double>& program_kernels<double>() {
+  return *current().load()->program_double;
 }
 
 const LowPrecisionTable& low_precision_kernels() { return *current().load()->table_low_precision; }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "../kernels/low_precision_table.hpp"
+#include "../kernels/program_table.hpp"
 #include "../kernels/table.hpp"
 
 namespace fusedrnn {
@@ -18,6 +19,8 @@ void set_isa(const std::string& name);
 
 template <class T>
 const KernelTable<T>& kernels();
+template <class T>
+const ProgramKernels<T>& program_kernels();
 const LowPrecisionTable& low_precision_kernels();
 
 }  // namespace fusedrnn

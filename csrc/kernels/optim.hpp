@@ -8,14 +8,6 @@
 namespace fusedrnn::FUSEDRNN_ISA {
 namespace {
 
-template <class V>
-FUSEDRNN_INLINE V square_root(V v) {
-  using T = Scalar<V>;
-  for (int l = 0; l < lanes_of<V>; ++l)
-    v[l] = sizeof(T) == 4 ? T(__builtin_sqrtf(float(v[l]))) : T(__builtin_sqrt(double(v[l])));
-  return v;
-}
-
 // buffer = momentum buffer + g;  p -= lr (g + momentum buffer | buffer).
 template <class T>
 void sgd(const SgdStep<T>& s) {

@@ -1,8 +1,9 @@
-// The contract between core and kernels for programs (core/program.hpp): what an instruction does to one block of L rows.
+// The contract between core and kernels for programs (core/program.hpp): what an instruction does to one block of L
+// rows.
 //
-// A value of a block lies [width][L]: element by element, the block's rows innermost. L is 1, or `program_lanes`, so that
-// vectors hold one element of many rows. Most kernels see an element of L rows as L elements, and so serve both; those
-// that sum do it in an order that depends on the shape alone, which gives a row the same bits in either.
+// A value of a block lies [width][L]: element by element, the block's rows innermost. L is 1, or `program_lanes`, so
+// that vectors hold one element of many rows. Most kernels see an element of L rows as L elements, and so serve both;
+// those that sum do it in an order that depends on the shape alone, which gives a row the same bits in either.
 //
 // Memory of values ends with room for a vector: kernels may read, never write, past the last element.
 #pragma once
@@ -15,6 +16,7 @@ constexpr int program_lanes = 16;  // L where rows are many, on every instructio
 
 // Elementwise instructions; `k` is a constant of the program. python/fusedrnn/scan/plan.py takes the numbers from
 // the module.
+// clang-format off
 #define FUSEDRNN_ELEMENTWISE(X)                                                                                       \
   X(negative) X(reciprocal) X(square) X(sqrt) X(exp) X(expm1) X(log) X(log1p) X(sin) X(cos) X(tanh) X(sigmoid)         \
   X(softplus) X(relu) X(absolute) X(sign) X(floor) X(truncate) X(logical_not) X(copy)                                  \
@@ -24,6 +26,7 @@ constexpr int program_lanes = 16;  // L where rows are many, on every instructio
   X(add_constant) X(multiply_constant)    /* a + k; a k */                                                             \
   X(constant_subtract) X(constant_divide) /* k - a; k / a */                                                           \
   X(maximum_constant) X(minimum_constant) X(less_constant) X(fill) /* a < k; k */
+// clang-format on
 
 enum class Elementwise : int32_t {
 #define FUSEDRNN_NAME(name) name,
@@ -56,21 +59,21 @@ struct Axis {
   int64_t outer, n, inner;
 };
 
-// out[b] [m, n] = (or +=) a[b] [m, k] times b[b] [k, n] for each b of the batch, within each row. Strides count elements
-// of L rows and may be 0. One chain of multiply-adds for each result, by ascending k, from 0 (or out).
+// out[b] [m, n] = (or +=) a[b] [m, k] times b[b] [k, n] for each b of the batch, within each row. Strides count
+// elements of L rows and may be 0. One chain of multiply-adds for each result, by ascending k, from 0 (or out).
 struct RowProduct {
   int64_t batch, m, n, k;
   int64_t a_batch, a_m, a_k, b_batch, b_k, b_n, out_batch, out_m, out_n;
   bool add;
 };
 
-// out [blocks][m][units][L] = (bias | out | 0) + x [blocks][m][depth][L] times shared weights, each result one chain: its
-// start, then k ascending. For L = program_lanes; with L = 1 the affine kernel of kernels/table.hpp does it.
+// out [blocks][m][units][L] = (bias | out | 0) + x [blocks][m][depth][L] times shared weights, each result one chain:
+// its start, then k ascending. For L = program_lanes; with L = 1 the affine kernel of kernels/table.hpp does it.
 template <class T>
 struct LaneAffine {
   int64_t blocks, m, units, depth;
   const T* x;
-  int64_t x_block;  // elements from one block to the next
+  int64_t x_block;   // elements from one block to the next
   const T* weights;  // packed by pack_lane_weights
   const T* bias;     // [units] or null
   bool add;          // start from out; bias is null then
@@ -88,8 +91,8 @@ struct ProgramKernels {
   struct ForLanes {
     void (*move)(T* out, const T* in, const Move& move);
     void (*broadcast)(T* out, const T* in, const Broadcast& pattern, int64_t first, int64_t count);
-    // Sums: 16 chains (index mod 16) that start from +0, added in pairs whose members are 8, 4, 2, 1 apart. Largest: NaN
-    // where one is.
+    // Sums: 16 chains (index mod 16) that start from +0, added in pairs whose members are 8, 4, 2, 1 apart. Largest:
+    // NaN where one is.
     void (*sum)(T* out, const T* in, Axis axis);
     void (*max)(T* out, const T* in, Axis axis);
     void (*argmax)(T* out, const T* in, Axis axis);   // the first largest; a NaN counts as the largest, as in NumPy
@@ -99,8 +102,8 @@ struct ProgramKernels {
     void (*recurrence)(T* out, const T* a, const T* b, Axis axis, bool reverse);
     void (*product)(T* out, const T* a, const T* b, const RowProduct& shape);
     // Between rows [rows, width] of a stride, rows <= L, and a block [width][L]. Lanes past the rows get the last row's
-    // numbers, so that they stay harmless; store leaves them out, and writes zeros for rows whose `alive` (L of them, or
-    // null) is zero. load reads zeros there.
+    // numbers, so that they stay harmless; store leaves them out, and writes zeros for rows whose `alive` (L of them,
+    // or null) is zero. load reads zeros there.
     void (*load)(T* block, const T* from, int64_t stride, int64_t rows, int64_t width, const T* alive);
     void (*store)(T* to, int64_t stride, int64_t rows, const T* block, int64_t width, const T* alive);
     // out = alive[lane] != 0 ? a : b over [width][L].
@@ -108,6 +111,9 @@ struct ProgramKernels {
     // Uniform numbers in [0, 1): element u of lane l is word u of (seed, row + l, step, stream), kernels/random.hpp.
     void (*uniform)(T* out, int64_t width, uint64_t seed, uint32_t row, uint32_t step, uint32_t stream);
   } lanes[2];
+  // From element (unit, k) at unit * stride_unit + k * stride_depth to units * depth elements.
+  void (*pack_lane_weights)(T* to, const T* weights, int64_t units, int64_t depth, int64_t stride_unit,
+                            int64_t stride_depth);
   void (*lane_affine)(const LaneAffine<T>& step);
 };
 

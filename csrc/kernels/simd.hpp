@@ -143,6 +143,14 @@ FUSEDRNN_INLINE V divide(V a, V b) {
   return a / b;
 }
 
+template <class V>
+FUSEDRNN_INLINE V square_root(V v) {
+  using T = Scalar<V>;
+  for (int l = 0; l < lanes_of<V>; ++l)
+    v[l] = sizeof(T) == 4 ? T(__builtin_sqrtf(float(v[l]))) : T(__builtin_sqrt(double(v[l])));
+  return v;
+}
+
 #if defined(__AVX512F__)
 template <class V>
 FUSEDRNN_INLINE auto lane_mask(int count) {

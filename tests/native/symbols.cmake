@@ -11,7 +11,7 @@ foreach(object IN LISTS OBJECTS)
     OUTPUT_VARIABLE defined COMMAND_ERROR_IS_FATAL ANY)
   string(REGEX MATCHALL "[^\n]+\n" lines "${defined}")
   list(LENGTH lines lines_count)
-  if(NOT lines_count EQUAL 1 OR NOT lines MATCHES "table_(float|double|low_precision)")
+  if(NOT lines_count EQUAL 1 OR NOT lines MATCHES "(table|program)_(float|double|low_precision)")
     message(FATAL_ERROR "${object} should define its table alone, but has:\n${defined}")
   endif()
   execute_process(COMMAND ${NM} --undefined-only --format=posix ${object}

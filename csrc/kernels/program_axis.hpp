@@ -1,0 +1,203 @@
+// Instructions of programs along an axis: in [outer, n, inner], elements of L rows.
+//
+// Where vectors hold neighbours across the axis (inner or L above 1) a column is theirs from start to end; else they
+// hold numbers along it, and a row of them ends in one. Both combine in the order of the header, so that bits agree.
+#pragma once
+
+#include "math.hpp"
+#include "program_table.hpp"
+#include "transpose.hpp"
+
+namespace fusedrnn::FUSEDRNN_ISA {
+namespace {
+
+// What a chain starts from, and how it goes on.
+struct Adding {
+  template <class T>
+  static constexpr T start = T(0);
+  template <class V>
+  FUSEDRNN_INLINE static V of(V a, V b) {
+    return a + b;
+  }
+};
+
+struct Largest {  // NaN where one is
+  template <class T>
+  static constexpr T start = T(-__builtin_inf());
+  template <class V>
+  FUSEDRNN_INLINE static V of(V a, V b) {
+    return ((b > a) | (b != b)) ? b : a;
+  }
+};
+
+constexpr int chains = 16;
+
+// 0, 1, 2, ...
+template <class V>
+FUSEDRNN_INLINE typename Traits<V>::IntegerVector lane_numbers() {
+  typename Traits<V>::IntegerVector lane{};
+  for (int l = 0; l < lanes_of<V>; ++l) lane[l] = typename Traits<V>::I(l);
+  return lane;
+}
+
+// Columns: the elements at in, in + stride, ..., n of them. Chains without an element are left out: they hold the
+// start, which changes nothing. Four chains at a time, whose places are 4 apart.
+template <class Op, class V>
+FUSEDRNN_INLINE V fold_column(const Scalar<V>* in, int64_t n, int64_t stride) {
+  const V start = splat<V>(Op::template start<Scalar<V>>);
+  V part[4];
+#pragma GCC unroll 1
+  for (int c = 0; c < 4; ++c) {
+    V chain[4] = {start, start, start, start};
+    int64_t i = c;
+    for (; i + 12 < n; i += chains)
+#pragma GCC unroll 4
+      for (int q = 0; q < 4; ++q) chain[q] = Op::of(chain[q], load<V>(in + (i + 4 * q) * stride));
+#pragma GCC unroll 4
+    for (int q = 0; q < 3; ++q)
+      if (i + 4 * q < n) chain[q] = Op::of(chain[q], load<V>(in + (i + 4 * q) * stride));
+    part[c] = Op::of(Op::of(chain[0], chain[2]), Op::of(chain[1], chain[3]));
+  }
+  return Op::of(Op::of(part[0], part[2]), Op::of(part[1], part[3]));
+}
+
+// Rows: n neighbours. Lane c of the result joins the chains c, c + W, ... in their order.
+template <class Op, class V>
+FUSEDRNN_INLINE V fold_row(const Scalar<V>* in, int64_t n) {
+  using T = Scalar<V>;
+  using I = typename Traits<V>::I;
+  constexpr int W = lanes_of<V>, K = chains / W;
+  const V start = splat<V>(Op::template start<T>);
+  V chain[K];
+#pragma GCC unroll 8
+  for (int q = 0; q < K; ++q) chain[q] = start;
+  int64_t i = 0;
+  for (; i + chains <= n; i += chains)
+#pragma GCC unroll 8
+    for (int q = 0; q < K; ++q) chain[q] = Op::of(chain[q], load<V>(in + i + q * W));
+  if (i < n) {
+    const auto lane = lane_numbers<V>();
+#pragma GCC unroll 8
+    for (int q = 0; q < K; ++q)
+      if (const int64_t rest = n - i - q * W; rest > 0)
+        chain[q] = Op::of(chain[q], lane < I(min(rest, W)) - decltype(lane){} ? load<V>(in + i + q * W) : start);
+  }
+#pragma GCC unroll 3
+  for (int apart = K / 2; apart > 0; apart /= 2)
+#pragma GCC unroll 4
+    for (int q = 0; q < apart; ++q) chain[q] = Op::of(chain[q], chain[q + apart]);
+  return chain[0];
+}
+
+template <class Op, class V>
+FUSEDRNN_INLINE Scalar<V> fold_lanes(V v) {
+  constexpr int half = lanes_of<V> / 2;
+  using T = Scalar<V>;
+  if constexpr (half == 1) {
+    return Op::template of<T>(v[0], v[1]);
+  } else {
+    using Half = Vector<T, half>;
+    return fold_lanes<Op, Half>(Op::of(part_of<Half, 0>(v), part_of<Half, half>(v)));
+  }
+}
+
+// out [outer, inner].
+template <class Op, int L, class T>
+void fold(T* out, const T* in, Axis axis) {
+  constexpr int W = full_lanes<T>;
+  using V = Full<T>;
+  const int64_t inner = axis.inner * L;
+  if (L > 1 || inner > 1) {
+    for (int64_t o = 0; o < axis.outer; ++o, in += axis.n * inner, out += inner)
+      for (int64_t j = 0; j < inner; j += W)
+        store(out + j, fold_column<Op, V>(in + j, axis.n, inner), int(min(W, inner - j)));
+    return;
+  }
+  int64_t o = 0;
+  for (; o + W <= axis.outer; o += W) {  // lane c of W rows side by side, then as within a vector
+    V v[W];
+    for (int r = 0; r < W; ++r) v[r] = fold_row<Op, V>(in + (o + r) * axis.n, axis.n);
+    transpose_block(v);
+#pragma GCC unroll 4
+    for (int apart = W / 2; apart > 0; apart /= 2)
+#pragma GCC unroll 8
+      for (int q = 0; q < apart; ++q) v[q] = Op::of(v[q], v[q + apart]);
+    store(out + o, v[0]);
+  }
+  for (; o < axis.outer; ++o) out[o] = fold_lanes<Op>(fold_row<Op, V>(in + o * axis.n, axis.n));
+}
+
+template <int L, class T>
+void softmax(T* out, const T* in, Axis axis) {
+  constexpr int W = full_lanes<T>;
+  using V = Full<T>;
+  const int64_t n = axis.n, inner = axis.inner * L;
+  for (int64_t o = 0; o < axis.outer; ++o, in += n * inner, out += n * inner) {
+    if (L > 1 || inner > 1) {
+      for (int64_t j = 0; j < inner; j += W) {
+        const int count = int(min(W, inner - j));
+        const V largest = fold_column<Largest, V>(in + j, n, inner);
+        for (int64_t i = 0; i < n; ++i) store(out + i * inner + j, exp(load<V>(in + i * inner + j) - largest), count);
+        const V scale = splat<V>(1) / fold_column<Adding, V>(out + j, n, inner);
+        for (int64_t i = 0; i < n; ++i) store(out + i * inner + j, load<V>(out + i * inner + j) * scale, count);
+      }
+    } else {
+      const V largest = splat<V>(fold_lanes<Largest>(fold_row<Largest, V>(in, n)));
+      for_vectors_once<T>(n, [&](int64_t i, int count) { store(out + i, exp(load<V>(in + i) - largest), count); });
+      const V scale = splat<V>(1) / splat<V>(fold_lanes<Adding>(fold_row<Adding, V>(out, n)));
+      for_vectors_once<T>(n, [&](int64_t i, int count) { store(out + i, load<V>(out + i) * scale, count); });
+    }
+  }
+}
+
+FUSEDRNN_INLINE float fma_scalar(float a, float b, float c) {
+#if defined(__FMA__) || defined(__aarch64__)
+  return __builtin_fmaf(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
+FUSEDRNN_INLINE double fma_scalar(double a, double b, double c) {
+#if defined(__FMA__) || defined(__aarch64__)
+  return __builtin_fma(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
+template <int L, class T>
+void recurrence(T* out, const T* a, const T* b, Axis axis, bool reverse) {
+  constexpr int W = full_lanes<T>;
+  using V = Full<T>;
+  const int64_t n = axis.n, inner = axis.inner * L, step = reverse ? -inner : inner;
+  if (n == 0) return;
+  for (int64_t o = 0; o < axis.outer; ++o) {
+    const int64_t first = (o * n + (reverse ? n - 1 : 0)) * inner;
+    if (L > 1 || inner > 1) {
+      for (int64_t j = 0; j < inner; j += W) {
+        const int count = int(min(W, inner - j));
+        int64_t at = first + j;
+        V y = load<V>(b + at);
+        store(out + at, y, count);
+        for (int64_t i = 1; i < n; ++i) {
+          at += step;
+          y = fma(load<V>(a + at), y, load<V>(b + at));
+          store(out + at, y, count);
+        }
+      }
+    } else {
+      int64_t at = first;
+      T y = b[at];
+      out[at] = y;
+      for (int64_t i = 1; i < n; ++i) {
+        at += step;
+        y = fma_scalar(a[at], y, b[at]);
+        out[at] = y;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace fusedrnn::FUSEDRNN_ISA
