@@ -79,10 +79,11 @@ def _compute(value: Value, known: Mapping[Value, Array], dtype: Any, uniform: Un
 
 
 def _of_kind(value: Value, array: Any, dtype: Any) -> Array:
-    return np.asarray(array, _dtype_of(value, dtype))
+    return np.asarray(array, dtype_of(value, dtype))
 
 
-def _dtype_of(value: Value, dtype: Any) -> Any:
+def dtype_of(value: Value, dtype: Any) -> Any:
+    """The dtype of a value's array where reals have the given one."""
     return {"real": np.dtype(dtype), "integer": np.dtype(np.int64), "boolean": np.dtype(np.bool_)}[value.kind]
 
 
