@@ -209,6 +209,7 @@ void register_losses(py::module_& m);
 void register_optim(py::module_& m);
 void register_runtime(py::module_& m);
 void register_frozen(py::module_& m);
+void register_program(py::module_& m);
 void register_low_precision(py::module_& m);
 
 // Integer sums of this length must stay within int32.

@@ -14,5 +14,6 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   register_optim(m);
   register_runtime(m);
   register_frozen(m);
+  register_program(m);
   register_low_precision(m);
 }

@@ -23,11 +23,13 @@ py::list as_list(const std::vector<std::string>& names) {
 }
 
 py::object math_sweep(const std::string& name, const py::object& x) {
-  const std::vector<std::string> functions{"exp", "sigmoid", "tanh", "softplus"};
+  const std::vector<std::string> functions{"exp", "sigmoid", "tanh", "softplus", "log", "log1p", "expm1", "sin", "cos"};
   int function = -1;
   for (int i = 0; i < int(functions.size()); ++i)
     if (functions[std::size_t(i)] == name) function = i;
-  if (function < 0) throw py::value_error("name: expected exp, sigmoid, tanh or softplus, got '" + name + "'");
+  if (function < 0)
+    throw py::value_error("name: expected exp, sigmoid, tanh, softplus, log, log1p, expm1, sin or cos, got '" + name +
+                          "'");
   return dispatch_dtype(x, "x", [&](auto scalar) -> py::object {
     using T = decltype(scalar);
     const std::vector<int64_t> shape = shape_of(as_array(x, "x"));

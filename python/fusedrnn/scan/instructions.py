@@ -233,6 +233,9 @@ def sum_(x: Value, axes: Sequence[int] | None = None) -> Value:
     chosen = tuple(range(x.ndim)) if axes is None else tuple(sorted({axis_of(x, axis) for axis in axes}))
     if not chosen:
         return x
+    if chosen[-1] - chosen[0] >= len(chosen):  # axes apart: the last that follow each other come first
+        first = next(axis for axis in chosen if set(range(axis, chosen[-1] + 1)) <= set(chosen))
+        return sum_(sum_(x, range(first, chosen[-1] + 1)), [axis for axis in chosen if axis < first])
     shape = tuple(n for axis, n in enumerate(x.shape) if axis not in chosen)
     return x.graph.make("sum", [x], shape, "real" if x.kind == "real" else "integer", (chosen,))
 

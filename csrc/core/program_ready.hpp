@@ -1,0 +1,131 @@
+// What a call of a program makes before its first step: shared values, packed weights, copies for lanes.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "pack.hpp"
+#include "program_stage.hpp"
+#include "scratch.hpp"
+
+namespace fusedrnn {
+
+template <class T>
+T* mutable_pointer(const T* p) {
+  return const_cast<T*>(p);  // roots are one type; a plan never writes a leaf
+}
+
+template <class T>
+struct Engine {
+  const KernelTable<T>& kernels = fusedrnn::kernels<T>();
+  const ProgramKernels<T>& program = program_kernels<T>();
+};
+
+// Shared values before the steps, packed weights and lifted values of one plan's call.
+template <class T>
+class Ready {
+ public:
+  Ready(const ProgramCall<T>& call, Scratch& scratch, std::atomic<bool>& bad) : call_(call) {
+    const Plan& plan = *call.plan;
+    shared_ = call.kept_shared && !call.forward ? call.kept_shared : scratch.take<T>(plan.shared + slack);
+    constants_ = scratch.take<T>(int64_t(plan.constants.size()) + slack);
+    std::transform(plan.constants.begin(), plan.constants.end(), constants_, [](double v) { return T(v); });
+    registers_ = scratch.take<T>((call.chunk + register_slack) * std::max<int64_t>(1, plan.registers));
+    packed_.resize(plan.packed.size());
+    stage(plan.shared_before, bad);
+    bool with_rows = false, with_lanes = false;
+    for (const Team& team : call.teams) (team.lanes == 1 ? with_rows : with_lanes) = true;
+    for (std::size_t i = 0; i < plan.packed.size(); ++i) pack(plan.packed[i], packed_[i], scratch, with_rows, with_lanes);
+    for (const bool lanes : {false, true}) {
+      if (!(lanes ? with_lanes : with_rows) || plan.lifts.empty()) continue;
+      const int64_t L = lanes ? program_lanes : 1;
+      T* const to = lifted_[lanes] = scratch.take<T>(plan.lifted * L + slack);
+      for (const Lifted& lift : plan.lifts)
+        for (int64_t i = 0; i < lift.width; ++i) std::fill_n(to + (lift.offset + i) * L, L, shared_at(lift.from)[i]);
+    }
+  }
+
+  void after(std::atomic<bool>& bad) const {
+    stage(call_.plan->shared_after, bad);
+    for (std::size_t i = 0; i < call_.plan->shared_outputs.size(); ++i)
+      if (T* const to = call_.shared_outputs[i])
+        copy(to, shared_at(call_.plan->shared_outputs[i]), call_.plan->shared_output_widths[i]);
+  }
+
+  Interpreter<T> interpreter() const { return {engine_.kernels, engine_.program, call_.plan->packed, packed_}; }
+  const Engine<T>& engine() const { return engine_; }
+  T* shared() const { return shared_; }
+
+  // The roots that are alike for all rows; `lanes` of the team.
+  void fill(std::vector<T*>& base, int64_t lanes) const {
+    base[shared_root] = shared_;
+    base[kept_shared_root] = call_.forward ? call_.kept_shared : nullptr;
+    base[constant_root] = constants_;
+    base[lifted_root] = lifted_[lanes != 1];
+    for (std::size_t i = 0; i < call_.shared.size(); ++i) base[first_leaf_root + i] = mutable_pointer(call_.shared[i]);
+  }
+
+  std::size_t roots() const { return first_leaf_root + call_.shared.size(); }
+
+  static constexpr int64_t slack = register_slack;
+
+ private:
+  const T* shared_at(const Place& p) const {
+    std::vector<T*> base(roots());
+    fill(base, 1);
+    return base[std::size_t(p.root)] + p.offset;
+  }
+
+  // Shared values lie as those of one row.
+  void stage(const Stage& stage, std::atomic<bool>& bad) const {
+    if (stage.empty()) return;
+    Frame<T> f{.lanes = 1,
+               .blocks = 1,
+               .rows = 1,
+               .base = std::vector<T*>(roots()),
+               .stride = std::vector<int64_t>(roots()),
+               .read = {},
+               .written = {},
+               .registers = registers_,
+               .chunk = call_.chunk,
+               .seed = call_.seed,
+               .row = 0,
+               .step = 0,
+               .bad_index = &bad};
+    fill(f.base, 1);
+    interpreter().run(stage, f);
+  }
+
+  void pack(const Packed& p, PackedPair<T>& to, Scratch& scratch, bool with_rows, bool with_lanes) const {
+    const T* const w = shared_at(p.weights);
+    if (with_lanes) {
+      T* const tiles = scratch.take<T>(p.units * p.depth + slack);
+      engine_.program.pack_lane_weights(tiles, w, p.units, p.depth, p.stride_unit, p.stride_depth);
+      to.tiles = tiles;
+    }
+    if (with_rows) {
+      const int lanes = engine_.kernels.lanes;
+      T* const panels = scratch.take<T>(padded(p.units, lanes) * p.depth);
+      for_panels(p.units, lanes, double(p.units * p.depth), [&](int64_t unit, int64_t width, int64_t count) {
+        T* out = panels + unit * p.depth;
+        const T* const from = w + unit * p.stride_unit;
+        if (p.stride_depth == 1) {
+          engine_.kernels.transpose({count, p.depth, from, p.stride_unit, out, width, width, false});
+          return;
+        }
+        for (int64_t k = 0; k < p.depth; ++k, out += width) {
+          for (int64_t u = 0; u < count; ++u) out[u] = from[u * p.stride_unit + k * p.stride_depth];
+          std::fill(out + count, out + width, T(0));
+        }
+      });
+      to.panels = panels;
+    }
+  }
+
+  const ProgramCall<T>& call_;
+  Engine<T> engine_;
+  T *shared_ = nullptr, *constants_ = nullptr, *registers_ = nullptr, *lifted_[2] = {};
+  std::vector<PackedPair<T>> packed_;
+};
+
+}  // namespace fusedrnn

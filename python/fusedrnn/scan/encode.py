@@ -1,0 +1,123 @@
+"""A plan as the numbers that csrc/core/program_plan.cpp reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fusedrnn import _core
+from fusedrnn.gradients import Array
+from fusedrnn.scan.groups import GroupCode, Operand, Place
+from fusedrnn.scan.plan import Emitted, Plan
+
+CODES = (
+    *("group", "move", "sum", "max", "argmax", "argsort", "softmax", "recurrence", "product", "affine"),
+    *("gather", "scatter", "take", "put", "uniform", "load", "store", "accumulate"),
+)
+MOVE_DIMS = 6
+_NO_OPERAND = -(2**63)
+_ELEMENTWISE = {name: i for i, name in enumerate(_core.ELEMENTWISE)}
+_TOTALS = {"product": 0, "sum": 1, "put": 2}
+
+
+class _Writer:
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.code: list[int] = []
+        self.constants = list(plan.constants)
+        self.known: dict[str, int] = {}
+
+    def list(self, numbers: Sequence[int]) -> None:
+        self.code += [len(numbers), *numbers]
+
+    def constant(self, number: float | None) -> int:
+        if number is None:
+            return -1
+        key = repr(float(number))
+        if key not in self.known:
+            self.known[key] = len(self.constants)
+            self.constants.append(float(number))
+        return self.known[key]
+
+    def axes(self, sizes: Sequence[int], *strides: Sequence[int]) -> None:
+        if len(sizes) > MOVE_DIMS:
+            raise ValueError(f"an array is read in an order of {len(sizes)} axes; reshape it in two steps")
+        for numbers in (sizes, *strides):
+            self.code += numbers
+
+    def group(self, group: GroupCode) -> None:
+        places: dict[Place, int] = {}
+
+        def operand(each: Operand) -> int:
+            if each is None:
+                return _NO_OPERAND
+            kind, where = each
+            if kind == "register":
+                assert isinstance(where, int)
+                return where
+            assert isinstance(where, tuple)
+            return -1 - places.setdefault(where, len(places))
+
+        operations = []
+        for each in group.operations:
+            inputs = [operand(x) for x in each.inputs] + [_NO_OPERAND] * (3 - len(each.inputs))
+            code = -1 if each.code == "broadcast" else _ELEMENTWISE[each.code]
+            operations.append((code, operand(each.out), *inputs, self.constant(each.constant)))
+        self.code += [0, len(places), *(number for place in places for number in place)]
+        self.list([group.size])
+        self.code.append(len(operations))
+        for numbers, each in zip(operations, group.operations, strict=True):
+            self.code += numbers
+            if each.code == "broadcast":
+                sizes, strides = each.pattern
+                self.code.append(len(sizes))
+                self.axes(sizes, strides)
+
+    def instruction(self, each: Emitted) -> None:
+        task = each.task
+        self.code += [CODES.index(task.kind), len(each.places), *(number for place in each.places for number in place)]
+        self.list(each.numbers)
+        if task.kind == "move":
+            details = task.details
+            self.code += [len(details["sizes"]), 0]
+            self.axes(details["sizes"], details["out"], details["in"])
+        elif task.kind == "product":
+            self.code += task.details["shape"]
+
+
+def encode(plan: Plan) -> tuple[Array, Array]:
+    """(code int64, constants float64) of a plan, for ``_core.Plan``."""
+    writer = _Writer(plan)
+    code, step = writer.code, plan.step
+    lifted = sum(width for _, width, _ in plan.lifted)
+    code += [plan.scratch, plan.state, plan.row, plan.row_totals, lifted, plan.shared, plan.reserve, plan.registers]
+    code.append(plan.flops)
+    writer.list([value.size for value in step.states])
+    writer.list(plan.state_offsets)
+    writer.list([value.size for value in step.shared])
+    writer.list([step.inputs[i].size for i in plan.inputs])
+    writer.list([step.rows[i].size for i in plan.rows])
+    writer.list(plan.output_widths)
+    writer.list(plan.row_output_widths)
+    code += [len(plan.shared_output_places), *(n for place, _ in plan.shared_output_places for n in place)]
+    writer.list([size for _, size in plan.shared_output_places])
+    writer.list([each.size for each in plan.sequences])
+    writer.list([int(each.once) for each in plan.sequences])
+    code.append(len(plan.packed))
+    for place, units, depth, stride_unit, stride_depth in plan.packed:
+        code += [*place, units, depth, stride_unit, stride_depth]
+    code.append(len(plan.lifted))
+    for place, width, offset in plan.lifted:
+        code += [*place, width, offset]
+    code.append(len(plan.totals))
+    for kind, *numbers in plan.totals:
+        code += [_TOTALS[kind], *map(int, numbers)]
+    for stage in plan.stages:
+        code.append(len(stage))
+        for each in stage:
+            if isinstance(each, GroupCode):
+                writer.group(each)
+            else:
+                writer.instruction(each)
+    return np.array(code, np.int64), np.array(writer.constants, np.float64)

@@ -1,0 +1,229 @@
+"""A step and its derivative, planned once and run by the C++ executor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from fusedrnn import _core
+from fusedrnn.gradients import Array
+from fusedrnn.scan.derivative import Derivative
+from fusedrnn.scan.encode import encode
+from fusedrnn.scan.graph import Shape, Step, Value
+from fusedrnn.scan.kept import choose_kept, reserve_offsets
+from fusedrnn.scan.plan import Place, Plan, Root, make_plan
+
+Arrays = list[Any]
+# A reserve beyond so many bytes is not kept: backward computes blocks of steps again (`recompute=None`).
+MOST_RESERVE = 1 << 30
+
+
+@dataclass(eq=False)
+class Kept:
+    """What backward needs of a forward call: arrays, and where the executor left its own memory."""
+
+    memory: Any
+    run: Any
+    arrays: tuple[Arrays, Arrays, Arrays, Arrays]
+    doubles: bool
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the executor keeps, beside the arrays of the call."""
+        return int(self.memory.nbytes)
+
+
+@dataclass(eq=False)
+class _Compiled:
+    """A plan, and the executor's copy of it."""
+
+    plan: Plan
+    code: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.code = _core.Plan(*encode(self.plan))
+
+    def arrays(
+        self, shared: Sequence[Any], rows: Sequence[Any], states: Sequence[Any], inputs: Sequence[Any]
+    ) -> tuple[Arrays, Arrays, Arrays, Arrays]:
+        """The arrays that the executor reads, in its order."""
+        return list(shared), [rows[i] for i in self.plan.rows], list(states), [inputs[i] for i in self.plan.inputs]
+
+    def results(self, found: Any, steps: int, batch: int, dtype: Any) -> tuple[Arrays, Arrays, Arrays, Arrays]:
+        """Results in the step's order and shapes; zeros where they are known to be."""
+        plan, step = self.plan, self.plan.step
+
+        def shaped(lead: Shape, values: Sequence[Value], numbers: Sequence[int | None], arrays: Any) -> Arrays:
+            return [
+                np.zeros(lead + value.shape, dtype) if i is None else arrays[i].reshape(lead + value.shape)
+                for value, i in zip(values, numbers, strict=True)
+            ]
+
+        states = [
+            array.reshape((batch, *value.shape)) for array, value in zip(found[0], step.new_states, strict=True)
+        ]
+        return (
+            states,
+            shaped((steps, batch), step.outputs, plan.outputs, found[1]),
+            shaped((batch,), step.row_outputs, plan.row_outputs, found[2]),
+            shaped((), step.shared_outputs, plan.shared_outputs, found[3]),
+        )
+
+
+class Executable:
+    """A step and its derivative, ready to run over any steps and rows.
+
+    Args:
+        step: What forward computes.
+        derivative: Its derivative; None: backward is not wanted.
+        name: Of the user's function, for texts.
+    """
+
+    def __init__(self, step: Step, derivative: Derivative | None, *, name: str) -> None:
+        self.step = step
+        self.derivative = derivative
+        self.name = name
+
+    @cached_property
+    def kept(self) -> list[Value]:
+        """The values of each step that forward in training keeps."""
+        return [] if self.derivative is None else choose_kept(self.step, self.derivative.step)
+
+    @cached_property
+    def inference(self) -> _Compiled:
+        """The plan that keeps nothing of a step."""
+        return _Compiled(make_plan(self.step))
+
+    @cached_property
+    def training(self) -> _Compiled:
+        """The plan that keeps what backward needs."""
+        offsets, width = reserve_offsets(self.kept)
+        return _Compiled(make_plan(self.step, reserve=offsets, width=width))
+
+    @cached_property
+    def backward_plan(self) -> _Compiled:
+        """The derivative's plan, which reads what forward kept."""
+        assert self.derivative is not None
+        return _Compiled(make_plan(self.derivative.step, lent=self._lent()))
+
+    def _lent(self) -> dict[Value, Place]:
+        plan = self.training.plan
+        roots = {
+            Root.RESERVE: Root.RESERVE,
+            Root.STATE: Root.KEPT_STATE,
+            Root.NEXT_STATE: Root.KEPT_NEXT,
+            Root.ROW: Root.KEPT_ROW,
+            Root.TOTAL: Root.KEPT_ROW,
+            Root.SHARED: Root.KEPT_SHARED,
+        }
+        return {value: (roots[Root(root)], at) for value, (root, at) in plan.places.items() if root in roots}
+
+    def checkpoint(self, steps: int, batch: int, dtype: Any, recompute: int | bool | None) -> int:
+        """Steps between two checkpoints; 0 where all is kept.
+
+        They are a multiple of the steps over which totals are added up, so that recomputing changes no bit.
+        """
+        if recompute is False:
+            return 0
+        block = int(_core.program_block(batch))
+        plan = self.training.plan
+        if recompute is None:
+            element = np.dtype(dtype).itemsize
+            if steps * batch * (plan.reserve + plan.state) * element <= MOST_RESERVE:
+                return 0
+        wanted = recompute if isinstance(recompute, int) and recompute is not True else round(float(np.sqrt(steps)))
+        return -(-max(1, wanted) // block) * block
+
+    def forward(
+        self,
+        shared: Sequence[Any],
+        rows: Sequence[Any],
+        states: Sequence[Any],
+        inputs: Sequence[Any],
+        *,
+        steps: int,
+        batch: int,
+        dtype: Any,
+        lengths: Array | None = None,
+        reverse: bool = False,
+        training: bool = True,
+        recompute: int | bool | None = None,
+        seed: int = 0,
+        row_offset: int = 0,
+        step_offset: int = 0,
+        lanes: int = 0,
+        chunk: int = 0,
+    ) -> tuple[Arrays, Arrays, Arrays, Arrays, Kept | None]:
+        """Run all steps.
+
+        Args:
+            shared: [...] of each shared leaf of the step.
+            rows: [N, ...] of each leaf of level ROW.
+            states: [N, ...] of each state; None: zeros.
+            inputs: [T, N, ...] of each input; None: zeros.
+            steps: T.
+            batch: N.
+            dtype: Of all arrays, float32 or float64; integers and booleans as such numbers.
+            lengths: [N] int64: steps of each row.
+            reverse: Walk from the last step to the first.
+            training: Keep what backward needs.
+            recompute: Steps between checkpoints; True: about sqrt(T); None: where the reserve would be beyond 1 GiB.
+            seed: Of random numbers.
+            row_offset: Of the first row in the whole batch.
+            step_offset: Of the first step in the whole sequence.
+            lanes: Rows of a block: 1, 16, or 0 for the faster.
+            chunk: Elements of an elementwise pass; 0 for the usual.
+
+        Returns:
+            (new states, outputs, row outputs, shared outputs, what backward needs or None).
+
+        Raises:
+            IndexError: The step computed an index outside of its axis.
+        """
+        doubles = np.dtype(dtype) == np.float64
+        keep = training and self.derivative is not None
+        checkpoint = self.checkpoint(steps, batch, dtype, recompute) if keep else 0
+        compiled = self.training if keep and not checkpoint else self.inference
+        run = _core.ProgramRun(
+            steps, batch, lengths, reverse, seed, row_offset, step_offset, checkpoint, lanes=lanes, chunk=chunk
+        )
+        arrays = compiled.arrays(shared, rows, states, inputs)
+        *found, memory = _core.program_forward(compiled.code, run, doubles, arrays, keep)
+        results = compiled.results(found, steps, batch, dtype)
+        kept = Kept(memory, run, (list(shared), list(rows), list(states), list(inputs)), doubles) if keep else None
+        return (*results, kept)
+
+    def backward(
+        self, kept: Kept, state_gradients: Sequence[Any], output_gradients: Sequence[Any]
+    ) -> tuple[Arrays, Arrays, Arrays, Arrays]:
+        """Run the derivative back over all steps; it may run again.
+
+        Args:
+            kept: What forward kept.
+            state_gradients: [N, ...] of each state that has a gradient, of `derivative.step.states`; None: zeros.
+            output_gradients: [T, N, ...] of each output that has one; None: zeros.
+
+        Returns:
+            (gradients of the states before the first step, of inputs, of rows, of shared leaves), in the derivative's
+            order.
+        """
+        shared, rows, states, inputs = kept.arrays
+        compiled = self.backward_plan
+        # Derivative's leaves: forward's inputs, forward's states (which the executor has kept), gradients.
+        given = [*inputs, *[None] * len(self.step.states), *output_gradients]
+        arrays = compiled.arrays(shared, rows, state_gradients, given)
+        forward = self.training
+        found = _core.program_backward(
+            compiled.code,
+            forward.code,
+            kept.run,
+            kept.doubles,
+            arrays,
+            forward.arrays(shared, rows, states, inputs),
+            kept.memory,
+        )
+        return compiled.results(found, kept.run.steps, kept.run.batch, np.float64 if kept.doubles else np.float32)
