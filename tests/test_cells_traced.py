@@ -90,3 +90,17 @@ def test_a_cells_options_are_constants_of_its_program():
         p, s = flatten(cell.parameters)[0], flatten(state)[0]
         np.testing.assert_allclose(reference.run(run, p, [], s, [x], steps=T, batch=N).outputs[0], expected)
     assert np.abs(y[0] - y[1]).max() > 1e-3
+
+
+def test_gradients_of_slstm_stay_finite_from_its_zero_state():
+    """In float32 exp(100) is infinite, and the first step divides by an n that began at zero."""
+    cell = made("slstm")
+    state, x = tuple(np.zeros((N, 6), np.float32) for _ in range(4)), np.zeros((T, N, 4), np.float32)
+    x[:, :, 0] = np.array([[-1000, 1000, 0], [1000, -1000, 0], [-1000, -1000, 0], [0, 0, 0]])
+    run = traced(cell, state, x).step
+    p = [leaf.astype(np.float32) for leaf in flatten(cell.parameters)[0]]
+    found = reference.gradients(
+        derive(run), p, [], state, [x], doutputs=[np.ones((T, N, 6))], steps=T, batch=N, dtype=np.float32
+    )
+    for gradient in (*found.shared, *found.states, *found.inputs):
+        assert np.isfinite(gradient).all()
