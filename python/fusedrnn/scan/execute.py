@@ -198,7 +198,12 @@ class Executable:
         return (*results, kept)
 
     def backward(
-        self, kept: Kept, state_gradients: Sequence[Any], output_gradients: Sequence[Any]
+        self,
+        kept: Kept,
+        state_gradients: Sequence[Any],
+        output_gradients: Sequence[Any],
+        row_gradients: Sequence[Any] = (),
+        shared_gradients: Sequence[Any] = (),
     ) -> tuple[Arrays, Arrays, Arrays, Arrays]:
         """Run the derivative back over all steps; it may run again.
 
@@ -206,6 +211,8 @@ class Executable:
             kept: What forward kept.
             state_gradients: [N, ...] of each state that has a gradient, of `derivative.step.states`; None: zeros.
             output_gradients: [T, N, ...] of each output that has one; None: zeros.
+            row_gradients: [N, ...] of each row output that has one.
+            shared_gradients: [...] of each shared output that has one.
 
         Returns:
             (gradients of the states before the first step, of inputs, of rows, of shared leaves), in the derivative's
@@ -215,7 +222,8 @@ class Executable:
         compiled = self.backward_plan
         # Derivative's leaves: forward's inputs, forward's states (which the executor has kept), gradients.
         given = [*inputs, *[None] * len(self.step.states), *output_gradients]
-        arrays = compiled.arrays(shared, rows, state_gradients, given)
+        leaves = [*shared, *shared_gradients]
+        arrays = compiled.arrays(leaves, [*rows, *row_gradients], state_gradients, given)
         forward = self.training
         found = _core.program_backward(
             compiled.code,

@@ -259,6 +259,9 @@ class _Planner:
 
     def _stage(self, stage: int) -> None:
         ordered = order(self.tasks.stages[stage])
+        for each in ordered:
+            if isinstance(each, Group):
+                each.memory.update(task.writes for task in each.tasks if task.writes in self.place)
         if stage == STEP:
             self._allocate(ordered)
         emitted: list[Emitted | GroupCode] = []

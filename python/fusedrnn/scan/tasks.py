@@ -198,6 +198,7 @@ class Tasks:
         """Notes the terms of a sum among which are products that nobody else reads: they add up in its memory."""
         terms: list[Value] = []
         inside: list[Value] = []
+        products: list[Value] = []
 
         def flatten(value: Value) -> None:
             inner = self._inner(value)
@@ -207,11 +208,11 @@ class Tasks:
                     flatten(each)
             elif inner.op == "product" and stage_of(inner) == stage_of(root) and self._is_sole(inner):
                 terms.append(inner)
+                products.append(inner)
             else:
                 terms.append(value)
 
         flatten(root)
-        products = [term for term in terms if term.op == "product" and self._is_sole(term)]
         if products and stage_of(root) != SHARED_BEFORE:
             self._absorbed.update(value for value in inside if value is not root)
             self._absorbed.update(products)
@@ -369,12 +370,14 @@ class Tasks:
         last = axis if value.op != "sum" else value.attributes[0][-1]
         shape = value.shape if value.op == "gather" else x.shape
         sizes = _product_of(shape[:axis]), _product_of(shape[axis : last + 1]), _product_of(shape[last + 1 :])
-        extra = {
-            "gather": (x.shape[axis],),
-            "scatter": (value.shape[axis],),
-            "recurrence": (int(value.attributes[-1] is True),),
-        }
-        return Task(value.op, value, views, value.size, numbers=(*sizes, *extra.get(value.op, ())))
+        extra: tuple[int, ...] = ()
+        if value.op == "gather":
+            extra = (x.shape[axis],)
+        elif value.op == "scatter":
+            extra = (value.shape[axis],)
+        elif value.op == "recurrence":
+            extra = (int(value.attributes[1]),)
+        return Task(value.op, value, views, value.size, numbers=(*sizes, *extra))
 
     def _total(self, value: Value) -> None:
         if value.level is Level.ROW:
