@@ -19,6 +19,7 @@ EXPERIMENTS = {
     "contention": "two processes, or two libraries in one, on the same cores",
     "passes": "optimizers and losses against memory bandwidth",
     "backend": "fusedrnn.torch between PyTorch's own modules and the functional interface",
+    "scan": "recurrences written as one step in NumPy, beside the library's own cells and other libraries",
     "accelerate": "three plain PyTorch models trained before and after fusedrnn.torch.accelerate",
 }
 

@@ -1,7 +1,7 @@
 """Networks as steps of one sequence in plain NumPy, as `fusedrnn.scan_forward` takes them, and their arrays.
 
-A step is `step(p, state, x[, context])` and returns the new state and y; its arrays have no batch axis. `peers` of the
-experiment `scan` write the same equations again, over a batch.
+A step is `step(p, state, x[, context])` and returns the new state and y; its arrays have no batch axis. The files
+`scan_torch.py`, `scan_jax.py` and `scan_loops.py` have the same equations over a batch.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class PyTensor:
         return dict(zip(("y", *LEAVES), self._found, strict=True))
 
 
-def _forward(W: Array, U: Array, b: Array, h0: Array, c0: Array, x: Array) -> tuple[Array, Array, Array]:
+def forward(W: Array, U: Array, b: Array, h0: Array, c0: Array, x: Array) -> tuple[Array, Array, Array]:
     """All h and c, the initial ones first, and the gates after activation."""
     T, N, inputs = x.shape
     H = h0.shape[1]
@@ -81,7 +81,7 @@ def _forward(W: Array, U: Array, b: Array, h0: Array, c0: Array, x: Array) -> tu
     return h, c, gates
 
 
-def _backward(
+def backward(
     W: Array, U: Array, x: Array, h: Array, c: Array, gates: Array, dy: Array
 ) -> tuple[Array, Array, Array, Array, Array, Array]:
     """Gradients of W, U, b, h0, c0 and x; ``gates`` become their gradients."""
@@ -117,7 +117,7 @@ class Numba:
         import numba
 
         self._arrays = draw(case)
-        self._forward, self._backward = numba.njit(_forward), numba.njit(_backward)
+        self._forward, self._backward = numba.njit(forward), numba.njit(backward)
         self._found: Any = None
 
     def run(self) -> None:

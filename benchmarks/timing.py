@@ -119,15 +119,15 @@ def _serve(connection: Connection, factory: Callable[[Any, int], Any], threads: 
         connection.send(answer)
 
 
-def _turn(model: Any, runs: int, warm: bool) -> tuple[float, float]:
-    """When it began and ended, by a clock that all processes share."""
+def _turn(model: Any, runs: int, warm: bool) -> tuple[float, float, float]:
+    """When it began and ended, by a clock that all processes share, and this process's seconds on processors."""
     time.sleep(PAUSE)
     if warm:
         model.run()
-    start = time.monotonic()
+    start, spent = time.monotonic(), time.process_time()
     for _ in range(runs):
         model.run()
-    return start, time.monotonic()
+    return start, time.monotonic(), time.process_time() - spent
 
 
 def _answer(connection: Connection, target: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
@@ -189,14 +189,20 @@ class Worker:
 
     def end(self) -> tuple[float, float]:
         """When the turn's timed runs began and ended, by ``time.monotonic``."""
-        moments: tuple[float, float] = self._receive()
-        return moments
+        start, end, _ = self._receive()
+        return start, end
 
     def turn(self, work: Any, runs: int, warm: bool = True) -> float:
         """Seconds a run."""
         self.begin(work, runs, warm)
         start, end = self.end()
         return (end - start) / runs
+
+    def costs(self, work: Any, runs: int, warm: bool = True) -> tuple[float, float]:
+        """Seconds a run, and seconds on processors, of all threads together."""
+        self.begin(work, runs, warm)
+        start, end, spent = self._receive()
+        return (end - start) / runs, spent / runs
 
     def drop(self, work: Any) -> None:
         """Forget the model."""
@@ -261,11 +267,12 @@ def take_turns(
     rounds: int,
     progress: Callable[[], None] = lambda: None,
     turn: float | None = None,
-) -> dict[Key, list[float]]:
+    cost: Callable[..., Any] = lambda worker, *arguments: worker.turn(*arguments),
+) -> dict[Key, list[Any]]:
     """Seconds a run of what was built in each place, in every round; all places have their turn in each round.
 
     A turn lasts about ``turn`` seconds, by default ``TURN``; 0 means that it is one run, with none before it to warm
-    up.
+    up. ``cost`` is another method of the worker that takes a turn, for what it returns.
     """
     turn = TURN if turn is None else turn
     runs = dict.fromkeys(places, 1)
@@ -274,10 +281,10 @@ def take_turns(
             runs[key] = max(1, int(turn / worker.turn(work, 1)))
             if runs[key] > 1:  # now that it is warm
                 runs[key] = max(1, int(turn / worker.turn(work, runs[key])))
-    turns: dict[Key, list[float]] = {key: [] for key in places}
+    turns: dict[Key, list[Any]] = {key: [] for key in places}
     for _ in range(rounds):
         for key, (worker, work) in places.items():
-            turns[key].append(worker.turn(work, runs[key], warm=turn > 0))
+            turns[key].append(cost(worker, work, runs[key], turn > 0))
         progress()
     return turns
 
