@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import reduce
 
 from fusedrnn.scan.graph import Graph, Level, Shape, Step, Value, needed
-from fusedrnn.scan.instructions import add, broadcast, concatenate, lift, total
-from fusedrnn.scan.rules import contribution
+from fusedrnn.scan.instructions import add, broadcast, concatenate, lift, subtract, total
+from fusedrnn.scan.rules import contribution, minus
 
 Places = tuple["int | None", ...]
 # Terms of a gradient that a planner does better one by one, as sums over rows and steps of their own.
@@ -217,15 +217,29 @@ def _sum_of_terms(value: Value, terms: Sequence[tuple[Level, Value]]) -> Value:
     for level in Level:
         if level > value.level:
             below = [term for source, term in terms if source == level]
-            whole += [total(lift(term, level), value.level) for term in below if term.op in APART]
-            plain = [term for term in below if term.op not in APART]
-            if plain:
-                whole.append(total(lift(_sum(plain), level), value.level))
+            plain = [term for term in below if _bare(term).op not in APART]
+            apart = [term for term in below if _bare(term).op in APART]
+            whole += [_total(term, level, value.level) for term in (*apart, *([_sum(plain)] if plain else ()))]
     return _sum(whole)
 
 
+def _bare(term: Value) -> Value:
+    """A term without its minus."""
+    return term.inputs[0] if term.op == "negative" else term
+
+
+def _total(term: Value, level: Level, lower: Level) -> Value:
+    found = total(lift(_bare(term), level), lower)
+    return minus(found) if term.op == "negative" else found
+
+
 def _sum(terms: Sequence[Value]) -> Value:
-    return reduce(add, _joined(terms))
+    """The sum, in which those with a minus are subtracted."""
+    added = _joined([term for term in terms if term.op != "negative"])
+    taken = [term.inputs[0] for term in terms if term.op == "negative"]
+    if not added:
+        return minus(reduce(add, taken))
+    return reduce(subtract, taken, reduce(add, added))
 
 
 def _joined(terms: Sequence[Value]) -> list[Value]:

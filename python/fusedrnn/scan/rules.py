@@ -37,7 +37,15 @@ def contribution(value: Value, g: Value, place: int) -> Value | None:
     """What the gradient g of a value adds to that of its operand at a place; None for nothing."""
     if value.op in NO_GRADIENT or value.kind != "real" or value.inputs[place].kind != "real":
         return None
+    if g.op == "negative" and value.inputs[place].size <= value.size:  # a minus costs least where values are small
+        term = RULES[value.op](value, g.inputs[0], place)
+        return term and minus(term)
     return RULES[value.op](value, g, place)
+
+
+def minus(x: Value) -> Value:
+    """-x; of a negative the value that it is of."""
+    return x.inputs[0] if x.op == "negative" else negative(x)
 
 
 def uniform_constant(value: Value) -> float | None:
@@ -54,12 +62,15 @@ def uniform_constant(value: Value) -> float | None:
 # element by element
 
 
-def _scaled(g: Value, factor: Value) -> Value:
-    """The product of g and a factor, without an instruction where the factor is 1 or -1."""
-    known = uniform_constant(factor)
-    if known == 1:
+def _times(g: Value, factor: float) -> Value:
+    """g times a number, before g is spread over a larger shape."""
+    if factor == 1:
         return g
-    return negative(g) if known == -1 else multiply(g, factor)
+    if g.op == "broadcast":
+        return to.broadcast(_times(g.inputs[0], factor), g.shape)
+    if g.op == "reshape":
+        return to.reshape(_times(g.inputs[0], factor), g.shape)
+    return minus(g) if factor == -1 else multiply(g, factor)
 
 
 def _unary(rule: Callable[[Value, Value, Value], Value]) -> Rule:
@@ -68,11 +79,16 @@ def _unary(rule: Callable[[Value, Value, Value], Value]) -> Rule:
 
 
 def _subtract(value: Value, g: Value, place: int) -> Value:
-    return negative(g) if place else g
+    return minus(g) if place else g
 
 
-def _multiply(value: Value, g: Value, place: int) -> Value:
-    return _scaled(g, value.inputs[1 - place])
+def _multiply(value: Value, g: Value, place: int) -> Value | None:
+    """The other factor times g; of a square both terms at once."""
+    x, factor = value.inputs[place], value.inputs[1 - place]
+    if x is factor:
+        return None if place else multiply(_times(g, 2.0), x)
+    known = uniform_constant(factor)
+    return multiply(g, factor) if known is None else _times(g, known)
 
 
 def _divide(value: Value, g: Value, place: int) -> Value:
@@ -84,7 +100,7 @@ def _extreme(value: Value, g: Value, place: int) -> Value:
     """All where this operand alone is taken, half where they are equal, nothing beside NaN."""
     a, b = value.inputs[place], value.inputs[1 - place]
     alone = to.compare("less", b, a) if value.op == "maximum" else to.compare("less", a, b)
-    shared = to.where(to.compare("equal", *value.inputs), multiply(g, 0.5), 0.0)
+    shared = to.where(to.compare("equal", *value.inputs), _times(g, 0.5), 0.0)
     return to.where(alone, g, shared)
 
 
@@ -231,10 +247,10 @@ def _through(value: Value, g: Value, place: int) -> Value:
 
 
 RULES: dict[str, Rule] = {
-    "negative": _unary(lambda g, x, v: negative(g)),
+    "negative": _unary(lambda g, x, v: minus(g)),
     "reciprocal": _unary(lambda g, x, v: negative(multiply(g, unary("square", v)))),
-    "square": _unary(lambda g, x, v: multiply(multiply(g, x), 2.0)),
-    "sqrt": _unary(lambda g, x, v: divide(multiply(g, 0.5), v)),
+    "square": _unary(lambda g, x, v: multiply(_times(g, 2.0), x)),
+    "sqrt": _unary(lambda g, x, v: divide(_times(g, 0.5), v)),
     "exp": _unary(lambda g, x, v: multiply(g, v)),
     "expm1": _unary(lambda g, x, v: multiply(g, add(v, 1.0))),
     "log": _unary(lambda g, x, v: divide(g, x)),
