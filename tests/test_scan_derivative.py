@@ -204,3 +204,12 @@ def test_products_with_weights_stay_apart():
     assert [each.op for each in dw.inputs] == ["total", "total"]
     assert all(each.inputs[0].op == "product" for each in dw.inputs)
     assert all(dx.inputs[0].op == "product" and dx.inputs[0].inputs[0].op == "transpose" for dx in found.outputs)
+
+
+def test_no_step_waits_for_a_total():
+    graph = Graph()
+    x = graph.leaf("x", (2,), "real", Level.STEP)
+    whole = to.total(x, Level.ROW)
+    assert derive(Step(graph, (), (), (), (x,), (), (), (to.multiply(whole, 2.0),))).step.outputs[0].level == Level.ROW
+    with pytest.raises(AssertionError, match=r"internal error: .* depends on a total"):
+        derive(Step(graph, (), (), (), (x,), (), (), (to.unary("square", whole),)))
