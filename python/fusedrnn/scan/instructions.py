@@ -1,7 +1,7 @@
 """The instructions: one function each, which checks shapes and gives the new value.
 
 Elementwise instructions broadcast their operands first, as NumPy does, by an instruction of its own; so does whatever
-takes a Python number. Shapes have no axis of the batch. Ties and edges: `fusedrnn.scan.derivative`.
+takes a Python number. Shapes have no axis of the batch. Ties and edges: `fusedrnn.scan.rules`.
 """
 
 from __future__ import annotations
