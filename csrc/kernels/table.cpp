@@ -6,6 +6,7 @@
 #include "gru.hpp"
 #include "gru_options.hpp"
 #include "indrnn.hpp"
+#include "logarithm.hpp"
 #include "losses.hpp"
 #include "lstm.hpp"
 #include "lstm_options.hpp"
@@ -17,17 +18,39 @@
 #include "rnn.hpp"
 #include "rnn_options.hpp"
 #include "transpose.hpp"
+#include "trigonometric.hpp"
 
 namespace fusedrnn::FUSEDRNN_ISA {
 namespace {
 
+template <class V>
+FUSEDRNN_INLINE V function_of(int function, V v) {
+  switch (function) {
+    case 0:
+      return exp(v);
+    case 1:
+      return sigmoid(v);
+    case 2:
+      return tanh(v);
+    case 3:
+      return softplus(v);
+    case 4:
+      return log(v);
+    case 5:
+      return log1p(v);
+    case 6:
+      return expm1(v);
+    case 7:
+      return sin(v);
+    default:
+      return cos(v);
+  }
+}
+
 template <class T>
 void math(int function, int64_t count, const T* x, T* y) {
-  using V = Full<T>;
-  for_vectors<T>(count, [&](int64_t i, int n) {
-    const V v = load<V>(x + i, n);
-    store(y + i, function == 0 ? exp(v) : function == 1 ? sigmoid(v) : function == 2 ? tanh(v) : softplus(v), n);
-  });
+  for_vectors_once<T>(count,
+                      [&](int64_t i, int n) { store(y + i, function_of(function, load<Full<T>>(x + i, n)), n); });
 }
 
 }  // namespace

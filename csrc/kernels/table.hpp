@@ -337,7 +337,8 @@ struct KernelTable {
   double (*mixture_density)(int64_t rows, int64_t components, const T* parameters, const T* target, const T* weights,
                             int64_t weight_columns, T* dparameters);
 
-  // y[i] = f(x[i]) with f 0 exp, 1 sigmoid, 2 tanh, 3 softplus: for the accuracy sweep in the tests.
+  // y[i] = f(x[i]) with f 0 exp, 1 sigmoid, 2 tanh, 3 softplus, 4 log, 5 log1p, 6 expm1, 7 sin, 8 cos: for the accuracy
+  // sweep in the tests.
   void (*math)(int function, int64_t n, const T* x, T* y);
 };
 

@@ -10,7 +10,8 @@ namespace fusedrnn::FUSEDRNN_ISA {
 namespace {
 
 // r = x - n pi/2, n = round(x 2/pi), with pi/2 in parts (Cody and Waite 1980) for |n| < 2^16; then polynomials on
-// |r| <= pi/4 (float: Moshier's Cephes, sinf.c; double: fdlibm's k_sin.c and k_cos.c).
+// |r| <= pi/4 (float: Moshier's Cephes, sinf.c; double: fdlibm's k_sin.c and k_cos.c). Differences with the first
+// `plain` parts are exact, or within half an ulp where a product is not rounded; what the next ones lose is carried.
 template <class T>
 struct CircleConstants;
 
@@ -18,8 +19,10 @@ template <>
 struct CircleConstants<float> {
   static constexpr float round_magic = 12582912.0f;
 #if defined(__FMA__) || defined(__aarch64__)
+  static constexpr int plain = 3;
   static constexpr float half_pi[] = {1.57079637050628662f, -4.371138828673793e-8f, -1.7151245100058819e-15f};
-#else  // each n part must be exact
+#else  // n times a part must be exact
+  static constexpr int plain = 2;
   static constexpr float half_pi[] = {1.5703125f, 4.825592041015625e-4f, 1.2665987014770508e-6f, 9.89530235528946e-10f,
                                       2.5633440682570896e-12f};
 #endif
@@ -34,6 +37,7 @@ struct CircleConstants<float> {
 template <>
 struct CircleConstants<double> {
   static constexpr double round_magic = 6755399441055744.0;
+  static constexpr int plain = 1;
   static constexpr double half_pi[] = {1.57079632673412561417, 6.07710050630396597660e-11, 2.02226624879595063154e-21};
   struct Sine {
     static constexpr double q[] = {-1.66666666666666324348e-01, 8.33333333332248946124e-03,
@@ -83,15 +87,26 @@ FUSEDRNN_INLINE V circle(V x) {
   const V shifted = fma(x, splat<V>(two_over_pi), magic);
   const V n = shifted - magic;
   V r = x;
-#pragma GCC unroll 8
-  for (int i = 0; i < parts; ++i) r = fma(n, splat<V>(-C::half_pi[i]), r);
+#pragma GCC unroll 4
+  for (int i = 0; i < C::plain; ++i) r = fma(n, splat<V>(-C::half_pi[i]), r);
+  if constexpr (C::plain < parts) {
+    V low{};
+#pragma GCC unroll 4
+    for (int i = C::plain; i < parts - 1; ++i) {
+      const V part = n * splat<V>(C::half_pi[i]), next = r - part;
+      low = low + ((r - next) - part);
+      r = next;
+    }
+    r = r + fma(n, splat<V>(-C::half_pi[parts - 1]), low);
+  }
   const V z = r * r;
   const V sine = fma(z * r, horner<typename C::Sine, 0>(z), r);
   const V half = z * splat<V>(T(0.5)), one = splat<V>(1), rest = one - half;
   const V cosine_value = rest + (((one - rest) - half) + z * z * horner<typename C::Cosine, 0>(z));
   const I quadrant = bit_cast<I>(shifted) + I{} + (cosine ? 1 : 0);
   const V value = (quadrant & 1) != 0 ? cosine_value : sine;
-  const V y = (quadrant & 2) != 0 ? -value : value;
+  V y = (quadrant & 2) != 0 ? -value : value;
+  if constexpr (!cosine) y = x == V{} ? x : y;  // the polynomial loses the sign of -0
   const V magnitude = x < V{} ? -x : x;
   return __builtin_expect(any(bit_cast<Vector<uint32_t, int(sizeof(V) / 4)>>(magnitude > splat<V>(limit))), 0)
              ? circle_far<cosine>(x, y, limit)

@@ -37,9 +37,9 @@ const Instruction instructions[] = {
     INSTRUCTION(square, 1, 0.5, a* a),
     INSTRUCTION(sqrt, 1, 0.5, std::sqrt(a)),
     INSTRUCTION(exp, 1, 1.25, std::exp(a)),
-    INSTRUCTION(expm1, 1, 3, std::expm1(a)),
-    INSTRUCTION(log, 1, 1.5, std::log(a)),
-    INSTRUCTION(log1p, 1, 2, std::log1p(a)),
+    INSTRUCTION(expm1, 1, 2.25, std::expm1(a)),
+    INSTRUCTION(log, 1, 1, std::log(a)),
+    INSTRUCTION(log1p, 1, 1, std::log1p(a)),
     INSTRUCTION(sin, 1, 2, std::sin(a)),
     INSTRUCTION(cos, 1, 2, std::cos(a)),
     INSTRUCTION(tanh, 1, 3, std::tanh(a)),
@@ -200,6 +200,7 @@ void check_values(const std::string& isa) {
 
 int main() {
   for (const std::string& isa : available_isas()) {
+    if (isa == "avx512_bf16_vnni") continue;  // programs are avx512's
     set_isa(isa);
     check_values<float>(isa);
     check_values<double>(isa);
