@@ -209,11 +209,14 @@ void register_program(py::module_& m) {
   m.def("program_backward", &run_backward_program, "plan"_a, "forward_plan"_a, "run"_a, "doubles"_a, "arrays"_a,
         "forward_arrays"_a, "kept"_a);
   m.def("program_block", &total_block, "batch"_a);
-  py::list names;
-#define FUSEDRNN_NAME(name) names.append(#name);
+  py::dict codes;
+#define FUSEDRNN_NAME(name) codes[#name] = int64_t(Elementwise::name);
   FUSEDRNN_ELEMENTWISE(FUSEDRNN_NAME)
 #undef FUSEDRNN_NAME
-  m.attr("ELEMENTWISE") = py::tuple(names);
+#define FUSEDRNN_NAME(name) codes[#name] = with_scalar + int64_t(WithScalar::name);
+  FUSEDRNN_WITH_SCALAR(FUSEDRNN_NAME)
+#undef FUSEDRNN_NAME
+  m.attr("ELEMENTWISE") = codes;
 }
 
 }  // namespace fusedrnn::bindings

@@ -59,18 +59,25 @@ enum class Code : int64_t {
 };
 
 struct GroupOp {
-  int64_t code;  // an Elementwise; -1: a broadcast, whose source is a
+  int64_t code;  // an Elementwise; from `with_scalar` on a WithScalar; -1: a broadcast, whose source is a
   std::array<int64_t, 4> operands;  // out, a, b, c: a register from 0 on, -1 - i the i-th place, none: `no_operand`
   double constant;
   Broadcast pattern;
 };
-constexpr int64_t no_operand = INT64_MIN;
+constexpr int64_t no_operand = INT64_MIN, with_scalar = 1000;
+
+// A group's elements as `rows` of `size`: places move on by a stride from row to row. Many groups have one row.
+struct Passes {
+  int64_t rows, size;
+  std::vector<int64_t> strides;  // of each place
+  std::vector<GroupOp> ops;
+};
 
 struct Instruction {
   Code code;
   std::vector<Place> places;
-  std::vector<GroupOp> ops;
-  std::vector<int64_t> numbers;  // what the code needs: program.cpp names them
+  std::vector<Passes> passes;    // of a group: all elements in one row; where there is another, rows that are long
+  std::vector<int64_t> numbers;  // what the code needs: program_stage.hpp reads them
   Move move{};
   RowProduct product{};
 };

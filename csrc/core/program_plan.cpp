@@ -63,7 +63,8 @@ void read_axes(Reader& r, int64_t dims, Numbers& numbers) {
 
 GroupOp read_op(Reader& r, const std::vector<double>& constants) {
   GroupOp op{};
-  op.code = r.number(-1, int64_t(Elementwise::count) - 1);
+  op.code = r.number(-1, with_scalar + int64_t(WithScalar::count) - 1);
+  if (op.code >= int64_t(Elementwise::count) && op.code < with_scalar) Reader::fail("an operation is unknown");
   for (int64_t& operand : op.operands) operand = r.number();
   const int64_t constant = r.number(-1, int64_t(constants.size()) - 1);
   op.constant = constant < 0 ? 0.0 : constants[std::size_t(constant)];
@@ -81,7 +82,16 @@ Instruction read_instruction(Reader& r, const std::vector<double>& constants) {
   in.places = r.many([&] { return r.place(); });
   if (in.places.size() > most_places) Reader::fail("an instruction has too many places");
   in.numbers = r.list();
-  if (in.code == Code::group) in.ops = r.many([&] { return read_op(r, constants); });
+  if (in.code == Code::group)
+    in.passes = r.many([&] {
+      Passes passes{};
+      passes.rows = r.width();
+      passes.size = r.width();
+      passes.strides = r.list();
+      if (passes.strides.size() != in.places.size()) Reader::fail("a group's places have no strides");
+      passes.ops = r.many([&] { return read_op(r, constants); });
+      return passes;
+    });
   if (in.code == Code::move) {
     in.move.dims = int32_t(r.number(1, move_dims));
     in.move.add = r.number(0, 1) != 0;

@@ -13,7 +13,7 @@ namespace {
 
 // Rows from which a block of lanes is faster than rows one by one, and how many blocks a team takes: two share the
 // weights that a product reads.
-constexpr int64_t fewest_for_lanes = 8, blocks_of_team = 2;
+constexpr int64_t fewest_for_lanes = 12, blocks_of_team = 2;
 constexpr int64_t rows_of_totals = 1024;
 constexpr int64_t default_chunk = 512;
 

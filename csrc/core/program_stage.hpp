@@ -77,27 +77,41 @@ class Interpreter {
  private:
   using Lanes = typename ProgramKernels<T>::ForLanes;
 
+  // Rows shorter than this do not pay for the calls that each takes.
+  static constexpr int64_t long_row = 256;
+
   void group(const Instruction& in, const Frame<T>& f, int64_t block) const {
     constexpr std::size_t most_places = 64;  // python/fusedrnn/scan/schedule.py cuts groups that have more
-    T* memory[most_places];
-    for (std::size_t i = 0; i < in.places.size(); ++i) memory[i] = f.at(in.places[i], block);
+    T *memory[most_places], *row_memory[most_places];
+    const std::size_t places = in.places.size();
+    for (std::size_t i = 0; i < places; ++i) memory[i] = f.at(in.places[i], block);
     const Lanes& lanes = program_.lanes[f.lanes != 1];
-    const int64_t size = in.numbers[0] * f.lanes;
-    for (int64_t first = 0; first < size; first += f.chunk) {
-      const int64_t count = std::min(f.chunk, size - first);
-      const auto operand = [&](int64_t o) {
-        return o >= 0 ? f.registers + o * (f.chunk + register_slack) : memory[-1 - o] + first;
-      };
-      for (const GroupOp& op : in.ops) {
-        T* const out = operand(op.operands[0]);
-        if (op.code < 0) {
-          lanes.broadcast(out, memory[-1 - op.operands[1]], op.pattern, first / f.lanes, count / f.lanes);
-          continue;
+    const bool by_rows = in.passes.size() > 1 && in.passes[1].size * f.lanes >= long_row;
+    const Passes& passes = in.passes[by_rows];
+    const int64_t size = passes.size * f.lanes;
+    for (int64_t row = 0; row < passes.rows; ++row) {
+      for (std::size_t i = 0; i < places; ++i) row_memory[i] = memory[i] + row * passes.strides[i] * f.lanes;
+      for (int64_t first = 0; first < size; first += f.chunk) {
+        const int64_t count = std::min(f.chunk, size - first);
+        const auto operand = [&](int64_t o) {
+          return o >= 0 ? f.registers + o * (f.chunk + register_slack) : row_memory[-1 - o] + first;
+        };
+        for (const GroupOp& op : passes.ops) {
+          T* const out = operand(op.operands[0]);
+          if (op.code < 0) {
+            lanes.broadcast(out, memory[-1 - op.operands[1]], op.pattern, (row * size + first) / f.lanes,
+                            count / f.lanes);
+            continue;
+          }
+          const T* const a = op.operands[1] == no_operand ? nullptr : operand(op.operands[1]);
+          const T* const c = op.operands[3] == no_operand ? nullptr : operand(op.operands[3]);
+          if (op.code >= with_scalar) {
+            lanes.with_scalar[op.code - with_scalar](out, a, row_memory[-1 - op.operands[2]], c, T(0), count);
+            continue;
+          }
+          const T* const b = op.operands[2] == no_operand ? nullptr : operand(op.operands[2]);
+          program_.elementwise[op.code](out, a, b, c, T(op.constant), count);
         }
-        const T* const a = op.operands[1] == no_operand ? nullptr : operand(op.operands[1]);
-        const T* const b = op.operands[2] == no_operand ? nullptr : operand(op.operands[2]);
-        const T* const c = op.operands[3] == no_operand ? nullptr : operand(op.operands[3]);
-        program_.elementwise[op.code](out, a, b, c, T(op.constant), count);
       }
     }
   }

@@ -121,6 +121,15 @@ FUSEDRNN_FUNCTION(maximum_constant, 1, 4, maximum(a, k))
 FUSEDRNN_FUNCTION(minimum_constant, 1, 4, minimum(a, k))
 FUSEDRNN_FUNCTION(less_constant, 1, 2, truth<V>(a < k))
 FUSEDRNN_FUNCTION(fill, 0, 4, k)
+// b is one element for all.
+FUSEDRNN_FUNCTION(copy_scalar, 0, 4, b)
+FUSEDRNN_FUNCTION(add_scalar, 1, 4, a + b)
+FUSEDRNN_FUNCTION(subtract_scalar, 1, 4, a - b)
+FUSEDRNN_FUNCTION(multiply_scalar, 1, 4, a* b)
+FUSEDRNN_FUNCTION(divide_scalar, 1, 2, a / b)
+FUSEDRNN_FUNCTION(scalar_subtract, 1, 4, b - a)
+FUSEDRNN_FUNCTION(scalar_divide, 1, 2, b / a)
+FUSEDRNN_FUNCTION(multiply_add_scalar, 3, 4, a* b + c)
 #undef FUSEDRNN_FUNCTION
 
 template <template <class> class F, class T>
@@ -143,6 +152,31 @@ void elementwise(T* out, const T* a, const T* b, const T* c, T k, int64_t n) {
       for (int u = 0; u < unroll; ++u) store(out + i + u * W, v[u]);
     }
   for (; i < n; i += W) store(out + i, value(i), int(min(W, n - i)));
+}
+
+// The same with one element of L rows for b. A vector of a narrow set holds some of those rows, so that vectors take
+// turns; n is a multiple of L.
+template <template <class> class F, int L, class T>
+void with_scalar(T* out, const T* a, const T* b, const T* c, T, int64_t n) {
+  using V = Full<T>;
+  using Function = F<V>;
+  constexpr int W = full_lanes<T>, turns = L > W ? L / W : 1, unroll = turns > 4 ? turns : 4;
+  V scalar[turns];
+#pragma GCC unroll 8
+  for (int u = 0; u < turns; ++u) scalar[u] = L == 1 ? splat<V>(b[0]) : load<V>(b + u * W);
+  const auto value = [&](int64_t i, int u) {
+    return Function::of(Function::operands > 0 ? load<V>(a + i) : V{}, scalar[u % turns],
+                        Function::operands > 2 ? load<V>(c + i) : V{}, V{});
+  };
+  int64_t i = 0;
+  for (; i + unroll * W <= n; i += unroll * W) {
+    V v[unroll];
+#pragma GCC unroll 8
+    for (int u = 0; u < unroll; ++u) v[u] = value(i + u * W, u);
+#pragma GCC unroll 8
+    for (int u = 0; u < unroll; ++u) store(out + i + u * W, v[u]);
+  }
+  for (int u = 0; i < n; i += W, ++u) store(out + i, value(i, u), int(min(W, n - i)));
 }
 
 }  // namespace

@@ -35,6 +35,20 @@ enum class Elementwise : int32_t {
       count
 };
 
+// The same where b is one element of L rows for all i: f(a[i], b, c[i]).
+#define FUSEDRNN_WITH_SCALAR(X) \
+  X(copy_scalar)                                                                  /* b */                           \
+  X(add_scalar) X(subtract_scalar) X(multiply_scalar) X(divide_scalar)            /* a + b, a - b, a b, a / b */    \
+  X(scalar_subtract) X(scalar_divide)                                             /* b - a, b / a */                \
+  X(multiply_add_scalar)                                                          /* a b + c */
+
+enum class WithScalar : int32_t {
+#define FUSEDRNN_NAME(name) name,
+  FUSEDRNN_WITH_SCALAR(FUSEDRNN_NAME)
+#undef FUSEDRNN_NAME
+      count
+};
+
 // out[i] = f(a[i], b[i], c[i], k) for i < n. out may be a, b or c itself, never a part of them that lies otherwise.
 template <class T>
 using ElementwiseKernel = void (*)(T* out, const T* a, const T* b, const T* c, T k, int64_t n);
@@ -89,6 +103,7 @@ struct ProgramKernels {
   ElementwiseKernel<T> elementwise[int(Elementwise::count)];
   // The rest for L = 1 and L = program_lanes.
   struct ForLanes {
+    ElementwiseKernel<T> with_scalar[int(WithScalar::count)];
     void (*move)(T* out, const T* in, const Move& move);
     void (*broadcast)(T* out, const T* in, const Broadcast& pattern, int64_t first, int64_t count);
     // Sums: 16 chains (index mod 16) that start from +0, added in pairs whose members are 8, 4, 2, 1 apart. Largest:

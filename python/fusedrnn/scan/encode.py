@@ -8,7 +8,7 @@ import numpy as np
 
 from fusedrnn import _core
 from fusedrnn.gradients import Array
-from fusedrnn.scan.groups import GroupCode, Operand, Place
+from fusedrnn.scan.groups import GroupCode, Memory, Place, Register
 from fusedrnn.scan.plan import Emitted, Plan
 
 CODES = (
@@ -17,7 +17,6 @@ CODES = (
 )
 MOVE_DIMS = 6
 _NO_OPERAND = -(2**63)
-_ELEMENTWISE = {name: i for i, name in enumerate(_core.ELEMENTWISE)}
 _TOTALS = {"product": 0, "sum": 1, "put": 2}
 
 
@@ -46,33 +45,46 @@ class _Writer:
         for numbers in (sizes, *strides):
             self.code += numbers
 
-    def group(self, group: GroupCode) -> None:
-        places: dict[Place, int] = {}
+    def group(self, code: GroupCode) -> None:
+        # A place whose stride differs between two operands stands twice.
+        places: dict[tuple[Place, int], tuple[int, list[int]]] = {}
 
-        def operand(each: Operand) -> int:
-            if each is None:
-                return _NO_OPERAND
-            kind, where = each
-            if kind == "register":
-                assert isinstance(where, int)
-                return where
-            assert isinstance(where, tuple)
-            return -1 - places.setdefault(where, len(places))
+        def number(which: int, memory: Memory) -> int:
+            key = (memory.place, 0)
+            for again in range(len(code.passes) * 4):
+                key = (memory.place, again)
+                index, strides = places.setdefault(key, (len(places), [-1] * len(code.passes)))
+                if strides[which] in (-1, memory.stride):
+                    strides[which] = memory.stride
+                    return -1 - index
+            raise AssertionError("a place has too many strides: this may be a bug of fusedrnn")
 
-        operations = []
-        for each in group.operations:
-            inputs = [operand(x) for x in each.inputs] + [_NO_OPERAND] * (3 - len(each.inputs))
-            code = -1 if each.code == "broadcast" else _ELEMENTWISE[each.code]
-            operations.append((code, operand(each.out), *inputs, self.constant(each.constant)))
-        self.code += [0, len(places), *(number for place in places for number in place)]
-        self.list([group.size])
-        self.code.append(len(operations))
-        for numbers, each in zip(operations, group.operations, strict=True):
-            self.code += numbers
-            if each.code == "broadcast":
-                sizes, strides = each.pattern
-                self.code.append(len(sizes))
-                self.axes(sizes, strides)
+        encoded: list[list[list[int]]] = []
+        for which, passes in enumerate(code.passes):
+            encoded.append([])
+            for each in passes.operations:
+                operands = [
+                    operand.name if isinstance(operand, Register) else number(which, operand)
+                    for operand in (each.out, *each.inputs)
+                ]
+                operands += [_NO_OPERAND] * (4 - len(operands))
+                if each.code == "copy_scalar":
+                    operands[1:3] = [_NO_OPERAND, operands[1]]
+                codes = -1 if each.code == "broadcast" else _core.ELEMENTWISE[each.code]
+                encoded[-1].append([codes, *operands, self.constant(each.constant)])
+        self.code += [0, len(places), *(n for place, _ in places for n in place)]
+        self.list([])
+        self.code.append(len(code.passes))
+        for which, passes in enumerate(code.passes):
+            self.code += [passes.rows, passes.size]
+            self.list([max(0, strides[which]) for _, strides in places.values()])
+            self.code.append(len(passes.operations))
+            for numbers, each in zip(encoded[which], passes.operations, strict=True):
+                self.code += numbers
+                if each.code == "broadcast":
+                    sizes, strides = each.pattern
+                    self.code.append(len(sizes))
+                    self.axes(sizes, strides)
 
     def instruction(self, each: Emitted) -> None:
         task = each.task

@@ -42,13 +42,22 @@ def choose_kept(forward: Step, backward: Step) -> list[Value]:
     }
     kept: set[Value] = set()
 
+    def cost(value: Value) -> int:
+        """Elements that must be kept, so that backward has a value."""
+        if is_free(value) or value in kept:
+            return 0
+        return min(value.size, again(value))
+
+    def again(value: Value) -> int:
+        """The same where it is computed again."""
+        return sum(map(cost, _bases(value))) if _is_cheap(value) else value.size + 1
+
     def settle(value: Value) -> None:
         """Makes a value available to backward."""
         if is_free(value) or value in kept:
             return
-        missing = {base for base in _bases(value) if not is_free(base) and base not in kept}
-        if _is_cheap(value) and sum(base.size for base in missing) * _SMALLER <= value.size:
-            for base in missing:
+        if again(value) * _SMALLER <= value.size:
+            for base in _bases(value):
                 settle(base)
         else:
             kept.add(value)
@@ -56,9 +65,9 @@ def choose_kept(forward: Step, backward: Step) -> list[Value]:
     for value in sorted(wanted, key=lambda value: value.index):
         settle(value)
     for value in sorted(kept, key=lambda value: value.index):  # what the others make cheap
-        others = kept - {value}
-        if _is_cheap(value) and all(is_free(base) or base in others for base in _bases(value)):
-            kept = others
+        kept.discard(value)
+        if again(value):
+            kept.add(value)
     return sorted(kept, key=lambda value: value.index)
 
 
