@@ -1,127 +1,12 @@
-// Kernels of programs on every instruction set that this processor runs: L rows at once and one at a time, the same
-// bits as a plain loop over one row in the order that kernels/program_table.hpp states. And nothing past the end is
-// written.
-#include <algorithm>
-#include <cmath>
-#include <functional>
-#include <limits>
+// Instructions of programs that reckon within a row, on every instruction set that this processor runs: sums and
+// products in the order that kernels/program_table.hpp states.
 #include <numeric>
 
-#include "../../csrc/core/dispatch.hpp"
-#include "checks.hpp"
-
-using namespace fusedrnn;
+#include "program_rows.hpp"
 
 namespace {
 
-constexpr int64_t lanes = program_lanes;
 constexpr int64_t sizes[] = {1, 2, 7, 15, 16, 17, 33};
-
-bool fused;  // whether this set's fma() rounds once
-
-template <class T>
-T fma_as_kernels(T a, T b, T c) {
-  if (fused) return std::fma(a, b, c);
-  volatile T product = a * b;
-  return product + c;
-}
-
-template <class T>
-bool same_numbers(const std::vector<T>& a, const std::vector<T>& b) {  // NaN is NaN, whatever its bits
-  if (a.size() != b.size()) return false;
-  for (std::size_t i = 0; i < a.size(); ++i)
-    if (!(std::isnan(a[i]) && std::isnan(b[i])) && std::memcmp(&a[i], &b[i], sizeof(T)) != 0) return false;
-  return true;
-}
-
-template <class T>
-using Row = std::vector<T>;
-template <class T>
-using Rows = std::vector<Row<T>>;  // `lanes` of them
-
-// An array as kernels see it: its numbers, then a vector's room, which they may read.
-template <class T>
-struct Block {
-  static constexpr std::size_t slack = 64 / sizeof(T);
-  std::vector<T> data;
-  explicit Block(std::size_t n) : data(n + slack, T(-77)) {}
-  bool intact() const {
-    return std::all_of(data.end() - slack, data.end(), [](T v) { return v == T(-77); });
-  }
-};
-
-// [width][L] of the rows from `first` on.
-template <class T>
-Block<T> block_of(const Rows<T>& rows, int64_t L, int64_t first) {
-  const std::size_t width = rows[0].size();
-  Block<T> block(width * std::size_t(L));
-  for (std::size_t i = 0; i < width; ++i)
-    for (int64_t l = 0; l < L; ++l) block.data[i * std::size_t(L) + std::size_t(l)] = rows[std::size_t(first + l)][i];
-  return block;
-}
-
-template <class T>
-using Kernels = typename ProgramKernels<T>::ForLanes;
-template <class T>
-using Call = std::function<void(const Kernels<T>&, T* out, const std::vector<const T*>& in)>;
-template <class T>
-using Plain = std::function<void(Row<T>& out, const Rows<T>& in)>;  // one row; in: the operands
-
-// The kernel over 16 rows at once and one by one against the plain loop.
-template <class T>
-void compare(const std::string& what, const std::vector<Rows<T>>& operands, const Rows<T>& start, const Call<T>& call,
-             const Plain<T>& plain) {
-  Rows<T> wanted = start;
-  for (int64_t r = 0; r < lanes; ++r) {
-    Rows<T> in;
-    for (const Rows<T>& operand : operands) in.push_back(operand[std::size_t(r)]);
-    plain(wanted[std::size_t(r)], in);
-  }
-  for (const int64_t L : {int64_t(1), lanes}) {
-    bool good = true, intact = true;
-    for (int64_t first = 0; first < lanes; first += L) {
-      std::vector<Block<T>> blocks;
-      std::vector<const T*> in;
-      for (const Rows<T>& operand : operands) blocks.push_back(block_of(operand, L, first));
-      for (const Block<T>& block : blocks) in.push_back(block.data.data());
-      Block<T> out = block_of(start, L, first);
-      call(program_kernels<T>().lanes[L == 1 ? 0 : 1], out.data.data(), in);
-      intact = intact && out.intact();
-      good = good && same_numbers(out.data, block_of(wanted, L, first).data);
-    }
-    check(good, what + " at L " + std::to_string(L));
-    check(intact, what + " writes past the end at L " + std::to_string(L));
-  }
-}
-
-template <class T>
-struct Maker {
-  std::mt19937 generator{12345};
-  Rows<T> rows(int64_t width, double scale = 2) {
-    Rows<T> r;
-    for (int64_t l = 0; l < lanes; ++l) r.push_back(random<T>(generator, width, scale));
-    return r;
-  }
-  // Few different numbers, with zeros of both signs and, for some rows, NaN.
-  Rows<T> ties(int64_t width, bool nan) {
-    Rows<T> r = rows(width, 3);
-    const T limit = std::numeric_limits<T>::infinity();
-    for (std::size_t l = 0; l < r.size(); ++l)
-      for (std::size_t i = 0; i < r[l].size(); ++i) {
-        T& v = r[l][i];
-        v = std::round(v);
-        if (v == 2) v = limit;
-        if (v == -2) v = -limit;
-        if (nan && l % 2 == 0 && generator() % 8 == 0) v = std::numeric_limits<T>::quiet_NaN();
-      }
-    return r;
-  }
-};
-
-template <class T>
-Rows<T> zeros(int64_t width) {
-  return Rows<T>(std::size_t(lanes), Row<T>(std::size_t(width), T(0)));
-}
 
 // f(first element, output's index) for each row of an axis, whose elements lie axis.inner apart.
 template <class F>
@@ -149,19 +34,19 @@ void check_axes(const std::string& where) {
         const int64_t all = outer * n * inner, some = outer * inner;
         const std::string shape =
             " [" + std::to_string(outer) + ", " + std::to_string(n) + ", " + std::to_string(inner) + "]";
-        const Rows<T> x = make.rows(all);
+        const Sixteen<T> x = make.rows(all);
         const auto at = [axis](const Row<T>& v, int64_t first, int64_t i) {
           return v[std::size_t(first + i * axis.inner)];
         };
         compare<T>(
             where + "sum" + shape, {x}, zeros<T>(some), [&](auto& k, T* out, auto& in) { k.sum(out, in[0], axis); },
-            [&](Row<T>& out, const Rows<T>& in) {
+            [&](Row<T>& out, const Sixteen<T>& in) {
               along(axis, [&](int64_t first, int64_t to) {
                 out[std::size_t(to)] = sum_in_order<T>([&](int64_t i) { return at(in[0], first, i); }, n);
               });
             });
         for (const bool nan : {false, true}) {
-          Rows<T> ties = make.ties(all, nan);
+          Sixteen<T> ties = make.ties(all, nan);
           const auto greater = [](T a, T b) { return a > b || (std::isnan(a) && !std::isnan(b)); };
           const auto place_of_largest = [&](const Row<T>& v, int64_t first) {
             int64_t best = 0;
@@ -172,14 +57,14 @@ void check_axes(const std::string& where) {
           compare<T>(
               where + "argmax" + shape, {ties}, zeros<T>(some),
               [&](auto& k, T* out, auto& in) { k.argmax(out, in[0], axis); },
-              [&](Row<T>& out, const Rows<T>& in) {
+              [&](Row<T>& out, const Sixteen<T>& in) {
                 along(axis,
                       [&](int64_t first, int64_t to) { out[std::size_t(to)] = T(place_of_largest(in[0], first)); });
               });
           compare<T>(
               where + "argsort" + shape, {ties}, zeros<T>(all),
               [&](auto& k, T* out, auto& in) { k.argsort(out, in[0], axis); },
-              [&](Row<T>& out, const Rows<T>& in) {
+              [&](Row<T>& out, const Sixteen<T>& in) {
                 along(axis, [&](int64_t first, int64_t) {
                   std::vector<int64_t> order(std::size_t(n), 0);
                   std::iota(order.begin(), order.end(), 0);
@@ -194,7 +79,7 @@ void check_axes(const std::string& where) {
           compare<T>(
               where + "max" + shape, {ties}, zeros<T>(some),
               [&](auto& k, T* out, auto& in) { k.max(out, in[0], axis); },
-              [&](Row<T>& out, const Rows<T>& in) {
+              [&](Row<T>& out, const Sixteen<T>& in) {
                 along(axis, [&](int64_t first, int64_t to) {
                   out[std::size_t(to)] = at(in[0], first, place_of_largest(in[0], first));
                 });
@@ -204,7 +89,7 @@ void check_axes(const std::string& where) {
           compare<T>(
               where + "recurrence" + shape, {make.rows(all, 1), x}, zeros<T>(all),
               [&](auto& k, T* out, auto& in) { k.recurrence(out, in[0], in[1], axis, reverse); },
-              [&](Row<T>& out, const Rows<T>& in) {
+              [&](Row<T>& out, const Sixteen<T>& in) {
                 along(axis, [&](int64_t first, int64_t) {
                   T y = 0;
                   for (int64_t i = 0; i < n; ++i) {
@@ -225,7 +110,7 @@ void check_softmax(const std::string& where) {
   for (const int64_t n : sizes)
     for (const int64_t inner : {1, 5, 16}) {
       const Axis axis{3, n, inner};
-      Rows<T> x = make.rows(3 * n * inner, 6), one_by_one = x;
+      Sixteen<T> x = make.rows(3 * n * inner, 6), one_by_one = x;
       for (Row<T>& row : one_by_one) {
         Block<T> in(row.size()), out(row.size());
         std::copy(row.begin(), row.end(), in.data.begin());
@@ -249,7 +134,7 @@ void check_softmax(const std::string& where) {
       compare<T>(
           where + "softmax of " + std::to_string(n), {x}, zeros<T>(3 * n * inner),
           [&](auto& k, T* out, auto& in) { k.softmax(out, in[0], axis); },
-          [&](Row<T>& out, const Rows<T>&) { out = one_by_one[row++]; });
+          [&](Row<T>& out, const Sixteen<T>&) { out = one_by_one[row++]; });
     }
 }
 
@@ -260,7 +145,7 @@ void check_long_sort(const std::string& where) {
   compare<T>(
       where + "argsort of 1500", {make.ties(n, true)}, zeros<T>(n),
       [&](auto& k, T* out, auto& in) { k.argsort(out, in[0], Axis{1, n, 1}); },
-      [&](Row<T>& out, const Rows<T>& in) {
+      [&](Row<T>& out, const Sixteen<T>& in) {
         std::iota(out.begin(), out.end(), T(0));
         std::stable_sort(out.begin(), out.end(), [&](T i, T j) {
           const T a = in[0][std::size_t(i)], b = in[0][std::size_t(j)];
@@ -290,13 +175,13 @@ void check_products(const std::string& where) {
       p.a_m = a_turned ? 1 : s.k, p.a_k = a_turned ? s.m : 1;
       p.b_k = b_turned ? 1 : s.n, p.b_n = b_turned ? s.k : 1;
       p.out_m = out_turned ? 1 : s.n, p.out_n = out_turned ? s.m : 1;
-      const Rows<T> start = add ? make.rows(s.batch * s.m * s.n) : zeros<T>(s.batch * s.m * s.n);
+      const Sixteen<T> start = add ? make.rows(s.batch * s.m * s.n) : zeros<T>(s.batch * s.m * s.n);
       compare<T>(
           where + "product " + std::to_string(s.m) + " x " + std::to_string(s.n) + " over " + std::to_string(s.k) +
               " in layout " + std::to_string(layout),
           {make.rows(s.batch * s.m * s.k), make.rows(s.batch * s.k * s.n)}, start,
           [&](auto& k, T* out, auto& in) { k.product(out, in[0], in[1], p); },
-          [&](Row<T>& out, const Rows<T>& in) {
+          [&](Row<T>& out, const Sixteen<T>& in) {
             for (int64_t b = 0; b < s.batch; ++b)
               for (int64_t i = 0; i < s.m; ++i)
                 for (int64_t j = 0; j < s.n; ++j) {
@@ -346,25 +231,13 @@ void check_lane_affine(const std::string& where) {
 }  // namespace
 
 int main() {
-  for (const std::string& isa : available_isas()) {
-    if (isa == "avx512_bf16_vnni") continue;  // programs are avx512's
-    set_isa(isa);
-#if defined(__aarch64__)
-    fused = true;
-#else
-    fused = isa != "baseline";
-#endif
-    const auto each = [&](auto type) {
-      using T = decltype(type);
-      const std::string where = isa + (sizeof(T) == 4 ? " float " : " double ");
-      check_axes<T>(where);
-      check_softmax<T>(where);
-      check_long_sort<T>(where);
-      check_products<T>(where);
-      check_lane_affine<T>(where);
-    };
-    each(float());
-    each(double());
-  }
+  each_set([](auto type, const std::string& where) {
+    using T = decltype(type);
+    check_axes<T>(where);
+    check_softmax<T>(where);
+    check_long_sort<T>(where);
+    check_products<T>(where);
+    check_lane_affine<T>(where);
+  });
   return report();
 }
