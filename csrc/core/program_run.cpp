@@ -160,7 +160,7 @@ void run_program(const ProgramCall<T>& given) {
       const FlushSubnormals flush;
       Scratch own;
       const Team& team = call.teams[std::size_t(i)];
-      if (s == 0) walk.begin(team, own, bad);
+      if (s == 0) walk.begin(team, forward.get(), own, bad);
       walk.steps(team, s, last, sequences, s, forward.get(), own, bad);
       if (last == call.steps) walk.end(team, sequences, forward.get(), own, bad);
     });

@@ -34,10 +34,11 @@ class Walk {
   }
 
   // Before its first step: context, values of rows, initial states, accumulators.
-  void begin(const Team& team, Scratch& scratch, std::atomic<bool>& bad) const {
+  void begin(const Team& team, const Walk* forward, Scratch& scratch, std::atomic<bool>& bad) const {
     const Plan& plan = *call_.plan;
     Frame<T> f = frame(team, scratch, bad);
     move(f, team, 0, 0);
+    if (forward) forward->lend(f, team, call_.steps - 1);
     ready_.interpreter().run(plan.row_before, f);
     for (int64_t block = 0; block < team.blocks; ++block) {
       zero(f.at({total_root, plan.row - plan.totals}, block), plan.totals * team.lanes);
