@@ -21,7 +21,8 @@ struct ProgramRun {
 
 ProgramRun make_run(int64_t steps, int64_t batch, const py::object& lengths, bool reverse, uint64_t seed,
                     uint32_t row_offset, uint32_t step_offset, int64_t checkpoint, int64_t lanes, int64_t chunk) {
-  ProgramRun run{steps, batch, {}, !lengths.is_none(), reverse, seed, row_offset, step_offset, checkpoint, lanes, chunk};
+  ProgramRun run{steps,      batch, {},   !lengths.is_none(), reverse, seed, row_offset, step_offset,
+                 checkpoint, lanes, chunk};
   if (steps < 1) throw py::value_error(std::string("steps: ") + no_steps);
   if (batch < 0 || checkpoint < 0) throw py::value_error("batch, checkpoint: expected numbers from 0");
   if (lanes != 0 && lanes != 1 && lanes != program_lanes) throw py::value_error("lanes: expected 0, 1 or 16");
@@ -81,7 +82,8 @@ std::vector<const T*> read_sized(const py::handle& given, const char* name, cons
                                  int64_t rows) {
   std::vector<const T*> found = read_arrays<T>(given, name, widths.size());
   std::size_t i = 0;
-  for (const py::handle item : py::reinterpret_borrow<py::sequence>(given)) require_size(item, name, rows * widths[i++]);
+  for (const py::handle item : py::reinterpret_borrow<py::sequence>(given))
+    require_size(item, name, rows * widths[i++]);
   return found;
 }
 
@@ -136,7 +138,37 @@ T* kept_memory(py::object& holder, int64_t size) {
   return array.mutable_data();
 }
 
-py::tuple run_forward_program(const Plan& plan, const ProgramRun& run, bool doubles, const py::tuple& arrays, bool keep) {
+// A plan with its weights packed. It holds the arrays that it reads; nobody else writes to them.
+struct FrozenArrays {
+  std::shared_ptr<Plan> plan;
+  py::list shared;
+  bool doubles;
+  std::shared_ptr<FrozenProgram<float>> of_floats;
+  std::shared_ptr<FrozenProgram<double>> of_doubles;
+
+  template <class T>
+  const FrozenProgram<T>* get() const {
+    if constexpr (sizeof(T) == 4)
+      return of_floats.get();
+    else
+      return of_doubles.get();
+  }
+};
+
+FrozenArrays freeze(std::shared_ptr<Plan> plan, bool doubles, const py::list& shared) {
+  const FlushSubnormals flush;
+  FrozenArrays frozen{std::move(plan), shared, doubles, nullptr, nullptr};
+  if (doubles)
+    frozen.of_doubles = freeze_program(*frozen.plan, read_sized<double>(shared, "shared", frozen.plan->leaves, 1));
+  else
+    frozen.of_floats = freeze_program(*frozen.plan, read_sized<float>(shared, "shared", frozen.plan->leaves, 1));
+  return frozen;
+}
+
+py::tuple run_forward_program(const Plan& plan, const ProgramRun& run, bool doubles, const py::tuple& arrays, bool keep,
+                              const FrozenArrays* frozen) {
+  if (frozen && (frozen->plan.get() != &plan || frozen->doubles != doubles || keep))
+    throw py::value_error("frozen: expected weights of this plan and dtype, for inference");
   return with_dtype(doubles, [&](auto scalar) -> py::tuple {
     using T = decltype(scalar);
     ProgramCall<T> call = make_call<T>(plan, run, arrays);
@@ -155,7 +187,7 @@ py::tuple run_forward_program(const Plan& plan, const ProgramRun& run, bool doub
       kept->teams = call.teams;
       kept->checkpoint = run.checkpoint;
     }
-    without_gil([&] { run_program(call); });
+    without_gil([&] { run_program(call, frozen ? frozen->get<T>() : nullptr); });
     return py::make_tuple(results[0], results[1], results[2], results[3], kept);
   });
 }
@@ -167,7 +199,7 @@ T* memory_of(const py::object& holder) {
 
 // forward_plan: of the call that kept; with checkpoints the one that writes the reserve.
 py::tuple run_backward_program(const Plan& plan, const Plan& forward_plan, const ProgramRun& run, bool doubles,
-                        const py::tuple& arrays, const py::tuple& forward_arrays, const ProgramKept& kept) {
+                               const py::tuple& arrays, const py::tuple& forward_arrays, const ProgramKept& kept) {
   return with_dtype(doubles, [&](auto scalar) -> py::tuple {
     using T = decltype(scalar);
     ProgramCall<T> forward = make_call<T>(forward_plan, run, forward_arrays);
@@ -183,7 +215,7 @@ py::tuple run_backward_program(const Plan& plan, const Plan& forward_plan, const
     call.kept_shared = forward.kept_shared;
     call.forward = &forward;
     py::tuple results = make_results(call);
-    without_gil([&] { run_program(call); });
+    without_gil([&] { run_program<T>(call, nullptr); });
     return results;
   });
 }
@@ -205,7 +237,9 @@ void register_program(py::module_& m) {
           if (*each) bytes += py::reinterpret_borrow<py::array>(*each).nbytes();
         return bytes;
       });
-  m.def("program_forward", &run_forward_program, "plan"_a, "run"_a, "doubles"_a, "arrays"_a, "keep"_a);
+  m.def("program_forward", &run_forward_program, "plan"_a, "run"_a, "doubles"_a, "arrays"_a, "keep"_a,
+        "frozen"_a = nullptr);
+  py::class_<FrozenArrays>(m, "FrozenProgram").def(py::init(&freeze), "plan"_a, "doubles"_a, "shared"_a);
   m.def("program_backward", &run_backward_program, "plan"_a, "forward_plan"_a, "run"_a, "doubles"_a, "arrays"_a,
         "forward_arrays"_a, "kept"_a);
   m.def("program_block", &total_block, "batch"_a);

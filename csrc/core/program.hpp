@@ -1,12 +1,13 @@
 // Any recurrence as a program: a plan that Python made of one step (python/fusedrnn/scan), run over all steps and rows.
 //
 // A plan is data: stages of instructions, each of which reads and writes places. Rows are cut into teams, each of which
-// a thread takes through a block of steps on its own. A team holds blocks of L rows, and a value of a block lies [width][L].
+// a thread takes through a block of steps on its own. A team holds blocks of L rows, and a value of a block lies
+// [width][L].
 #pragma once
 
 #include <array>
-#include <atomic>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "../kernels/program_table.hpp"
@@ -99,7 +100,7 @@ struct Lifted {
 // A total over rows, computed over a block of steps at once from sequences [steps, rows, width] that the steps stored.
 struct Deferred {
   enum Kind : int64_t { product, sum, put } kind;
-  bool once;  // stored once by each row, after the steps, not at each step
+  bool once;     // stored once by each row, after the steps, not at each step
   int64_t a, b;  // sequences: product: [m, columns] and [m, inputs]; put: x [n, width] and the index [n]
   int64_t m, columns, inputs;
   int64_t offset, bias_offset;  // in the shared memory: [columns, inputs], and where not -1 the sum of a [columns]
@@ -111,16 +112,16 @@ struct Plan {
   int64_t scratch, state, row, totals, lifted, shared, reserve, registers;
   std::vector<double> constants;
   std::vector<int64_t> state_widths, state_offsets;
-  std::vector<int64_t> leaves;                       // widths of the shared leaves
-  std::vector<int64_t> inputs, rows;                 // widths of sequences [T, N, w] and of arrays [N, w] that are read
-  std::vector<int64_t> outputs, row_outputs;         // likewise, written
+  std::vector<int64_t> leaves;                // widths of the shared leaves
+  std::vector<int64_t> inputs, rows;          // widths of sequences [T, N, w] and of arrays [N, w] that are read
+  std::vector<int64_t> outputs, row_outputs;  // likewise, written
   std::vector<Place> shared_outputs;
   std::vector<int64_t> shared_output_widths, deferred_widths;
   std::vector<bool> deferred_once;
   std::vector<Packed> packed;
   std::vector<Lifted> lifts;
   std::vector<Deferred> deferred;
-  double flops;                               // of one step of one row
+  double flops;  // of one step of one row
 };
 
 // Reads what python/fusedrnn/scan/encode.py wrote; std::invalid_argument where it makes no sense.
@@ -136,10 +137,6 @@ struct Team {
 std::vector<Team> make_teams(int64_t batch, int64_t lanes);
 int64_t padded_rows(const std::vector<Team>& teams);
 
-// Packed weights and the shared values before the steps: made once a call, or kept by a stream.
-template <class T>
-struct Prepared;
-
 template <class T>
 struct ProgramCall {
   const Plan* plan;
@@ -149,13 +146,13 @@ struct ProgramCall {
   bool reverse;            // walk from the last step to the first
   uint64_t seed;
   uint32_t row_offset, step_offset;
-  int64_t chunk;         // elements of a group's pass; 0: chosen
-  int64_t block_steps;   // steps between two computations of totals; 0: chosen by the batch alone
+  int64_t chunk;        // elements of a group's pass; 0: chosen
+  int64_t block_steps;  // steps between two computations of totals; 0: chosen by the batch alone
 
-  std::vector<const T*> shared;  // leaves
-  std::vector<const T*> rows;    // [N, w]
-  std::vector<const T*> states;  // [N, w], or null for zeros
-  std::vector<const T*> inputs;  // [T, N, w], or null for zeros
+  std::vector<const T*> shared;                                      // leaves
+  std::vector<const T*> rows;                                        // [N, w]
+  std::vector<const T*> states;                                      // [N, w], or null for zeros
+  std::vector<const T*> inputs;                                      // [T, N, w], or null for zeros
   std::vector<T*> new_states, outputs, row_outputs, shared_outputs;  // null: not wanted
 
   // Forward in training writes them, backward reads them; null otherwise. R: the rows of all teams, padded.
@@ -170,8 +167,15 @@ struct ProgramCall {
   const ProgramCall* forward;
 };
 
+// Packed weights and the shared values before the steps: made in each call, or once for many calls of few steps. The
+// plan and the leaves must outlive it, and the leaves not change.
 template <class T>
-void run_program(const ProgramCall<T>& call);
+struct FrozenProgram;
+template <class T>
+std::shared_ptr<FrozenProgram<T>> freeze_program(const Plan& plan, const std::vector<const T*>& shared);
+
+template <class T>
+void run_program(const ProgramCall<T>& call, const FrozenProgram<T>* frozen);
 
 // Steps of a block of totals, from the batch alone, so that the cut of a sum depends on nothing else.
 int64_t total_block(int64_t batch);

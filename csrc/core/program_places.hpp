@@ -9,8 +9,8 @@
 
 namespace fusedrnn {
 
-// Turns a number of a row into a place from 0 to size - 1; NumPy counts negative ones from the end. Beyond them (or NaN)
-// `bad` is set, unless the row's sequence is over, and 0 serves until the call ends with an error.
+// Turns a number of a row into a place from 0 to size - 1; NumPy counts negative ones from the end. Beyond them (or
+// NaN) `bad` is set, unless the row's sequence is over, and 0 serves until the call ends with an error.
 template <class T>
 struct Places {
   int64_t size, lanes;

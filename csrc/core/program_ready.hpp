@@ -21,51 +21,65 @@ struct Engine {
   const ProgramKernels<T>& program = program_kernels<T>();
 };
 
-// Shared values before the steps, packed weights and lifted values of one plan's call.
+// Shared values before the steps, packed weights and lifted values of one plan's call. It lives in its owner's memory.
 template <class T>
 class Ready {
  public:
-  Ready(const ProgramCall<T>& call, Scratch& scratch, std::atomic<bool>& bad) : call_(call) {
-    const Plan& plan = *call.plan;
-    shared_ = call.kept_shared && !call.forward ? call.kept_shared : scratch.take<T>(plan.shared + slack);
-    constants_ = scratch.take<T>(int64_t(plan.constants.size()) + slack);
-    std::transform(plan.constants.begin(), plan.constants.end(), constants_, [](double v) { return T(v); });
-    registers_ = scratch.take<T>((call.chunk + register_slack) * std::max<int64_t>(1, plan.registers));
-    packed_.resize(plan.packed.size());
-    stage(plan.shared_before, bad);
+  template <class Owner>
+  Ready(const ProgramCall<T>& call, Owner& owner, std::atomic<bool>& bad)
+      : plan_(*call.plan),
+        leaves_(call.shared),
+        kept_shared_(call.forward ? call.kept_shared : nullptr),
+        seed_(call.seed),
+        chunk_(chunk_of(call)) {
+    shared_ = call.kept_shared && !call.forward ? call.kept_shared : owner.template take<T>(plan_.shared + slack);
+    constants_ = owner.template take<T>(int64_t(plan_.constants.size()) + slack);
+    std::transform(plan_.constants.begin(), plan_.constants.end(), constants_, [](double v) { return T(v); });
+    registers_ = owner.template take<T>((chunk_ + register_slack) * std::max<int64_t>(1, plan_.registers));
+    packed_.resize(plan_.packed.size());
+    stage(plan_.shared_before, bad);
     bool with_rows = false, with_lanes = false;
     for (const Team& team : call.teams) (team.lanes == 1 ? with_rows : with_lanes) = true;
-    for (std::size_t i = 0; i < plan.packed.size(); ++i) pack(plan.packed[i], packed_[i], scratch, with_rows, with_lanes);
+    for (std::size_t i = 0; i < plan_.packed.size(); ++i)
+      pack(plan_.packed[i], packed_[i], owner, with_rows, with_lanes);
     for (const bool lanes : {false, true}) {
-      if (!(lanes ? with_lanes : with_rows) || plan.lifts.empty()) continue;
+      if (!(lanes ? with_lanes : with_rows) || plan_.lifts.empty()) continue;
       const int64_t L = lanes ? program_lanes : 1;
-      T* const to = lifted_[lanes] = scratch.take<T>(plan.lifted * L + slack);
-      for (const Lifted& lift : plan.lifts)
-        for (int64_t i = 0; i < lift.width; ++i) std::fill_n(to + (lift.offset + i) * L, L, shared_at(lift.from)[i]);
+      T* const to = lifted_[lanes] = owner.template take<T>(plan_.lifted * L + slack);
+      for (const Lifted& lift : plan_.lifts) {
+        const T* const from = shared_at(lift.from);
+        for (int64_t i = 0; i < lift.width; ++i) std::fill_n(to + (lift.offset + i) * L, L, from[i]);
+      }
     }
   }
+  Ready(const Ready&) = delete;
+  Ready& operator=(const Ready&) = delete;
 
-  void after(std::atomic<bool>& bad) const {
-    stage(call_.plan->shared_after, bad);
-    for (std::size_t i = 0; i < call_.plan->shared_outputs.size(); ++i)
-      if (T* const to = call_.shared_outputs[i])
-        copy(to, shared_at(call_.plan->shared_outputs[i]), call_.plan->shared_output_widths[i]);
+  // Elements of a group's pass.
+  static int64_t chunk_of(const ProgramCall<T>& call) { return call.chunk ? call.chunk : default_chunk; }
+
+  // What is computed of totals over rows, and the shared results.
+  void after(const ProgramCall<T>& call, std::atomic<bool>& bad) const {
+    stage(plan_.shared_after, bad);
+    for (std::size_t i = 0; i < plan_.shared_outputs.size(); ++i)
+      if (T* const to = call.shared_outputs[i])
+        copy(to, shared_at(plan_.shared_outputs[i]), plan_.shared_output_widths[i]);
   }
 
-  Interpreter<T> interpreter() const { return {engine_.kernels, engine_.program, call_.plan->packed, packed_}; }
+  Interpreter<T> interpreter() const { return {engine_.kernels, engine_.program, plan_.packed, packed_}; }
   const Engine<T>& engine() const { return engine_; }
   T* shared() const { return shared_; }
 
   // The roots that are alike for all rows; `lanes` of the team.
   void fill(std::vector<T*>& base, int64_t lanes) const {
     base[shared_root] = shared_;
-    base[kept_shared_root] = call_.forward ? call_.kept_shared : nullptr;
+    base[kept_shared_root] = kept_shared_;
     base[constant_root] = constants_;
     base[lifted_root] = lifted_[lanes != 1];
-    for (std::size_t i = 0; i < call_.shared.size(); ++i) base[first_leaf_root + i] = mutable_pointer(call_.shared[i]);
+    for (std::size_t i = 0; i < leaves_.size(); ++i) base[first_leaf_root + i] = mutable_pointer(leaves_[i]);
   }
 
-  std::size_t roots() const { return first_leaf_root + call_.shared.size(); }
+  std::size_t roots() const { return first_leaf_root + leaves_.size(); }
 
   static constexpr int64_t slack = register_slack;
 
@@ -87,8 +101,8 @@ class Ready {
                .read = {},
                .written = {},
                .registers = registers_,
-               .chunk = call_.chunk,
-               .seed = call_.seed,
+               .chunk = chunk_,
+               .seed = seed_,
                .row = 0,
                .step = 0,
                .bad_index = &bad};
@@ -96,16 +110,17 @@ class Ready {
     interpreter().run(stage, f);
   }
 
-  void pack(const Packed& p, PackedPair<T>& to, Scratch& scratch, bool with_rows, bool with_lanes) const {
+  template <class Owner>
+  void pack(const Packed& p, PackedPair<T>& to, Owner& owner, bool with_rows, bool with_lanes) const {
     const T* const w = shared_at(p.weights);
     if (with_lanes) {
-      T* const tiles = scratch.take<T>(p.units * p.depth + slack);
+      T* const tiles = owner.template take<T>(p.units * p.depth + slack);
       engine_.program.pack_lane_weights(tiles, w, p.units, p.depth, p.stride_unit, p.stride_depth);
       to.tiles = tiles;
     }
     if (with_rows) {
       const int lanes = engine_.kernels.lanes;
-      T* const panels = scratch.take<T>(padded(p.units, lanes) * p.depth);
+      T* const panels = owner.template take<T>(padded(p.units, lanes) * p.depth);
       for_panels(p.units, lanes, double(p.units * p.depth), [&](int64_t unit, int64_t width, int64_t count) {
         T* out = panels + unit * p.depth;
         const T* const from = w + unit * p.stride_unit;
@@ -122,10 +137,36 @@ class Ready {
     }
   }
 
-  const ProgramCall<T>& call_;
+  static constexpr int64_t default_chunk = 512;
+
+  const Plan& plan_;
+  const std::vector<const T*> leaves_;
+  T* const kept_shared_;
+  const uint64_t seed_;
+  const int64_t chunk_;
   Engine<T> engine_;
   T *shared_ = nullptr, *constants_ = nullptr, *registers_ = nullptr, *lifted_[2] = {};
   std::vector<PackedPair<T>> packed_;
+};
+
+// A plan whose weights are packed once, for calls of few steps: both layouts of rows.
+template <class T>
+struct FrozenProgram {
+  FrozenProgram(const Plan& plan, const std::vector<const T*>& shared)
+      : call(call_of(plan, shared)), ready(call, memory, bad) {}
+
+  static ProgramCall<T> call_of(const Plan& plan, const std::vector<const T*>& shared) {
+    ProgramCall<T> call{};
+    call.plan = &plan;
+    call.shared = shared;
+    call.teams = {{0, 1, 1, 1, 0}, {1, program_lanes, program_lanes, 1, 1}};
+    return call;
+  }
+
+  std::atomic<bool> bad{false};
+  Memory memory;
+  ProgramCall<T> call;
+  Ready<T> ready;
 };
 
 }  // namespace fusedrnn

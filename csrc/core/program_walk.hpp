@@ -5,6 +5,13 @@
 
 namespace fusedrnn {
 
+// What the rows of a block of steps store for a total: [steps, N] rows of a stride.
+template <class T>
+struct TotalRows {
+  T* data;
+  int64_t stride;
+};
+
 // A walk of one plan's call: where its memory is for a team at a position of the walk.
 template <class T>
 class Walk {
@@ -55,8 +62,8 @@ class Walk {
   }
 
   // Positions [from, to) of the walk. `deferred` has the sequences of totals of positions from `deferred_first` on.
-  void steps(const Team& team, int64_t from, int64_t to, const std::vector<T*>& deferred, int64_t deferred_first,
-             const Walk* forward, Scratch& scratch, std::atomic<bool>& bad) const {
+  void steps(const Team& team, int64_t from, int64_t to, const std::vector<TotalRows<T>>& deferred,
+             int64_t deferred_first, const Walk* forward, Scratch& scratch, std::atomic<bool>& bad) const {
     const Plan& plan = *call_.plan;
     Frame<T> f = frame(team, scratch, bad);
     T* const alive = call_.lengths ? scratch.take<T>(team.blocks * team.lanes) : nullptr;
@@ -79,7 +86,7 @@ class Walk {
   }
 
   // After its last step: final states, values of rows that needed all steps.
-  void end(const Team& team, const std::vector<T*>& deferred, const Walk* forward, Scratch& scratch,
+  void end(const Team& team, const std::vector<TotalRows<T>>& deferred, const Walk* forward, Scratch& scratch,
            std::atomic<bool>& bad) const {
     const Plan& plan = *call_.plan;
     Frame<T> f = frame(team, scratch, bad);
@@ -117,8 +124,9 @@ class Walk {
                .read = std::vector<SequenceRows<const T>>(plan.inputs.size() + plan.rows.size()),
                .written = std::vector<SequenceRows<T>>(plan.outputs.size() + plan.row_outputs.size() +
                                                        plan.deferred_widths.size()),
-               .registers = scratch.take<T>((call_.chunk + register_slack) * std::max<int64_t>(1, plan.registers)),
-               .chunk = call_.chunk,
+               .registers =
+                   scratch.take<T>((Ready<T>::chunk_of(call_) + register_slack) * std::max<int64_t>(1, plan.registers)),
+               .chunk = Ready<T>::chunk_of(call_),
                .seed = call_.seed,
                .row = call_.row_offset + uint32_t(team.row),
                .step = 0,
@@ -135,7 +143,8 @@ class Walk {
     stride(next_state_root, plan.state);
     stride(reserve_root, plan.reserve);
     for (std::size_t i = 0; i < plan.rows.size(); ++i)
-      f.read[plan.inputs.size() + i] = {call_.rows[i] ? call_.rows[i] + team.row * plan.rows[i] : nullptr, plan.rows[i]};
+      f.read[plan.inputs.size() + i] = {call_.rows[i] ? call_.rows[i] + team.row * plan.rows[i] : nullptr,
+                                        plan.rows[i]};
     for (std::size_t i = 0; i < plan.row_outputs.size(); ++i) {
       T* const to = call_.row_outputs[i];
       f.written[plan.outputs.size() + i] = {to && !silent_ ? to + team.row * plan.row_outputs[i] : nullptr,
@@ -173,18 +182,18 @@ class Walk {
     for (std::size_t i = 0; i < plan.inputs.size(); ++i)
       f.read[i] = {call_.inputs[i] ? call_.inputs[i] + row * plan.inputs[i] : nullptr, plan.inputs[i]};
     for (std::size_t i = 0; i < plan.outputs.size(); ++i)
-      f.written[i] = {call_.outputs[i] && !silent_ ? call_.outputs[i] + row * plan.outputs[i] : nullptr, plan.outputs[i]};
+      f.written[i] = {call_.outputs[i] && !silent_ ? call_.outputs[i] + row * plan.outputs[i] : nullptr,
+                      plan.outputs[i]};
   }
 
-  void place_deferred(Frame<T>& f, const Team& team, const std::vector<T*>& deferred, int64_t step, bool once) const {
+  void place_deferred(Frame<T>& f, const Team& team, const std::vector<TotalRows<T>>& deferred, int64_t step,
+                      bool once) const {
     const Plan& plan = *call_.plan;
     const std::size_t before = plan.outputs.size() + plan.row_outputs.size();
     for (std::size_t i = 0; i < deferred.size(); ++i) {
-      const int64_t width = plan.deferred_widths[i];
-      f.written[before + i] = {deferred[i] && plan.deferred_once[i] == once
-                                   ? deferred[i] + (step * call_.batch + team.row) * width
-                                   : nullptr,
-                               width};
+      const TotalRows<T>& rows = deferred[i];
+      T* const first = rows.data + (step * call_.batch + team.row) * rows.stride;
+      f.written[before + i] = {plan.deferred_once[i] == once ? first : nullptr, rows.stride};
     }
   }
 

@@ -13,11 +13,21 @@ namespace fusedrnn::FUSEDRNN_ISA {
 #define FUSEDRNN_ENTRY(name) elementwise<name##_function, Real>,
 #define FUSEDRNN_ONE(name) with_scalar<name##_function, 1, Real>,
 #define FUSEDRNN_LANES(name) with_scalar<name##_function, program_lanes, Real>,
-#define FUSEDRNN_FOR_LANES(L, ENTRY)                                                                           \
-  {{FUSEDRNN_WITH_SCALAR(ENTRY)},                                                                              \
-   move<L, Real>,       broadcast<L, Real>, fold<Adding, L, Real>, fold<Largest, L, Real>, argmax<L, Real>,    \
-   argsort<L, Real>,    softmax<L, Real>,   recurrence<L, Real>,   product<L, Real>,       load_rows<L, Real>, \
-   store_rows<L, Real>, select<L, Real>,    uniform<L, Real>}
+#define FUSEDRNN_FOR_LANES(L, ENTRY) \
+  {{FUSEDRNN_WITH_SCALAR(ENTRY)},    \
+   move<L, Real>,                    \
+   broadcast<L, Real>,               \
+   fold<Adding, L, Real>,            \
+   fold<Largest, L, Real>,           \
+   argmax<L, Real>,                  \
+   argsort<L, Real>,                 \
+   softmax<L, Real>,                 \
+   recurrence<L, Real>,              \
+   product<L, Real>,                 \
+   load_rows<L, Real>,               \
+   store_rows<L, Real>,              \
+   select<L, Real>,                  \
+   uniform<L, Real>}
 
 using Real = FUSEDRNN_REAL;
 extern const ProgramKernels<Real> FUSEDRNN_JOIN(program_, FUSEDRNN_REAL);

@@ -155,6 +155,7 @@ class Executable:
         seed: int = 0,
         row_offset: int = 0,
         step_offset: int = 0,
+        frozen: Any = None,
         lanes: int = 0,
         chunk: int = 0,
     ) -> tuple[Arrays, Arrays, Arrays, Arrays, Kept | None]:
@@ -175,6 +176,7 @@ class Executable:
             seed: Of random numbers.
             row_offset: Of the first row in the whole batch.
             step_offset: Of the first step in the whole sequence.
+            frozen: What `freeze` gave for these shared arrays; not with `training`.
             lanes: Rows of a block: 1, 16, or 0 for the faster.
             chunk: Elements of an elementwise pass; 0 for the usual.
 
@@ -192,10 +194,15 @@ class Executable:
             steps, batch, lengths, reverse, seed, row_offset, step_offset, checkpoint, lanes=lanes, chunk=chunk
         )
         arrays = compiled.arrays(shared, rows, states, inputs)
-        *found, memory = _core.program_forward(compiled.code, run, doubles, arrays, keep)
+        *found, memory = _core.program_forward(compiled.code, run, doubles, arrays, keep, frozen)
         results = compiled.results(found, steps, batch, dtype)
         kept = Kept(memory, run, (list(shared), list(rows), list(states), list(inputs)), doubles) if keep else None
         return (*results, kept)
+
+    def freeze(self, shared: Sequence[Any], dtype: Any) -> Any:
+        """Weights packed once, for many calls of few steps: a snapshot of the shared arrays."""
+        copies = [np.array(array, dtype, order="C") for array in shared]
+        return _core.FrozenProgram(self.inference.code, np.dtype(dtype) == np.float64, copies)
 
     def backward(
         self,

@@ -1,0 +1,340 @@
+"""What stands for NumPy's ufuncs while a step is traced, by their names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fusedrnn.gradients import Array
+from fusedrnn.scan import instructions as ins
+from fusedrnn.scan.contractions import matmul
+from fusedrnn.scan.graph import Value
+from fusedrnn.scan.trace import UFUNCS, refused
+from fusedrnn.scan.traced import lift
+
+# Powers by repeated products up to here.
+_MOST_PRODUCTS = 64
+
+
+def ufunc(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register what stands for the ufuncs of these names."""
+
+    def register(implementation: Callable[..., Any]) -> Callable[..., Any]:
+        UFUNCS.update(dict.fromkeys(names, implementation))
+        return implementation
+
+    return register
+
+
+def known(value: Value) -> Array | None:
+    """The array of a constant."""
+    return value.graph.arrays[value.attributes[0]] if value.op == "constant" else None
+
+
+def real(value: Value) -> Value:
+    """Real numbers; a constant stays a constant."""
+    array = known(value)
+    if array is None or value.kind == "real":
+        return ins.as_real(value)
+    return value.graph.constant(array.astype(np.float64))
+
+
+def number(value: Value) -> Value:
+    """Booleans as integers; numbers as they are."""
+    return ins.as_integer(value) if value.kind == "boolean" else value
+
+
+def alike(*values: Value) -> list[Value]:
+    """Values of one kind, as NumPy promotes them: real beside a real, else integer, unless all are booleans."""
+    kinds = {value.kind for value in values}
+    if len(kinds) == 1:
+        return list(values)
+    return [real(value) if "real" in kinds else number(value) for value in values]
+
+
+def _unary(op: str) -> Callable[[Any], Value]:
+    return lambda x: ins.unary(op, real(lift(x)))
+
+
+def _keeping(op: str) -> Callable[[Any], Value]:
+    """An instruction that gives integers for integers."""
+
+    def call(x: Any) -> Value:
+        value = lift(x)
+        if value.kind == "boolean":
+            if op in ("negative", "sign"):
+                raise refused(f"np.{op} of booleans", "Write ~a, or a.astype(float)")
+            return value
+        return ins.unary(op, value)
+
+    return call
+
+
+def _arithmetic(op: str, of_booleans: str | None) -> Callable[[Any, Any], Value]:
+    def call(a: Any, b: Any) -> Value:
+        x, y = alike(lift(a), lift(b))
+        if x.kind != "boolean":
+            return ins.binary(op, x, y)
+        if of_booleans is None:
+            raise refused(f"np.{op} of booleans", "Write a ^ b, or a.astype(float)")
+        return ins.logical(of_booleans, x, y)
+
+    return call
+
+
+def _comparison(op: str, swapped: bool = False) -> Callable[[Any, Any], Value]:
+    def call(a: Any, b: Any) -> Value:
+        x, y = alike(lift(a), lift(b))
+        if x.kind == "boolean" and op in ("less", "less_equal"):
+            x, y = number(x), number(y)
+        return ins.compare(op, y, x) if swapped else ins.compare(op, x, y)
+
+    return call
+
+
+def _logical(op: str) -> Callable[..., Value]:
+    return lambda *operands: ins.logical(op, *map(lift, operands))
+
+
+def _bitwise(op: str, symbol: str) -> Callable[..., Value]:
+    def call(*operands: Any) -> Value:
+        values = [lift(operand) for operand in operands]
+        if any(value.kind != "boolean" for value in values):
+            raise refused(f"the operator {symbol} over numbers", f"{symbol} takes booleans, such as (a > 0)")
+        return ins.logical(op, *values)
+
+    return call
+
+
+for _name in ("sqrt", "exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "reciprocal"):
+    UFUNCS[_name] = _unary(_name)
+UFUNCS["expit"] = _unary("sigmoid")  # of scipy.special
+for _name in ("negative", "square", "absolute", "sign", "floor"):
+    UFUNCS[_name] = _keeping(_name)
+for _name, _of_booleans in (
+    *(("add", "logical_or"), ("subtract", None), ("multiply", "logical_and")),
+    *(("maximum", "logical_or"), ("minimum", "logical_and")),
+):
+    UFUNCS[_name] = _arithmetic(_name, _of_booleans)
+for _name in ("less", "less_equal", "equal", "not_equal"):
+    UFUNCS[_name] = _comparison(_name)
+UFUNCS["greater"] = _comparison("less", swapped=True)
+UFUNCS["greater_equal"] = _comparison("less_equal", swapped=True)
+for _name in ("logical_and", "logical_or", "logical_not"):
+    UFUNCS[_name] = _logical(_name)
+UFUNCS["bitwise_and"] = _bitwise("logical_and", "&")
+UFUNCS["bitwise_or"] = _bitwise("logical_or", "|")
+UFUNCS["invert"] = _bitwise("logical_not", "~")
+UFUNCS["matmul"] = lambda a, b: matmul(lift(a), lift(b))
+
+
+@ufunc("divide", "true_divide")
+def divide(a: Any, b: Any) -> Value:
+    """As ``numpy.divide``: always real."""
+    return ins.divide(real(lift(a)), real(lift(b)))
+
+
+@ufunc("positive", "fabs", "conjugate")
+def _positive(x: Any) -> Value:
+    return lift(x)
+
+
+@ufunc("fabs")
+def _fabs(x: Any) -> Value:
+    return ins.unary("absolute", real(lift(x)))
+
+
+@ufunc("floor_divide")
+def floor_divide(a: Any, b: Any) -> Value:
+    """As ``numpy.floor_divide``."""
+    x, y = alike(*map(number, (lift(a), lift(b))))
+    quotient = ins.unary("floor", ins.divide(real(x), real(y)))
+    return quotient if x.kind == "real" else ins.as_integer(quotient)
+
+
+@ufunc("remainder")
+def remainder(a: Any, b: Any) -> Value:
+    """As ``numpy.remainder``, with the sign of b: a - b floor(a / b)."""
+    x, y = alike(*map(number, (lift(a), lift(b))))
+    return ins.subtract(x, ins.multiply(y, floor_divide_values(x, y)))
+
+
+def floor_divide_values(x: Value, y: Value) -> Value:
+    """floor(x / y) of values of one kind."""
+    quotient = ins.unary("floor", ins.divide(real(x), real(y)))
+    return quotient if x.kind == "real" else ins.as_integer(quotient)
+
+
+@ufunc("ceil")
+def ceil(x: Any) -> Value:
+    """As ``numpy.ceil``."""
+    value = lift(x)
+    return value if value.kind != "real" else ins.negative(ins.unary("floor", ins.negative(value)))
+
+
+@ufunc("trunc", "fix")
+def trunc(x: Any) -> Value:
+    """As ``numpy.trunc``."""
+    value = lift(x)
+    return (
+        value
+        if value.kind != "real"
+        else ins.where(ins.compare("less", value, 0.0), ceil_value(value), floor_value(value))
+    )
+
+
+def floor_value(x: Value) -> Value:
+    """floor x."""
+    return ins.unary("floor", x)
+
+
+def ceil_value(x: Value) -> Value:
+    """-floor(-x)."""
+    return ins.negative(floor_value(ins.negative(x)))
+
+
+@ufunc("rint")
+def rint(x: Any) -> Value:
+    """As ``numpy.rint``: halves go to the even neighbour."""
+    value = lift(x)
+    if value.kind != "real":
+        return value
+    half = ins.compare("equal", ins.subtract(value, floor_value(value)), 0.5)
+    even = ins.multiply(floor_value(ins.add(ins.multiply(value, 0.5), 0.5)), 2.0)
+    return ins.where(half, even, floor_value(ins.add(value, 0.5)))
+
+
+@ufunc("logical_xor", "bitwise_xor")
+def exclusive_or(a: Any, b: Any) -> Value:
+    """As ``numpy.logical_xor``."""
+    x, y = (ins.logical("logical_not", lift(each)) for each in (a, b))
+    return ins.compare("not_equal", x, y)
+
+
+@ufunc("isnan")
+def isnan(x: Any) -> Value:
+    """As ``numpy.isnan``: a number that differs from itself."""
+    value = lift(x)
+    return ins.compare("not_equal", value, value)
+
+
+@ufunc("isfinite")
+def isfinite(x: Any) -> Value:
+    """As ``numpy.isfinite``."""
+    return ins.compare("less", ins.unary("absolute", real(lift(x))), math.inf)
+
+
+@ufunc("isinf")
+def isinf(x: Any) -> Value:
+    """As ``numpy.isinf``."""
+    return ins.compare("equal", ins.unary("absolute", real(lift(x))), math.inf)
+
+
+@ufunc("exp2")
+def exp2(x: Any) -> Value:
+    """2 ** x."""
+    return ins.unary("exp", ins.multiply(real(lift(x)), math.log(2)))
+
+
+@ufunc("log2")
+def log2(x: Any) -> Value:
+    """The logarithm to base 2."""
+    return ins.divide(ins.unary("log", real(lift(x))), math.log(2))
+
+
+@ufunc("log10")
+def log10(x: Any) -> Value:
+    """The logarithm to base 10."""
+    return ins.divide(ins.unary("log", real(lift(x))), math.log(10))
+
+
+@ufunc("tan")
+def tan(x: Any) -> Value:
+    """sin x / cos x."""
+    value = real(lift(x))
+    return ins.divide(ins.unary("sin", value), ins.unary("cos", value))
+
+
+@ufunc("sinh")
+def sinh(x: Any) -> Value:
+    """(u + u / (u + 1)) / 2 with u = expm1 x, which is exact near zero too."""
+    u = ins.unary("expm1", real(lift(x)))
+    return ins.multiply(ins.add(u, ins.divide(u, ins.add(u, 1.0))), 0.5)
+
+
+@ufunc("cosh")
+def cosh(x: Any) -> Value:
+    """(exp x + exp -x) / 2."""
+    value = real(lift(x))
+    return ins.multiply(ins.add(ins.unary("exp", value), ins.unary("exp", ins.negative(value))), 0.5)
+
+
+@ufunc("hypot")
+def hypot(a: Any, b: Any) -> Value:
+    """The root of a² + b²."""
+    x, y = (ins.unary("square", real(lift(each))) for each in (a, b))
+    return ins.unary("sqrt", ins.add(x, y))
+
+
+@ufunc("logaddexp")
+def logaddexp(a: Any, b: Any) -> Value:
+    """log(exp a + exp b) = b + softplus(a - b)."""
+    x, y = (real(lift(each)) for each in (a, b))
+    return ins.add(y, ins.unary("softplus", ins.subtract(x, y)))
+
+
+@ufunc("log_expit")
+def log_expit(x: Any) -> Value:
+    """The logarithm of scipy.special.expit: -softplus(-x)."""
+    return ins.negative(ins.unary("softplus", ins.negative(real(lift(x)))))
+
+
+@ufunc("logit")
+def logit(x: Any) -> Value:
+    """The inverse of scipy.special.expit: log(x / (1 - x))."""
+    value = real(lift(x))
+    return ins.unary("log", ins.divide(value, ins.subtract(1.0, value)))
+
+
+@ufunc("power", "float_power")
+def power(a: Any, b: Any) -> Value:
+    """As ``numpy.power``. Constant integers by products, ±0.5 by the root, all else as exp(b log a)."""
+    base, exponent = lift(a), lift(b)
+    array = known(exponent)
+    if array is not None and array.size == 1 and array.ndim <= base.ndim:
+        n = float(array.reshape(()))
+        if n.is_integer() and abs(n) <= _MOST_PRODUCTS:
+            if n < 0 and base.kind != "real" and exponent.kind != "real":
+                raise refused("integers to negative powers", "Write a.astype(float) ** b")
+            start = real(base) if exponent.kind == "real" else number(base)
+            product = ins.broadcast(_product(start, abs(int(n))), np.broadcast_shapes(base.shape, array.shape))
+            return ins.unary("reciprocal", product) if n < 0 else product
+        if abs(n) == 0.5:
+            root = ins.unary("sqrt", real(base))
+            return root if n > 0 else ins.unary("reciprocal", root)
+    of = known(base)
+    if of is not None and of.size and (of > 0).all():
+        result = ins.unary("exp", ins.multiply(real(exponent), np.log(of)))
+        return (
+            result if "real" in (base.kind, exponent.kind) else ins.as_integer(ins.unary("floor", ins.add(result, 0.5)))
+        )
+    if exponent.kind != "real":
+        raise refused(
+            "integer exponents that are no single constant",
+            "Write np.exp(n * np.log(a)) where a is positive, or the product itself",
+        )
+    return ins.unary("exp", ins.multiply(exponent, ins.unary("log", real(base))))
+
+
+def _product(x: Value, n: int) -> Value:
+    """The n-th power by repeated squares."""
+    if n == 0:
+        return ins.broadcast(x.graph.constant(1.0 if x.kind == "real" else 1), x.shape)
+    half = x if n == 1 else _product(x, n // 2)
+    if n == 1:
+        return half
+    square = ins.unary("square", half)
+    return ins.multiply(square, x) if n % 2 else square
