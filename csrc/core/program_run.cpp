@@ -73,7 +73,7 @@ void run_program(const ProgramCall<T>& call, const FrozenProgram<T>* frozen) {
       Scratch scratch_of_team;
       const Team& team = call.teams[std::size_t(i)];
       const Walk<T>* const lender = forward ? forward->walk() : nullptr;
-      if (s == 0) walk.begin(team, scratch_of_team, bad);
+      if (s == 0) walk.begin(team, lender, scratch_of_team, bad);
       walk.steps(team, s, last, totals.rows(), s, lender, scratch_of_team, bad);
       if (last == call.steps) walk.end(team, totals.rows(), lender, scratch_of_team, bad);
     });
