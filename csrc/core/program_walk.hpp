@@ -146,8 +146,8 @@ class Walk {
       f.read[plan.inputs.size() + i] = {call_.rows[i] ? call_.rows[i] + team.row * plan.rows[i] : nullptr,
                                         plan.rows[i]};
     for (std::size_t i = 0; i < plan.row_outputs.size(); ++i) {
-      T* const to = call_.row_outputs[i];
-      f.written[plan.outputs.size() + i] = {to && !silent_ ? to + team.row * plan.row_outputs[i] : nullptr,
+      T* const to = silent_ ? nullptr : call_.row_outputs[i];
+      f.written[plan.outputs.size() + i] = {to ? to + team.row * plan.row_outputs[i] : nullptr,
                                             plan.row_outputs[i]};
     }
     return f;
@@ -181,9 +181,10 @@ class Walk {
     const int64_t row = t * call_.batch + team.row;
     for (std::size_t i = 0; i < plan.inputs.size(); ++i)
       f.read[i] = {call_.inputs[i] ? call_.inputs[i] + row * plan.inputs[i] : nullptr, plan.inputs[i]};
-    for (std::size_t i = 0; i < plan.outputs.size(); ++i)
-      f.written[i] = {call_.outputs[i] && !silent_ ? call_.outputs[i] + row * plan.outputs[i] : nullptr,
-                      plan.outputs[i]};
+    for (std::size_t i = 0; i < plan.outputs.size(); ++i) {
+      T* const to = silent_ ? nullptr : call_.outputs[i];
+      f.written[i] = {to ? to + row * plan.outputs[i] : nullptr, plan.outputs[i]};
+    }
   }
 
   void place_deferred(Frame<T>& f, const Team& team, const std::vector<TotalRows<T>>& deferred, int64_t step,
