@@ -235,10 +235,11 @@ class Tasks:
 
     def _bias(self, product: Value, rest: Sequence[Value]) -> View | None:
         """A term that each row of an affine product may start from."""
-        if len(rest) != 1 or self.affine_side(product) is None:
+        side = self.affine_side(product)
+        if len(rest) != 1 or side is None:
             return None
         view = self.view(rest[0])
-        units = product.size if product.shape[1] == 1 else product.shape[1]
+        units = product.shape[side]
         if view.base.level is not Level.SHARED or view.base in self.lent and view.base.size == 0:
             return None
         sizes, (strides,) = collapsed(view.shape, view.strides)
