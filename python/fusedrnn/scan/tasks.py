@@ -103,8 +103,11 @@ class Tasks:
         self.sequences: dict[Stored, int] = {}
         self._absorbed: set[Value] = set()
         self._chains: dict[Value, list[Value]] = {}
-        for value in self.values:
-            self._own(value)
+        before = -1
+        while before < len(self.own):  # memory of its own changes how later views lie
+            before = len(self.own)
+            for value in self.values:
+                self._own(value)
         for value in reversed(self.values):
             if value.op == "add" and value not in self._absorbed and value not in lent:
                 self._chain(value)
