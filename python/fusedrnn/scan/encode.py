@@ -47,14 +47,14 @@ class _Writer:
 
     def group(self, code: GroupCode) -> None:
         # A place whose stride differs between two operands stands twice.
-        places: dict[tuple[Place, int], tuple[int, list[int]]] = {}
+        places: dict[tuple[Place, int], tuple[int, list[int | None]]] = {}
 
         def number(which: int, memory: Memory) -> int:
             key = (memory.place, 0)
             for again in range(len(code.passes) * 4):
                 key = (memory.place, again)
-                index, strides = places.setdefault(key, (len(places), [-1] * len(code.passes)))
-                if strides[which] in (-1, memory.stride):
+                index, strides = places.setdefault(key, (len(places), [None] * len(code.passes)))
+                if strides[which] in (None, memory.stride):
                     strides[which] = memory.stride
                     return -1 - index
             raise AssertionError("a place has too many strides: this may be a bug of fusedrnn")
@@ -77,7 +77,7 @@ class _Writer:
         self.code.append(len(code.passes))
         for which, passes in enumerate(code.passes):
             self.code += [passes.rows, passes.size]
-            self.list([max(0, strides[which]) for _, strides in places.values()])
+            self.list([strides[which] or 0 for _, strides in places.values()])
             self.code.append(len(passes.operations))
             for numbers, each in zip(encoded[which], passes.operations, strict=True):
                 self.code += numbers
