@@ -40,11 +40,24 @@ FUSEDRNN_INLINE typename Traits<V>::IntegerVector lane_numbers() {
   return lane;
 }
 
+// The same order for n <= 4 chains of one element; those that are absent change nothing.
+template <class Op, class F, class S>
+FUSEDRNN_INLINE S fold_few(int64_t n, F chain, S start) {
+  if (n == 0) return start;
+  S even = chain(0);
+  if (n == 1) return even;
+  S odd = chain(1);
+  if (n > 2) even = Op::template of<S>(even, chain(2));
+  if (n > 3) odd = Op::template of<S>(odd, chain(3));
+  return Op::template of<S>(even, odd);
+}
+
 // Columns: the elements at in, in + stride, ..., n of them. Chains without an element are left out: they hold the
 // start, which changes nothing. Four chains at a time, whose places are 4 apart.
 template <class Op, class V>
 FUSEDRNN_INLINE V fold_column(const Scalar<V>* in, int64_t n, int64_t stride) {
   const V start = splat<V>(Op::template start<Scalar<V>>);
+  if (n <= 4) return fold_few<Op>(n, [&](int c) { return Op::of(start, load<V>(in + c * stride)); }, start);
   V part[4];
 #pragma GCC unroll 1
   for (int c = 0; c < 4; ++c) {
@@ -114,6 +127,13 @@ void fold(T* out, const T* in, Axis axis) {
     return;
   }
   int64_t o = 0;
+  if (axis.n <= 4) {  // a vector would be mostly empty
+    for (; o < axis.outer; ++o, in += axis.n) {
+      constexpr T start = Op::template start<T>;
+      out[o] = fold_few<Op>(axis.n, [&](int c) { return Op::template of<T>(start, in[c]); }, start);
+    }
+    return;
+  }
   for (; o + W <= axis.outer; o += W) {  // lane c of W rows side by side, then as within a vector
     V v[W];
     for (int r = 0; r < W; ++r) v[r] = fold_row<Op, V>(in + (o + r) * axis.n, axis.n);

@@ -8,31 +8,38 @@
 namespace fusedrnn::FUSEDRNN_ISA {
 namespace {
 
-// A whole vector where it ends before `end`, else what fits.
+// The first `count` lanes, at most a vector's: as store, but edges are frequent here and stand in line where they are
+// one instruction.
 template <class V>
-FUSEDRNN_INLINE void store_before(Scalar<V>* p, V v, const Scalar<V>* end) {
-  if (p + lanes_of<V> <= end)
-    store(p, v);
+FUSEDRNN_INLINE void store_first(Scalar<V>* p, V v, int64_t count) {
+  if (count >= lanes_of<V>) return store(p, v);
+#if defined(__AVX512F__)
+  const auto mask = lane_mask<V>(int(count));
+  if constexpr (sizeof(Scalar<V>) == 4)
+    _mm512_mask_storeu_ps(p, mask, (__m512)v);
   else
-    store_edge(p, v, int(end - p));
+    _mm512_mask_storeu_pd(p, mask, (__m512d)v);
+#else
+  store_edge(p, v, int(count));
+#endif
 }
 
 // n neighbours. What lies between them and `end` may be overwritten.
 template <class T>
 FUSEDRNN_INLINE void copy_run(T* out, const T* in, int64_t n, const T* end) {
-  for (int64_t i = 0; i < n; i += full_lanes<T>) store_before(out + i, load<Full<T>>(in + i), end);
+  for (int64_t i = 0; i < n; i += full_lanes<T>) store_first(out + i, load<Full<T>>(in + i), end - out - i);
 }
 
 template <class T>
 FUSEDRNN_INLINE void add_run(T* out, const T* in, int64_t n) {
-  for_vectors_once<T>(
-      n, [&](int64_t i, int count) { store(out + i, load<Full<T>>(out + i) + load<Full<T>>(in + i), count); });
+  using V = Full<T>;
+  for (int64_t i = 0; i < n; i += full_lanes<T>) store_first(out + i, load<V>(out + i) + load<V>(in + i), n - i);
 }
 
 template <class T>
 FUSEDRNN_INLINE void fill_run(T* out, T value, int64_t n, const T* end) {
   const Full<T> v = splat<Full<T>>(value);
-  for (int64_t i = 0; i < n; i += full_lanes<T>) store_before(out + i, v, end);
+  for (int64_t i = 0; i < n; i += full_lanes<T>) store_first(out + i, v, end - out - i);
 }
 
 // n elements of L rows with strides in elements of T.
@@ -114,7 +121,11 @@ void move(T* out, const T* in, const Move& m) {
   }
   if (axes.dims == 0) return move_run<L>(out, L, in, L, 1, m.add);
   const int last = axes.dims - 1;
-  if constexpr (L == 1) {
+  if constexpr (L > 1) {  // writes far apart, in the same sets of the cache often, cost more than such reads
+    const auto far = [&](int d) { return axes.out[d] < 0 ? -axes.out[d] : axes.out[d]; };
+    for (int d = 0; d < last; ++d)
+      if (far(d) < far(last)) axes.swap(d, last);
+  } else {
     // One side contiguous along the last axis, the other along another one: transposes in registers.
     const bool gathers = axes.out[last] == 1 && axes.in[last] != 1,
                scatters = axes.in[last] == 1 && axes.out[last] != 1;

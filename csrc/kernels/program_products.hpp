@@ -52,7 +52,7 @@ FUSEDRNN_INLINE void lanes_rows(T* out, const T* a, const T* b, const RowProduct
 
 template <class T>
 void lanes_product(T* out, const T* a, const T* b, const RowProduct& s) {
-  constexpr int L = program_lanes, R = 4, C = many_registers ? 4 : 2, wide = 8;
+  constexpr int L = program_lanes, R = 4, C = many_registers ? 4 : 3, wide = 8;
   for (int64_t batch = 0; batch < s.batch; ++batch) {
     T* const o = out + batch * s.out_batch * L;
     const T *const pa = a + batch * s.a_batch * L, *const pb = b + batch * s.b_batch * L;
@@ -74,7 +74,7 @@ template <class V>
 FUSEDRNN_INLINE void store_part(Scalar<V>* p, V v, int64_t count, int64_t stride) {
   constexpr int W = lanes_of<V>;
   if (stride == 1) {
-    store(p, v, int(min(W, count)));
+    store_first(p, v, count);
   } else {
     for (int l = 0; l < min(W, count); ++l) p[l * stride] = v[l];
   }
@@ -299,13 +299,34 @@ void lane_affine(const LaneAffine<T>& s) {
   }
 }
 
-// weights: element (unit, k) at unit * stride_unit + k * stride_depth.
+// weights: element (unit, k) at unit * stride_unit + k * stride_depth. Vectors of units are written whole, for what
+// follows overwrites what is too much.
 template <class T>
 void pack_lane_weights(T* to, const T* w, int64_t units, int64_t depth, int64_t stride_unit, int64_t stride_depth) {
+  constexpr int W = full_lanes<T>, groups = int(lane_tile + W - 1) / W;
+  using V = Full<T>;
+  const T* const end = to + units * depth;
   for (int64_t unit = 0; unit < units; unit += lane_tile) {
     const int64_t n = min(lane_tile, units - unit);
-    for (int64_t k = 0; k < depth; ++k)
-      for (int64_t u = 0; u < n; ++u) *to++ = w[(unit + u) * stride_unit + k * stride_depth];
+    const T* const from = w + unit * stride_unit;
+    int64_t k = 0;
+    if (stride_depth == 1)
+      for (; k + W <= depth; k += W) {
+        V v[groups][W];
+        for (int g = 0; g * W < n; ++g) {
+#pragma GCC unroll 16
+          for (int i = 0; i < W; ++i) v[g][i] = load<V>(from + min(g * W + i, n - 1) * stride_unit + k);
+          transpose_block(v[g]);
+        }
+        for (int i = 0; i < W; ++i, to += n)
+          for (int g = 0; g * W < n; ++g) store_first(to + g * W, v[g][i], end - to - g * W);
+      }
+    else if (stride_unit == 1 && stride_depth > 0)
+      for (; k < depth && (k - depth + 1) * stride_depth <= units - unit - groups * W;
+           ++k, to += n)  // reads within the weights
+        copy_run(to, from + k * stride_depth, n, end);
+    for (; k < depth; ++k)
+      for (int64_t u = 0; u < n; ++u) *to++ = from[u * stride_unit + k * stride_depth];
   }
 }
 
