@@ -7,6 +7,7 @@ takes a Python number. Shapes have no axis of the batch. Ties and edges: `fusedr
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import TypeAlias
 
 import numpy as np
@@ -236,8 +237,37 @@ def sum_(x: Value, axes: Sequence[int] | None = None) -> Value:
     if chosen[-1] - chosen[0] >= len(chosen):  # axes apart: the last that follow each other come first
         first = next(axis for axis in chosen if set(range(axis, chosen[-1] + 1)) <= set(chosen))
         return sum_(sum_(x, range(first, chosen[-1] + 1)), [axis for axis in chosen if axis < first])
+    if x.ndim == 2 and x.kind == "real" and len(chosen) == 1 and x.size >= _WORTH_A_PRODUCT:
+        terms = _products(x, chosen[0], 1)
+        if terms is not None:
+            return reduce(add, terms)
     shape = tuple(n for axis, n in enumerate(x.shape) if axis not in chosen)
     return x.graph.make("sum", [x], shape, "real" if x.kind == "real" else "integer", (chosen,))
+
+
+# Elements from which a sum of products with a vector is a matrix product of its own.
+_WORTH_A_PRODUCT = 64
+
+
+def _products(x: Value, axis: int, sign: int) -> list[Value] | None:
+    """Products of matrices with vectors whose sum is that of x along an axis; None if x is not made of such."""
+    if x.op == "negative":
+        return _products(x.inputs[0], axis, -sign)
+    if x.op in ("add", "subtract"):
+        a, b = x.inputs
+        first, second = _products(a, axis, sign), _products(b, axis, sign if x.op == "add" else -sign)
+        return None if first is None or second is None else first + second
+    if x.op != "multiply":
+        return None
+    for matrix, other in (x.inputs, x.inputs[::-1]):
+        vector = other.inputs[0] if other.op == "broadcast" else other
+        shape = (1,) * (2 - vector.ndim) + vector.shape
+        if shape[axis] != x.shape[axis] or shape[1 - axis] != 1:
+            continue  # it varies along the other axis too
+        vector = vector if sign > 0 else negative(vector)
+        y = product(matrix, reshape(vector, (-1, 1))) if axis else product(reshape(vector, (1, -1)), matrix)
+        return [reshape(y, (-1,))]
+    return None
 
 
 def max_(x: Value, axis: int) -> Value:

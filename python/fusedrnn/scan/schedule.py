@@ -41,53 +41,54 @@ def _size(view: View) -> int:
 
 
 class _Ready:
-    """Tasks whose inputs are there."""
+    """Tasks whose readers are all placed: the order is made from its end."""
 
     def __init__(self, tasks: Sequence[Task]) -> None:
-        self.tasks = tasks
         self.place = {task: i for i, task in enumerate(tasks)}
         final = {task.writes: task for task in tasks if task.writes is not None and task.final}
-        self.followers: dict[Task, list[Task]] = {task: [] for task in tasks}
-        self.missing = dict.fromkeys(tasks, 0)
+        self.needs: dict[Task, set[Task]] = {}
+        self.waiting = dict.fromkeys(tasks, 0)
         for task in tasks:
             needs = {final[view.base] for view in task.reads if view.base in final}
             if task.before is not None:
                 needs.add(task.before)
             needs.discard(task)
-            self.missing[task] = len(needs)
+            self.needs[task] = needs
             for need in needs:
-                self.followers[need].append(task)
-        self.now = {task for task in tasks if not self.missing[task]}
-        self.done = 0
+                self.waiting[need] += 1
+        self.now = {task for task in tasks if not self.waiting[task]}
+        self.left = len(tasks)
 
     def take(self, task: Task) -> None:
         self.now.discard(task)
-        self.done += 1
-        for follower in self.followers[task]:
-            self.missing[follower] -= 1
-            if not self.missing[follower]:
-                self.now.add(follower)
+        self.left -= 1
+        for need in self.needs[task]:
+            self.waiting[need] -= 1
+            if not self.waiting[need]:
+                self.now.add(need)
 
-    def first(self, *, element: bool) -> Task | None:
+    def last(self, *, element: bool) -> Task | None:
         found = [task for task in self.now if (task.kind == "element") is element]
-        return min(found, key=self.place.__getitem__) if found else None
+        return max(found, key=self.place.__getitem__) if found else None
 
 
 def order(tasks: Sequence[Task]) -> list[Task | Group]:
-    """All tasks of a stage: what is no group as soon as it can be, then the largest group that can be."""
-    ready = _Ready(tasks)
+    """All tasks of a stage, each as late as it can be, so that a group computes what it reads; but what a sequence
+    stores goes there at once."""
+    stores = [task for task in tasks if task.writes is None and task.kind == "store"]
+    ready = _Ready([task for task in tasks if task not in set(stores)])
     readers: dict[Value, list[Task]] = {}
     for task in tasks:
         for view in task.reads:
             readers.setdefault(view.base, []).append(task)
     found: list[Task | Group] = []
     while ready.now:
-        task = ready.first(element=False)
+        task = ready.last(element=False)
         if task is not None:
             ready.take(task)
             found.append(task)
             continue
-        task = ready.first(element=True)
+        task = ready.last(element=True)
         assert task is not None
         group = _gather(ready, task)
         inside = set(group.tasks)
@@ -97,30 +98,43 @@ def order(tasks: Sequence[Task]) -> list[Task | Group]:
             ):
                 group.memory.add(each.writes)
         found.append(group)
-    if ready.done != len(tasks):
+    if ready.left:
         raise AssertionError("tasks wait for each other: this may be a bug of fusedrnn")
-    return found
+    return _with_stores(found[::-1], stores)
+
+
+def _with_stores(ordered: Sequence[Task | Group], stores: Sequence[Task]) -> list[Task | Group]:
+    """Puts each store behind what it stores."""
+    after: dict[Value, list[Task]] = {}
+    for store in stores:
+        after.setdefault(store.reads[0].base, []).append(store)
+    found: list[Task | Group] = []
+    for each in ordered:
+        found.append(each)
+        for task in each.tasks if isinstance(each, Group) else [each]:
+            if task.final and task.writes is not None:
+                found += after.pop(task.writes, [])
+    return [*(store for left in after.values() for store in left), *found]
 
 
 def _gather(ready: _Ready, first: Task) -> Group:
     group = Group(first.size, [])
-    written: set[Value] = set()
+    apart: set[Value] = set()  # that the group reads elsewhere than element by element
     places: set[object] = set()
     added = True
     while added:
         added = False
         candidates = [task for task in ready.now if task.kind == "element" and task.size == first.size]
-        for task in sorted(candidates, key=ready.place.__getitem__):
-            inner = [view for view in task.reads if view.base in written]
-            if not all(is_direct(view, task.size) and view.offset == 0 for view in inner):
+        for task in sorted(candidates, key=ready.place.__getitem__, reverse=True):
+            if task.writes in apart:
                 continue
             more = places | {(view.base, view.offset) for view in task.reads} | {task.writes or task}
             if len(more) > MOST_PLACES and group.tasks:
                 continue
             places = more
             group.tasks.append(task)
-            if task.writes is not None:
-                written.add(task.writes)
+            apart |= {view.base for view in task.reads if not is_direct(view, task.size) or view.offset}
             ready.take(task)
             added = True
+    group.tasks.reverse()
     return group

@@ -156,6 +156,8 @@ class Tasks:
         if value.op in ELEMENTWISE or value.op in ("leaf", "constant", "pad", "concatenate") or is_free(value):
             return ()
         if value.op == "product":
+            if self.is_outer(value):
+                return ()
             shared = self.affine_side(value)
             if shared is not None:
                 return (value.inputs[1 - shared],)
@@ -197,6 +199,13 @@ class Tasks:
     def _is_sole(self, value: Value) -> bool:
         return self.uses[value] == 1 and value not in self.pinned and value not in self.own
 
+    def is_outer(self, value: Value) -> bool:
+        """Whether a product has one term, so that it is a multiplication of broadcasts."""
+        return value.op == "product" and value.inputs[0].shape[-1] == 1 and self.affine_side(value) is None
+
+    def _adds_up(self, value: Value) -> bool:
+        return value.op == "product" and not self.is_outer(value)
+
     def _chain(self, root: Value) -> None:
         """Notes the terms of a sum among which are products that nobody else reads: they add up in its memory."""
         terms: list[Value] = []
@@ -209,7 +218,7 @@ class Tasks:
                 inside.append(inner)
                 for each in inner.inputs:
                     flatten(each)
-            elif inner.op == "product" and stage_of(inner) == stage_of(root) and self._is_sole(inner):
+            elif self._adds_up(inner) and stage_of(inner) == stage_of(root) and self._is_sole(inner):
                 terms.append(inner)
                 products.append(inner)
             else:
@@ -276,6 +285,7 @@ class Tasks:
 
     def _plan(self, value: Value) -> None:
         stage = self.stages[stage_of(value)]
+        views = [self.view(each) for each in value.inputs] if value not in self.totals else []
         if value in self._chains:
             return self._plan_chain(value)
         if value.op == "leaf":
@@ -292,7 +302,9 @@ class Tasks:
             self._move(value, shape, View(value, 0, shape, c_strides(shape)), source)
         elif value.op in ELEMENTWISE:
             op = {"as_integer": "truncate"}.get(value.op, value.op)
-            stage.append(Task("element", value, [self.view(each) for each in value.inputs], value.size, op=op))
+            stage.append(Task("element", value, views, value.size, op=op))
+        elif self.is_outer(value):
+            stage.append(Task("element", value, [_spread(view, value) for view in views], value.size, op="multiply"))
         elif value.op == "product":
             self._product(value, value, adds=False, bias=None)
         elif value.op == "concatenate":
@@ -399,6 +411,14 @@ class Tasks:
         once = value.inputs[0].level < Level.STEP
         views = [self.view(part) for part in self.totals[value].parts]
         return [Stored(view.base, view.offset, _product_of(view.shape), once) for view in views]
+
+
+def _spread(view: View, value: Value) -> View:
+    """A factor [..., m, 1] or [..., 1, n] of an outer product, over all of its elements."""
+    strides = tuple(
+        0 if n == 1 and whole != 1 else s for n, whole, s in zip(view.shape, value.shape, view.strides, strict=True)
+    )
+    return View(view.base, view.offset, value.shape, strides)
 
 
 def is_zero(value: Value) -> bool:
