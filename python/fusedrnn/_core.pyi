@@ -319,3 +319,48 @@ class FrozenFloat64:
     def step(self, x: Array) -> Array: ...
     def state(self) -> tuple[Array, Array | None]: ...
     def set_state(self, h: Array, c: Array | None) -> None: ...
+
+ELEMENTWISE: dict[str, int]
+
+class Plan:
+    def __init__(self, code: Array, constants: Array) -> None: ...
+
+class ProgramRun:
+    steps: int
+    batch: int
+    def __init__(
+        self,
+        steps: int,
+        batch: int,
+        lengths: Array | None = None,
+        reverse: bool = False,
+        seed: int = 0,
+        row_offset: int = 0,
+        step_offset: int = 0,
+        checkpoint: int = 0,
+        lanes: int = 0,
+        chunk: int = 0,
+    ) -> None: ...
+
+class ProgramKept:
+    nbytes: int
+
+class FrozenProgram:
+    def __init__(self, plan: Plan, doubles: bool, shared: list[Array]) -> None: ...
+
+# shared, rows, states and inputs
+_ProgramArrays = tuple[list[Any], list[Any], list[Any], list[Any]]
+
+def program_forward(
+    plan: Plan, run: ProgramRun, doubles: bool, arrays: _ProgramArrays, keep: bool, frozen: FrozenProgram | None = None
+) -> tuple[list[Array], list[Array], list[Array], list[Array], ProgramKept | None]: ...
+def program_backward(
+    plan: Plan,
+    forward_plan: Plan,
+    run: ProgramRun,
+    doubles: bool,
+    arrays: _ProgramArrays,
+    forward_arrays: _ProgramArrays,
+    kept: ProgramKept,
+) -> _ProgramArrays: ...
+def program_block(batch: int) -> int: ...

@@ -24,8 +24,8 @@ class _Writer:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.code: list[int] = []
-        self.constants = list(plan.constants)
-        self.known: dict[str, int] = {}
+        self.first = sum(map(len, plan.constants))
+        self.known: dict[str, int] = {}  # constants of operations, behind the plan's
 
     def list(self, numbers: Sequence[int]) -> None:
         self.code += [len(numbers), *numbers]
@@ -33,11 +33,7 @@ class _Writer:
     def constant(self, number: float | None) -> int:
         if number is None:
             return -1
-        key = repr(float(number))
-        if key not in self.known:
-            self.known[key] = len(self.constants)
-            self.constants.append(float(number))
-        return self.known[key]
+        return self.known.setdefault(repr(float(number)), self.first + len(self.known))
 
     def axes(self, sizes: Sequence[int], *strides: Sequence[int]) -> None:
         if len(sizes) > MOVE_DIMS:
@@ -132,4 +128,5 @@ def encode(plan: Plan) -> tuple[Array, Array]:
                 writer.group(each)
             else:
                 writer.instruction(each)
-    return np.array(code, np.int64), np.array(writer.constants, np.float64)
+    constants = [*plan.constants, np.array([float(each) for each in writer.known], np.float64)]
+    return np.array(code, np.int64), np.concatenate(constants)

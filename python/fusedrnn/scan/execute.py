@@ -14,8 +14,9 @@ from fusedrnn.gradients import Array
 from fusedrnn.scan.derivative import Derivative
 from fusedrnn.scan.encode import encode
 from fusedrnn.scan.graph import Shape, Step, Value
+from fusedrnn.scan.groups import Place
 from fusedrnn.scan.kept import choose_kept, reserve_offsets
-from fusedrnn.scan.plan import Place, Plan, Root, make_plan
+from fusedrnn.scan.plan import Plan, Root, make_plan
 
 Arrays = list[Any]
 # A reserve beyond so many bytes is not kept: backward computes blocks of steps again (`recompute=None`).
@@ -63,9 +64,7 @@ class _Compiled:
                 for value, i in zip(values, numbers, strict=True)
             ]
 
-        states = [
-            array.reshape((batch, *value.shape)) for array, value in zip(found[0], step.new_states, strict=True)
-        ]
+        states = [array.reshape((batch, *value.shape)) for array, value in zip(found[0], step.new_states, strict=True)]
         return (
             states,
             shaped((steps, batch), step.outputs, plan.outputs, found[1]),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from math import prod
 from typing import Any, Literal
 
 import numpy as np
@@ -61,7 +62,7 @@ class Value:
     @property
     def size(self) -> int:
         """Elements of one row."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return prod(self.shape)
 
     @property
     def ndim(self) -> int:

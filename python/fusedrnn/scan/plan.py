@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
 
+import numpy as np
+
+from fusedrnn.gradients import Array
 from fusedrnn.scan.graph import Level, Step, Value
 from fusedrnn.scan.groups import GroupCode, Place, group_code
 from fusedrnn.scan.schedule import Group, order
@@ -90,7 +93,7 @@ class Plan:
     row_output_widths: list[int] = field(default_factory=list)
     shared_output_places: list[tuple[Place, int]] = field(default_factory=list)
     state_offsets: list[int] = field(default_factory=list)
-    constants: list[float] = field(default_factory=list)
+    constants: list[Array] = field(default_factory=list)
     lifted: list[tuple[Place, int, int]] = field(default_factory=list)
     packed: dict[tuple[Place, int, int, int, int], int] = field(default_factory=dict)
     totals: list[PlannedTotal] = field(default_factory=list)
@@ -107,7 +110,9 @@ class Plan:
     @property
     def registers(self) -> int:
         """Chunks that the largest group needs."""
-        return max((each.registers for stage in self.stages for each in stage if isinstance(each, GroupCode)), default=0)
+        return max(
+            (each.registers for stage in self.stages for each in stage if isinstance(each, GroupCode)), default=0
+        )
 
 
 class _Planner:
@@ -234,8 +239,8 @@ class _Planner:
     def _constant(self, value: Value) -> Place:
         if value not in self.constant_offsets:
             array = value.graph.arrays[value.attributes[0]]
-            self.constant_offsets[value] = len(self.plan.constants)
-            self.plan.constants.extend(float(each) for each in array.reshape(-1))
+            self.constant_offsets[value] = sum(map(len, self.plan.constants))
+            self.plan.constants.append(array.reshape(-1).astype(np.float64))
         return Root.CONSTANT, self.constant_offsets[value]
 
     def shared_place(self, view: View) -> Place:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import prod
 
 from fusedrnn.scan.graph import Value
 from fusedrnn.scan.tasks import Task
@@ -30,14 +31,7 @@ class Group:
 
 def is_direct(view: View, size: int) -> bool:
     """Whether a group can read it element by element where it lies."""
-    return view.contiguous and _size(view) == size
-
-
-def _size(view: View) -> int:
-    size = 1
-    for n in view.shape:
-        size *= n
-    return size
+    return view.contiguous and prod(view.shape) == size
 
 
 class _Ready:

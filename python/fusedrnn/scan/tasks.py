@@ -1,10 +1,11 @@
-"""The instructions of a stage before they are ordered: what each reads and writes, and which products add up in place."""
+"""Instructions before they are ordered: what each reads and writes, and which products add up in place."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any, NamedTuple
 
 from fusedrnn.scan import instructions as to
@@ -252,7 +253,7 @@ class Tasks:
             return None
         view = self.view(rest[0])
         units = product.shape[side]
-        if view.base.level is not Level.SHARED or view.base in self.lent and view.base.size == 0:
+        if view.base.level is not Level.SHARED or (view.base in self.lent and view.base.size == 0):
             return None
         sizes, (strides,) = collapsed(view.shape, view.strides)
         if (sizes, strides) == ([units], [1]) and product.size == units:
@@ -318,7 +319,7 @@ class Tasks:
     def _move(self, value: Value, shape: tuple[int, ...], out: View, source: View, before: Task | None = None) -> Task:
         sizes, (to_strides, from_strides) = collapsed(shape, out.strides, source.strides)
         details = {"sizes": sizes, "out": to_strides, "in": from_strides, "offset": out.offset}
-        task = Task("move", value, [source], _product_of(shape), before=before, details=details)
+        task = Task("move", value, [source], prod(shape), before=before, details=details)
         self.stages[stage_of(value)].append(task)
         return task
 
@@ -376,16 +377,16 @@ class Tasks:
             return Task("uniform", value, [], value.size, numbers=(value.size, value.attributes[0]))
         if value.op == "take":
             index = value.inputs[1]
-            numbers = (index.size, x.shape[0], _product_of(x.shape[1:]))
+            numbers = (index.size, x.shape[0], prod(x.shape[1:]))
             return Task("take", value, views, value.size, numbers=numbers)
         if value.op == "put":
             index = value.inputs[1]
-            numbers = (index.size, value.shape[0], _product_of(value.shape[1:]))
+            numbers = (index.size, value.shape[0], prod(value.shape[1:]))
             return Task("put", value, views, value.size, numbers=numbers)
         axis = value.attributes[0] if value.op != "sum" else value.attributes[0][0]
         last = axis if value.op != "sum" else value.attributes[0][-1]
         shape = value.shape if value.op == "gather" else x.shape
-        sizes = _product_of(shape[:axis]), _product_of(shape[axis : last + 1]), _product_of(shape[last + 1 :])
+        sizes = prod(shape[:axis]), prod(shape[axis : last + 1]), prod(shape[last + 1 :])
         extra: tuple[int, ...] = ()
         if value.op == "gather":
             extra = (x.shape[axis],)
@@ -410,7 +411,7 @@ class Tasks:
         """The sequences that a total over rows reads."""
         once = value.inputs[0].level < Level.STEP
         views = [self.view(part) for part in self.totals[value].parts]
-        return [Stored(view.base, view.offset, _product_of(view.shape), once) for view in views]
+        return [Stored(view.base, view.offset, prod(view.shape), once) for view in views]
 
 
 def _spread(view: View, value: Value) -> View:
@@ -425,10 +426,3 @@ def is_zero(value: Value) -> bool:
     """Whether a value is known to be zeros."""
     base = view_of(value, ()).base
     return base.op == "constant" and not base.graph.arrays[base.attributes[0]].any()
-
-
-def _product_of(sizes: Sequence[int]) -> int:
-    product = 1
-    for n in sizes:
-        product *= n
-    return product

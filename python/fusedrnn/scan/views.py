@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from math import prod
 
 from fusedrnn.scan.graph import Shape, Value
 
@@ -36,14 +37,7 @@ class View:
     @property
     def whole(self) -> bool:
         """Whether it is all of its base, in its order."""
-        return self.offset == 0 and self.contiguous and self.base.size == _size(self.shape)
-
-
-def _size(shape: Shape) -> int:
-    size = 1
-    for n in shape:
-        size *= n
-    return size
+        return self.offset == 0 and self.contiguous and self.base.size == prod(self.shape)
 
 
 def is_free(value: Value) -> bool:
@@ -99,7 +93,7 @@ def reshaped_strides(shape: Shape, strides: tuple[int, ...], new: Shape) -> tupl
         while merged and merged[-1][0] == 1:
             merged.pop()
         if not merged or merged[-1][0] % n:
-            return None if _size(new) else tuple(c_strides(new))
+            return None if prod(new) else tuple(c_strides(new))
         found.append(merged[-1][1])
         merged[-1] = [merged[-1][0] // n, merged[-1][1] * n]
     return tuple(reversed(found))
