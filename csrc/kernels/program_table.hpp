@@ -36,12 +36,13 @@ enum class Elementwise : int32_t {
 };
 
 // The same where b is one element of L rows for all i: f(a[i], b, c[i]).
-#define FUSEDRNN_WITH_SCALAR(X)                                                         \
-  X(copy_scalar) /* b */                                                                \
-  X(add_scalar)                                                                         \
-  X(subtract_scalar) X(multiply_scalar) X(divide_scalar) /* a + b, a - b, a b, a / b */ \
-      X(scalar_subtract) X(scalar_divide)                /* b - a, b / a */             \
-      X(multiply_add_scalar)                             /* a b + c */
+// clang-format off
+#define FUSEDRNN_WITH_SCALAR(X)                                                                                        \
+  X(copy_scalar)                          /* b */                                                                      \
+  X(add_scalar) X(subtract_scalar) X(multiply_scalar) X(divide_scalar) /* a + b, a - b, a b, a / b */                  \
+  X(scalar_subtract) X(scalar_divide)     /* b - a, b / a */                                                           \
+  X(multiply_add_scalar)                  /* a b + c */
+// clang-format on
 
 enum class WithScalar : int32_t {
 #define FUSEDRNN_NAME(name) name,

@@ -103,6 +103,41 @@ void check_axes(const std::string& where) {
       }
 }
 
+// Elementwise with one element beside all: f(a[i], b, c[i]), to an array of its own or in place of one.
+template <class T>
+void check_with_scalar(const std::string& where) {
+  using Formula = T (*)(T a, T b, T c);
+  const Formula formulas[int(WithScalar::count)] = {
+      [](T, T b, T) { return b; },
+      [](T a, T b, T) { return a + b; },
+      [](T a, T b, T) { return a - b; },
+      [](T a, T b, T) { return a * b; },
+      [](T a, T b, T) { return a / b; },
+      [](T a, T b, T) { return b - a; },
+      [](T a, T b, T) { return b / a; },
+      [](T a, T b, T c) {
+        volatile T product = a * b;
+        return T(product + c);
+      },
+  };
+  Maker<T> make;
+  for (int code = 0; code < int(WithScalar::count); ++code)
+    for (const int64_t n : {1, 7, 16, 33, 130})
+      for (const bool in_place : {false, true}) {
+        const Sixteen<T> start = make.rows(n);
+        compare<T>(
+            where + "elementwise with one element, code " + std::to_string(code), {make.rows(n), make.rows(1)}, start,
+            [&](auto& k, T* out, auto& in) {
+              const int64_t L = &k == &program_kernels<T>().lanes[0] ? 1 : lanes;
+              k.with_scalar[code](out, in_place ? out : in[0], in[1], out, T(0), n * L);
+            },
+            [&](Row<T>& out, const Sixteen<T>& in) {
+              for (std::size_t i = 0; i < out.size(); ++i)
+                out[i] = formulas[code](in_place ? out[i] : in[0][i], in[1][0], out[i]);
+            });
+      }
+}
+
 // The bits of both layouts, and the values to rounding.
 template <class T>
 void check_softmax(const std::string& where) {
@@ -234,6 +269,7 @@ int main() {
   each_set([](auto type, const std::string& where) {
     using T = decltype(type);
     check_axes<T>(where);
+    check_with_scalar<T>(where);
     check_softmax<T>(where);
     check_long_sort<T>(where);
     check_products<T>(where);
