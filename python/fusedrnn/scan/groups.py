@@ -191,7 +191,7 @@ def _fuse(passes: Passes) -> None:
     """Products that one sum alone reads join it, where no memory sees them."""
     reads = Counter(each for operation in passes.operations for each in operation.inputs)
     fused = {"multiply": "multiply_add", "multiply_scalar": "multiply_add_scalar"}
-    products = {
+    products: dict[Operand, Operation] = {
         operation.out: operation
         for operation in passes.operations
         if operation.code in fused and isinstance(operation.out, Register)

@@ -170,8 +170,8 @@ class _Planner:
                 if is_zero(value):
                     found.append(None)
                     continue
-                details = {"row_output" if stage == ROW_AFTER else "output": len(widths)}
-                tasks.stages[stage].append(Task("store", None, [tasks.view(value)], value.size, details=details))
+                store: dict[str, object] = {"row_output" if stage == ROW_AFTER else "output": len(widths)}
+                tasks.stages[stage].append(Task("store", None, [tasks.view(value)], value.size, details=store))
                 found.append(len(widths))
                 widths.append(value.size)
 
@@ -182,7 +182,7 @@ class _Planner:
         for stage in self.tasks.stages:
             for task in stage:
                 value = task.writes
-                if value is None or value in self.place or value in totals:
+                if value is None or value in self.place or value in totals or value in self.tasks.inside:
                     continue
                 where = stage_of(value)
                 if value in self.reserve:
@@ -194,6 +194,7 @@ class _Planner:
                     plan.row += value.size
                 elif where != STEP:
                     self._take_shared(value)
+        self._settle_inside()
         for value in totals:
             if value not in self.place:
                 self.place[value] = (Root.TOTAL, plan.row + plan.row_totals)
@@ -201,6 +202,22 @@ class _Planner:
         for value in self.tasks.totals:
             self._take_shared(value)
         self._totals()
+
+    def _whole(self, value: Value) -> tuple[Value, int]:
+        """The value that others have joined to it, in which this one lies, and where."""
+        offset = 0
+        while value in self.tasks.inside:
+            value, more = self.tasks.inside[value]
+            offset += more
+        return value, offset
+
+    def _settle_inside(self) -> None:
+        """Places of parts of what has a place."""
+        for value in self.tasks.inside:
+            whole, offset = self._whole(value)
+            if whole in self.place:
+                root, start = self.place[whole]
+                self.place[value] = (root, start + offset)
 
     def _take_shared(self, value: Value) -> None:
         self.place[value] = (Root.SHARED, self.plan.shared)
@@ -271,6 +288,8 @@ class _Planner:
             self._allocate(ordered)
         emitted: list[Emitted | GroupCode] = []
         for each in ordered:
+            if isinstance(each, Task) and each.kind == "join":
+                continue
             if isinstance(each, Group):
                 emitted.append(group_code(each, lambda view: self.operand(view, stage), self._target))
                 self.plan.flops += each.size * len(each.tasks) if stage == STEP else 0
@@ -341,11 +360,13 @@ class _Planner:
         for i, each in enumerate(ordered):
             for task in each.tasks if isinstance(each, Group) else [each]:
                 if task.writes is not None and task.writes not in self.place and task.writes not in local:
-                    first.setdefault(task.writes, i)
-                    last[task.writes] = i
+                    whole, _ = self._whole(task.writes)
+                    first.setdefault(whole, i)
+                    last[whole] = i
                 for view in task.reads:
-                    if view.base in first:
-                        last[view.base] = i
+                    whole, _ = self._whole(view.base)
+                    if whole in first:
+                        last[whole] = i
         ending: dict[int, list[Value]] = {}
         for value, i in last.items():
             ending.setdefault(i, []).append(value)
@@ -358,6 +379,7 @@ class _Planner:
                 self.place[value] = (Root.SCRATCH, self._take(free, value.size))
             for value in ending.get(i, ()):
                 _give(free, self.place[value][1], value.size)
+        self._settle_inside()
 
     def _take(self, free: list[tuple[int, int]], size: int) -> int:
         fitting = [gap for gap in free if gap[1] >= size]

@@ -70,7 +70,7 @@ def order(tasks: Sequence[Task]) -> list[Task | Group]:
     """All tasks of a stage, each as late as it can be, so that a group computes what it reads; but what a sequence
     stores goes there at once."""
     stores = [task for task in tasks if task.writes is None and task.kind == "store"]
-    ready = _Ready([task for task in tasks if task not in set(stores)])
+    ready = _Ready([task for task in tasks if task.writes is not None or task.kind != "store"])
     readers: dict[Value, list[Task]] = {}
     for task in tasks:
         for view in task.reads:
@@ -82,9 +82,9 @@ def order(tasks: Sequence[Task]) -> list[Task | Group]:
             ready.take(task)
             found.append(task)
             continue
-        task = ready.last(element=True)
-        assert task is not None
-        group = _gather(ready, task)
+        element = ready.last(element=True)
+        assert element is not None
+        group = _gather(ready, element)
         inside = set(group.tasks)
         for each in group.tasks:
             if each.writes is not None and (

@@ -102,6 +102,8 @@ class Tasks:
         self.pinned = {*pinned, *step.results}
         self.own: set[Value] = {value for value in self.values if value in lent}
         self.sequences: dict[Stored, int] = {}
+        self.inside: dict[Value, tuple[Value, int]] = {}  # parts that lie in what they are joined to, and where
+        self.loaded = {*step.inputs, *step.rows}
         self._absorbed: set[Value] = set()
         self._chains: dict[Value, list[Value]] = {}
         before = -1
@@ -109,6 +111,7 @@ class Tasks:
             before = len(self.own)
             for value in self.values:
                 self._own(value)
+        self.states_after = {self.view(value).base for value in step.new_states}
         for value in reversed(self.values):
             if value.op == "add" and value not in self._absorbed and value not in lent:
                 self._chain(value)
@@ -290,7 +293,7 @@ class Tasks:
         if value in self._chains:
             return self._plan_chain(value)
         if value.op == "leaf":
-            if value in self.step.inputs or value in self.step.rows:
+            if value in self.loaded:
                 stage.append(Task("load", value, [], value.size))
         elif value.op == "total":
             self._total(value)
@@ -324,18 +327,41 @@ class Tasks:
         return task
 
     def _concatenate(self, value: Value) -> None:
+        """Parts are computed in their place, where nothing else says where they lie; others are moved there."""
         (axis,) = value.attributes
         strides = c_strides(value.shape)
+        joined: list[View] = []
         before, first = None, 0
         for part in value.inputs:
-            if part.size:
-                out = View(value, first * strides[axis], part.shape, strides)
-                task = self._move(value, part.shape, out, self.view(part), before)
-                task.final = False
-                before = task
+            out = View(value, first * strides[axis], part.shape, strides)
             first += part.shape[axis]
-        if before is not None:
+            view = self.view(part)
+            if not part.size:
+                continue
+            if out.contiguous and self._may_lie_inside(view, value):
+                self.inside[view.base] = (value, out.offset)
+                joined.append(view)
+                continue
+            before = self._move(value, part.shape, out, view, before)
+            before.final = False
+        if joined or before is None:
+            join = Task("join", value, joined, value.size, before=before)
+            self.stages[stage_of(value)].append(join)
+        else:
             before.final = True
+
+    def _may_lie_inside(self, view: View, value: Value) -> bool:
+        base = view.base
+        computed = base not in self.lent and base.op != "constant" and (base.op != "leaf" or base in self.loaded)
+        return (
+            computed
+            and view.whole
+            and base not in self.pinned
+            and base not in self.states_after
+            and base not in self.inside
+            and base.op != "total"
+            and stage_of(base) == stage_of(value)
+        )
 
     def _pad(self, value: Value) -> None:
         zeros = Task("element", value, [], value.size, op="fill", final=False, details={"constant": 0.0})
