@@ -122,8 +122,7 @@ void fold(T* out, const T* in, Axis axis) {
   const int64_t inner = axis.inner * L;
   if (L > 1 || inner > 1) {
     for (int64_t o = 0; o < axis.outer; ++o, in += axis.n * inner, out += inner)
-      for (int64_t j = 0; j < inner; j += W)
-        store(out + j, fold_column<Op, V>(in + j, axis.n, inner), int(min(W, inner - j)));
+      for (int64_t j = 0; j < inner; j += W) store_first(out + j, fold_column<Op, V>(in + j, axis.n, inner), inner - j);
     return;
   }
   int64_t o = 0;

@@ -151,7 +151,7 @@ void elementwise(T* out, const T* a, const T* b, const T* c, T k, int64_t n) {
 #pragma GCC unroll 4
       for (int u = 0; u < unroll; ++u) store(out + i + u * W, v[u]);
     }
-  for (; i < n; i += W) store(out + i, value(i), int(min(W, n - i)));
+  for (; i < n; i += W) store_first(out + i, value(i), n - i);
 }
 
 // The same with one element of L rows for b. A vector of a narrow set holds some of those rows, so that vectors take
@@ -176,7 +176,7 @@ void with_scalar(T* out, const T* a, const T* b, const T* c, T, int64_t n) {
 #pragma GCC unroll 8
     for (int u = 0; u < unroll; ++u) store(out + i + u * W, v[u]);
   }
-  for (int u = 0; i < n; i += W, ++u) store(out + i, value(i, u), int(min(W, n - i)));
+  for (int u = 0; i < n; i += W, ++u) store_first(out + i, value(i, u), n - i);
 }
 
 }  // namespace

@@ -8,22 +8,6 @@
 namespace fusedrnn::FUSEDRNN_ISA {
 namespace {
 
-// The first `count` lanes, at most a vector's: as store, but edges are frequent here and stand in line where they are
-// one instruction.
-template <class V>
-FUSEDRNN_INLINE void store_first(Scalar<V>* p, V v, int64_t count) {
-  if (count >= lanes_of<V>) return store(p, v);
-#if defined(__AVX512F__)
-  const auto mask = lane_mask<V>(int(count));
-  if constexpr (sizeof(Scalar<V>) == 4)
-    _mm512_mask_storeu_ps(p, mask, (__m512)v);
-  else
-    _mm512_mask_storeu_pd(p, mask, (__m512d)v);
-#else
-  store_edge(p, v, int(count));
-#endif
-}
-
 // n neighbours. What lies between them and `end` may be overwritten.
 template <class T>
 FUSEDRNN_INLINE void copy_run(T* out, const T* in, int64_t n, const T* end) {

@@ -228,6 +228,22 @@ FUSEDRNN_INLINE void store(Scalar<V>* p, V v, int count) {
     store_edge(p, v, count);
 }
 
+// The same in line, where edges are frequent, and short where the instruction set has masks. A count beyond the lanes
+// means all of them.
+template <class V>
+FUSEDRNN_INLINE void store_first(Scalar<V>* p, V v, int64_t count) {
+  if (count >= lanes_of<V>) return store(p, v);
+#if defined(__AVX512F__)
+  const auto mask = lane_mask<V>(int(count));
+  if constexpr (sizeof(Scalar<V>) == 4)
+    _mm512_mask_storeu_ps(p, mask, (__m512)v);
+  else
+    _mm512_mask_storeu_pd(p, mask, (__m512d)v);
+#else
+  store_edge(p, v, int(count));
+#endif
+}
+
 // Zero in the lanes from n on.
 template <class V>
 FUSEDRNN_INLINE V first_lanes(V v, int n) {
