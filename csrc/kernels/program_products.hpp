@@ -121,7 +121,8 @@ template <int P, class T>
 FUSEDRNN_INLINE void row_group(T* out, const T* a, const T* b, int64_t m, int64_t count, const Tile& s) {
   int64_t i = 0;
   for (; i + 4 <= m; i += 4) row_tile<4, P>(out + i * s.out_m, a + i * s.a_m, b, count, s);
-  for (; i < m; ++i) row_tile<1, P>(out + i * s.out_m, a + i * s.a_m, b, count, s);
+  for (; i + 2 <= m; i += 2) row_tile<2, P>(out + i * s.out_m, a + i * s.a_m, b, count, s);
+  if (i < m) row_tile<1, P>(out + i * s.out_m, a + i * s.a_m, b, count, s);
 }
 
 // b's columns from one on as vectors, [depth][W]; `count` columns are left.
@@ -148,9 +149,9 @@ void row_product(T* out, const T* a, const T* b, const RowProduct& shape) {
   constexpr int W = full_lanes<T>;
   constexpr int64_t block = 256;  // of a packed panel
   RowProduct s = shape;
-  // Lanes hold columns; the product of the transposes makes columns of rows.
-  const bool columns = s.n > 1 && s.b_n == 1, rows = s.m > 1 && s.a_m == 1;
-  if (!columns && (rows || s.n == 1 || (s.m > 1 && s.out_n != 1))) {
+  // Lanes hold columns; the product of the transposes makes columns of rows. A few columns would leave lanes empty.
+  const bool columns = s.n > 1 && s.b_n == 1, rows = s.m > 1 && s.a_m == 1, few = s.n * 4 <= W && s.m >= W;
+  if (few || (!columns && (rows || s.n == 1 || (s.m > 1 && s.out_n != 1)))) {
     const T* const kept = a;
     a = b;
     b = kept;
