@@ -131,8 +131,36 @@ void move(T* out, const T* in, const Move& m) {
   });
 }
 
+// Of an array [.., n] of one row whose elements follow each other or are one: whole vectors, each over what the one
+// before wrote too much. The last goes beyond `count`, for which a register has room.
+template <class T>
+FUSEDRNN_NOINLINE void broadcast_short_rows(T* out, const T* in, const Broadcast& p, int64_t first, int64_t count) {
+  constexpr int W = full_lanes<T>;
+  using V = Full<T>;
+  const int64_t n = p.size[1];
+  int64_t row = first / n, place = first - row * n;
+  while (count > 0) {
+    const int64_t m = min(count, n - place);
+    const T* const from = in + row * p.stride[0];
+    if (p.stride[1]) {
+      for (int64_t i = 0; i < m; i += W) store(out + i, load<V>(from + place + i));
+    } else {
+      const V v = splat<V>(*from);
+      for (int64_t i = 0; i < m; i += W) store(out + i, v);
+    }
+    out += m;
+    count -= m;
+    place = 0;
+    ++row;
+  }
+}
+
+// out is a register of a group: it may be written up to a vector beyond its end.
 template <int L, class T>
 void broadcast(T* out, const T* in, const Broadcast& pattern, int64_t first, int64_t count) {
+  if constexpr (L == 1)
+    if (pattern.dims == 2 && (pattern.stride[1] == 0 || pattern.stride[1] == 1))
+      return broadcast_short_rows(out, in, pattern, first, count);
   Axes axes;
   for (int d = 0; d < pattern.dims; ++d) axes.push(pattern.size[d], 0, pattern.stride[d] * L);
   if (axes.dims == 0) axes.size[0] = 1, axes.in[0] = L, axes.dims = 1;

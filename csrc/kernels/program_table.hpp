@@ -107,6 +107,7 @@ struct ProgramKernels {
   struct ForLanes {
     ElementwiseKernel<T> with_scalar[int(WithScalar::count)];
     void (*move)(T* out, const T* in, const Move& move);
+    // out has room for a vector beyond its end, which may be written.
     void (*broadcast)(T* out, const T* in, const Broadcast& pattern, int64_t first, int64_t count);
     // Sums: 16 chains (index mod 16) that start from +0, added in pairs whose members are 8, 4, 2, 1 apart. Largest:
     // NaN where one is.
