@@ -38,11 +38,17 @@ class Symbols:
         self.names: list[Any] = []
         self.known: dict[Value, Any] = {}
         for value in needed(values):
-            self.known[value] = np.asarray(self._value(value), np.int64).reshape(value.shape)
+            self._add(value)
 
     def of(self, value: Value) -> Any:
         """The symbols of a value's elements, in its shape."""
+        for each in needed([value]) if value not in self.known else ():  # a value that the planner made
+            self._add(each)
         return self.known[value]
+
+    def _add(self, value: Value) -> None:
+        if value not in self.known:
+            self.known[value] = np.asarray(self._value(value), np.int64).reshape(value.shape)
 
     def make(self, *key: Any) -> int:
         """The number of an expression."""

@@ -1,0 +1,159 @@
+"""Plans compute their steps, element by element, from what is there; and the verifier sees it when they do not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from fusedrnn.scan import plan as planner
+from fusedrnn.scan.derivative import derive
+from fusedrnn.scan.execute import Executable
+from fusedrnn.scan.groups import GroupCode
+from fusedrnn.scan.kept import reserve_offsets
+from fusedrnn.scan.plan import Emitted
+from tests import networks
+from tests.plans import PlanError, verify
+from tests.programs import draw
+
+
+def verify_all(step, derivative):
+    run = Executable(step, derivative, name="step")
+    verify(run.inference.plan)
+    verify(run.training.plan, reserve=reserve_offsets(run.kept)[0])
+    verify(run.backward_plan.plan, lent=run._lent())
+
+
+@pytest.mark.parametrize("name", networks.ALL)
+def test_plans_of_networks(name):
+    drawn = networks.ALL[name]()
+    verify_all(drawn.step, drawn.derivative)
+
+
+@pytest.mark.parametrize("name", ["lstm", "attention"])
+def test_plans_of_second_derivatives(name):
+    first = networks.network(name).derivative.step
+    verify_all(first, derive(first))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_plans_of_random_programs(seed):
+    program = draw(seed, 16, anywhere=True)
+    verify_all(program.step, program.derivative)
+
+
+# the verifier
+
+
+def plans(name="attention", **sizes):
+    """(plan, how to verify it) of training and backward."""
+    drawn = networks.network(name, H=3, I=2, **sizes or {"S": 2})
+    run = Executable(drawn.step, drawn.derivative, name="step")
+    reserve = reserve_offsets(run.kept)[0]
+    return [(run.training.plan, {"reserve": reserve}), (run.backward_plan.plan, {"lent": run._lent()})]
+
+
+def fails(plan, how):
+    try:
+        verify(plan, **how)
+    except PlanError:
+        return True
+    return False
+
+
+def altered(plan):
+    """(what, plan) with one instruction gone, or one place moved by an element."""
+    for s, stage in enumerate(plan.stages):
+        for i, each in enumerate(stage):
+
+            def made(*instead, s=s, i=i, stage=stage):
+                return replace(
+                    plan, stages=[*plan.stages[:s], [*stage[:i], *instead, *stage[i + 1 :]], *plan.stages[s + 1 :]]
+                )
+
+            what = f"stage {s} instruction {i}"
+            yield f"{what} left out", made()
+            if isinstance(each, GroupCode):
+                for k, passes in enumerate(each.passes):
+                    for o, operation in enumerate(passes.operations):
+                        for place, operand in enumerate(operation.inputs):
+                            if not hasattr(operand, "place"):
+                                continue
+                            root, offset = operand.place
+                            moved = replace(operand, place=(root, offset + 1))
+                            inputs = [*operation.inputs[:place], moved, *operation.inputs[place + 1 :]]
+                            operations = list(passes.operations)
+                            operations[o] = replace(operation, inputs=inputs)
+                            others = list(each.passes)
+                            others[k] = replace(passes, operations=operations)
+                            yield f"{what}, operation {o}", made(replace(each, passes=others))
+            elif isinstance(each, Emitted):
+                for k, (root, offset) in enumerate(each.places):
+                    if root >= 0:
+                        places = [*each.places[:k], (root, offset + 1), *each.places[k + 1 :]]
+                        yield f"{what}, place {k}", made(replace(each, places=places))
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["training", "backward"])
+def test_an_instruction_left_out_and_a_place_moved_are_seen(which):
+    plan, how = plans()[which]
+    verify(plan, **how)
+    found = list(altered(plan))
+    assert len(found) > 50
+    for what, other in found:
+        assert fails(other, how), what
+
+
+def test_memory_that_is_free_too_early_is_seen(monkeypatch):
+    allocate = planner._Planner._allocate
+
+    def early(self, ordered):
+        """As if a step's last instruction that reads scratch did not."""
+        tasks = [task for each in ordered for task in getattr(each, "tasks", [each])]
+        readers = {}
+        for task in tasks:
+            for view in task.reads:
+                readers[view.base] = task
+        kept = {task: task.reads for task in tasks}
+        for task in tasks:
+            task.reads = [view for view in task.reads if readers[view.base] is not task]
+        allocate(self, ordered)
+        for task, reads in kept.items():
+            task.reads = reads
+
+    monkeypatch.setattr(planner._Planner, "_allocate", early)
+    for plan, how in plans("ntm", slots=5, width=3):
+        assert fails(plan, how)
+
+
+def test_instructions_in_another_order_are_seen(monkeypatch):
+    order = planner.order
+    monkeypatch.setattr(planner, "order", lambda tasks: order(tasks)[::-1])
+    for plan, how in plans():
+        with pytest.raises(PlanError):
+            verify(plan, **how)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"reserve": 1},
+        {"scratch": 1},
+        {"row": 1},
+        {"state": 1},
+        {"outputs": [None]},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_plan_that_declares_too_little_is_seen(change):
+    plan, how = plans()[0]
+    with pytest.raises(PlanError):
+        verify(replace(plan, **change), **how)
+
+
+def test_totals_that_are_added_twice_or_never_are_seen():
+    plan, how = plans()[1]
+    assert plan.totals
+    for totals in ([*plan.totals, plan.totals[0]], plan.totals[1:]):
+        with pytest.raises(PlanError):
+            verify(replace(plan, totals=totals), **how)
