@@ -23,6 +23,9 @@ from fusedrnn.functional import (
     mixture_density_sample,
     rnn_backward,
     rnn_forward,
+    scan_backward,
+    scan_forward,
+    trace,
 )
 from fusedrnn.runtime import get_num_threads, set_num_threads, show_config
 
@@ -51,6 +54,9 @@ __all__ = [
     "rnn_backward",
     "rnn_forward",
     "save",
+    "scan_backward",
+    "scan_forward",
     "set_num_threads",
     "show_config",
+    "trace",
 ]

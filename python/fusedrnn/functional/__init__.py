@@ -24,6 +24,7 @@ from fusedrnn.functional.mingru import mingru_backward, mingru_forward
 from fusedrnn.functional.mixture_density import mixture_density_loss, mixture_density_sample
 from fusedrnn.functional.reserve import Accumulate, Reserve
 from fusedrnn.functional.rnn import rnn_backward, rnn_forward
+from fusedrnn.functional.scan import scan_backward, scan_forward, trace
 
 __all__ = [
     "Accumulate",
@@ -40,4 +41,7 @@ __all__ = [
     "mixture_density_sample",
     "rnn_backward",
     "rnn_forward",
+    "scan_backward",
+    "scan_forward",
+    "trace",
 ]

@@ -26,11 +26,12 @@ def _digests(arrays: dict[str, Any], options: dict[str, Any]) -> dict[str, bytes
     for kind, parts in zip(("gains", "biases"), given.get("layer_norm") or (), strict=False):
         named.update({f"layer_norm {kind}[{i}]": part for i, part in enumerate(parts)})
     read = {name: in_place(name, a) for name, a in named.items()}
-    return {
-        name: hashlib.blake2b(np.ascontiguousarray(a).view(np.uint8).data).digest()
-        for name, a in read.items()
-        if a is not None and a.size
-    }
+    return {name: digest(a) for name, a in read.items() if a is not None and a.size}
+
+
+def digest(array: Array) -> bytes:
+    """A hash of an array's numbers."""
+    return hashlib.blake2b(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"").digest()
 
 
 @dataclass(slots=True)  # not frozen, which would make it twice as slow to build: it is made in every training step

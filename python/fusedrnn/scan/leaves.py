@@ -12,6 +12,7 @@ import numpy as np
 
 from fusedrnn import _core
 from fusedrnn.gradients import Array
+from fusedrnn.scan.trees import in_order
 
 KINDS = {"f": "real", "i": "integer", "u": "integer", "b": "boolean"}
 
@@ -24,9 +25,10 @@ def flatten(tree: Any, lead: int, leaves: list[Any], key: list[Any]) -> None:
         shape = tree.shape
         key += (shape[lead:] if lead else shape, tree.dtype.char)
     elif kind is dict:
-        key += (kind, *tree)
-        for member in tree.values():
-            flatten(member, lead, leaves, key)
+        names = in_order(tree)
+        key += (kind, *names)
+        for name in names:
+            flatten(tree[name], lead, leaves, key)
     elif kind is tuple or kind is list:
         key += (kind, len(tree))
         for member in tree:
@@ -34,9 +36,10 @@ def flatten(tree: Any, lead: int, leaves: list[Any], key: list[Any]) -> None:
     elif tree is None:
         key.append(None)
     elif isinstance(tree, dict):
-        key += (kind, *tree)
-        for member in tree.values():
-            flatten(member, lead, leaves, key)
+        names = in_order(tree)
+        key += (kind, *names)
+        for name in names:
+            flatten(tree[name], lead, leaves, key)
     elif isinstance(tree, (tuple, list)):
         key += (kind, len(tree))
         for member in tree:
@@ -62,8 +65,8 @@ class NotAnArray(TypeError):
 def named(tree: Any, name: str) -> Iterator[tuple[str, Any]]:
     """(name, leaf) of every leaf: "params['W']", "state[0]"."""
     if isinstance(tree, dict):
-        for key, member in tree.items():
-            yield from named(member, f"{name}[{key!r}]")
+        for key in in_order(tree):
+            yield from named(tree[key], f"{name}[{key!r}]")
     elif isinstance(tree, tuple) and hasattr(tree, "_fields"):
         for field, member in zip(tree._fields, tree, strict=True):
             yield from named(member, f"{name}.{field}")

@@ -101,7 +101,7 @@ def flatten(structure: Any, name: str = "structure") -> tuple[list[Any], Structu
 
 def _flatten(node: Any, leaves: list[Any], name: str) -> Structure:
     if isinstance(node, dict):
-        keys = _in_order(node)
+        keys = in_order(node)
         children = tuple(_flatten(node[key], leaves, f"{name}[{key!r}]") for key in keys)
         return Structure("dict", None, keys, children, tuple(node))
     if isinstance(node, tuple) and hasattr(node, "_fields"):
@@ -118,7 +118,8 @@ def _flatten(node: Any, leaves: list[Any], name: str) -> Structure:
     return LEAF
 
 
-def _in_order(node: dict[Any, Any]) -> tuple[Any, ...]:
+def in_order(node: dict[Any, Any]) -> tuple[Any, ...]:
+    """The keys of a dict, sorted."""
     try:
         return tuple(sorted(node))
     except TypeError:  # keys of several types

@@ -1,0 +1,306 @@
+"""Any recurrence, written as one step of one sequence in NumPy: ``scan_forward``, ``scan_backward`` and ``trace``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fusedrnn.environment import checks_arrays
+from fusedrnn.functional.reserve import check_batch_sizes, digest, read_sequences
+from fusedrnn.gradients import Array
+from fusedrnn.scan.arguments import Arguments, contiguous, owned, whole_number
+from fusedrnn.scan.execute import Kept
+from fusedrnn.scan.leaves import named
+from fusedrnn.scan.packing import Packing
+from fusedrnn.scan.program import Program, find_program
+
+Step = Callable[..., Any]
+
+
+class ScanGradients(NamedTuple):
+    """Gradients of a scan, structures as the arguments'; None in the place of integers and booleans.
+
+    Attributes:
+        dparams: Summed over steps and rows.
+        dstate: [N, ...], of the state before the first step.
+        dx: [T, N, ...], or None without x or when called with `input_grad=False`.
+        dcontext: [N, ...], summed over the steps; None without context.
+        dreset_state: [N, ...], or None without reset_state.
+    """
+
+    dparams: Any
+    dstate: Any
+    dx: Any
+    dcontext: Any
+    dreset_state: Any = None
+
+
+@dataclass(slots=True)
+class ScanReserve:
+    """What backward needs from a forward call of a scan: the program, and what its executor kept."""
+
+    program: Program
+    kept: Kept
+    packing: Packing | None
+    digests: list[tuple[str, Any, bytes]] = field(default_factory=list, repr=False)
+
+    def check(self) -> None:
+        """RuntimeError if arrays changed since forward, under FUSEDRNN_CHECK=1."""
+        for name, array, before in self.digests:
+            if digest(array) != before:
+                raise RuntimeError(f"{name}: changed between scan_forward and scan_backward")
+
+
+def scan_forward(
+    step: Step,
+    params: Any,
+    state: Any,
+    x: Any,
+    *,
+    context: Any = None,
+    steps: int | None = None,
+    lengths: Sequence[int] | Array | None = None,
+    batch_sizes: Sequence[int] | Array | None = None,
+    resets: Array | None = None,
+    reset_state: Any = None,
+    reverse: bool = False,
+    training: bool = True,
+    recompute: int | bool | None = None,
+    seed: int = 0,
+    row_offset: int = 0,
+    step_offset: int = 0,
+) -> tuple[Any, Any, ScanReserve | None]:
+    """Run a step over all steps and rows: ``state, y[t] = step(params, state, x[t])`` for each row, in one C++ call.
+
+    The step is traced once, with arrays of one row: it sees no axis of the batch or of time. Structures are arrays, or
+    dicts, tuples, lists and NamedTuples of arrays. Later calls with the same step, structures and shapes find the
+    program; what the step closes over is a constant, and other numbers there make another program.
+
+    Args:
+        step: ``step(params, state, x)`` or ``step(params, state, x, context)``, which returns (new state, y).
+        params: Parameters, shared by rows and steps. All reals are float32 or float64, all alike.
+        state: The state before the first step, leaves [N, ...]; may also have integers and booleans.
+        x: The inputs, leaves [T, N, ...]; integers and booleans too. None: the step gets None.
+        context: Leaves [N, ...] that the step gets at each step as its fourth argument.
+        steps: T where there is no x.
+        lengths: N integers from 0 to T: row n takes part in its first lengths[n] steps. y is zero past them, and the
+            state stays. With ``reverse`` the row begins at its own last step. Lengths within the context are the
+            step's business.
+        batch_sizes: [T] integers that never increase: x and y are packed, leaves [sum of batch_sizes, ...].
+        resets: Booleans [T, N] (packed: [sum of batch_sizes]): before such a step the row's state is zero, or
+            ``reset_state``, and no gradient passes.
+        reset_state: As the state. None: zeros.
+        reverse: Walk from the last step to the first; y keeps the order of x.
+        training: Keep a reserve; otherwise None comes in its place, and `fusedrnn.ops.dropout` does nothing.
+        recompute: Keep the states of every so many steps alone, True for about sqrt(T) of them: backward computes the
+            steps between again, to the same bits. None: where the reserve would be beyond 1 GiB. The distance is
+            rounded up to a multiple of 512 / N.
+        seed: Of random numbers, from 0 to 2^64 - 1. ``row_offset``, ``step_offset``: which part of a batch and of a
+            sequence this is, for them.
+
+    Returns:
+        y (the structure that the step returned, leaves [T, N, ...]), the last state, the reserve.
+
+    Raises:
+        TraceError: The step cannot be traced, or does not fit; the message names its line.
+        TypeError: Other dtypes than float32 and float64, or not the same for all.
+        ValueError: Shapes that do not fit, T = 0, arrays that are not C-contiguous, integers that the dtype has not.
+        IndexError: An index that the step computed lies outside of its axis.
+    """
+    whole_number("seed", seed, 0, 1 << 64)
+    whole_number("row_offset", row_offset, 0, 1 << 32)
+    whole_number("step_offset", step_offset, 0, 1 << 32)
+    _check_recompute(recompute)
+    lengths, batch_sizes, resets = read_sequences(lengths, batch_sizes, resets)
+    packing = None
+    if batch_sizes is not None:
+        if lengths is not None:
+            raise ValueError("lengths: expected None with batch_sizes, got both")
+        check_batch_sizes(batch_sizes.tolist(), _first_rows(x))
+        packing = Packing(batch_sizes)
+        x, lengths = packing.padded(x), packing.lengths
+        resets = None if resets is None else packing.padded(resets)
+    arguments = Arguments(params, state, x, context, reset_state, steps, None)
+    trees = {"params": params, "state": state, "x": x, "context": context, "reset_state": reset_state}
+    _check_sequences(arguments, lengths, resets, reset_state)
+    program = find_program(step, arguments, trees, training=training, resets=resets is not None)
+    dtype = program.dtype
+    # Of a program with resets the structures are ours: sorted by name, "reset" comes before "x".
+    shared = _leaves(arguments.params, dtype, "params", params)
+    states = _leaves(arguments.state, dtype, "state", state)
+    inputs = _leaves(arguments.x, dtype, "x", x)
+    rows = _leaves(arguments.context, dtype, "context", context)
+    if resets is not None:
+        inputs = [np.ascontiguousarray(resets, dtype), *inputs]
+        rows = [*rows, *_leaves(arguments.reset_state, dtype, "reset_state", reset_state)]
+    *found, kept = program.executable.forward(
+        shared, rows, states, inputs, steps=arguments.steps, batch=arguments.batch, dtype=dtype, lengths=lengths,
+        reverse=reverse, training=training, recompute=recompute, seed=seed, row_offset=row_offset,
+        step_offset=step_offset,
+    )  # fmt: skip
+    recurrence = program.recurrence
+    y = recurrence.y.pack(_as_kinds(found[1], recurrence.step.outputs))
+    if packing is not None:
+        y = packing.packed(y)
+    state_n = recurrence.state.pack(_as_kinds(found[0], recurrence.step.states))
+    if kept is None:
+        return y, state_n, None
+    reserve = ScanReserve(program, kept, packing)
+    if checks_arrays():
+        reserve.digests = [
+            (name, leaf, digest(leaf)) for role, tree in trees.items() for name, leaf in named(tree, role)
+        ]
+    return y, state_n, reserve
+
+
+def scan_backward(dy: Any, dstate_n: Any, reserve: ScanReserve | None, *, input_grad: bool = True) -> ScanGradients:
+    """Gradients of ``scan_forward``, by the derivative of its program; it may run again on the same reserve.
+
+    Args:
+        dy: As y; it, or any of its leaves, may be None for zeros.
+        dstate_n: As the state; likewise.
+        reserve: Of the forward call, with training=True.
+        input_grad: False leaves dx out (None).
+
+    Raises:
+        TypeError, ValueError: As ``scan_forward``. RuntimeError: under FUSEDRNN_CHECK=1, changed arrays.
+    """
+    if not isinstance(reserve, ScanReserve):
+        raise TypeError(f"reserve: expected that of scan_forward(..., training=True), got {type(reserve).__name__}")
+    reserve.check()
+    program, run = reserve.program, reserve.kept.run
+    recurrence, derivative = program.recurrence, program.derivative
+    if reserve.packing is not None:
+        dy = reserve.packing.padded(dy)
+    doutputs = _gradients("dy", dy, recurrence.y, recurrence.step.outputs, (run.steps, run.batch), program.dtype)
+    dstates = _gradients("dstate_n", dstate_n, recurrence.state, recurrence.step.states, (run.batch,), program.dtype)
+    found = program.executable.backward(
+        reserve.kept,
+        [d for d, place in zip(dstates, derivative.states, strict=True) if place is not None],
+        [d for d, place in zip(doutputs, derivative.outputs, strict=True) if place is not None],
+    )
+
+    def of(places: Sequence[int | None], gradients: Sequence[Any]) -> list[Any]:
+        return [None if place is None else gradients[place] for place in places]
+
+    structures = program.structures
+    inputs, rows = of(derivative.inputs, found[1]), of(derivative.rows, found[2])
+    first = []
+    if program.resets:
+        inputs = inputs[1:]
+        first = rows[structures["context"].size :]
+        rows = rows[: structures["context"].size]
+    dx = structures["x"].pack(inputs) if input_grad else None
+    if reserve.packing is not None and input_grad:
+        dx = reserve.packing.packed(dx)
+    return ScanGradients(
+        structures["params"].pack(of(derivative.shared, found[3])),
+        structures["state"].pack(of(derivative.states, found[0])),
+        dx,
+        structures["context"].pack(rows),
+        structures["reset_state"].pack(first),
+    )
+
+
+def trace(step: Step, params: Any, state: Any, x: Any, *, context: Any = None, training: bool = True) -> Program:
+    """The program of a step for arrays of these shapes, as ``scan_forward`` takes them; print it to see what it does.
+
+    Raises:
+        TraceError: The step cannot be traced, or does not fit.
+    """
+    arguments = Arguments(params, state, x, context, None, None if x is not None else 1, None)
+    trees = {"params": params, "state": state, "x": x, "context": context, "reset_state": None}
+    return find_program(step, arguments, trees, training=training, resets=False)
+
+
+def _check_recompute(recompute: int | bool | None) -> None:
+    if recompute is not None and not isinstance(recompute, bool):
+        whole_number("recompute", recompute, 1, 1 << 62)
+
+
+def _first_rows(x: Any) -> int:
+    for _, leaf in named(x, "x"):
+        return len(leaf)
+    raise ValueError("batch_sizes: expected None without x")
+
+
+def _check_sequences(arguments: Arguments, lengths: Array | None, resets: Array | None, reset_state: Any) -> None:
+    if lengths is not None:
+        if lengths.shape != (arguments.batch,):
+            raise ValueError(f"lengths: expected shape ({arguments.batch},), got {lengths.shape}")
+        if lengths.size and (lengths.min() < 0 or lengths.max() > arguments.steps):
+            raise ValueError(f"lengths: expected integers from 0 to {arguments.steps}, got {lengths.tolist()}")
+    if resets is not None and resets.shape != (arguments.steps, arguments.batch):
+        raise ValueError(f"resets: expected shape {(arguments.steps, arguments.batch)}, got {resets.shape}")
+    if resets is None and reset_state is not None:
+        raise ValueError("reset_state: expected None without resets")
+
+
+def _leaves(leaves: Sequence[Array], dtype: Any, role: str, tree: Any) -> list[Array]:
+    """Reals as they are, integers and booleans as copies, all of the call's dtype."""
+    found = [leaf if leaf.dtype == dtype else owned(leaf, dtype, role, tree).astype(dtype) for leaf in leaves]
+    contiguous(found, role, tree)
+    return found
+
+
+def _as_kinds(arrays: Sequence[Array], values: Sequence[Any]) -> list[Array]:
+    """Integers and booleans in dtypes of their own again."""
+    dtypes = {"integer": np.int64, "boolean": np.bool_}
+    return [
+        array.astype(dtypes[value.kind]) if value.kind in dtypes else array
+        for array, value in zip(arrays, values, strict=True)
+    ]
+
+
+def _gradients(
+    name: str, given: Any, structure: Any, values: Sequence[Any], lead: tuple[int, ...], dtype: Any
+) -> list[Array | None]:
+    """Arrays of gradients for the leaves of a result, None for zeros."""
+    if given is None:
+        return [None] * len(values)
+    found: list[Any] = []
+    _match(name, given, structure, found)
+    for where, gradient, value in zip(structure.names, found, values, strict=True):
+        if gradient is None:
+            continue
+        at = f"{name}{where}"
+        if value.kind != "real":
+            raise ValueError(f"{at}: expected None, as {value.kind} results have no gradient")
+        if not isinstance(gradient, np.ndarray):
+            raise TypeError(f"{at}: expected a NumPy array or None, got {type(gradient).__name__}")
+        if gradient.dtype != dtype:
+            raise TypeError(f"{at}: expected dtype {dtype}, got {gradient.dtype}")
+        if gradient.shape != lead + value.shape:
+            raise ValueError(f"{at}: expected shape {lead + value.shape}, got {gradient.shape}")
+        if not gradient.flags.c_contiguous:
+            raise ValueError(f"{at}: expected a C-contiguous array; use numpy.ascontiguousarray")
+    return found
+
+
+def _match(name: str, given: Any, structure: Any, found: list[Any]) -> None:
+    """Collects the leaves of a structure in which any part may be None."""
+    if given is None:
+        found += [None] * structure.size
+        return
+    if structure.form == "leaf":
+        found.append(given)
+        return
+    if structure.form == "dict":
+        if not isinstance(given, dict) or set(given) - set(structure.keys):
+            raise ValueError(f"{name}: expected a dict with keys {list(structure.keys)}, got {_form(given)}")
+        members = [(f"{name}[{key!r}]", given.get(key)) for key in structure.keys]
+    else:
+        if not isinstance(given, (tuple, list)) or len(given) != len(structure.children):
+            raise ValueError(f"{name}: expected the structure {structure}, got {_form(given)}")
+        members = [(f"{name}[{i}]", member) for i, member in enumerate(given)]
+    for (where, member), child in zip(members, structure.children, strict=True):
+        _match(where, member, child, found)
+
+
+def _form(given: Any) -> str:
+    if isinstance(given, dict):
+        return f"a dict with keys {list(given)}"
+    return f"{len(given)} entries" if isinstance(given, (tuple, list)) else type(given).__name__
