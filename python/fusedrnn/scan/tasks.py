@@ -282,7 +282,7 @@ class Tasks:
         if value not in self.own:
             self.own.add(value)
             views = [self.view(each) for each in flat]
-            self.stages[stage_of(like)].append(Task("element", value, views, value.size, op=op))
+            self.stages[stage_of(value)].append(Task("element", value, views, value.size, op=op))
         return value
 
     # each instruction
