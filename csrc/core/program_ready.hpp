@@ -21,6 +21,22 @@ struct Engine {
   const ProgramKernels<T>& program = program_kernels<T>();
 };
 
+// Shared leaves that kernels read where they lie. They may read a vector past the end, for which arrays of a user have no
+// room.
+inline std::vector<bool> read_in_place(const Plan& plan) {
+  std::vector<bool> found(plan.leaves.size());
+  const auto note = [&](const Place& p) {
+    if (p.root >= first_leaf_root) found[std::size_t(p.root - first_leaf_root)] = true;
+  };
+  for (const Stage* stage : {&plan.shared_before, &plan.shared_after})
+    for (const Instruction& in : *stage)
+      for (const Place& p : in.places) note(p);
+  for (const Stage* stage : {&plan.row_before, &plan.step, &plan.row_after})
+    for (const Instruction& in : *stage)
+      if (in.code == Code::affine) note(in.places[2]);
+  return found;
+}
+
 // Shared values before the steps, packed weights and lifted values of one plan's call. It lives in its owner's memory.
 template <class T>
 class Ready {
@@ -37,6 +53,13 @@ class Ready {
     std::transform(plan_.constants.begin(), plan_.constants.end(), constants_, [](double v) { return T(v); });
     registers_ = owner.template take<T>((chunk_ + register_slack) * std::max<int64_t>(1, plan_.registers));
     packed_.resize(plan_.packed.size());
+    const std::vector<bool> in_place = read_in_place(plan_);
+    for (std::size_t i = 0; i < leaves_.size(); ++i)
+      if (in_place[i] && leaves_[i]) {
+        T* const with_room = owner.template take<T>(plan_.leaves[i] + slack);
+        copy(with_room, leaves_[i], plan_.leaves[i]);
+        leaves_[i] = with_room;
+      }
     stage(plan_.shared_before, bad);
     bool with_rows = false, with_lanes = false;
     for (const Team& team : call.teams) (team.lanes == 1 ? with_rows : with_lanes) = true;
@@ -140,7 +163,7 @@ class Ready {
   static constexpr int64_t default_chunk = 512;
 
   const Plan& plan_;
-  const std::vector<const T*> leaves_;
+  std::vector<const T*> leaves_;
   T* const kept_shared_;
   const uint64_t seed_;
   const int64_t chunk_;
