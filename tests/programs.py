@@ -397,9 +397,10 @@ class _Draw:
             y = to.matmul(weights, x)
         else:
             y = to.matmul(x, to.transpose(weights) if flipped else weights)
-        if self.rng.random() < 0.5:
+        terms = int(self.rng.integers(0, 5))
+        for _ in range(terms):
             y = to.add(y, self.like(y.shape))
-        self.keep(y, LARGEST * x.shape[-1] * self.bounds[x] + LARGEST)
+        self.keep(y, x.shape[-1] * self.bounds[x] + LARGEST * (terms + 1))
 
     do_affine_again = do_affine
 

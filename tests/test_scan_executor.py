@@ -306,3 +306,32 @@ def test_no_rows(name):
     found = call(run, empty, gradients_of(drawn.derivative, 3, 0), steps=3, batch=0, dtype=np.float32)
     assert [a.shape[1] for a in found[1]] == [0]
     assert all(not a.any() for a in found[7])
+
+
+def test_nothing_past_the_end_of_a_parameter_is_read(run_python):
+    code = """
+import ctypes, mmap
+import numpy as np
+from fusedrnn.scan import instructions as to
+from fusedrnn.scan.execute import Executable
+from fusedrnn.scan.graph import Graph, Level, Step
+
+page = mmap.PAGESIZE
+memory = mmap.mmap(-1, 2 * page)
+start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.mprotect(ctypes.c_void_p(start + page), ctypes.c_size_t(page), 0) == 0
+last = np.frombuffer(memory, np.float64, 5, page - 40)  # its end is that of what may be read
+last[:] = np.arange(5)
+graph = Graph()
+p, x = graph.leaf("p", (5,), "real", Level.SHARED), graph.leaf("x", (5,), "real", Level.STEP)
+place = to.as_real(to.argmax(to.unary("exp", p), 0))
+affine = to.add(to.matmul(to.reshape(p, (1, 5)), to.reshape(x, (5, 1))), place)
+y = to.add(to.add(to.multiply(x, affine), to.softmax(p, 0)), p)
+run = Executable(Step(graph, (p,), (), (), (x,), (), (y,)), None, name="step")
+for n in (1, 16):
+    found = run.forward([last], [], [], [np.ones((1, n, 5))], steps=1, batch=n, dtype=np.float64)
+    assert np.isfinite(found[1][0]).all()
+"""
+    result = run_python(code)
+    assert result.returncode == 0, result.stderr

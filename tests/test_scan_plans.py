@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import pytest
 
+from fusedrnn.scan import instructions as to
 from fusedrnn.scan import plan as planner
 from fusedrnn.scan.derivative import derive
 from fusedrnn.scan.execute import Executable
+from fusedrnn.scan.graph import Graph, Level, Step
 from fusedrnn.scan.groups import GroupCode
 from fusedrnn.scan.kept import reserve_offsets
-from fusedrnn.scan.plan import Emitted
+from fusedrnn.scan.plan import Emitted, make_plan
 from tests import networks
 from tests.plans import PlanError, verify
 from tests.programs import draw
@@ -40,6 +42,19 @@ def test_plans_of_second_derivatives(name):
 def test_plans_of_random_programs(seed):
     program = draw(seed, 16, anywhere=True)
     verify_all(program.step, program.derivative)
+
+
+@pytest.mark.parametrize("level", [Level.SHARED, Level.ROW])
+def test_a_product_and_three_terms_of_a_lower_level(level):
+    graph = Graph()
+    weights = graph.leaf("weights", (4, 3), "real", Level.SHARED)
+    terms = tuple(graph.leaf(name, (4,), "real", level) for name in "abc")
+    x = graph.leaf("x", (3,), "real", Level.STEP)
+    y = to.matmul(weights, x)
+    for term in terms:
+        y = to.add(y, term)
+    shared, rows = ((weights, *terms), ()) if level is Level.SHARED else ((weights,), terms)
+    verify(make_plan(Step(graph, shared, rows, (), (x,), (), (y,))))
 
 
 # the verifier
