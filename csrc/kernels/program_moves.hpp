@@ -236,6 +236,12 @@ void load_rows(T* block, const T* from, int64_t stride, int64_t rows, int64_t wi
   }
 }
 
+// The first rows of a transposed block, zeros where a row is not alive.
+template <class V, class T>
+FUSEDRNN_NOINLINE void store_some(T* to, int64_t stride, const V (&v)[lanes_of<V>], int64_t rows, const T* alive) {
+  for (int64_t i = 0; i < rows; ++i, to += stride) store(to, alive && alive[i] == T(0) ? V{} : v[i]);
+}
+
 template <int L, class T>
 void store_rows(T* to, int64_t stride, int64_t rows, const T* block, int64_t width, const T* alive) {
   constexpr int W = full_lanes<T>;
@@ -254,9 +260,12 @@ void store_rows(T* to, int64_t stride, int64_t rows, const T* block, int64_t wid
         for (int i = 0; i < W; ++i) v[i] = load<V>(block + (w + i) * L + l);
         transpose_block(v);
         T* p = to + l * stride + w;
+        if (!alive && l + W <= rows) {  // without a question for each row, all stay in registers
 #pragma GCC unroll 16
-        for (int i = 0; i < W; ++i, p += stride)
-          if (l + i < rows) store(p, alive && alive[l + i] == T(0) ? V{} : v[i]);
+          for (int i = 0; i < W; ++i, p += stride) store(p, v[i]);
+        } else {
+          store_some(p, stride, v, min(W, rows - l), alive ? alive + l : nullptr);
+        }
       }
     for (int l = 0; l < rows; ++l)
       for (int64_t i = w; i < width; ++i) to[l * stride + i] = alive && alive[l] == T(0) ? T(0) : block[i * L + l];

@@ -75,7 +75,8 @@ def total_of(value: Value) -> Total:
     inner = x
     while is_free(inner) and inner.op == "reshape":
         inner = inner.inputs[0]
-    if inner.op == "product" and inner.ndim == 2:
+    # A product whose factors have more elements than it is computed for each row, and summed.
+    if inner.op == "product" and inner.ndim == 2 and inner.size > inner.inputs[0].size + inner.inputs[1].size:
         a, b = inner.inputs
         return Total(value, "product", (to.transpose(a), b))
     if inner.op == "put" and inner.size == x.size:
