@@ -21,7 +21,7 @@ struct Engine {
   const ProgramKernels<T>& program = program_kernels<T>();
 };
 
-// Shared leaves that kernels read where they lie. They may read a vector past the end: a user's array has no room there.
+// Shared leaves that kernels read where they lie. They may read a vector past the end, and users' arrays have no room.
 inline std::vector<bool> read_in_place(const Plan& plan) {
   std::vector<bool> found(plan.leaves.size());
   const auto note = [&](const Place& p) {
