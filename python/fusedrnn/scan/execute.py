@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -31,6 +31,7 @@ class Kept:
     run: Any
     arrays: tuple[Arrays, Arrays, Arrays, Arrays]
     doubles: bool
+    uneven: bool
 
     @property
     def nbytes(self) -> int:
@@ -86,31 +87,37 @@ class Executable:
         self.step = step
         self.derivative = derivative
         self.name = name
+        self._plans: dict[tuple[str, bool], _Compiled] = {}
 
     @cached_property
     def kept(self) -> list[Value]:
         """The values of each step that forward in training keeps."""
         return [] if self.derivative is None else choose_kept(self.step, self.derivative.step)
 
-    @cached_property
-    def inference(self) -> _Compiled:
-        """The plan that keeps nothing of a step."""
-        return _Compiled(make_plan(self.step))
+    # Plans are made when they are first asked for: for even rows, and for rows of lengths of their own.
 
-    @cached_property
-    def training(self) -> _Compiled:
+    def inference(self, uneven: bool) -> _Compiled:
+        """The plan that keeps nothing of a step."""
+        return self._plan("inference", uneven, lambda: make_plan(self.step, uneven=uneven))
+
+    def training(self, uneven: bool) -> _Compiled:
         """The plan that keeps what backward needs."""
         offsets, width = reserve_offsets(self.kept)
-        return _Compiled(make_plan(self.step, reserve=offsets, width=width))
+        return self._plan("training", uneven, lambda: make_plan(self.step, reserve=offsets, width=width, uneven=uneven))
 
-    @cached_property
-    def backward_plan(self) -> _Compiled:
+    def backward_plan(self, uneven: bool) -> _Compiled:
         """The derivative's plan, which reads what forward kept."""
         assert self.derivative is not None
-        return _Compiled(make_plan(self.derivative.step, lent=self._lent()))
+        step = self.derivative.step
+        return self._plan("backward", uneven, lambda: make_plan(step, lent=self._lent(uneven), uneven=uneven))
 
-    def _lent(self) -> dict[Value, Place]:
-        plan = self.training.plan
+    def _plan(self, name: str, uneven: bool, make: Callable[[], Plan]) -> _Compiled:
+        if (name, uneven) not in self._plans:
+            self._plans[name, uneven] = _Compiled(make())
+        return self._plans[name, uneven]
+
+    def _lent(self, uneven: bool) -> dict[Value, Place]:
+        plan = self.training(uneven).plan
         roots = {
             Root.RESERVE: Root.RESERVE,
             Root.STATE: Root.KEPT_STATE,
@@ -129,7 +136,7 @@ class Executable:
         if recompute is False:
             return 0
         block = int(_core.program_block(batch))
-        plan = self.training.plan
+        plan = self.training(False).plan
         if recompute is None:
             element = np.dtype(dtype).itemsize
             if steps * batch * (plan.reserve + plan.state) * element <= MOST_RESERVE:
@@ -188,20 +195,23 @@ class Executable:
         doubles = np.dtype(dtype) == np.float64
         keep = training and self.derivative is not None
         checkpoint = self.checkpoint(steps, batch, dtype, recompute) if keep else 0
-        compiled = self.training if keep and not checkpoint else self.inference
+        uneven = lengths is not None
+        compiled = self.training(uneven) if keep and not checkpoint else self.inference(uneven)
         run = _core.ProgramRun(
             steps, batch, lengths, reverse, seed, row_offset, step_offset, checkpoint, lanes=lanes, chunk=chunk
         )
         arrays = compiled.arrays(shared, rows, states, inputs)
         *found, memory = _core.program_forward(compiled.code, run, doubles, arrays, keep, frozen)
         results = compiled.results(found, steps, batch, dtype)
-        kept = Kept(memory, run, (list(shared), list(rows), list(states), list(inputs)), doubles) if keep else None
+        kept = (
+            Kept(memory, run, (list(shared), list(rows), list(states), list(inputs)), doubles, uneven) if keep else None
+        )
         return (*results, kept)
 
     def freeze(self, shared: Sequence[Any], dtype: Any) -> Any:
         """Weights packed once, for many calls of few steps: a snapshot of the shared arrays."""
         copies = [np.array(array, dtype, order="C") for array in shared]
-        return _core.FrozenProgram(self.inference.code, np.dtype(dtype) == np.float64, copies)
+        return _core.FrozenProgram(self.inference(False).code, np.dtype(dtype) == np.float64, copies)
 
     def backward(
         self,
@@ -225,12 +235,12 @@ class Executable:
             order.
         """
         shared, rows, states, inputs = kept.arrays
-        compiled = self.backward_plan
+        compiled = self.backward_plan(kept.uneven)
         # Derivative's leaves: forward's inputs, forward's states (which the executor has kept), gradients.
         given = [*inputs, *[None] * len(self.step.states), *output_gradients]
         leaves = [*shared, *shared_gradients]
         arrays = compiled.arrays(leaves, [*rows, *row_gradients], state_gradients, given)
-        forward = self.training
+        forward = self.training(kept.uneven)
         found = _core.program_backward(
             compiled.code,
             forward.code,

@@ -116,12 +116,14 @@ class Plan:
 
 
 class _Planner:
-    def __init__(self, step: Step, lent: Mapping[Value, Place], reserve: Mapping[Value, int], reserve_width: int):
+    def __init__(
+        self, step: Step, lent: Mapping[Value, Place], reserve: Mapping[Value, int], reserve_width: int, uneven: bool
+    ) -> None:
         self.plan = Plan(step, reserve=reserve_width)
         self.step = step
         self.lent = lent
         self.reserve = reserve
-        self.tasks = Tasks(step, lent, list(reserve))
+        self.tasks = Tasks(step, lent, list(reserve), uneven)
         self.place: dict[Value, Place] = dict(lent)
         self.next_states: dict[Value, int] = {}
         self.constant_offsets: dict[Value, int] = {}
@@ -408,7 +410,12 @@ def _give(free: list[tuple[int, int]], offset: int, size: int) -> None:
 
 
 def make_plan(
-    step: Step, *, lent: Mapping[Value, Place] | None = None, reserve: Mapping[Value, int] | None = None, width: int = 0
+    step: Step,
+    *,
+    lent: Mapping[Value, Place] | None = None,
+    reserve: Mapping[Value, int] | None = None,
+    width: int = 0,
+    uneven: bool = False,
 ) -> Plan:
     """The plan of a step.
 
@@ -417,8 +424,9 @@ def make_plan(
         lent: Where values lie that another plan computed: for a derivative what forward kept.
         reserve: Values to keep, and where in a row of the reserve; `width` is that row's.
         width: Elements of a row of the reserve.
+        uneven: Whether rows may have lengths of their own.
     """
-    planner = _Planner(step, lent or {}, reserve or {}, width)
+    planner = _Planner(step, lent or {}, reserve or {}, width, uneven)
     plan = planner.plan
     for value in step.shared_outputs:
         if is_zero(value):

@@ -91,9 +91,11 @@ class Tasks:
         step: The step.
         lent: Values that lie in memory already.
         pinned: Values that must have memory of their own: those of the reserve.
+        uneven: Whether rows may end before others, so that totals must ask which still run.
     """
 
-    def __init__(self, step: Step, lent: Mapping[Value, Any], pinned: Sequence[Value]) -> None:
+    def __init__(self, step: Step, lent: Mapping[Value, Any], pinned: Sequence[Value], uneven: bool) -> None:
+        self.uneven = uneven
         self.step = step
         self.lent = lent
         self.stages: list[list[Task]] = [[] for _ in range(5)]
@@ -156,7 +158,7 @@ class Tasks:
                 self.own.add(value)
 
     def _needs_contiguous(self, value: Value) -> Sequence[Value]:
-        if value in self.totals or value.op == "total":
+        if value in self.totals or (value.op == "total" and self.uneven):
             return self._children(value)
         if value.op in ELEMENTWISE or value.op in ("leaf", "constant", "pad", "concatenate") or is_free(value):
             return ()
@@ -206,7 +208,12 @@ class Tasks:
 
     def is_outer(self, value: Value) -> bool:
         """Whether a product has one term, so that it is a multiplication of broadcasts."""
-        return value.op == "product" and value.inputs[0].shape[-1] == 1 and self.affine_side(value) is None
+        one_row = value.size == max(value.shape, default=1)  # of weights, which a product takes as they are packed
+        return (
+            value.op == "product"
+            and value.inputs[0].shape[-1] == 1
+            and (self.affine_side(value) is None or not one_row)
+        )
 
     def _adds_up(self, value: Value) -> bool:
         return value.op == "product" and not self.is_outer(value)
@@ -425,7 +432,12 @@ class Tasks:
 
     def _total(self, value: Value) -> None:
         if value.level is Level.ROW:
-            self.stages[STEP].append(Task("accumulate", value, [self.view(value.inputs[0])], value.size))
+            view = self.view(value.inputs[0])
+            if self.uneven:
+                self.stages[STEP].append(Task("accumulate", value, [view], value.size))
+            else:
+                so_far = View(value, 0, value.shape, c_strides(value.shape))
+                self.stages[STEP].append(Task("element", value, [so_far, view], value.size, op="add"))
             return
         for stored in self.stored(value):
             if stored not in self.sequences:
