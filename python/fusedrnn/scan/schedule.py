@@ -122,7 +122,7 @@ def _gather(ready: _Ready, first: Task) -> Group:
         for task in sorted(candidates, key=ready.place.__getitem__, reverse=True):
             if task.writes in apart:
                 continue
-            more = places | {(view.base, view.offset) for view in task.reads} | {task.writes or task}
+            more = places | {(view.base, view.offset, view.strides) for view in task.reads} | {task.writes or task}
             if len(more) > MOST_PLACES and group.tasks:
                 continue
             places = more
