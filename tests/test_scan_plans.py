@@ -21,9 +21,10 @@ from tests.programs import draw
 
 def verify_all(step, derivative):
     run = Executable(step, derivative, name="step")
-    verify(run.inference.plan)
-    verify(run.training.plan, reserve=reserve_offsets(run.kept)[0])
-    verify(run.backward_plan.plan, lent=run._lent())
+    for uneven in (False, True):
+        verify(run.inference(uneven).plan)
+        verify(run.training(uneven).plan, reserve=reserve_offsets(run.kept)[0])
+        verify(run.backward_plan(uneven).plan, lent=run._lent(uneven))
 
 
 @pytest.mark.parametrize("name", networks.ALL)
@@ -57,6 +58,13 @@ def test_a_product_and_three_terms_of_a_lower_level(level):
     verify(make_plan(Step(graph, shared, rows, (), (x,), (), (y,))))
 
 
+def test_a_group_of_more_places_than_fit():
+    graph = Graph()
+    inputs = tuple(graph.leaf(f"x{i}", (4, 5), "real", Level.STEP) for i in range(60))
+    outputs = tuple(to.binary("maximum", x, to.slice_(x, (0, 0), (1, 5))) for x in inputs)
+    verify(make_plan(Step(graph, (), (), (), inputs, (), outputs)))
+
+
 # the verifier
 
 
@@ -65,7 +73,8 @@ def plans(name="attention", **sizes):
     drawn = networks.network(name, H=3, I=2, **sizes or {"S": 2})
     run = Executable(drawn.step, drawn.derivative, name="step")
     reserve = reserve_offsets(run.kept)[0]
-    return [(run.training.plan, {"reserve": reserve}), (run.backward_plan.plan, {"lent": run._lent()})]
+    backward = run.backward_plan(True).plan, {"lent": run._lent(True)}
+    return [(run.training(True).plan, {"reserve": reserve}), backward]
 
 
 def fails(plan, how):
