@@ -23,7 +23,7 @@ SHARED_BEFORE, ROW_BEFORE, STEP, ROW_AFTER, SHARED_AFTER = range(5)
 WRITABLE = {
     SHARED_BEFORE: {Root.SHARED},
     ROW_BEFORE: {Root.ROW},
-    STEP: {Root.SCRATCH, Root.NEXT_STATE, Root.RESERVE},
+    STEP: {Root.SCRATCH, Root.NEXT_STATE, Root.RESERVE, Root.TOTAL},
     ROW_AFTER: {Root.ROW},
     SHARED_AFTER: {Root.SHARED},
 }
@@ -75,7 +75,6 @@ class _Run:
         self.where = ""
         self.packed: list[Any] = []
         self.sequences: dict[int, list[int]] = {}
-        self.accumulated: dict[int, int] = {}
 
     def fail(self, why: str) -> None:
         raise PlanError(f"stage {self.stage}, {self.where}: {why}")
@@ -102,21 +101,40 @@ class _Run:
             for offset, state in zip(plan.state_offsets, plan.step.states, strict=True):
                 memory[Root.STATE][offset : offset + state.size] = list(self.of(state).flat)
             self.sequences = {}
-            self.accumulated = {}
+            first_total = plan.row - plan.row_totals
+            starts = [self.symbols.make("start of a total", i) for i in range(plan.row_totals)]
+            memory[Root.ROW][first_total:] = starts
             self.run(STEP)
             for offset, value in zip(plan.state_offsets, plan.step.new_states, strict=True):
                 self.expect(Root.NEXT_STATE, offset, value, "a new state")
             for value, offset in self.reserve.items():
                 self.expect(Root.RESERVE, offset, value, "of the reserve")
         memory[Root.SCRATCH] = [None] * plan.scratch
-        for offset, symbol in self.accumulated.items():
-            if memory[Root.ROW][offset] is not None:
-                self.fail(f"the total at {offset} shares its memory")
-            memory[Root.ROW][offset] = symbol
+        total = self.symbols.total_of(Level.ROW, Level.STEP)
+        for i, start in enumerate(starts, first_total):
+            symbol = memory[Root.ROW][i]
+            assert symbol is not None
+            memory[Root.ROW][i] = total(self.symbols.without(symbol, start))
         self.run(ROW_AFTER)
         self.totals()
         self.run(SHARED_AFTER)
         self.results()
+
+    def added_up(self, so_far: dict[int, int]) -> None:
+        """Totals over steps to which a group added."""
+        self.where = "totals over steps"
+        cells = self.memory[Root.ROW]
+        total = self.symbols.total_of(Level.ROW, Level.STEP)
+        for value, (root, offset) in self.plan.places.items():
+            if root != Root.TOTAL or value in self.lent:
+                continue
+            for i, symbol in enumerate(self.of(value.inputs[0]).flat, offset):
+                if cells[i] != so_far[i]:
+                    if i in self.accumulated or cells[i] != self.symbols.add(so_far[i], int(symbol)):
+                        self.fail(f"the total at {i} is not that of {value.inputs[0]}")
+                    self.accumulated[i] = total(int(symbol))
+        for i in so_far:
+            cells[i] = None
 
     def run(self, stage: int) -> None:
         self.stage = stage
@@ -226,6 +244,8 @@ class _Run:
     def write(self, root: int, offset: int, symbol: int) -> None:
         if root in self.read_only or root not in WRITABLE[self.stage]:
             self.fail(f"it writes to {Root(min(root, Root.FIRST_LEAF)).name}")
+        if root == Root.TOTAL and offset < self.plan.row - self.plan.row_totals:
+            self.fail(f"element {offset} is no total")
         self.cells(root, offset)[offset] = symbol
 
     def write_many(self, place: tuple[int, int], symbols: Sequence[int]) -> None:
@@ -321,12 +341,8 @@ class _Run:
         (size,), ((root, offset), source) = each.numbers, each.places
         if root != Root.TOTAL or self.stage != STEP or offset < self.plan.row - self.plan.row_totals:
             self.fail("a total over steps lies elsewhere")
-        total = self.symbols.total_of(Level.ROW, Level.STEP)
         for i, symbol in enumerate(self.read_many(source, size)):
-            self.cells(Root.ROW, offset + i)
-            if offset + i in self.accumulated:
-                self.fail(f"two totals over steps are at {offset + i}")
-            self.accumulated[offset + i] = total(symbol)
+            self.write(Root.TOTAL, offset + i, self.symbols.add(self.read(Root.TOTAL, offset + i), symbol))
 
     def move(self, each: Emitted) -> None:
         details, (out, source) = each.task.details, each.places

@@ -71,6 +71,15 @@ class Symbols:
             terms += key[1] if key[0] == "add" else [each]
         return self.make("add", tuple(sorted(terms)))
 
+    def without(self, symbol: int, term: int) -> int:
+        """A sum of two or more without one of its terms."""
+        op, *rest = self.names[symbol]
+        terms = list(rest[0]) if op == "add" else []
+        if terms.count(term) != 1:
+            return self.make("no sum", symbol)
+        terms.remove(term)
+        return terms[0] if len(terms) == 1 else self.make("add", tuple(terms))
+
     def elementwise(self, op: str, *operands: int) -> int:
         """An instruction over one element of each operand."""
         if op == "add":
