@@ -244,7 +244,8 @@ class _Planner:
             elif total.kind == "put":
                 index = total.parts[1].size
                 width = first.size // index if index else 0
-                planned = PlannedTotal("put", once, a, b, value.shape[0], width, index, offset, -1)
+                size = value.size // width if width else 0  # of the table: the total may have another shape
+                planned = PlannedTotal("put", once, a, b, size, width, index, offset, -1)
             else:
                 continue
             self.plan.totals.append(planned)
