@@ -65,6 +65,14 @@ def test_a_group_of_more_places_than_fit():
     verify(make_plan(Step(graph, (), (), (), inputs, (), outputs)))
 
 
+def test_a_total_of_a_reshaped_table():
+    graph = Graph()
+    x = graph.leaf("x", (2, 3), "real", Level.STEP)
+    index = graph.leaf("index", (2,), "integer", Level.STEP)
+    table = to.reshape(to.put(x, index, 8), (2, 12))
+    verify(make_plan(Step(graph, (), (), (), (x, index), (), (), (), (to.total(table, Level.SHARED),))))
+
+
 # the verifier
 
 
