@@ -228,10 +228,10 @@ class _Planner:
     def _totals(self) -> None:
         """Totals over rows. A product whose first factor is summed too does both in one pass."""
         tasks = self.tasks
-        sums: dict[int, int] = {}
+        sums: dict[int, list[int]] = {}  # of each sequence: where its sum goes, which two totals may want
         for value, total in tasks.totals.items():
             if total.kind == "sum":
-                sums[tasks.sequences[tasks.stored(value)[0]]] = self.place[value][1]
+                sums.setdefault(tasks.sequences[tasks.stored(value)[0]], []).append(self.place[value][1])
         for value, total in tasks.totals.items():
             stored = tasks.stored(value)
             numbers = [tasks.sequences[each] for each in stored]
@@ -239,7 +239,7 @@ class _Planner:
             a, b, offset = numbers[0], numbers[-1], self.place[value][1]
             if total.kind == "product":
                 m, columns = first.shape
-                bias = sums.pop(a, -1) if m == 1 else -1
+                bias = sums[a].pop() if m == 1 and sums.get(a) else -1
                 planned = PlannedTotal("product", once, a, b, m, columns, total.parts[1].shape[1], offset, bias)
             elif total.kind == "put":
                 index = total.parts[1].size
@@ -250,9 +250,10 @@ class _Planner:
                 continue
             self.plan.totals.append(planned)
         widths = [each.size for each in tasks.sequences]
-        for a, offset in sums.items():
+        for a, offsets in sums.items():
             once = list(tasks.sequences)[a].once
-            self.plan.totals.append(PlannedTotal("sum", once, a, a, 1, widths[a], 0, offset, -1))
+            for offset in offsets:
+                self.plan.totals.append(PlannedTotal("sum", once, a, a, 1, widths[a], 0, offset, -1))
 
     # operands
 
