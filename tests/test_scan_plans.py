@@ -73,6 +73,13 @@ def test_a_total_of_a_reshaped_table():
     verify(make_plan(Step(graph, (), (), (), (x, index), (), (), (), (to.total(table, Level.SHARED),))))
 
 
+def test_two_totals_of_one_sequence():
+    graph = Graph()
+    x = graph.leaf("x", (2, 3), "real", Level.STEP)
+    totals = to.total(x, Level.SHARED), to.total(to.reshape(x, (6,)), Level.SHARED)
+    verify(make_plan(Step(graph, (), (), (), (x,), (), (), (), totals)))
+
+
 # the verifier
 
 
