@@ -198,7 +198,7 @@ def FastGRNN(
         "U": matrices(hidden_size, hidden_rank),
         "b_z": draw.full(1, hidden_size),
         "b_n": draw.full(1, hidden_size),
-        "zeta": draw.array(1.0),
-        "nu": draw.array(-4.0),
+        "zeta": draw.full(1, 1),
+        "nu": draw.full(-4, 1),
     }
     return Cell(fast_grnn, p, draw.zeros(hidden_size))
