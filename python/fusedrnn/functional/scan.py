@@ -8,14 +8,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fusedrnn._core import NO_STEPS
 from fusedrnn.environment import checks_arrays
 from fusedrnn.functional.reserve import check_batch_sizes, digest, read_sequences
 from fusedrnn.gradients import Array
 from fusedrnn.scan.arguments import Arguments, contiguous, owned, whole_number
 from fusedrnn.scan.execute import Kept
-from fusedrnn.scan.leaves import named
+from fusedrnn.scan.leaves import KINDS, named
 from fusedrnn.scan.packing import Packing
 from fusedrnn.scan.program import Program, find_program
+from fusedrnn.scan.trees import flatten
 
 Step = Callable[..., Any]
 
@@ -114,30 +116,32 @@ def scan_forward(
     whole_number("row_offset", row_offset, 0, 1 << 32)
     whole_number("step_offset", step_offset, 0, 1 << 32)
     _check_recompute(recompute)
-    lengths, batch_sizes, resets = read_sequences(lengths, batch_sizes, resets)
+    alive, sizes, reset = read_sequences(lengths, batch_sizes, resets)  # copies, which the caller cannot change
     packing = None
-    if batch_sizes is not None:
-        if lengths is not None:
+    if sizes is not None:
+        if alive is not None:
             raise ValueError("lengths: expected None with batch_sizes, got both")
-        check_batch_sizes(batch_sizes.tolist(), _first_rows(x))
-        packing = Packing(batch_sizes)
-        x, lengths = packing.padded(x), packing.lengths
-        resets = None if resets is None else packing.padded(resets)
+        if not sizes.size:
+            raise ValueError(f"batch_sizes: {NO_STEPS}")
+        check_batch_sizes(sizes.tolist(), _first_rows(x))
+        packing = Packing(sizes)
+        x, alive = packing.padded(x, "x"), packing.lengths
+        reset = None if reset is None else packing.padded(reset, "resets")
     arguments = Arguments(params, state, x, context, reset_state, steps, None)
     trees = {"params": params, "state": state, "x": x, "context": context, "reset_state": reset_state}
-    _check_sequences(arguments, lengths, resets, reset_state)
-    program = find_program(step, arguments, trees, training=training, resets=resets is not None)
+    _check_sequences(arguments, alive, reset, state, reset_state)
+    program = find_program(step, arguments, trees, training=training, resets=reset is not None)
     dtype = program.dtype
     # Of a program with resets the structures are ours: sorted by name, "reset" comes before "x".
     shared = _leaves(arguments.params, dtype, "params", params)
     states = _leaves(arguments.state, dtype, "state", state)
     inputs = _leaves(arguments.x, dtype, "x", x)
     rows = _leaves(arguments.context, dtype, "context", context)
-    if resets is not None:
-        inputs = [np.ascontiguousarray(resets, dtype), *inputs]
+    if reset is not None:
+        inputs = [np.ascontiguousarray(reset, dtype), *inputs]
         rows = [*rows, *_leaves(arguments.reset_state, dtype, "reset_state", reset_state)]
     *found, kept = program.executable.forward(
-        shared, rows, states, inputs, steps=arguments.steps, batch=arguments.batch, dtype=dtype, lengths=lengths,
+        shared, rows, states, inputs, steps=arguments.steps, batch=arguments.batch, dtype=dtype, lengths=alive,
         reverse=reverse, training=training, recompute=recompute, seed=seed, row_offset=row_offset,
         step_offset=step_offset,
     )  # fmt: skip
@@ -174,7 +178,7 @@ def scan_backward(dy: Any, dstate_n: Any, reserve: ScanReserve | None, *, input_
     program, run = reserve.program, reserve.kept.run
     recurrence, derivative = program.recurrence, program.derivative
     if reserve.packing is not None:
-        dy = reserve.packing.padded(dy)
+        dy = reserve.packing.padded(dy, "dy")
     doutputs = _gradients("dy", dy, recurrence.y, recurrence.step.outputs, (run.steps, run.batch), program.dtype)
     dstates = _gradients("dstate_n", dstate_n, recurrence.state, recurrence.step.states, (run.batch,), program.dtype)
     found = program.executable.backward(
@@ -222,12 +226,17 @@ def _check_recompute(recompute: int | bool | None) -> None:
 
 
 def _first_rows(x: Any) -> int:
-    for _, leaf in named(x, "x"):
-        return len(leaf)
-    raise ValueError("batch_sizes: expected None without x")
+    for name, leaf in named(x, "x"):
+        shape = np.shape(leaf)
+        if not shape:
+            raise ValueError(f"{name}: expected shape (sum of batch_sizes, ...), got {shape}")
+        return int(shape[0])
+    raise ValueError("batch_sizes: expected None without x, got some")
 
 
-def _check_sequences(arguments: Arguments, lengths: Array | None, resets: Array | None, reset_state: Any) -> None:
+def _check_sequences(
+    arguments: Arguments, lengths: Array | None, resets: Array | None, state: Any, reset_state: Any
+) -> None:
     if lengths is not None:
         if lengths.shape != (arguments.batch,):
             raise ValueError(f"lengths: expected shape ({arguments.batch},), got {lengths.shape}")
@@ -235,8 +244,22 @@ def _check_sequences(arguments: Arguments, lengths: Array | None, resets: Array 
             raise ValueError(f"lengths: expected integers from 0 to {arguments.steps}, got {lengths.tolist()}")
     if resets is not None and resets.shape != (arguments.steps, arguments.batch):
         raise ValueError(f"resets: expected shape {(arguments.steps, arguments.batch)}, got {resets.shape}")
-    if resets is None and reset_state is not None:
-        raise ValueError("reset_state: expected None without resets")
+    if reset_state is not None:
+        if resets is None:
+            raise ValueError("reset_state: expected None without resets, got some")
+        _check_like_state(arguments, state, reset_state)
+
+
+def _check_like_state(arguments: Arguments, state: Any, reset_state: Any) -> None:
+    wanted, got = flatten(state, "state")[1], flatten(reset_state, "reset_state")[1]
+    if wanted != got:
+        raise ValueError(f"reset_state: expected the structure of the state, {wanted}, got {got}")
+    for where, leaf, like in zip(got.names, arguments.reset_state, arguments.state, strict=True):
+        if leaf.shape != like.shape:
+            raise ValueError(f"reset_state{where}: expected shape {like.shape} as the state has, got {leaf.shape}")
+        kinds = [KINDS.get(each.dtype.kind, "other") for each in (like, leaf)]
+        if kinds[0] != kinds[1]:
+            raise TypeError(f"reset_state{where}: expected {kinds[0]} numbers as the state has, got {leaf.dtype}")
 
 
 def _leaves(leaves: Sequence[Array], dtype: Any, role: str, tree: Any) -> list[Array]:

@@ -43,6 +43,8 @@ class Arguments:
                 flatten(reset_state, 1, self.reset_state, self.key)
         except NotAnArray:
             _refuse_other(params=params, state=state, context=context, x=x, reset_state=reset_state)
+        if steps is not None:
+            steps = whole_number("steps", steps, 0, 1 << 62)
         if self.x:
             shape = self.x[0].shape
             if len(shape) < 2:

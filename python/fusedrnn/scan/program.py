@@ -15,6 +15,7 @@ from fusedrnn.scan.closures import Dependencies
 from fusedrnn.scan.derivative import Derivative, derive
 from fusedrnn.scan.execute import Executable
 from fusedrnn.scan.leaves import KINDS
+from fusedrnn.scan.text import text
 from fusedrnn.scan.tracing import Abstract, Recurrence, trace_step
 from fusedrnn.scan.trees import Structure, flatten
 
@@ -66,11 +67,11 @@ class Program:
         return Executable(step, derive(step), name=f"gradient of {self.name}")
 
     def __str__(self) -> str:
-        return self.executable.text()
+        return text(self)
 
 
-def _abstracts(tree: Any, lead: int) -> Any:
-    leaves, structure = flatten(tree)
+def _abstracts(tree: Any, lead: int, name: str) -> Any:
+    leaves, structure = flatten(tree, name)
     return structure.pack([Abstract(np.shape(leaf)[lead:], KINDS[leaf.dtype.kind]) for leaf in leaves])  # type: ignore[arg-type]
 
 
@@ -82,7 +83,7 @@ def _with_resets(step: Step) -> Step:
         inputs, reset = x
         leaves, structure = flatten(state)
         if first is None:
-            leaves = [np.where(reset, np.zeros(leaf.shape), leaf) for leaf in leaves]
+            leaves = [np.where(reset, np.zeros(leaf.shape, leaf.dtype), leaf) for leaf in leaves]
         else:
             leaves = [np.where(reset, a, b) for a, b in zip(flatten(first)[0], leaves, strict=True)]
         arguments = (params, structure.pack(leaves), inputs)
@@ -139,9 +140,14 @@ def find_program(
         return program
     dtype = common_dtype(**trees)
     params, state, x, context, first = trees.values()
-    abstract = (_abstracts(params, 0), _abstracts(state, 1), _abstracts(x, 2), _abstracts(context, 1))
+    abstract = (
+        _abstracts(params, 0, "params"),
+        _abstracts(state, 1, "state"),
+        _abstracts(x, 2, "x"),
+        _abstracts(context, 1, "context"),
+    )
     if resets:
-        given = (abstract[3], None if first is None else _abstracts(first, 1))
+        given = (abstract[3], None if first is None else _abstracts(first, 1, "reset_state"))
         recurrence = trace_resets(step, *abstract[:3], given, training)
     else:
         recurrence = trace_step(step, *abstract, training=training)
@@ -161,4 +167,5 @@ def trace_resets(step: Step, params: Any, state: Any, x: Any, context: Any, trai
         more = {} if more is None else more
         return _with_resets(step)(p, s, (at.get("x"), at["reset"]), (more.get("context"), more.get("first")))
 
+    bridged.__wrapped__ = step  # type: ignore[attr-defined]  # whose line errors name
     return trace_step(bridged, params, state, inputs, present or None, training=training)

@@ -144,6 +144,7 @@ _KINDS = {"real": "real numbers", "integer": "integers", "boolean": "booleans"}
 def _definition(function: Any) -> str:
     """Where a step is defined: "file.py:12"."""
     function = getattr(function, "func", function)  # of functools.partial
+    function = getattr(function, "__wrapped__", function)  # of functools.wraps
     if not hasattr(function, "__code__"):
         function = getattr(function, "__call__", function)  # noqa: B004  an object that is called
     code = getattr(getattr(function, "__func__", function), "__code__", None)
