@@ -1,6 +1,7 @@
 #include "blocks.hpp"
 
 #include <pthread.h>
+#include <sys/mman.h>
 
 #include <mutex>
 #include <new>
@@ -11,12 +12,28 @@ namespace {
 
 constexpr std::size_t alignment = 64, page = 4096, kept_bytes = std::size_t(256) << 20;
 
+// Blocks of some megabytes begin at a huge page and ask for such: a walk back through a reserve otherwise waits for the
+// address of every page.
+constexpr std::size_t huge_page = std::size_t(2) << 20, fewest_huge_bytes = 2 * huge_page;
+
+std::align_val_t alignment_of(std::size_t size) {
+  return std::align_val_t(size < fewest_huge_bytes ? alignment : huge_page);
+}
+
 // Lies in the 64 bytes before the memory that is handed out.
 struct Header {
   std::size_t size;  // of header and memory
 };
 
-void free_block(Header* h) { ::operator delete(h, std::align_val_t(alignment)); }
+void* new_block(std::size_t size) noexcept {
+  void* const p = ::operator new(size, alignment_of(size), std::nothrow);
+#if defined(MADV_HUGEPAGE)
+  if (p != nullptr && size >= fewest_huge_bytes) madvise(p, size, MADV_HUGEPAGE);  // a wish: without it pages are small
+#endif
+  return p;
+}
+
+void free_block(Header* h) { ::operator delete(h, alignment_of(h->size)); }
 
 class Blocks {
  public:
@@ -32,10 +49,11 @@ class Blocks {
         return h;
       }
     }
-    void* p = ::operator new(size, std::align_val_t(alignment), std::nothrow);
+    void* p = new_block(size);
     if (p == nullptr) {
       shrink_to(0);
-      p = ::operator new(size, std::align_val_t(alignment));
+      p = new_block(size);
+      if (p == nullptr) throw std::bad_alloc();
     }
     auto* h = static_cast<Header*>(p);
     h->size = size;

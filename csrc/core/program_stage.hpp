@@ -77,6 +77,8 @@ class Interpreter {
  private:
   using Lanes = typename ProgramKernels<T>::ForLanes;
 
+  static constexpr int64_t fill = int64_t(Elementwise::fill);
+
   // Rows shorter than this do not pay for the calls that each takes.
   static constexpr int64_t long_row = 256;
 
@@ -109,6 +111,8 @@ class Interpreter {
             lanes.with_scalar[op.code - with_scalar](out, a, row_memory[-1 - op.operands[2]], c, T(0), count);
             continue;
           }
+          // A register with a constant keeps it: the first chunk is the longest.
+          if (op.code == fill && op.operands[0] >= 0 && (row || first)) continue;
           const T* const b = op.operands[2] == no_operand ? nullptr : operand(op.operands[2]);
           program_.elementwise[op.code](out, a, b, c, T(op.constant), count);
         }

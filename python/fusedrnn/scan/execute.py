@@ -102,8 +102,12 @@ class Executable:
 
     def training(self, uneven: bool) -> _Compiled:
         """The plan that keeps what backward needs."""
-        offsets, width = reserve_offsets(self.kept)
-        return self._plan("training", uneven, lambda: make_plan(self.step, reserve=offsets, width=width, uneven=uneven))
+
+        def make() -> Plan:
+            offsets, width = reserve_offsets(self.kept)
+            return make_plan(self.step, reserve=offsets, width=width, uneven=uneven)
+
+        return self._plan("training", uneven, make)
 
     def backward_plan(self, uneven: bool) -> _Compiled:
         """The derivative's plan, which reads what forward kept."""

@@ -211,8 +211,9 @@ def _fuse(passes: Passes) -> None:
 
 
 def _number_registers(passes: Passes) -> None:
-    """Gives names numbers, each again when its last reader is done."""
+    """Gives names numbers, each again when its last reader is done; constants, which are filled once, keep theirs."""
     last = {each: i for i, operation in enumerate(passes.operations) for each in operation.inputs}
+    last |= {operation.out: -1 for operation in passes.operations if operation.code == "fill"}
     numbers: dict[Operand, Operand] = {}
     free: list[int] = []
     for i, operation in enumerate(passes.operations):
@@ -223,7 +224,7 @@ def _number_registers(passes: Passes) -> None:
                 free.append(numbers.pop(each).name)  # type: ignore[union-attr]
         if isinstance(operation.out, Register):
             out = operation.out
-            number = free.pop() if free else passes.registers
+            number = free.pop() if free and operation.code != "fill" else passes.registers
             passes.registers = max(passes.registers, number + 1)
             operation.out = Register(number)
             if out in last:
