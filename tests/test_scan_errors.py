@@ -150,7 +150,7 @@ WRONG = [
         ValueError,
         "dy: expected a C-contiguous array; use numpy.ascontiguousarray",
     ),
-    (None, (None, np.zeros(N)), ValueError, "dstate_n[1]: expected None, as integer results have no gradient"),
+    (None, (None, np.zeros(N)), ValueError, "dstate_n[1]: expected None, as integers have no gradient"),
     (None, (None,), ValueError, "dstate_n: expected the structure (*, *), got 1 entries"),
     (None, np.zeros((N, 2)), ValueError, "dstate_n: expected the structure (*, *), got ndarray"),
 ]

@@ -25,6 +25,7 @@ from fusedrnn.functional.mixture_density import mixture_density_loss, mixture_de
 from fusedrnn.functional.reserve import Accumulate, Reserve
 from fusedrnn.functional.rnn import rnn_backward, rnn_forward
 from fusedrnn.functional.scan import scan_backward, scan_forward, trace
+from fusedrnn.functional.scan_second import scan_double_backward
 
 __all__ = [
     "Accumulate",
@@ -42,6 +43,7 @@ __all__ = [
     "rnn_backward",
     "rnn_forward",
     "scan_backward",
+    "scan_double_backward",
     "scan_forward",
     "trace",
 ]

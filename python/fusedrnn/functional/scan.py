@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -42,11 +42,16 @@ class ScanGradients(NamedTuple):
 
 @dataclass(slots=True)
 class ScanReserve:
-    """What backward needs from a forward call of a scan: the program, and what its executor kept."""
+    """What backward needs from a forward call of a scan: the program, and what its executor kept.
+
+    Attributes:
+        walk: Options of the call that the executor takes for second derivatives too.
+    """
 
     program: Program
     kept: Kept
     packing: Packing | None
+    walk: Mapping[str, Any]
     digests: list[tuple[str, Any, bytes]] = field(default_factory=list, repr=False)
 
     def check(self) -> None:
@@ -140,10 +145,16 @@ def scan_forward(
     if reset is not None:
         inputs = [np.ascontiguousarray(reset, dtype), *inputs]
         rows = [*rows, *_leaves(arguments.reset_state, dtype, "reset_state", reset_state)]
+    walk: dict[str, Any] = {
+        "lengths": alive,
+        "reverse": reverse,
+        "seed": seed,
+        "row_offset": row_offset,
+        "step_offset": step_offset,
+    }
     *found, kept = program.executable.forward(
-        shared, rows, states, inputs, steps=arguments.steps, batch=arguments.batch, dtype=dtype, lengths=alive,
-        reverse=reverse, training=training, recompute=recompute, seed=seed, row_offset=row_offset,
-        step_offset=step_offset,
+        shared, rows, states, inputs, steps=arguments.steps, batch=arguments.batch, dtype=dtype, training=training,
+        recompute=recompute, **walk,
     )  # fmt: skip
     recurrence = program.recurrence
     y = recurrence.y.pack(_as_kinds(found[1], recurrence.step.outputs))
@@ -152,12 +163,20 @@ def scan_forward(
     state_n = recurrence.state.pack(_as_kinds(found[0], recurrence.step.states))
     if kept is None:
         return y, state_n, None
-    reserve = ScanReserve(program, kept, packing)
+    reserve = ScanReserve(program, kept, packing, walk)
     if checks_arrays():
         reserve.digests = [
             (name, leaf, digest(leaf)) for role, tree in trees.items() for name, leaf in named(tree, role)
         ]
     return y, state_n, reserve
+
+
+def checked_reserve(reserve: Any) -> ScanReserve:
+    """The reserve of a call in training, whose arrays have not changed where that is looked at."""
+    if not isinstance(reserve, ScanReserve):
+        raise TypeError(f"reserve: expected that of scan_forward(..., training=True), got {type(reserve).__name__}")
+    reserve.check()
+    return reserve
 
 
 def scan_backward(dy: Any, dstate_n: Any, reserve: ScanReserve | None, *, input_grad: bool = True) -> ScanGradients:
@@ -172,27 +191,45 @@ def scan_backward(dy: Any, dstate_n: Any, reserve: ScanReserve | None, *, input_
     Raises:
         TypeError, ValueError: As ``scan_forward``. RuntimeError: under FUSEDRNN_CHECK=1, changed arrays.
     """
-    if not isinstance(reserve, ScanReserve):
-        raise TypeError(f"reserve: expected that of scan_forward(..., training=True), got {type(reserve).__name__}")
-    reserve.check()
+    reserve = checked_reserve(reserve)
+    found = reserve.program.executable.backward(reserve.kept, *result_gradients(dy, dstate_n, reserve))
+    return packed_gradients(reserve, *found, input_grad=input_grad)
+
+
+def result_gradients(dy: Any, dstate_n: Any, reserve: ScanReserve) -> tuple[list[Any], list[Any]]:
+    """(of the states, of the outputs): flat arrays, or None for zeros, for those that have a gradient."""
     program, run = reserve.program, reserve.kept.run
     recurrence, derivative = program.recurrence, program.derivative
     if reserve.packing is not None:
         dy = reserve.packing.padded(dy, "dy")
-    doutputs = _gradients("dy", dy, recurrence.y, recurrence.step.outputs, (run.steps, run.batch), program.dtype)
-    dstates = _gradients("dstate_n", dstate_n, recurrence.state, recurrence.step.states, (run.batch,), program.dtype)
-    found = program.executable.backward(
-        reserve.kept,
+    doutputs = flat_gradients("dy", dy, recurrence.y, recurrence.step.outputs, (run.steps, run.batch), program.dtype)
+    dstates = flat_gradients(
+        "dstate_n", dstate_n, recurrence.state, recurrence.step.states, (run.batch,), program.dtype
+    )
+    return (
         [d for d, place in zip(dstates, derivative.states, strict=True) if place is not None],
         [d for d, place in zip(doutputs, derivative.outputs, strict=True) if place is not None],
     )
 
-    def of(places: Sequence[int | None], gradients: Sequence[Any]) -> list[Any]:
-        return [None if place is None else gradients[place] for place in places]
 
-    structures = program.structures
-    inputs, rows = of(derivative.inputs, found[1]), of(derivative.rows, found[2])
-    first = []
+def placed(places: Sequence[int | None], gradients: Sequence[Any]) -> list[Any]:
+    """Gradients of all values from those that have one, None for the others."""
+    return [None if place is None else gradients[place] for place in places]
+
+
+def packed_gradients(
+    reserve: ScanReserve,
+    states: Sequence[Any],
+    inputs: Sequence[Any],
+    rows: Sequence[Any],
+    shared: Sequence[Any],
+    *,
+    input_grad: bool = True,
+) -> ScanGradients:
+    """The structures of gradients that stand in the places of the program's derivative."""
+    program = reserve.program
+    structures, derivative = program.structures, program.derivative
+    inputs, rows, first = placed(derivative.inputs, inputs), placed(derivative.rows, rows), []
     if program.resets:
         inputs = inputs[1:]
         first = rows[structures["context"].size :]
@@ -201,8 +238,8 @@ def scan_backward(dy: Any, dstate_n: Any, reserve: ScanReserve | None, *, input_
     if reserve.packing is not None and input_grad:
         dx = reserve.packing.packed(dx)
     return ScanGradients(
-        structures["params"].pack(of(derivative.shared, found[3])),
-        structures["state"].pack(of(derivative.states, found[0])),
+        structures["params"].pack(placed(derivative.shared, shared)),
+        structures["state"].pack(placed(derivative.states, states)),
         dx,
         structures["context"].pack(rows),
         structures["reset_state"].pack(first),
@@ -278,7 +315,7 @@ def _as_kinds(arrays: Sequence[Array], values: Sequence[Any]) -> list[Array]:
     ]
 
 
-def _gradients(
+def flat_gradients(
     name: str, given: Any, structure: Any, values: Sequence[Any], lead: tuple[int, ...], dtype: Any
 ) -> list[Array | None]:
     """Arrays of gradients for the leaves of a result, None for zeros."""
@@ -291,7 +328,7 @@ def _gradients(
             continue
         at = f"{name}{where}"
         if value.kind != "real":
-            raise ValueError(f"{at}: expected None, as {value.kind} results have no gradient")
+            raise ValueError(f"{at}: expected None, as {value.kind}s have no gradient")
         if not isinstance(gradient, np.ndarray):
             raise TypeError(f"{at}: expected a NumPy array or None, got {type(gradient).__name__}")
         if gradient.dtype != dtype:

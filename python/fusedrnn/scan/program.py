@@ -12,7 +12,7 @@ import numpy as np
 
 from fusedrnn.scan.arguments import Arguments, common_dtype
 from fusedrnn.scan.closures import Dependencies
-from fusedrnn.scan.derivative import Derivative, derive
+from fusedrnn.scan.derivative import Derivative, derive, with_states
 from fusedrnn.scan.execute import Executable
 from fusedrnn.scan.leaves import KINDS
 from fusedrnn.scan.text import text
@@ -65,6 +65,12 @@ class Program:
         """The derivative as a program of its own, which has a derivative too."""
         step = self.derivative.step
         return Executable(step, derive(step), name=f"gradient of {self.name}")
+
+    @cached_property
+    def with_states(self) -> Executable:
+        """The step with its states before the step as further outputs, which `second` takes as inputs."""
+        step = with_states(self.recurrence.step)
+        return Executable(step, derive(step), name=self.name)
 
     def __str__(self) -> str:
         return text(self)
