@@ -172,7 +172,7 @@ py::tuple run_forward_program(const Plan& plan, const ProgramRun& run, bool doub
   return with_dtype(doubles, [&](auto scalar) -> py::tuple {
     using T = decltype(scalar);
     ProgramCall<T> call = make_call<T>(plan, run, arrays);
-    call.teams = make_teams(run.batch, run.lanes);
+    call.teams = make_teams(plan, run.batch, run.lanes);
     const py::tuple results = make_results(call);
     std::shared_ptr<ProgramKept> kept;
     if (keep) {

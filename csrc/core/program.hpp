@@ -121,6 +121,7 @@ struct Plan {
   std::vector<Packed> packed;
   std::vector<Lifted> lifts;
   std::vector<Deferred> deferred;
+  int64_t lanes_from;                         // rows from which a block of lanes is faster than rows one by one
   double flops;  // of one step of one row
 };
 
@@ -134,7 +135,7 @@ struct Team {
 };
 
 // Even teams for the batch, of `program_lanes` rows a block where that pays. lanes: forces 1 or 16; 0: chosen.
-std::vector<Team> make_teams(int64_t batch, int64_t lanes);
+std::vector<Team> make_teams(const Plan& plan, int64_t batch, int64_t lanes);
 int64_t padded_rows(const std::vector<Team>& teams);
 
 template <class T>

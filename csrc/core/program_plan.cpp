@@ -118,6 +118,7 @@ Plan read_plan(const int64_t* code, int64_t size, std::vector<double> constants)
                          &plan.registers})
     *width = r.width();
   plan.flops = double(r.number());
+  plan.lanes_from = r.number(1, program_lanes);
   plan.state_widths = r.list();
   plan.state_offsets = r.list();
   plan.leaves = r.list();

@@ -11,9 +11,8 @@
 namespace fusedrnn {
 namespace {
 
-// Rows from which a block of lanes is faster than rows one by one, and how many blocks a team takes: two share the
-// weights that a product reads.
-constexpr int64_t fewest_for_lanes = 12, blocks_of_team = 2;
+// Blocks of a team: two share the weights that a product reads.
+constexpr int64_t blocks_of_team = 2;
 constexpr int64_t rows_of_totals = 512;
 
 }  // namespace
@@ -24,7 +23,7 @@ int64_t padded_rows(const std::vector<Team>& teams) {
   return teams.empty() ? 0 : teams.back().padded + teams.back().blocks * teams.back().lanes;
 }
 
-std::vector<Team> make_teams(int64_t batch, int64_t lanes) {
+std::vector<Team> make_teams(const Plan& plan, int64_t batch, int64_t lanes) {
   std::vector<Team> teams;
   int64_t padded = 0;
   const auto add_team = [&](int64_t row, int64_t rows, int64_t L) {
@@ -34,7 +33,7 @@ std::vector<Team> make_teams(int64_t batch, int64_t lanes) {
   const int64_t threads = num_threads();
   const int64_t whole = lanes == 1 ? 0 : lanes ? batch : batch / program_lanes * program_lanes;
   const int64_t rest = batch - whole;
-  const int64_t in_lanes = lanes == 0 && rest >= fewest_for_lanes ? batch : whole;
+  const int64_t in_lanes = lanes == 0 && rest >= plan.lanes_from ? batch : whole;
   const int64_t blocks = (in_lanes + program_lanes - 1) / program_lanes;
   const int64_t each = std::clamp<int64_t>(blocks / threads, 1, blocks_of_team);
   for (int64_t b = 0; b < blocks; b += each)

@@ -100,7 +100,7 @@ def encode(plan: Plan) -> tuple[Array, Array]:
     code, step = writer.code, plan.step
     lifted = sum(width for _, width, _ in plan.lifted)
     code += [plan.scratch, plan.state, plan.row, plan.row_totals, lifted, plan.shared, plan.reserve, plan.registers]
-    code.append(plan.flops)
+    code += [plan.flops, plan.lanes_from]
     writer.list([value.size for value in step.states])
     writer.list(plan.state_offsets)
     writer.list([value.size for value in step.shared])

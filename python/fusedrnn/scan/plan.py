@@ -106,6 +106,13 @@ class Plan:
     shared: int = 0
     reserve: int = 0
     flops: int = 0
+    affine_flops: int = 0  # of these, those of products with shared weights
+
+    @property
+    def lanes_from(self) -> int:
+        """Rows from which a block of 16 is faster than rows one by one: packed products serve few rows well, other
+        instructions do not."""
+        return 9 if 8 * (self.flops - self.affine_flops) > self.affine_flops else 14
 
     @property
     def registers(self) -> int:
@@ -325,6 +332,7 @@ class _Planner:
             index = plan.packed.setdefault(key, len(plan.packed))
             start = (-1, 0) if bias is None else self.shared_place(bias)
             self._count(2 * task.size * depth, stage)
+            plan.affine_flops += 2 * task.size * depth if stage == STEP else 0
             return Emitted(task, [out, *reads, start], (index, *task.numbers))
         if task.kind == "product":
             self._count(2 * task.size * task.details["shape"][3], stage)
