@@ -8,16 +8,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fusedrnn._core import NO_STEPS
 from fusedrnn.environment import checks_arrays
-from fusedrnn.functional.reserve import check_batch_sizes, digest, read_sequences
+from fusedrnn.functional.reserve import digest
 from fusedrnn.gradients import Array
-from fusedrnn.scan.arguments import Arguments, contiguous, owned, whole_number
+from fusedrnn.scan.arguments import Arguments, whole_number
+from fusedrnn.scan.call import prepare
 from fusedrnn.scan.execute import Kept
-from fusedrnn.scan.leaves import KINDS, named
+from fusedrnn.scan.leaves import named
 from fusedrnn.scan.packing import Packing
 from fusedrnn.scan.program import Program, find_program
-from fusedrnn.scan.trees import flatten
 
 Step = Callable[..., Any]
 
@@ -76,7 +75,7 @@ def scan_forward(
     reverse: bool = False,
     training: bool = True,
     recompute: int | bool | None = None,
-    seed: int = 0,
+    seed: int | Callable[[Program], int] = 0,
     row_offset: int = 0,
     step_offset: int = 0,
 ) -> tuple[Any, Any, ScanReserve | None]:
@@ -105,8 +104,8 @@ def scan_forward(
         recompute: Keep the states of every so many steps alone, True for about sqrt(T) of them: backward computes the
             steps between again, to the same bits. None: where the reserve would be beyond 1 GiB. The distance is
             rounded up to a multiple of 512 / N.
-        seed: Of random numbers, from 0 to 2^64 - 1. ``row_offset``, ``step_offset``: which part of a batch and of a
-            sequence this is, for them.
+        seed: Of random numbers, from 0 to 2^64 - 1, or a function that gives one for a program. ``row_offset``,
+            ``step_offset``: which part of a batch and of a sequence this is, for them.
 
     Returns:
         y (the structure that the step returned, leaves [T, N, ...]), the last state, the reserve.
@@ -117,56 +116,34 @@ def scan_forward(
         ValueError: Shapes that do not fit, T = 0, arrays that are not C-contiguous, integers that the dtype has not.
         IndexError: An index that the step computed lies outside of its axis.
     """
-    whole_number("seed", seed, 0, 1 << 64)
+    if not callable(seed):
+        whole_number("seed", seed, 0, 1 << 64)
     whole_number("row_offset", row_offset, 0, 1 << 32)
     whole_number("step_offset", step_offset, 0, 1 << 32)
     _check_recompute(recompute)
-    alive, sizes, reset = read_sequences(lengths, batch_sizes, resets)  # copies, which the caller cannot change
-    packing = None
-    if sizes is not None:
-        if alive is not None:
-            raise ValueError("lengths: expected None with batch_sizes, got both")
-        if not sizes.size:
-            raise ValueError(f"batch_sizes: {NO_STEPS}")
-        check_batch_sizes(sizes.tolist(), _first_rows(x))
-        packing = Packing(sizes)
-        x, alive = packing.padded(x, "x"), packing.lengths
-        reset = None if reset is None else packing.padded(reset, "resets")
-    arguments = Arguments(params, state, x, context, reset_state, steps, None)
-    trees = {"params": params, "state": state, "x": x, "context": context, "reset_state": reset_state}
-    _check_sequences(arguments, alive, reset, state, reset_state)
-    program = find_program(step, arguments, trees, training=training, resets=reset is not None)
-    dtype = program.dtype
-    # Of a program with resets the structures are ours: sorted by name, "reset" comes before "x".
-    shared = _leaves(arguments.params, dtype, "params", params)
-    states = _leaves(arguments.state, dtype, "state", state)
-    inputs = _leaves(arguments.x, dtype, "x", x)
-    rows = _leaves(arguments.context, dtype, "context", context)
-    if reset is not None:
-        inputs = [np.ascontiguousarray(reset, dtype), *inputs]
-        rows = [*rows, *_leaves(arguments.reset_state, dtype, "reset_state", reset_state)]
+    call = prepare(
+        step, params, state, x, context=context, steps=steps, lengths=lengths, batch_sizes=batch_sizes, resets=resets,
+        reset_state=reset_state, training=training,
+    )  # fmt: skip
+    program = call.program
     walk: dict[str, Any] = {
-        "lengths": alive,
+        "lengths": call.lengths,
         "reverse": reverse,
-        "seed": seed,
+        "seed": seed(program) if callable(seed) else seed,
         "row_offset": row_offset,
         "step_offset": step_offset,
     }
     *found, kept = program.executable.forward(
-        shared, rows, states, inputs, steps=arguments.steps, batch=arguments.batch, dtype=dtype, training=training,
-        recompute=recompute, **walk,
+        *call.arrays, steps=call.steps, batch=call.batch, dtype=program.dtype, training=training, recompute=recompute,
+        **walk,
     )  # fmt: skip
-    recurrence = program.recurrence
-    y = recurrence.y.pack(_as_kinds(found[1], recurrence.step.outputs))
-    if packing is not None:
-        y = packing.packed(y)
-    state_n = recurrence.state.pack(_as_kinds(found[0], recurrence.step.states))
+    y, state_n = call.results(found[0], found[1])
     if kept is None:
         return y, state_n, None
-    reserve = ScanReserve(program, kept, packing, walk)
+    reserve = ScanReserve(program, kept, call.packing, walk)
     if checks_arrays():
         reserve.digests = [
-            (name, leaf, digest(leaf)) for role, tree in trees.items() for name, leaf in named(tree, role)
+            (name, leaf, digest(leaf)) for role, tree in call.trees.items() for name, leaf in named(tree, role)
         ]
     return y, state_n, reserve
 
@@ -260,59 +237,6 @@ def trace(step: Step, params: Any, state: Any, x: Any, *, context: Any = None, t
 def _check_recompute(recompute: int | bool | None) -> None:
     if recompute is not None and not isinstance(recompute, bool):
         whole_number("recompute", recompute, 1, 1 << 62)
-
-
-def _first_rows(x: Any) -> int:
-    for name, leaf in named(x, "x"):
-        shape = np.shape(leaf)
-        if not shape:
-            raise ValueError(f"{name}: expected shape (sum of batch_sizes, ...), got {shape}")
-        return int(shape[0])
-    raise ValueError("batch_sizes: expected None without x, got some")
-
-
-def _check_sequences(
-    arguments: Arguments, lengths: Array | None, resets: Array | None, state: Any, reset_state: Any
-) -> None:
-    if lengths is not None:
-        if lengths.shape != (arguments.batch,):
-            raise ValueError(f"lengths: expected shape ({arguments.batch},), got {lengths.shape}")
-        if lengths.size and (lengths.min() < 0 or lengths.max() > arguments.steps):
-            raise ValueError(f"lengths: expected integers from 0 to {arguments.steps}, got {lengths.tolist()}")
-    if resets is not None and resets.shape != (arguments.steps, arguments.batch):
-        raise ValueError(f"resets: expected shape {(arguments.steps, arguments.batch)}, got {resets.shape}")
-    if reset_state is not None:
-        if resets is None:
-            raise ValueError("reset_state: expected None without resets, got some")
-        _check_like_state(arguments, state, reset_state)
-
-
-def _check_like_state(arguments: Arguments, state: Any, reset_state: Any) -> None:
-    wanted, got = flatten(state, "state")[1], flatten(reset_state, "reset_state")[1]
-    if wanted != got:
-        raise ValueError(f"reset_state: expected the structure of the state, {wanted}, got {got}")
-    for where, leaf, like in zip(got.names, arguments.reset_state, arguments.state, strict=True):
-        if leaf.shape != like.shape:
-            raise ValueError(f"reset_state{where}: expected shape {like.shape} as the state has, got {leaf.shape}")
-        kinds = [KINDS.get(each.dtype.kind, "other") for each in (like, leaf)]
-        if kinds[0] != kinds[1]:
-            raise TypeError(f"reset_state{where}: expected {kinds[0]} numbers as the state has, got {leaf.dtype}")
-
-
-def _leaves(leaves: Sequence[Array], dtype: Any, role: str, tree: Any) -> list[Array]:
-    """Reals as they are, integers and booleans as copies, all of the call's dtype."""
-    found = [leaf if leaf.dtype == dtype else owned(leaf, dtype, role, tree).astype(dtype) for leaf in leaves]
-    contiguous(found, role, tree)
-    return found
-
-
-def _as_kinds(arrays: Sequence[Array], values: Sequence[Any]) -> list[Array]:
-    """Integers and booleans in dtypes of their own again."""
-    dtypes = {"integer": np.int64, "boolean": np.bool_}
-    return [
-        array.astype(dtypes[value.kind]) if value.kind in dtypes else array
-        for array, value in zip(arrays, values, strict=True)
-    ]
 
 
 def flat_gradients(

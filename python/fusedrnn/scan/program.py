@@ -14,6 +14,7 @@ from fusedrnn.scan.arguments import Arguments, common_dtype
 from fusedrnn.scan.closures import Dependencies
 from fusedrnn.scan.derivative import Derivative, derive, with_states
 from fusedrnn.scan.execute import Executable
+from fusedrnn.scan.graph import needed
 from fusedrnn.scan.leaves import KINDS
 from fusedrnn.scan.text import text
 from fusedrnn.scan.tracing import Abstract, Recurrence, trace_step
@@ -43,6 +44,11 @@ class Program:
         self.dtype = dtype
         self.structures = structures
         self.resets = resets
+
+    @cached_property
+    def draws(self) -> bool:
+        """Whether the step draws random numbers."""
+        return any(value.op == "uniform" for value in needed(self.recurrence.step.results))
 
     @cached_property
     def derivative(self) -> Derivative:
