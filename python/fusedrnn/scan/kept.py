@@ -12,6 +12,8 @@ from fusedrnn.scan.views import view_of
 _DEAR = frozenset(("exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "sigmoid", "softplus", "sqrt"))
 # A result is computed again from inputs that are kept instead, where they are so many times smaller.
 _SMALLER = 4
+# So many instructions after each other at most.
+_DEPTH = 6
 
 
 def _bases(value: Value) -> set[Value]:
@@ -42,15 +44,17 @@ def choose_kept(forward: Step, backward: Step) -> list[Value]:
     }
     kept: set[Value] = set()
 
-    def cost(value: Value) -> int:
+    def cost(value: Value, depth: int) -> int:
         """Elements that must be kept, so that backward has a value."""
         if is_free(value) or value in kept:
             return 0
-        return min(value.size, again(value))
+        return min(value.size, again(value, depth))
 
-    def again(value: Value) -> int:
+    def again(value: Value, depth: int = _DEPTH) -> int:
         """The same where it is computed again."""
-        return sum(map(cost, _bases(value))) if _is_cheap(value) else value.size + 1
+        if not depth or not _is_cheap(value):
+            return value.size + 1
+        return sum(cost(base, depth - 1) for base in _bases(value))
 
     def settle(value: Value) -> None:
         """Makes a value available to backward."""

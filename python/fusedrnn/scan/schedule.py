@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from math import prod
 
 from fusedrnn.scan.graph import Value
@@ -50,8 +51,16 @@ class _Ready:
             self.needs[task] = needs
             for need in needs:
                 self.waiting[need] += 1
-        self.now = {task for task in tasks if not self.waiting[task]}
         self.left = len(tasks)
+        self.now: set[Task] = set()
+        self.heaps: dict[bool, list[tuple[int, Task]]] = {True: [], False: []}  # of elementwise tasks, of others
+        for task in tasks:
+            if not self.waiting[task]:
+                self._add(task)
+
+    def _add(self, task: Task) -> None:
+        self.now.add(task)
+        heappush(self.heaps[task.kind == "element"], (-self.place[task], task))
 
     def take(self, task: Task) -> None:
         self.now.discard(task)
@@ -59,11 +68,13 @@ class _Ready:
         for need in self.needs[task]:
             self.waiting[need] -= 1
             if not self.waiting[need]:
-                self.now.add(need)
+                self._add(need)
 
     def last(self, *, element: bool) -> Task | None:
-        found = [task for task in self.now if (task.kind == "element") is element]
-        return max(found, key=self.place.__getitem__) if found else None
+        heap = self.heaps[element]
+        while heap and heap[0][1] not in self.now:
+            heappop(heap)
+        return heap[0][1] if heap else None
 
 
 def order(tasks: Sequence[Task]) -> list[Task | Group]:

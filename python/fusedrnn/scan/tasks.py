@@ -224,19 +224,18 @@ class Tasks:
         inside: list[Value] = []
         products: list[Value] = []
 
-        def flatten(value: Value) -> None:
+        pending = [root]  # the last comes first; sums may be too long for calls within calls
+        while pending:
+            value = pending.pop()
             inner = self._inner(value)
             if inner.op == "add" and inner.level is root.level and (inner is root or self._is_sole(inner)):
                 inside.append(inner)
-                for each in inner.inputs:
-                    flatten(each)
+                pending += inner.inputs[::-1]
             elif self._adds_up(inner) and stage_of(inner) == stage_of(root) and self._is_sole(inner):
                 terms.append(inner)
                 products.append(inner)
             else:
                 terms.append(value)
-
-        flatten(root)
         if products and stage_of(root) != SHARED_BEFORE:
             self._absorbed.update(value for value in inside if value is not root)
             self._absorbed.update(products)
