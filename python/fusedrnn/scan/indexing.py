@@ -1,4 +1,4 @@
-"""Indexing of traced arrays: integers, slices, ..., None, constant masks, and arrays of integers, constant or traced."""
+"""Indexing of traced arrays: integers, slices, ..., None, constant masks, arrays of integers, constant or traced."""
 
 from __future__ import annotations
 

@@ -292,7 +292,7 @@ def softmax(x: Value, axis: int) -> Value:
     return x.graph.make("softmax", [as_real(x)], x.shape, "real", (axis_of(x, axis),))
 
 
-def recurrence(a: Value, b: Value, axis: int, reverse: bool = False) -> Value:
+def recurrence(a: Operand, b: Operand, axis: int, reverse: bool = False) -> Value:
     """y_i = a_i y_(i-1) + b_i along an axis, from y_0 = b_0 (a_0 is not read); with reverse from the end.
 
     Cumulative sums have a = 1; cumulative products b = (a_0, 0, 0, ...).

@@ -1,9 +1,8 @@
-"""What stands for NumPy's functions of form while a step is traced: shapes, joins, cuts, choices, copies."""
+"""What stands for NumPy's functions of form while a step is traced: joins, cuts, choices, copies."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -13,132 +12,6 @@ from fusedrnn.scan.graph import Value
 from fusedrnn.scan.trace import UFUNCS, implements, refused
 from fusedrnn.scan.traced import Traced, constant, converted, lift
 from fusedrnn.scan.ufuncs import alike
-
-# shapes
-
-
-@implements(np.reshape, view=True)
-def reshape(a: Any, /, shape: Any = None, order: Any = "C", *, newshape: Any = None) -> Value:
-    """As ``numpy.reshape`` in C order."""
-    if order not in ("C", "A"):
-        raise refused(f"order={order!r}", "Write np.transpose before and after")
-    shape = newshape if shape is None else shape
-    return ins.reshape(lift(a), tuple(shape) if isinstance(shape, (tuple, list, np.ndarray)) else (shape,))
-
-
-@implements(np.ravel, view=True)
-def ravel(a: Any, order: Any = "C") -> Value:
-    """As ``numpy.ravel`` in C order."""
-    return reshape(a, (-1,), order=order) if lift(a).size else ins.reshape(lift(a), (0,))
-
-
-@implements(np.transpose, view=True)
-def transpose(a: Any, axes: Any = None) -> Value:
-    """As ``numpy.transpose``."""
-    return ins.transpose(lift(a), axes)
-
-
-@implements(np.swapaxes, view=True)
-def swapaxes(a: Any, axis1: int, axis2: int) -> Value:
-    """As ``numpy.swapaxes``."""
-    x = lift(a)
-    axes = list(range(x.ndim))
-    first, second = ins.axis_of(x, axis1), ins.axis_of(x, axis2)
-    axes[first], axes[second] = second, first
-    return ins.transpose(x, axes)
-
-
-@implements(np.moveaxis, view=True)
-def moveaxis(a: Any, source: Any, destination: Any) -> Value:
-    """As ``numpy.moveaxis``."""
-    x = lift(a)
-    sources, targets = (
-        [ins.axis_of(x, axis) for axis in (each if isinstance(each, (tuple, list)) else [each])]
-        for each in (source, destination)
-    )
-    if len(sources) != len(targets) or len(set(sources)) != len(sources) or len(set(targets)) != len(targets):
-        raise ins.ShapeError(f"axes {source} cannot move to {destination}")
-    order = [axis for axis in range(x.ndim) if axis not in sources]
-    for target, axis in sorted(zip(targets, sources, strict=True)):
-        order.insert(target, axis)
-    return ins.transpose(x, order)
-
-
-@implements(np.squeeze, view=True)
-def squeeze(a: Any, axis: Any = None) -> Value:
-    """As ``numpy.squeeze``."""
-    x = lift(a)
-    if axis is None:
-        axes = [place for place, n in enumerate(x.shape) if n == 1]
-    else:
-        axes = [ins.axis_of(x, each) for each in (axis if isinstance(axis, tuple) else (axis,))]
-    if any(x.shape[each] != 1 for each in axes):
-        raise ins.ShapeError(f"axis {axis} of shape {x.shape} has another size than 1")
-    return ins.reshape(x, [n for place, n in enumerate(x.shape) if place not in axes])
-
-
-@implements(np.expand_dims, view=True)
-def expand_dims(a: Any, axis: Any) -> Value:
-    """As ``numpy.expand_dims``."""
-    x = lift(a)
-    axes = axis if isinstance(axis, (tuple, list)) else (axis,)
-    ndim = x.ndim + len(axes)
-    if any(not -ndim <= each < ndim for each in axes) or len({each % ndim for each in axes}) != len(axes):
-        raise ins.ShapeError(f"axis {axis} does not fit {ndim} axes")
-    sizes = iter(x.shape)
-    new = {each % ndim for each in axes}
-    return ins.reshape(x, [1 if place in new else next(sizes) for place in range(ndim)])
-
-
-@implements(np.atleast_1d, view=True)
-def atleast_1d(a: Any) -> Value:
-    """As ``numpy.atleast_1d`` of one array."""
-    x = lift(a)
-    return x if x.ndim else ins.reshape(x, (1,))
-
-
-@implements(np.atleast_2d, view=True)
-def atleast_2d(a: Any) -> Value:
-    """As ``numpy.atleast_2d`` of one array."""
-    x = lift(a)
-    return x if x.ndim > 1 else ins.reshape(x, (1, x.size))
-
-
-@implements(np.broadcast_to, view=True)
-def broadcast_to(array: Any, shape: Any, subok: bool = False) -> Value:
-    """As ``numpy.broadcast_to``."""
-    return ins.broadcast(lift(array), (shape,) if isinstance(shape, int) else tuple(shape))
-
-
-@implements(np.shape)
-def shape(a: Any) -> Any:
-    """As ``numpy.shape``."""
-    return a.shape
-
-
-@implements(np.ndim)
-def ndim(a: Any) -> Any:
-    """As ``numpy.ndim``."""
-    return a.ndim
-
-
-@implements(np.size)
-def size(a: Any, axis: int | None = None) -> Any:
-    """As ``numpy.size``."""
-    return a.size if axis is None else a.shape[axis]
-
-
-@implements(np.copy)
-def copy(a: Any, order: Any = "K", subok: bool = False) -> Value:
-    """As ``numpy.copy``."""
-    return lift(a)
-
-
-@implements(np.astype)
-def astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Value:
-    """As ``numpy.astype``."""
-    return converted(x, dtype)
-
 
 # ordinary arrays of a traced one's shape: constants
 
@@ -258,8 +131,8 @@ def _split(a: Any, sections: Any, axis: int, uneven: bool) -> list[Value]:
     if isinstance(sections, (int, np.integer)):
         if sections <= 0 or (n % sections and not uneven):
             raise ins.ShapeError(f"an axis of {n} does not split into {sections} equal parts")
-        sizes = [n // int(sections) + (part < n % sections) for part in range(int(sections))]
-        ends = np.cumsum(sizes).tolist()
+        sizes = [n // int(sections) + int(part < n % int(sections)) for part in range(int(sections))]
+        ends = list(accumulate(sizes))
     else:
         ends = [*(int(place) for place in sections), n]
     parts, start = [], 0
@@ -394,14 +267,16 @@ def pad(array: Any, pad_width: Any, mode: Any = "constant", *, constant_values: 
 def tril(m: Any, k: int = 0) -> Value:
     """As ``numpy.tril``."""
     x = lift(m)
-    return ins.where(np.tri(*x.shape[-2:], k=k, dtype=bool), x, 0.0 if x.kind == "real" else 0)  # type: ignore[arg-type]
+    rows, columns = x.shape[-2:]
+    return ins.where(x.graph.constant(np.tri(rows, columns, k, bool)), x, 0.0 if x.kind == "real" else 0)
 
 
 @implements(np.triu)
 def triu(m: Any, k: int = 0) -> Value:
     """As ``numpy.triu``."""
     x = lift(m)
-    return ins.where(np.tri(*x.shape[-2:], k=k - 1, dtype=bool), 0.0 if x.kind == "real" else 0, x)  # type: ignore[arg-type]
+    rows, columns = x.shape[-2:]
+    return ins.where(x.graph.constant(np.tri(rows, columns, k - 1, bool)), 0.0 if x.kind == "real" else 0, x)
 
 
 @implements(np.trace)
@@ -471,8 +346,8 @@ def nan_to_num(x: Any, copy: bool = True, nan: float = 0.0, posinf: Any = None, 
     if posinf is None or neginf is None:
         raise refused("np.nan_to_num without posinf= and neginf=", "The largest number depends on the precision")
     value = ins.where(ins.compare("not_equal", value, value), nan, value)
-    value = ins.where(ins.compare("equal", value, math.inf), posinf, value)
-    return ins.where(ins.compare("equal", value, -math.inf), neginf, value)
+    value = ins.where(ins.compare("equal", value, np.inf), posinf, value)
+    return ins.where(ins.compare("equal", value, -np.inf), neginf, value)
 
 
 @implements(np.round, np.around)
@@ -512,8 +387,3 @@ def _outer(op: str) -> Any:
 
 for _op in ("add", "subtract", "multiply", "divide", "maximum", "minimum", "less", "greater", "equal"):
     UFUNCS[f"{_op}.outer"] = _outer(_op)
-
-
-def sequence(values: Sequence[Any]) -> list[Value]:
-    """Values of one kind from a sequence of arrays."""
-    return alike(*(lift(each) for each in values))

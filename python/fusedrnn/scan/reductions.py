@@ -96,6 +96,15 @@ def _min_or_all(x: Value, axes: tuple[int, ...]) -> Value:
     return _all(x, axes) if x.kind == "boolean" else ins.negative(_max(ins.negative(x), axes))
 
 
+def _of_ufunc(reduction: Callable[..., Value]) -> Callable[..., Value]:
+    """As ``ufunc.reduce``, whose axis is the first by default."""
+
+    def reduce(a: Any, axis: Any = 0, **options: Any) -> Value:
+        return reduction(a, axis, **options)
+
+    return reduce
+
+
 for _function, _ufunc, _reduce in (
     (np.sum, "add", _sum),
     (np.prod, "multiply", _prod),
@@ -106,12 +115,7 @@ for _function, _ufunc, _reduce in (
 ):
     implements(_function)(_reduction(_reduce))
 
-    def _of_ufunc(
-        a: Any, axis: Any = 0, reduction: Callable[..., Value] = _reduction(_reduce), **options: Any
-    ) -> Value:
-        return reduction(a, axis, **options)
-
-    UFUNCS[f"{_ufunc}.reduce"] = _of_ufunc
+    UFUNCS[f"{_ufunc}.reduce"] = _of_ufunc(_reduction(_reduce))
 implements(np.amax)(_reduction(_max_or_any))
 implements(np.amin)(_reduction(_min_or_all))
 implements(np.mean, np.average)(_reduction(_mean))

@@ -88,10 +88,10 @@ def order(tasks: Sequence[Task]) -> list[Task | Group]:
             readers.setdefault(view.base, []).append(task)
     found: list[Task | Group] = []
     while ready.now:
-        task = ready.last(element=False)
-        if task is not None:
-            ready.take(task)
-            found.append(task)
+        alone = ready.last(element=False)
+        if alone is not None:
+            ready.take(alone)
+            found.append(alone)
             continue
         element = ready.last(element=True)
         assert element is not None

@@ -309,8 +309,8 @@ def lift(x: Any) -> Value:
     if isinstance(x, Traced):
         if trace is None or x.value.graph is not trace.graph:
             raise refused(
-                f"an array of another trace (made at {x.value.where or 'its start'}), kept in a closure, a global or an "
-                "attribute",
+                f"an array of another trace (made at {x.value.where or 'its start'}), kept in a closure, a global or "
+                "an attribute",
                 "Return it with the state, and take it from the state at the next step",
             )
         if x.memory.changed:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from fusedrnn.scan import contractions, indexing, numpy_functions, reductions, ufuncs  # noqa: F401  they register rules
+from fusedrnn.scan import contractions, indexing, numpy_functions, numpy_shapes, reductions, ufuncs  # noqa: F401
 from fusedrnn.scan import instructions as ins
 from fusedrnn.scan.graph import Kind, Level, Shape, Step, Value
 from fusedrnn.scan.trace import Trace, TraceError, tracing
@@ -81,7 +81,8 @@ def trace_step(
         outputs, y = _leave(at, "y", result[1])
     shared, states, inputs, rows = leaves
     step = Step(trace.graph, *map(tuple, (shared, rows, states, inputs, new_states, outputs)))
-    return Recurrence(step, *structures[:3], structures[3], y)
+    parameters, states_given, inputs_given, rows_given = structures
+    return Recurrence(step, parameters, states_given, inputs_given, rows_given, y)
 
 
 def _enter(trace: Trace, name: str, level: Level, given: Any) -> tuple[Any, Structure, list[Value]]:

@@ -1,4 +1,4 @@
-"""Nested structures of arrays: dicts, tuples, lists and NamedTuples, taken apart into flat lists and put together again.
+"""Nested structures of arrays: dicts, tuples, lists and NamedTuples, taken apart into flat lists and put together.
 
 The entries of a dict stand in the order of their sorted keys, so that two dicts of the same keys are one structure in
 whatever order they were written.
@@ -91,7 +91,7 @@ NONE = Structure("none")
 def flatten(structure: Any, name: str = "structure") -> tuple[list[Any], Structure]:
     """Take a structure apart into its leaves, which are all that is no container, and its form.
 
-    None as a whole is a structure without leaves. None inside of a container raises TypeError, which begins with `name`.
+    None as a whole is a structure without leaves. None inside a container raises TypeError, which begins with `name`.
     """
     if structure is None:
         return [], NONE

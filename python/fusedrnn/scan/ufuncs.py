@@ -317,7 +317,7 @@ def power(a: Any, b: Any) -> Value:
             return root if n > 0 else ins.unary("reciprocal", root)
     of = known(base)
     if of is not None and of.size and (of > 0).all():
-        result = ins.unary("exp", ins.multiply(real(exponent), np.log(of)))
+        result = ins.unary("exp", ins.multiply(real(exponent), base.graph.constant(np.log(of))))
         return (
             result if "real" in (base.kind, exponent.kind) else ins.as_integer(ins.unary("floor", ins.add(result, 0.5)))
         )
