@@ -11,6 +11,8 @@ from fusedrnn.nn.many_to_one import ManyToOne, Pooling
 from fusedrnn.nn.module import Module, Sequential
 from fusedrnn.nn.parameters import FlatParameters, Parameter
 from fusedrnn.nn.recurrent import GRU, LSTM, RNN
+from fusedrnn.nn.scan import Scan
+from fusedrnn.nn.scan_stream import FrozenScan, ScanStream
 
 __all__ = [
     "GRU",
@@ -22,6 +24,7 @@ __all__ = [
     "Embedding",
     "FlatParameters",
     "Frozen",
+    "FrozenScan",
     "GRUCell",
     "IndRNN",
     "LSTMCell",
@@ -35,6 +38,8 @@ __all__ = [
     "Parameter",
     "Pooling",
     "RNNCell",
+    "Scan",
+    "ScanStream",
     "Sequential",
     "Stream",
 ]
