@@ -74,6 +74,7 @@ def scan_forward(
     reset_state: Any = None,
     reverse: bool = False,
     training: bool = True,
+    keep: bool | None = None,
     recompute: int | bool | None = None,
     seed: int | Callable[[Program], int] = 0,
     row_offset: int = 0,
@@ -100,7 +101,8 @@ def scan_forward(
             ``reset_state``, and no gradient passes.
         reset_state: As the state. None: zeros.
         reverse: Walk from the last step to the first; y keeps the order of x.
-        training: Keep a reserve; otherwise None comes in its place, and `fusedrnn.ops.dropout` does nothing.
+        training: Whether `fusedrnn.ops.dropout` drops.
+        keep: Whether to keep a reserve for backward; otherwise None comes in its place. By default as ``training``.
         recompute: Keep the states of every so many steps alone, True for about sqrt(T) of them: backward computes the
             steps between again, to the same bits. None: where the reserve would be beyond 1 GiB. The distance is
             rounded up to a multiple of 512 / N.
@@ -134,7 +136,8 @@ def scan_forward(
         "step_offset": step_offset,
     }
     *found, kept = program.executable.forward(
-        *call.arrays, steps=call.steps, batch=call.batch, dtype=program.dtype, training=training, recompute=recompute,
+        *call.arrays, steps=call.steps, batch=call.batch, dtype=program.dtype,
+        training=training if keep is None else keep, recompute=recompute,
         **walk,
     )  # fmt: skip
     y, state_n = call.results(found[0], found[1])
