@@ -17,5 +17,6 @@ with needed_for("fusedrnn.jax", "jax"):
     import jax  # noqa: F401
 
 from fusedrnn.jax.layers import gru, lstm, rnn
+from fusedrnn.jax.scan import scan
 
-__all__ = ["gru", "lstm", "rnn"]
+__all__ = ["gru", "lstm", "rnn", "scan"]
