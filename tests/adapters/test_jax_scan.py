@@ -110,6 +110,6 @@ def test_a_third_derivative_is_refused(arguments):
         jax.grad(jax.grad(jax.grad(f)))(1.0)
 
 
-def test_a_step_in_jax_numpy_is_refused_where_it_stands(arguments):
-    with pytest.raises(TraceError, match=r"test_jax_scan\.py:\d+: a function of JAX"):
+def test_a_step_in_jax_numpy_is_refused(arguments):
+    with pytest.raises(TraceError, match="instead of jnp write np"):
         fj.scan(lambda p, s, x: (s, jnp.tanh(x)), *arguments)

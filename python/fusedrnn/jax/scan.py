@@ -16,6 +16,7 @@ from fusedrnn.functional.scan import ScanGradients, scan_backward, scan_forward,
 from fusedrnn.functional.scan_second import scan_double_backward
 from fusedrnn.jax.host import on_host, primitive
 from fusedrnn.scan.program import Program
+from fusedrnn.scan.tracing import TraceError
 from fusedrnn.scan.trees import Structure, flatten
 
 _ROLES = ("params", "state", "x", "context")
@@ -49,7 +50,14 @@ class _Call:
         arrays = [np.broadcast_to(np.zeros((), each.dtype), each.shape) for each in shapes[: self.count]]
         params, state, x, context = self.trees(arrays)
         training = dict(self.options)["training"]
-        return trace(self.step, params, state, x, context=context, training=training)
+        try:
+            return trace(self.step, params, state, x, context=context, training=training)
+        except TypeError as error:
+            if "not a valid JAX type" not in str(error):
+                raise
+            raise TraceError(
+                "the step calls a function of JAX: it is written in NumPy; instead of jnp write np"
+            ) from error
 
     def results(self, *shapes: Any) -> list[tuple[tuple[int, ...], Any]]:
         """Shape and dtype of each leaf of y and of the last state."""

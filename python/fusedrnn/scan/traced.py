@@ -131,9 +131,6 @@ class Traced(NDArrayOperatorsMixin):
             "np.where, np.stack or np.concatenate; instead of constants[i] write np.take(constants, i, axis=0)",
         )
 
-    def __jax_array__(self) -> NoReturn:
-        raise refused("a function of JAX over a traced array", "A step is written in NumPy: instead of jnp write np")
-
     # what is not known while a step is traced
 
     def _number(self, what: str, instead: str) -> TraceError:
