@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -88,7 +89,7 @@ class _Subject(Protocol):
     arrays: dict[str, Array]
 
     def outputs(self) -> list[Array]: ...
-    def gradients(self, draw: Callable[[Any], Array]) -> tuple[list[Array], dict[str, Any]]: ...
+    def gradients(self, draw: Callable[[Any], Array | None]) -> tuple[list[Array], dict[str, Any]]: ...
 
 
 def _own(value: Any) -> Any:
@@ -100,6 +101,15 @@ def _real(tree: Any) -> dict[str, Array]:
     return {name: leaf for name, leaf in leaves(tree) if is_real(leaf)}
 
 
+def _real_leaves(tree: Any) -> list[Any]:
+    """All but integers and booleans, which have no gradient."""
+    return [leaf for _, leaf in leaves(tree) if _has_gradient(leaf)]
+
+
+def _has_gradient(leaf: Any) -> bool:
+    return is_real(leaf) or not isinstance(leaf, np.ndarray)
+
+
 class _Function:
     """A pair of functions: its arguments, options included."""
 
@@ -108,14 +118,14 @@ class _Function:
         self.arrays = _real(self.arguments)
 
     def outputs(self) -> list[Array]:
-        return list(self.pair.outputs(self.arguments)[0])
+        return _real_leaves(self.pair.outputs(self.arguments)[0])
 
-    def gradients(self, draw: Callable[[Any], Array]) -> tuple[list[Array], dict[str, Any]]:
+    def gradients(self, draw: Callable[[Any], Array | None]) -> tuple[list[Array], dict[str, Any]]:
         outputs, reserve = self.pair.outputs(self.arguments)
-        doutputs = tuple(draw(output) for output in outputs)
+        doutputs = map_leaves(draw, outputs)
         returned = self.pair.gradients(doutputs, reserve)
         gradients = {name: getattr(returned, "d" + name, None) for name in self.arguments}
-        return list(doutputs), dict(leaves(gradients))
+        return [leaf for _, leaf in leaves(doutputs)], dict(leaves(gradients))
 
 
 class _Module:
@@ -131,9 +141,9 @@ class _Module:
         self.arrays = {**inputs, **parameters}
 
     def outputs(self) -> list[Array]:
-        return [leaf for _, leaf in leaves(copy.deepcopy(self.module)(**self.arguments))]
+        return _real_leaves(copy.deepcopy(self.module)(**self.arguments))
 
-    def gradients(self, draw: Callable[[Any], Array]) -> tuple[list[Array], dict[str, Any]]:
+    def gradients(self, draw: Callable[[Any], Array | None]) -> tuple[list[Array], dict[str, Any]]:
         module = copy.deepcopy(self.module)
         module.zero_grad()
         outputs = module(**self.arguments)
@@ -141,7 +151,8 @@ class _Module:
         returned = module.backward(*doutputs) if isinstance(doutputs, tuple) else module.backward(doutputs)
         # backward returns gradients in the order of forward's arguments, and none after the last that has one
         of_inputs = returned if isinstance(returned, tuple) else (returned,)
-        gradients = dict(leaves(dict(zip(self.arguments, of_inputs, strict=False))))
+        order = inspect.signature(self.module.forward).parameters
+        gradients = dict(leaves(dict(zip(order, of_inputs, strict=False))))
         gradients.update((name, p.grad) for name, p in module.named_parameters())
         return [leaf for _, leaf in leaves(doutputs)], gradients
 
@@ -197,7 +208,11 @@ def gradcheck(
         if array.dtype != np.float64:
             raise TypeError(f"{name}: expected dtype float64 for differences, got {array.dtype}")
     generator = np.random.default_rng(rng)
-    doutputs, gradients = subject.gradients(lambda output: generator.standard_normal(np.shape(output)))
+
+    def draw(output: Any) -> Array | None:
+        return np.asarray(generator.standard_normal(np.shape(output))) if _has_gradient(output) else None
+
+    doutputs, gradients = subject.gradients(draw)
     for name, array in subject.arrays.items():
         gradient = gradients.get(name)
         if gradient is None or gradient.shape != array.shape:

@@ -1,7 +1,8 @@
 """Jacobian-vector and Hessian-vector products, by dual numbers through the NumPy reference.
 
 Exact to rounding and as slow as the reference. ``forward`` is a function of ``fusedrnn.functional`` or its like of
-``fusedrnn.reference``, with any of its options; the products are always the reference's.
+``fusedrnn.reference``, with any of its options; the products are always the reference's. Those of ``scan_forward``
+(or a ``functools.partial`` of it) and of ``nn.Scan`` come from the kernels of second derivatives.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fusedrnn import reference
+from fusedrnn.differentiation import scans
 from fusedrnn.differentiation.dual import Dual, tangent_of, value_of
 from fusedrnn.differentiation.pair import Pair, bound
 from fusedrnn.differentiation.trees import is_real, map_leaves
@@ -61,7 +63,8 @@ def jvp(
     """Jacobian-vector product: the outputs of ``forward`` and how fast they change along a direction.
 
     Args:
-        forward: ``lstm_forward`` and its like.
+        forward: ``lstm_forward`` and its like, ``scan_forward``, or a layer of ``nn.Scan`` in training mode, whose
+            parameters may have a direction by their names.
         arguments: its arguments, a tuple in order or a mapping by name.
         directions: one array for each real argument, of its shape; a tuple as ``arguments``, or a mapping by name in
             which options may stand too. None, or a name left out, is zero.
@@ -74,6 +77,8 @@ def jvp(
         TypeError, ValueError: as ``forward``, before any work; a direction of another shape, or for something that
         has no derivative.
     """
+    if scans.is_scan(forward):
+        return scans.jvp(forward, arguments, directions, options)
     pair, dual = _prepared(forward, arguments, directions, options)
     outputs, _ = pair.outputs(dual)
     return tuple(map_leaves(value_of, outputs)), tuple(map_leaves(tangent_of, outputs))
@@ -95,11 +100,13 @@ def hessian_vector_product(
 
     Returns:
         The gradients as backward gives them, and the products, in the same named tuple: ``products.dx`` is x's part
-        of the Hessian times the vector.
+        of the Hessian times the vector. Of a layer both are dicts, by arguments and parameters.
 
     Raises:
         TypeError, ValueError: as ``jvp``.
     """
+    if scans.is_scan(forward):
+        return scans.hessian_vector_product(forward, arguments, doutputs, directions, options)
     pair, dual = _prepared(forward, arguments, directions, options)
     if dual.get("training") is False:
         raise ValueError("training: expected True, as backward needs the reserve, got False")

@@ -8,8 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fusedrnn import functional
+from fusedrnn.differentiation.scans import gradients_by_row, layer_by_row
 from fusedrnn.differentiation.trees import leaves, map_leaves
+from fusedrnn.functional.scan import ScanReserve
 from fusedrnn.gradients import Array
+from fusedrnn.nn.scan import Scan
 
 
 class PerSequenceGradients(NamedTuple):
@@ -86,29 +89,41 @@ class _Rows:
 
 
 def per_sequence_gradients(
-    reserve: functional.Reserve | None,
-    dy: Array | None,
-    dh_n: Array | None = None,
+    reserve: Any,
+    dy: Any,
+    dh_n: Any = None,
     dc_n: Array | None = None,
     *,
     input_grad: bool = True,
     **later: Array | None,
-) -> PerSequenceGradients:
+) -> Any:
     """Gradients of every parameter for each row alone, in place of a cell's backward.
 
     Row n's are, bit for bit, what forward and backward of that row alone give (for the same random numbers with n more
     as its ``row_offset``). It is one backward call a row, from the reserve of the whole batch: no forward runs again.
 
     Args:
-        reserve: of ``lstm_forward`` and its like, with training=True and any options.
+        reserve: of ``lstm_forward`` and its like, or of ``scan_forward``, with training=True and any options;
+            or a layer of ``nn.Scan``, whose last call is taken back, without adding to its gradients.
         dy: shaped as y, dh_n, dc_n: [N, H]: gradients of the outputs, None for zeros; dc_n for an LSTM only.
         input_grad: False leaves dx out.
+            Of a scan dy and the gradient of its last state, as ``scan_backward`` takes them.
         later: gradients that the cell's backward takes by keyword, shaped as y but for the last axis (an LSTM's dc).
+
+    Returns:
+        Gradients row by row; of a scan what ``scan_backward`` returns, in which the leaves of dparams are [N, ...]. A
+        scan runs again row by row, forward too.
 
     Raises:
         TypeError: not a reserve; dc_n for another cell.
         ValueError: a shape that does not fit.
     """
+    if isinstance(reserve, (ScanReserve, Scan)):
+        if dc_n is not None or later:
+            raise TypeError("dc_n: expected None for a scan, which has one state of any structure, got an array")
+        if isinstance(reserve, Scan):
+            return PerSequenceGradients(*layer_by_row(reserve, dy, dh_n, input_grad=input_grad))
+        return gradients_by_row(reserve, dy, dh_n, input_grad=input_grad)
     if not isinstance(reserve, functional.Reserve):
         raise TypeError(f"reserve: expected the reserve of a forward call in training, got {type(reserve).__name__}")
     lstm = reserve.cell == "lstm"

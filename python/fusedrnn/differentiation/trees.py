@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from fusedrnn.scan.trees import map_leaves
 
-def map_leaves(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
-    """``function`` of every leaf (and of the leaves at the same place in ``others``), in a tree of the same form.
-
-    None holds no leaf and stays None.
-    """
-    if tree is None:
-        return None
-    if isinstance(tree, dict):
-        return {key: map_leaves(function, member, *(other[key] for other in others)) for key, member in tree.items()}
-    if isinstance(tree, (tuple, list)):
-        members = [map_leaves(function, *parts) for parts in zip(tree, *others, strict=True)]
-        return type(tree)(*members) if hasattr(tree, "_fields") else type(tree)(members)
-    return function(tree, *others)
+__all__ = ["is_real", "leaves", "map_leaves"]
 
 
 def leaves(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:

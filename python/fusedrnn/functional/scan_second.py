@@ -21,7 +21,7 @@ from fusedrnn.scan.graph import Value
 
 
 def scan_double_backward(
-    grads: ScanGradients, dy: Any, dstate_n: Any, reserve: ScanReserve | None
+    grads: ScanGradients, dy: Any, dstate_n: Any, reserve: ScanReserve | None, *, name: str = "grads.d"
 ) -> tuple[Any, Any, ScanGradients]:
     """Gradients of ``scan_backward(dy, dstate_n, reserve)``: of the sum of all that it returns times ``grads``.
 
@@ -33,6 +33,7 @@ def scan_double_backward(
         dy: As given to ``scan_backward``.
         dstate_n: The same.
         reserve: Of the forward call; it may be used again.
+        name: What errors call ``grads``, before the name of an argument.
 
     Returns:
         (gradient with respect to dy, to dstate_n, and those with respect to the arguments of the forward call).
@@ -45,7 +46,7 @@ def scan_double_backward(
     shared, rows, states, inputs = reserve.kept.arrays
     how: dict[str, Any] = {"steps": run.steps, "batch": run.batch, "dtype": program.dtype}
     dstates, doutputs = result_gradients(dy, dstate_n, reserve)
-    by_states, by_inputs, by_rows, by_shared = _cotangents(grads, reserve)
+    by_states, by_inputs, by_rows, by_shared = _cotangents(grads, reserve, name)
     forward, second = program.with_states, program.second
     assert forward.derivative is not None
     assert second.derivative is not None
@@ -89,18 +90,18 @@ def _sums(a: Sequence[Array | None], b: Sequence[Array]) -> list[Array]:
     return [one + other for one, other in zip((each for each in a if each is not None), b, strict=True)]
 
 
-def _cotangents(grads: Any, reserve: ScanReserve) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
+def _cotangents(grads: Any, reserve: ScanReserve, name: str) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
     """Flat (of states, inputs, rows, shared), for those that have a gradient."""
     program, run = reserve.program, reserve.kept.run
     step, derivative, structures = program.recurrence.step, program.derivative, program.structures
     dparams, dstate, dx, dcontext, dreset_state = (None,) * 5 if grads is None else grads
     if reserve.packing is not None:
-        dx = reserve.packing.padded(dx, "grads.dx")
+        dx = reserve.packing.padded(dx, f"{name}x")
     context = structures["context"].size
     rows, sequences = (run.batch,), (run.steps, run.batch)
 
     def flat(role: str, given: Any, values: Sequence[Value], lead: tuple[int, ...]) -> list[Any]:
-        return flat_gradients(f"grads.d{role}", given, structures[role], values, lead, program.dtype)
+        return flat_gradients(f"{name}{role}", given, structures[role], values, lead, program.dtype)
 
     def zeros(found: Sequence[Any], values: Sequence[Value], lead: tuple[int, ...]) -> list[Any]:
         return [

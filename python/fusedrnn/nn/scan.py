@@ -39,7 +39,7 @@ class Scan(Module):
         dtype: "float32" or "float64", of all reals. rng: Seed or generator of initial values and of random numbers.
 
     Parameters: By their names, with dots within: ``W``, ``cell.W``, ``W_reverse``; one array is ``weight``, those of a
-    list are ``0``, ``1``; of the initial state ``state``, or ``state.0``, ``state.h``.
+    list are ``0``, ``1``; of the initial state ``state0``, or ``state0.0``, ``state0.h``.
 
     Raises:
         TypeError: Parameters or a state that are no numbers. ValueError: Two parameters of one name.
@@ -84,7 +84,7 @@ class Scan(Module):
                 self._add(name, self._real(f"parameters{where}", leaf))
             self._names.append(names)
             of_state: list[str | None] = []
-            for name, leaf in zip(dotted(self._state_structure, "state", "state"), values, strict=True):
+            for name, leaf in zip(dotted(self._state_structure, "state0", "state0"), values, strict=True):
                 learned = learned_state and leaf.dtype == self.dtype
                 of_state.append(name + suffix if learned else None)
                 if learned:
@@ -248,7 +248,7 @@ class Scan(Module):
 
     def _accumulate(self, direction: int, gradients: ScanGradients, learned: bool) -> None:
         """Add to the parameters' gradients."""
-        for name, gradient in zip(self._names[direction], _leaves(self._parameters, gradients.dparams), strict=True):
+        for name, gradient in zip(self._names[direction], leaves_of(self._parameters, gradients.dparams), strict=True):
             grad = self._table[name].grad
             grad += gradient
         if not self.learned_state:
@@ -256,7 +256,7 @@ class Scan(Module):
         for of_rows in (gradients.dstate if learned else None, gradients.dreset_state):
             if of_rows is None:
                 continue
-            leaves = _leaves(self._state_structure, of_rows)
+            leaves = leaves_of(self._state_structure, of_rows)
             for of_state, gradient in zip(self._state_names[direction], leaves, strict=True):
                 if of_state is not None:
                     grad = self._table[of_state].grad
@@ -293,7 +293,7 @@ class Scan(Module):
         return f"Scan({getattr(self.step, '__name__', type(self.step).__name__)}, {{{shapes}}}{options})"
 
 
-def _leaves(structure: Structure, tree: Any) -> Sequence[Any]:
+def leaves_of(structure: Structure, tree: Any) -> Sequence[Any]:
     """Leaves of a tree of gradients, which has None in place of integers."""
     found: list[Any] = []
 

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fusedrnn import _core
-from fusedrnn.differentiation.trees import map_leaves
 from fusedrnn.gradients import Array
 from fusedrnn.scan.arguments import contiguous, owned
 from fusedrnn.scan.call import Call, as_kinds, prepare
 from fusedrnn.scan.leaves import flatten as leaves_and_key
 from fusedrnn.scan.leaves import named
 from fusedrnn.scan.program import Program
-from fusedrnn.scan.trees import flatten
+from fusedrnn.scan.trees import flatten, map_leaves
 
 if TYPE_CHECKING:
     from fusedrnn.nn.scan import Scan

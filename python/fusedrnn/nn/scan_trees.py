@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from fusedrnn.differentiation.trees import map_leaves
 from fusedrnn.gradients import Array
 from fusedrnn.scan.leaves import named
-from fusedrnn.scan.trees import Structure
+from fusedrnn.scan.trees import Structure, map_leaves
 
 
 def initial(name: str, state: Any, dtype: np.dtype[Any]) -> Any:

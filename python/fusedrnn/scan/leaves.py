@@ -49,9 +49,11 @@ def flatten(tree: Any, lead: int, leaves: list[Any], key: list[Any]) -> None:
 
 
 def read(value: Any) -> Array:
-    """An array of another library in place; TypeError for what is no array."""
+    """NumPy's scalars as arrays, arrays of another library in place; TypeError for what is no array."""
     if isinstance(value, np.ndarray):
         return value.view(np.ndarray)
+    if isinstance(value, np.generic):  # arithmetic of arrays without axes gives these
+        return np.asarray(value)
     if hasattr(value, "__dlpack__"):
         array: Array = _core.as_array(value, "array")
         return array

@@ -6,7 +6,7 @@ whatever order they were written.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -116,6 +116,21 @@ def _flatten(node: Any, leaves: list[Any], name: str) -> Structure:
         raise TypeError(f"{name}: expected an array, got None: leave the entry out")
     leaves.append(node)
     return LEAF
+
+
+def map_leaves(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
+    """``function`` of every leaf (and of the leaves at the same place in ``others``), in a tree of the same form.
+
+    None holds no leaf and stays None.
+    """
+    if tree is None:
+        return None
+    if isinstance(tree, dict):
+        return {key: map_leaves(function, member, *(other[key] for other in others)) for key, member in tree.items()}
+    if isinstance(tree, (tuple, list)):
+        members = [map_leaves(function, *parts) for parts in zip(tree, *others, strict=True)]
+        return type(tree)(*members) if hasattr(tree, "_fields") else type(tree)(members)
+    return function(tree, *others)
 
 
 def in_order(node: dict[Any, Any]) -> tuple[Any, ...]:
