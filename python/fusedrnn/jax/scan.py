@@ -267,7 +267,7 @@ def scan(
     options = {"steps": steps, "reverse": reverse, "training": training, "seed": seed}
     call = _Call(step, tuple(structures), tuple(options.items()), lengths is not None)
     operands = leaves if lengths is None else [*leaves, jnp.asarray(lengths)]
-    results = _results(call, tuple(operands))
     recurrence = call.program(leaves).recurrence
+    results = _results(call, tuple(operands))
     count = len(recurrence.step.outputs)
     return recurrence.y.pack(results[:count]), recurrence.state.pack(results[count:])
