@@ -81,7 +81,7 @@ def test_the_readmes_examples_run():
     assert variables["value"] < 0.01
 
 
-@pytest.mark.parametrize("page", ["estimators", "forecast", "gradients"])
+@pytest.mark.parametrize("page", ["estimators", "forecast", "gradients", "your-own-cell"])
 def test_the_examples_of_a_page_run(page):
     """In order, with the variables of those before."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / f"docs/{page}.md").read_text(), re.DOTALL)
