@@ -83,6 +83,11 @@ class Traced(NDArrayOperatorsMixin):
         """The transpose."""
         return np.transpose(self)
 
+    @property
+    def mT(self) -> Any:
+        """The transpose of the last two axes."""
+        return np.swapaxes(self, -1, -2)
+
     def __repr__(self) -> str:
         return f"<traced {self.value.kind} array of shape {self.shape}>"
 

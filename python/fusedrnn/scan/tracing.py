@@ -73,6 +73,12 @@ def trace_step(
             result = function(*arguments[: 3 if context is None else 4])
         except RecursionError as error:
             raise TraceError(f"{trace.graph.where or 'the step'}: the step calls itself without an end") from error
+        except ValueError as error:  # NumPy's own, where an element of an ordinary array was to become a traced one
+            if isinstance(error, TraceError) or not isinstance(error.__cause__, TraceError):
+                raise
+            raise TraceError(
+                f"{error.__cause__} Instead of out[i] = a write np.where, np.stack or np.concatenate"
+            ) from error
         if not isinstance(result, tuple) or len(result) != 2 or hasattr(result, "_fields"):
             got = f"a tuple of {len(result)}" if type(result) is tuple else type(result).__name__
             raise TraceError(f"{_definition(function)}: expected the step to return (new_state, y), got {got}")
