@@ -275,6 +275,10 @@ def test_gradients_left_out_are_zeros():
         ({"z": call.dy["z"], "a": None}, [call.dstate_n.h, None]),
     ):
         same(tuple(fusedrnn.scan_backward(dy, dstate_n, reserve)), tuple(full))
+    without = fusedrnn.scan_backward(call.dy, call.dstate_n, reserve, input_grad=False)
+    assert without.dx is None
+    whole = fusedrnn.scan_backward(call.dy, call.dstate_n, reserve)
+    same(tuple(without), tuple(whole._replace(dx=None)))
     nothing = fusedrnn.scan_backward(None, None, reserve, input_grad=False)
     assert nothing.dx is None
     assert not any(np.any(leaf) for leaf in flat((nothing.dparams, nothing.dstate, nothing.dcontext)))

@@ -172,7 +172,9 @@ def scan_backward(dy: Any, dstate_n: Any, reserve: ScanReserve | None, *, input_
         TypeError, ValueError: As ``scan_forward``. RuntimeError: under FUSEDRNN_CHECK=1, changed arrays.
     """
     reserve = checked_reserve(reserve)
-    found = reserve.program.executable.backward(reserve.kept, *result_gradients(dy, dstate_n, reserve))
+    found = reserve.program.executable.backward(
+        reserve.kept, *result_gradients(dy, dstate_n, reserve), input_grad=input_grad
+    )
     return packed_gradients(reserve, *found, input_grad=input_grad)
 
 
@@ -209,7 +211,8 @@ def packed_gradients(
     """The structures of gradients that stand in the places of the program's derivative."""
     program = reserve.program
     structures, derivative = program.structures, program.derivative
-    inputs, rows, first = placed(derivative.inputs, inputs), placed(derivative.rows, rows), []
+    inputs = placed(derivative.inputs, inputs) if input_grad else []
+    rows, first = placed(derivative.rows, rows), []
     if program.resets:
         inputs = inputs[1:]
         first = rows[structures["context"].size :]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -109,16 +109,18 @@ class Executable:
 
         return self._plan("training", uneven, make)
 
-    def backward_plan(self, uneven: bool) -> _Compiled:
+    def backward_plan(self, uneven: bool, input_grad: bool = True) -> _Compiled:
         """The derivative's plan, which reads what forward kept."""
         assert self.derivative is not None
-        step = self.derivative.step
-        return self._plan("backward", uneven, lambda: make_plan(step, lent=self._lent(uneven), uneven=uneven))
+        step, name = self.derivative.step, "backward"
+        if not input_grad:
+            step, name = replace(step, outputs=()), "backward without inputs"
+        return self._plan(name, uneven, lambda: make_plan(step, lent=self._lent(uneven), uneven=uneven))
 
     def _plan(self, name: str, uneven: bool, make: Callable[[], Plan]) -> _Compiled:
-        if (name, uneven) not in self._plans:
-            self._plans[name, uneven] = _Compiled(make())
-        return self._plans[name, uneven]
+        found = self._plans.get((name, uneven))
+        # Of several threads one wins: weights are packed for that plan alone.
+        return self._plans.setdefault((name, uneven), _Compiled(make())) if found is None else found
 
     def _lent(self, uneven: bool) -> dict[Value, Place]:
         plan = self.training(uneven).plan
@@ -224,6 +226,8 @@ class Executable:
         output_gradients: Sequence[Any],
         row_gradients: Sequence[Any] = (),
         shared_gradients: Sequence[Any] = (),
+        *,
+        input_grad: bool = True,
     ) -> tuple[Arrays, Arrays, Arrays, Arrays]:
         """Run the derivative back over all steps; it may run again.
 
@@ -233,13 +237,14 @@ class Executable:
             output_gradients: [T, N, ...] of each output that has one; None: zeros.
             row_gradients: [N, ...] of each row output that has one.
             shared_gradients: [...] of each shared output that has one.
+            input_grad: False leaves the gradients of inputs out, an empty list.
 
         Returns:
             (gradients of the states before the first step, of inputs, of rows, of shared leaves), in the derivative's
             order.
         """
         shared, rows, states, inputs = kept.arrays
-        compiled = self.backward_plan(kept.uneven)
+        compiled = self.backward_plan(kept.uneven, input_grad)
         # Derivative's leaves: forward's inputs, forward's states (which the executor has kept), gradients.
         given = [*inputs, *[None] * len(self.step.states), *output_gradients]
         leaves = [*shared, *shared_gradients]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from threading import Lock
-from typing import Any
+from threading import Lock, RLock
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,8 +21,20 @@ from fusedrnn.scan.tracing import Abstract, Recurrence, trace_step
 from fusedrnn.scan.trees import Structure, flatten
 
 Step = Callable[..., Any]
+Made = TypeVar("Made")
 # Programs of one step; the oldest goes.
 MOST_PROGRAMS = 64
+
+
+def _once(make: Callable[[Program], Made]) -> Callable[[Program], Made]:
+    """Make it in one thread alone, as it adds to the step's graph."""
+
+    def guarded(program: Program) -> Made:
+        with program.lock:
+            found: Made | None = vars(program).get(make.__name__)
+            return make(program) if found is None else found
+
+    return guarded
 
 
 class Program:
@@ -44,6 +56,7 @@ class Program:
         self.dtype = dtype
         self.structures = structures
         self.resets = resets
+        self.lock = RLock()
 
     @cached_property
     def draws(self) -> bool:
@@ -51,28 +64,26 @@ class Program:
         return any(value.op == "uniform" for value in needed(self.recurrence.step.results))
 
     @cached_property
+    @_once
     def derivative(self) -> Derivative:
         """The derivative of the step."""
         return derive(self.recurrence.step)
 
     @cached_property
-    def derivative_without_inputs(self) -> Derivative:
-        """The derivative, without the gradients of x."""
-        step = self.recurrence.step
-        return derive(step, inputs=[False] * len(step.inputs))
-
-    @cached_property
+    @_once
     def executable(self) -> Executable:
         """The step as the executor runs it."""
         return Executable(self.recurrence.step, self.derivative, name=self.name)
 
     @cached_property
+    @_once
     def second(self) -> Executable:
         """The derivative as a program of its own, which has a derivative too."""
         step = self.derivative.step
         return Executable(step, derive(step), name=f"gradient of {self.name}")
 
     @cached_property
+    @_once
     def with_states(self) -> Executable:
         """The step with its states before the step as further outputs, which `second` takes as inputs."""
         step = with_states(self.recurrence.step)
@@ -105,7 +116,11 @@ def _with_resets(step: Step) -> Step:
 
 
 class _Known:
-    """Programs by all that they depend on."""
+    """Programs by all that they depend on.
+
+    A key has objects by their `id`. So a program goes with the first of them that dies; what cannot say that it dies is
+    kept alive.
+    """
 
     def __init__(self) -> None:
         self.lock = Lock()
@@ -120,8 +135,21 @@ class _Known:
             if key not in self.programs:
                 while len(self.programs) >= MOST_PROGRAMS:
                     del self.programs[next(iter(self.programs))]
-                self.programs[key] = (objects, program)
+                self.programs[key] = ([self._watched(each, key) for each in objects], program)
             return self.programs[key][1]
+
+    def _watched(self, each: Any, key: Any) -> Any:
+        programs = weakref.ref(self)
+
+        def forget(_: Any) -> None:
+            known = programs()
+            if known is not None:
+                known.programs.pop(key, None)
+
+        try:
+            return weakref.ref(each, forget)
+        except TypeError:
+            return each
 
 
 _known: weakref.WeakKeyDictionary[Any, _Known] = weakref.WeakKeyDictionary()
