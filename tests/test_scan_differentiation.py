@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fusedrnn
-from fusedrnn import nn, scan_backward, scan_forward
+from fusedrnn import nn, ops, scan_backward, scan_forward
 from tests.test_scan import CASES, VARIANTS, Call, at, each, pairs
 
 SMALL = 1e-4
@@ -77,6 +77,9 @@ def test_a_loss_that_is_a_function_and_an_option_given_before():
     call = Call("rolling", "plain")
     function = functools.partial(scan_forward, call.step, steps=4)
     given = {"params": call.p, "state": call.state, "x": None}
+
+    checked = fusedrnn.gradcheck(function, (call.p, call.state, None)).arguments
+    assert list(checked) == ["params[0]", "params[1]", "state"]
 
     def dloss(y, state_n):
         return 3 * y * y, np.exp(state_n)  # of sum(y ** 3) + sum(exp(state_n))
@@ -199,3 +202,24 @@ def test_layers(name, given_state):
     for key, gradient in rows.parameters.items():
         assert len(gradient) == 2
         np.testing.assert_allclose(gradient.sum(axis=0), expected[key], rtol=1e-12, atol=1e-14)
+
+
+def test_rows_and_second_derivatives_keep_their_random_numbers():
+    rng = np.random.default_rng(0)
+    p, h, x = np.array(0.5), rng.normal(size=(3, 4)), rng.normal(size=(5, 3, 4))
+    how = {"seed": 9, "row_offset": 2, "step_offset": 1}
+    given = {"step": dropping, "params": p, "state": h, "x": x, **how}
+    y, last, reserve = scan_forward(**given)
+    whole = scan_backward(y, last, reserve)
+    rows = fusedrnn.per_sequence_gradients(reserve, y, last)
+    np.testing.assert_array_equal(rows.dx, whole.dx)
+    np.testing.assert_allclose(rows.dparams.sum(), whole.dparams, rtol=1e-12)
+    directions = {"params": np.array(1.0), "x": drawn(x)}
+    _, products = fusedrnn.hessian_vector_product(scan_forward, given, (y, last), directions)
+    expected = difference(lambda g: scan_backward(y, last, scan_forward(**g)[2])[:3], given, directions)
+    close(products[:3], expected)
+
+
+def dropping(p, state, x):
+    h = np.tanh(p * x + ops.dropout(state, 0.5)) + ops.dropout(x * x * p, 0.3)
+    return h, h

@@ -328,3 +328,22 @@ def test_refuses_what_does_not_fit(drawn):
     with pytest.raises(ValueError, match=r"dy: expected shape \(6, 3, 5\), got \(6, 3, 4\)"):
         layer.backward(np.zeros((T, N, 4), np.float32))
     layer.backward(np.zeros_like(y))  # the call refused may be made again
+
+
+def reading(p, state, x):
+    h = np.tanh(p["E"][x["token"]] + p["U"] @ state)
+    return h, np.where(x["keep"], h, 0.0)
+
+
+@pytest.mark.parametrize("batch", [1, 5, 20])
+def test_streams_of_tokens_in_any_batch(batch, dtype):
+    rng = np.random.default_rng(0)
+    layer = nn.Scan(reading, {"E": rng.normal(size=(7, H)), "U": rng.normal(size=(H, H))}, (H,), dtype=dtype)
+    x = {"token": rng.integers(0, 7, (T, batch)), "keep": rng.uniform(size=(T, batch)) > 0.3}
+    y, last = layer.eval()(x)
+    stream = layer.stream(batch)
+    same(np.stack([stream(each(lambda leaf, t=t: leaf[t], x)) for t in range(T)]), y)
+    same(stream.state, last)
+    with pytest.raises(IndexError, match="lies outside"):
+        stream({"token": np.full(batch, 7), "keep": x["keep"][0]})
+    same(stream.state, last)  # a step refused changes nothing

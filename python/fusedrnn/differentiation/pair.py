@@ -7,6 +7,7 @@ of the outputs before the reserve, then ``reserve``, then by keyword the gradien
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 from collections.abc import Callable, Mapping
@@ -37,11 +38,15 @@ class Pair:
 
     @classmethod
     def of(cls, forward: Callable[..., Any], backward: Callable[..., Any] | None = None) -> Pair:
-        """The pair of ``<cell>_forward`` and the ``<cell>_backward`` beside it, unless another backward is given."""
+        """The pair of ``<cell>_forward``, some of its arguments perhaps given by ``functools.partial``, and the
+        ``<cell>_backward`` beside it, unless another backward is given."""
         if backward is None:
-            name = getattr(forward, "__name__", repr(forward))
+            function: Any = forward
+            while isinstance(function, functools.partial):
+                function = function.func
+            name = getattr(function, "__name__", repr(function))
             other = name.removesuffix("_forward") + "_backward"
-            backward = getattr(sys.modules.get(getattr(forward, "__module__", "")), other, None)
+            backward = getattr(sys.modules.get(getattr(function, "__module__", "")), other, None)
             if not name.endswith("_forward") or backward is None:
                 raise TypeError(f"backward: expected the gradient of {name}, as no {other} stands beside it, got None")
         parameters = inspect.signature(backward).parameters
