@@ -121,8 +121,8 @@ struct Plan {
   std::vector<Packed> packed;
   std::vector<Lifted> lifts;
   std::vector<Deferred> deferred;
-  int64_t lanes_from;                         // rows from which a block of lanes is faster than rows one by one
-  double flops;  // of one step of one row
+  int64_t lanes_from;  // rows from which a block of lanes is faster than rows one by one
+  double flops;        // of one step of one row
 };
 
 // Reads what python/fusedrnn/scan/encode.py wrote; std::invalid_argument where it makes no sense.

@@ -147,8 +147,7 @@ class Walk {
                                         plan.rows[i]};
     for (std::size_t i = 0; i < plan.row_outputs.size(); ++i) {
       T* const to = silent_ ? nullptr : call_.row_outputs[i];
-      f.written[plan.outputs.size() + i] = {to ? to + team.row * plan.row_outputs[i] : nullptr,
-                                            plan.row_outputs[i]};
+      f.written[plan.outputs.size() + i] = {to ? to + team.row * plan.row_outputs[i] : nullptr, plan.row_outputs[i]};
     }
     return f;
   }

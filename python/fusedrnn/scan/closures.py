@@ -29,6 +29,8 @@ def names_of(code: types.CodeType) -> tuple[str, ...]:
     if known is not None and known[0]() is code:
         return known[1]
     found = dict.fromkeys(code.co_names)
+    if "getattr" in found:  # which may be given any of these
+        found.update(dict.fromkeys(text for text in code.co_consts if isinstance(text, str) and text.isidentifier()))
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             found.update(dict.fromkeys(names_of(constant)))

@@ -129,7 +129,7 @@ def copy(a: Any, order: Any = "K", subok: bool = False) -> Value:
     return lift(a)
 
 
-@implements(np.astype)
+@implements(*([np.astype] if hasattr(np, "astype") else []))  # since NumPy 2.1
 def astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Value:
     """As ``numpy.astype``."""
     return converted(x, dtype)

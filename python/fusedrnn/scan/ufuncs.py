@@ -137,7 +137,7 @@ def divide(a: Any, b: Any) -> Value:
     return ins.divide(real(lift(a)), real(lift(b)))
 
 
-@ufunc("positive", "fabs", "conjugate")
+@ufunc("positive", "conjugate")
 def _positive(x: Any) -> Value:
     return lift(x)
 
@@ -150,50 +150,43 @@ def _fabs(x: Any) -> Value:
 @ufunc("floor_divide")
 def floor_divide(a: Any, b: Any) -> Value:
     """As ``numpy.floor_divide``."""
-    x, y = alike(*map(number, (lift(a), lift(b))))
-    quotient = ins.unary("floor", ins.divide(real(x), real(y)))
-    return quotient if x.kind == "real" else ins.as_integer(quotient)
+    return _floor_divide(*alike(*map(number, (lift(a), lift(b)))))
 
 
 @ufunc("remainder")
 def remainder(a: Any, b: Any) -> Value:
     """As ``numpy.remainder``, with the sign of b: a - b floor(a / b)."""
     x, y = alike(*map(number, (lift(a), lift(b))))
-    return ins.subtract(x, ins.multiply(y, floor_divide_values(x, y)))
+    return ins.subtract(x, ins.multiply(y, _floor_divide(x, y)))
 
 
-def floor_divide_values(x: Value, y: Value) -> Value:
-    """floor(x / y) of values of one kind."""
-    quotient = ins.unary("floor", ins.divide(real(x), real(y)))
+def _floor_divide(x: Value, y: Value) -> Value:
+    quotient = _floor(ins.divide(real(x), real(y)))
     return quotient if x.kind == "real" else ins.as_integer(quotient)
+
+
+def _floor(x: Value) -> Value:
+    return ins.unary("floor", x)
+
+
+def _ceil(x: Value) -> Value:
+    return ins.negative(_floor(ins.negative(x)))
 
 
 @ufunc("ceil")
 def ceil(x: Any) -> Value:
     """As ``numpy.ceil``."""
     value = lift(x)
-    return value if value.kind != "real" else ins.negative(ins.unary("floor", ins.negative(value)))
+    return _ceil(value) if value.kind == "real" else value
 
 
-@ufunc("trunc", "fix")
+@ufunc("trunc")
 def trunc(x: Any) -> Value:
     """As ``numpy.trunc``."""
     value = lift(x)
-    return (
-        value
-        if value.kind != "real"
-        else ins.where(ins.compare("less", value, 0.0), ceil_value(value), floor_value(value))
-    )
-
-
-def floor_value(x: Value) -> Value:
-    """floor x."""
-    return ins.unary("floor", x)
-
-
-def ceil_value(x: Value) -> Value:
-    """-floor(-x)."""
-    return ins.negative(floor_value(ins.negative(x)))
+    if value.kind != "real":
+        return value
+    return ins.where(ins.compare("less", value, 0.0), _ceil(value), _floor(value))
 
 
 @ufunc("rint")
@@ -202,9 +195,9 @@ def rint(x: Any) -> Value:
     value = lift(x)
     if value.kind != "real":
         return value
-    half = ins.compare("equal", ins.subtract(value, floor_value(value)), 0.5)
-    even = ins.multiply(floor_value(ins.add(ins.multiply(value, 0.5), 0.5)), 2.0)
-    return ins.where(half, even, floor_value(ins.add(value, 0.5)))
+    half = ins.compare("equal", ins.subtract(value, _floor(value)), 0.5)
+    even = ins.multiply(_floor(ins.add(ins.multiply(value, 0.5), 0.5)), 2.0)
+    return ins.where(half, even, _floor(ins.add(value, 0.5)))
 
 
 @ufunc("logical_xor", "bitwise_xor")
@@ -318,9 +311,7 @@ def power(a: Any, b: Any) -> Value:
     of = known(base)
     if of is not None and of.size and (of > 0).all():
         result = ins.unary("exp", ins.multiply(real(exponent), base.graph.constant(np.log(of))))
-        return (
-            result if "real" in (base.kind, exponent.kind) else ins.as_integer(ins.unary("floor", ins.add(result, 0.5)))
-        )
+        return result if "real" in (base.kind, exponent.kind) else ins.as_integer(_floor(ins.add(result, 0.5)))
     if exponent.kind != "real":
         raise refused(
             "integer exponents that are no single constant",
