@@ -335,3 +335,20 @@ for n in (1, 16):
 """
     result = run_python(code)
     assert result.returncode == 0, result.stderr
+
+
+def test_recomputing_bounds_the_memory_of_ten_thousand_steps():
+    drawn = networks.network("ntm", T=1, N=1)
+    run = Executable(drawn.step, drawn.derivative, name="ntm")
+    steps = 10_000
+    arrays = [*drawn.arrays[:3], [np.repeat(a, steps, axis=0) for a in drawn.arrays[3]]]
+    kept = {}
+    for recompute in (False, True):
+        *_, memory = run.forward(*arrays, steps=steps, batch=1, dtype=np.float64, recompute=recompute)
+        kept[recompute] = memory.nbytes
+    plan = run.training(False).plan
+    # By formula: everything, or the states at every so many steps; beside them what lives as long as the call.
+    assert kept[False] >= steps * (plan.reserve + plan.state) * 8
+    block = run.checkpoint(steps, 1, np.float64, True)
+    assert kept[True] <= (steps // block + 1) * plan.state * 8 + (plan.row + plan.shared + 100) * 8
+    assert kept[True] < kept[False] / 500
