@@ -13,7 +13,7 @@ from fusedrnn.gradients import Array
 from fusedrnn.nn.module import Module, as_generator
 from fusedrnn.nn.parameters import Parameter
 from fusedrnn.nn.scan_stream import FrozenScan, ScanStream
-from fusedrnn.nn.scan_trees import added, dotted, halves, initial, joined, rows_of, swapped
+from fusedrnn.nn.scan_trees import added, contiguous, dotted, halves, initial, joined, rows_of, swapped
 from fusedrnn.scan.program import Program
 from fusedrnn.scan.trees import Structure, flatten
 from fusedrnn.sizes import size
@@ -176,12 +176,11 @@ class Scan(Module):
         self, x: Any, state: Any, context: Any, run: Callable[..., Any], *, batch: int | None, **options: Any
     ) -> tuple[Any, Any]:
         swap = self.batch_first and options["batch_sizes"] is None
-        if swap:
-            x = swapped(x)
-            if options["resets"] is not None:
-                options["resets"] = np.ascontiguousarray(np.asarray(options["resets"]).swapaxes(0, 1))
+        x, context = swapped(x) if swap else contiguous(x), contiguous(context)
+        if swap and options["resets"] is not None:
+            options["resets"] = np.ascontiguousarray(np.asarray(options["resets"]).swapaxes(0, 1))
         rows = rows_of(x, options["batch_sizes"], state, context) if batch is None else size("batch", batch)
-        given = self._pair("state", state)
+        given = self._pair("state", contiguous(state))
         if self._rows is not None:
             options["row_offset"] = self._rows.start
         ys, last, reserves = [], [], []
@@ -230,10 +229,9 @@ class Scan(Module):
         if not self._saved:
             self._pop()
         reserves, learned, with_context, swap = self._saved[-1]
-        if swap and dy is not None:
-            dy = swapped(dy)
+        dy = swapped(dy) if swap else contiguous(dy)
         parts = halves(dy) if self.bidirectional else (dy,)
-        last = self._pair("dstate_n", dstate_n)
+        last = self._pair("dstate_n", contiguous(dstate_n))
         found = [
             scan_backward(part, dstate, reserve, input_grad=input_grad)
             for part, dstate, reserve in zip(parts, last, reserves, strict=True)

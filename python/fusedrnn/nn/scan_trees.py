@@ -48,6 +48,15 @@ def dotted(structure: Structure, prefix: str, alone: str) -> Iterator[str]:
         yield from dotted(child, f"{prefix}.{part}" if prefix else part, alone)
 
 
+def contiguous(tree: Any) -> Any:
+    """The same with copies of arrays that are not C-contiguous."""
+
+    def copied(leaf: Any) -> Any:
+        return np.ascontiguousarray(leaf) if isinstance(leaf, np.ndarray) and not leaf.flags.c_contiguous else leaf
+
+    return map_leaves(copied, tree)
+
+
 def swapped(tree: Any) -> Any:
     """Time and batch exchanged in each leaf, copied."""
 
