@@ -33,6 +33,7 @@ __all__ = [
     "softmax",
     "softplus",
     "stop_gradient",
+    "take",
     "uniform",
 ]
 assert tracing  # which registers the rules
@@ -142,6 +143,13 @@ def argmax(x: Any, axis: int = -1) -> Any:
     return np.argmax(x, axis=axis)
 
 
+def take(array: Any, index: Any, axis: int = 0) -> Any:
+    """Return entries along an axis, as ``numpy.take``; NumPy's own cannot take a traced index into a constant array."""
+    if isinstance(index, Traced) and not isinstance(array, Traced):
+        array = Traced(_lifted(array))
+    return np.take(array, index, axis=axis)
+
+
 def stop_gradient(x: Any) -> Any:
     """Return x, whose gradient ends here."""
     return _traced("stop_gradient", ins.stop_gradient, _lifted(x)) if isinstance(x, Traced) else x
@@ -189,7 +197,7 @@ def dropout(x: Any, p: float) -> Any:
     return np.where(kept, x * (1 / (1 - p)), 0.0)
 
 
-def _lifted(x: Traced) -> Value:
+def _lifted(x: Any) -> Value:
     trace = current()
     if trace is not None:
         trace.mark()

@@ -133,7 +133,8 @@ class Traced(NDArrayOperatorsMixin):
         raise refused(
             f"a traced array was to become an ordinary NumPy array, but it {_NO_NUMBERS}",
             "Instead of np.array([a, b]) or np.asarray(a) write np.stack([a, b]) or a; instead of out[i] = a write "
-            "np.where, np.stack or np.concatenate; instead of constants[i] write np.take(constants, i, axis=0)",
+            "np.where, np.stack or np.concatenate; instead of constants[i] or np.take(constants, i) write "
+            "fusedrnn.ops.take(constants, i); instead of softmax of scipy.special write fusedrnn.ops.softmax",
         )
 
     # what is not known while a step is traced
@@ -158,11 +159,11 @@ class Traced(NDArrayOperatorsMixin):
     def __index__(self) -> int:
         raise self._number(
             "use as a Python integer",
-            "Shapes, ranges and lists need constants; into arrays write np.take(a, i, axis=0)",
+            "Shapes, ranges and lists need constants; entries of arrays are fusedrnn.ops.take(array, i)",
         )
 
     def __round__(self, digits: int | None = None) -> Any:
-        return np.round(self, digits or 0)
+        return np.round(self).astype(int) if digits is None else np.round(self, digits)
 
     def __len__(self) -> int:
         if not self.shape:
@@ -324,7 +325,8 @@ def lift(x: Any) -> Value:
                 "Write a = a + b instead of a += b: the other name would see the change in NumPy",
             )
         return x.value
-    assert trace is not None
+    if trace is None:
+        raise refused("an array of a trace that has ended, beside numbers", "Take it from what the scan returns")
     return trace.graph.constant(constant(x))
 
 

@@ -160,6 +160,12 @@ def remainder(a: Any, b: Any) -> Value:
     return ins.subtract(x, ins.multiply(y, _floor_divide(x, y)))
 
 
+@ufunc("divmod")
+def divmod_(a: Any, b: Any) -> tuple[Value, Value]:
+    """As ``numpy.divmod``."""
+    return floor_divide(a, b), remainder(a, b)
+
+
 def _floor_divide(x: Value, y: Value) -> Value:
     quotient = _floor(ins.divide(real(x), real(y)))
     return quotient if x.kind == "real" else ins.as_integer(quotient)
@@ -191,10 +197,10 @@ def trunc(x: Any) -> Value:
 
 @ufunc("rint")
 def rint(x: Any) -> Value:
-    """As ``numpy.rint``: halves go to the even neighbour."""
+    """As ``numpy.rint``: halves go to the even neighbour. Always real."""
     value = lift(x)
     if value.kind != "real":
-        return value
+        return real(value)
     half = ins.compare("equal", ins.subtract(value, _floor(value)), 0.5)
     even = ins.multiply(_floor(ins.add(ins.multiply(value, 0.5), 0.5)), 2.0)
     return ins.where(half, even, _floor(ins.add(value, 0.5)))
@@ -297,16 +303,17 @@ def power(a: Any, b: Any) -> Value:
     """As ``numpy.power``. Constant integers by products, ±0.5 by the root, all else as exp(b log a)."""
     base, exponent = lift(a), lift(b)
     array = known(exponent)
-    if array is not None and array.size == 1 and array.ndim <= base.ndim:
-        n = float(array.reshape(()))
+    if array is not None and array.size and (array == array.flat[0]).all():
+        shape = np.broadcast_shapes(base.shape, array.shape)
+        n = float(array.flat[0])
         if n.is_integer() and abs(n) <= _MOST_PRODUCTS:
             if n < 0 and base.kind != "real" and exponent.kind != "real":
                 raise refused("integers to negative powers", "Write a.astype(float) ** b")
             start = real(base) if exponent.kind == "real" else number(base)
-            product = ins.broadcast(_product(start, abs(int(n))), np.broadcast_shapes(base.shape, array.shape))
+            product = ins.broadcast(_product(start, abs(int(n))), shape)
             return ins.unary("reciprocal", product) if n < 0 else product
         if abs(n) == 0.5:
-            root = ins.unary("sqrt", real(base))
+            root = ins.broadcast(ins.unary("sqrt", real(base)), shape)
             return root if n > 0 else ins.unary("reciprocal", root)
     of = known(base)
     if of is not None and of.size and (of > 0).all():
