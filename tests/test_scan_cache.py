@@ -98,6 +98,17 @@ def test_globals_attributes_defaults_and_what_functions_call(monkeypatch):
         assert run(call)[0] == 7
 
 
+def test_an_attribute_that_getattr_reads_by_a_constant():
+    owner = Owner()
+
+    def step(p, h, x):
+        return h, getattr(owner, "gain") * x  # noqa: B009 - the name stands in a text
+
+    assert run(step)[0] == 2
+    owner.gain = 5.0
+    assert run(step)[0] == 5
+
+
 def test_signs_of_zero_and_nan_are_told_apart():
     def signs(number):
         return lambda p, h, x: (h, np.where(np.signbit(number), -x, x))

@@ -107,22 +107,39 @@ class _ScanBackward(torch.autograd.Function):
     def forward(ctx: Any, call: _Call, count: int, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
         gradients = [_array(each) for each in tensors[:count]]
         dy, dstate_n = call.result_trees(gradients)
-        ctx.call, ctx.count, ctx.given = call, count, (dy, dstate_n)
+        ctx.call, ctx.count = call, count
         ctx.save_for_backward(*tensors)
         ctx.set_materialize_grads(False)
         return tuple(call.gradients(scan_backward(dy, dstate_n, call.reserve, input_grad=call.input_grad)))
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *directions: Tensor | None) -> tuple[Any, ...]:
-        call = ctx.call
-        _ = ctx.saved_tensors
-        grads = ScanGradients(*call.trees([_array(each) for each in directions]))
-        ddy, ddstate_n, found = scan_double_backward(grads, ctx.given[0], ctx.given[1], call.reserve)
+        found = _ScanDoubleBackward.apply(ctx.call, ctx.count, len(directions), *directions, *ctx.saved_tensors)
+        return tuple(
+            each if needed else None for each, needed in zip((None, None, *found), ctx.needs_input_grad, strict=True)
+        )
+
+
+class _ScanDoubleBackward(torch.autograd.Function):
+    """(call, count, places, directions of the gradients of the arguments..., gradients of the results..., leaves of the
+    arguments...) -> gradients of those of the results, and of those leaves.
+
+    It is a function of its own so that a third derivative meets its error: ``once_differentiable`` has no way to the
+    leaves, by which ``torch.autograd.grad`` would take theirs for zero.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, call: _Call, count: int, places: int, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+        ctx.set_materialize_grads(False)
+        grads = ScanGradients(*call.trees([_array(each) for each in tensors[:places]]))
+        dy, dstate_n = call.result_trees([_array(each) for each in tensors[places : places + count]])
+        ddy, ddstate_n, found = scan_double_backward(grads, dy, dstate_n, call.reserve)
         y, state = call.results
-        results = [_tensor(a) for a in (*_leaves(ddy, y), *_leaves(ddstate_n, state))]
-        gradients = (None, None, *results, *call.gradients(found))
-        return tuple(each if needed else None for each, needed in zip(gradients, ctx.needs_input_grad, strict=True))
+        return *(_tensor(a) for a in (*_leaves(ddy, y), *_leaves(ddstate_n, state))), *call.gradients(found)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor | None) -> tuple[Any, ...]:
+        raise RuntimeError("fusedrnn.torch.scan: expected derivatives of first or second order, got a third")
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
