@@ -251,10 +251,13 @@ def test_recomputed_steps_and_a_reserve_used_twice_give_the_same_bits(dtype):
     h, dy = (np.asarray(rng.normal(size=shape), dtype) for shape in ((n, 2), (t, n, 2)))
     y, state, reserve = fusedrnn.scan_forward(rolling, p, h, None, steps=t)
     expected = fusedrnn.scan_backward(dy, None, reserve)
+    results, given = (y.copy(), state.copy()), dy.copy()
+    y[...], state[...] = np.nan, np.nan  # the caller's own
     same(tuple(fusedrnn.scan_backward(dy, None, reserve)), tuple(expected))
+    same(dy, given)
     for recompute in (True, 1, 4, False):
         again, last, other = fusedrnn.scan_forward(rolling, p, h, None, steps=t, recompute=recompute)
-        same((again, last), (y, state))
+        same((again, last), results)
         same(tuple(fusedrnn.scan_backward(dy, None, other)), tuple(expected))
     assert fusedrnn.scan_forward(rolling, p, h, None, steps=t, recompute=4)[2].kept.nbytes < reserve.kept.nbytes
 

@@ -177,6 +177,20 @@ def test_an_index_outside_is_refused():
         fusedrnn.scan_forward(take, np.zeros((5, 2)), np.zeros((2, 1)), np.array([[0, 5]]))
 
 
+def test_other_orders_of_bytes_are_no_float64():
+    def plus(p, state, x):
+        return state + x, x
+
+    p, state, x = (), np.full((1, 1), 0.5), np.full((2, 1, 1), 0.5)
+    assert fusedrnn.scan_forward(plus, p, state, x)[1][0, 0] == 1.5
+    with pytest.raises(TypeError, match="state: expected float32 or float64, integers or booleans, got >f8"):
+        fusedrnn.scan_forward(plus, p, state.astype(">f8"), x)
+    y, *_ = fusedrnn.scan_forward(plus, p, state, np.array([[[3]], [[4]]], ">i4"))
+    assert y.ravel().tolist() == [3, 4]
+    with pytest.raises(TypeError, match=r"step: expected a function of \(params, state, x\), got int"):
+        fusedrnn.scan_forward(3, p, state, x)
+
+
 def test_integers_that_float32_has_not_are_refused():
     def take(p, state, x):
         return state, p * x

@@ -118,6 +118,8 @@ def scan_forward(
         ValueError: Shapes that do not fit, T = 0, arrays that are not C-contiguous, integers that the dtype has not.
         IndexError: An index that the step computed lies outside of its axis.
     """
+    if not callable(step):
+        raise TypeError(f"step: expected a function of (params, state, x), got {type(step).__name__}")
     if not callable(seed):
         whole_number("seed", seed, 0, 1 << 64)
     whole_number("row_offset", row_offset, 0, 1 << 32)

@@ -23,7 +23,7 @@ def flatten(tree: Any, lead: int, leaves: list[Any], key: list[Any]) -> None:
     if kind is np.ndarray:
         leaves.append(tree)
         shape = tree.shape
-        key += (shape[lead:] if lead else shape, tree.dtype.char)
+        key += (shape[lead:] if lead else shape, tree.dtype)
     elif kind is dict:
         names = in_order(tree)
         key += (kind, *names)
