@@ -191,6 +191,11 @@ def test_other_orders_of_bytes_are_no_float64():
         fusedrnn.scan_forward(3, p, state, x)
 
 
+def test_a_step_returns_a_state_and_an_output():
+    with pytest.raises(TraceError, match=r"\d: expected the step to return \(new_state, y\), got an array"):
+        fusedrnn.scan_forward(lambda p, h, x: h + x, (), np.zeros((1, 1)), np.zeros((2, 1, 1)))
+
+
 def test_integers_that_float32_has_not_are_refused():
     def take(p, state, x):
         return state, p * x

@@ -81,6 +81,7 @@ def trace_step(
             ) from error
         if not isinstance(result, tuple) or len(result) != 2 or hasattr(result, "_fields"):
             got = f"a tuple of {len(result)}" if type(result) is tuple else type(result).__name__
+            got = "an array" if isinstance(result, Traced) else got
             raise TraceError(f"{_definition(function)}: expected the step to return (new_state, y), got {got}")
         at = _definition(function)
         new_states = _new_states(at, result[0], structures[1], leaves[1])
