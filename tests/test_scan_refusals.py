@@ -96,6 +96,42 @@ def complex_numbers(p, h, x):
     return h * 1j, h
 
 
+def state_read_under_its_old_name(p, h, x):
+    old = h[:2]
+    h += x
+    return h, old
+
+
+def computed_index_into_a_constant(p, h, x):
+    return h, np.eye(3)[np.argmax(h)]
+
+
+def chosen_by_a_mask(p, h, x):
+    return h, h[h > 0]
+
+
+def shape_from_data(p, h, x):
+    return h, np.zeros(np.argmax(h))
+
+
+def integers_that_become_real_in_place(p, h, x):
+    k = np.argmax(h)
+    k += 0.5
+    return h, k
+
+
+def printed(p, h, x):
+    return h, f"{h[0]:.2f}"
+
+
+def index_outside(p, h, x):
+    return h[3:] + h[3], h
+
+
+def nothing_in_the_output(p, h, x):
+    return h, (h, None)
+
+
 @pytest.mark.parametrize(
     ("step", "words"),
     [
@@ -115,6 +151,14 @@ def complex_numbers(p, h, x):
         (other_structure, ["structure"]),
         (shapes_that_do_not_fit, ["(3,)", "(4, 3)"]),
         (complex_numbers, ["complex"]),
+        (state_read_under_its_old_name, ["in place under another name", "a = a + b"]),
+        (computed_index_into_a_constant, ["ops.take"]),
+        (chosen_by_a_mask, ["shape would depend on data", "np.where"]),
+        (shape_from_data, ["Python integer"]),
+        (integers_that_become_real_in_place, ["expected integers of shape (), got real numbers"]),
+        (printed, ["text"]),
+        (index_outside, ["index 3", "size 3"]),
+        (nothing_in_the_output, ["y[1]", "None"]),
     ],
 )
 def test_a_refusal_names_the_line_and_the_remedy(step, words):
@@ -134,6 +178,24 @@ def test_an_array_of_another_trace():
     trace_step(leaks, None, Abstract((3,), "real"), None)
     with pytest.raises(TraceError, match="another trace"):
         trace_step(leaks, None, Abstract((3,), "real"), None)
+
+
+def test_parameters_are_not_changed_in_place():
+    def step(p, h, x):
+        p["b"] += h
+        return h, h
+
+    with pytest.raises(TraceError, match=r"params\['b'\] is changed in place"):
+        trace_step(step, {"b": Abstract((3,), "real")}, Abstract((3,), "real"), None)
+
+
+def test_a_step_too_long():
+    def step(p, h, x):
+        while True:
+            h = np.tanh(h)
+
+    with pytest.raises(TraceError, match="more than 100000 instructions"):
+        trace_step(step, None, Abstract((3,), "real"), None)
 
 
 def test_an_integer_state_stays_one():

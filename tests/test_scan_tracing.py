@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from typing import NamedTuple
 
@@ -265,6 +266,12 @@ FUNCTIONS = {
     "wide circular_convolve": lambda x: ops.circular_convolve(x["v"], np.concatenate([x["v"], x["w"], x["v"][:3]])),
     "one_hot, argmax": lambda x: (ops.one_hot(x["vi"], 4), ops.one_hot(x["k"], 3), ops.argmax(x["m"])),
     "stop_gradient": lambda x: (ops.stop_gradient(x["m"]), ops.stop_gradient(x["vi"])),
+    "infinities": lambda x: (
+        np.logaddexp(np.array([-np.inf, -np.inf, np.inf, 1, np.inf]), np.where(x["vb"], -np.inf, np.inf)),
+        ops.logsumexp(np.where(x["mb"] & (x["m"] > 9), x["m"], -np.inf)),
+    ),
+    "large powers": lambda x: (x["v"] ** 101, (1 + x["vi"] * 1e-2) ** 200.0),
+    "copies": lambda x: (copy.copy(x["v"]) * 2, copy.deepcopy(x["m"]) * 2),
     "NaN constants": lambda x: np.where(x["v"] > 0, x["v"], np.nan),
 }
 

@@ -16,6 +16,7 @@ from fusedrnn.scan.graph import Shape, Value
 from fusedrnn.scan.trace import FUNCTIONS, UFUNCS, VIEWS, TraceError, current, refused, user_line
 
 _DTYPES = {"real": np.dtype(np.float64), "integer": np.dtype(np.int64), "boolean": np.dtype(np.bool_)}
+KIND_NAMES = {"real": "real numbers", "integer": "integers", "boolean": "booleans"}
 _NO_NUMBERS = "has no numbers while the step is traced"
 
 # Functions that people use and that have no rule, and what to write instead.
@@ -140,7 +141,7 @@ class Traced(NDArrayOperatorsMixin):
     # what is not known while a step is traced
 
     def _number(self, what: str, instead: str) -> TraceError:
-        return refused(f"{what} of a traced array, which {_NO_NUMBERS}", instead)
+        return refused(f"{what}: a traced array {_NO_NUMBERS}", instead)
 
     def __bool__(self) -> bool:
         raise self._number(
@@ -148,7 +149,7 @@ class Traced(NDArrayOperatorsMixin):
         )
 
     def __float__(self) -> float:
-        raise self._number("float()", "Leave it a traced array; use np. functions instead of math.")
+        raise self._number("float() or a function of math", "Leave it an array; use NumPy's functions")
 
     def __complex__(self) -> complex:
         raise self._number("complex()", "Complex numbers are not traced: keep two real arrays")
@@ -158,9 +159,20 @@ class Traced(NDArrayOperatorsMixin):
 
     def __index__(self) -> int:
         raise self._number(
-            "use as a Python integer",
+            "an array as a Python integer",
             "Shapes, ranges and lists need constants; entries of arrays are fusedrnn.ops.take(array, i)",
         )
+
+    def __format__(self, format_spec: str) -> str:
+        if format_spec:
+            raise self._number("a number in a text", "Return it as an output of the step, and print that")
+        return repr(self)
+
+    def __copy__(self) -> Any:
+        return np.copy(self)
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return np.copy(self)
 
     def __round__(self, digits: int | None = None) -> Any:
         return np.round(self).astype(int) if digits is None else np.round(self, digits)
@@ -387,8 +399,8 @@ def _in_place(target: Traced, result: Any, name: str) -> Traced:
         )
     if result.shape != target.shape or (result.value.kind != target.value.kind and target.value.kind != "real"):
         raise refused(
-            f"np.{name} in place: expected a {target.value.kind} result of shape {target.shape}, "
-            f"got {result.value.kind} of shape {result.shape}",
+            f"np.{name} in place: expected {KIND_NAMES[target.value.kind]} of shape {target.shape}, "
+            f"got {KIND_NAMES[result.value.kind]} of shape {result.shape}",
             "Write a = a + b instead of a += b",
         )
     target.memory.changed = user_line()
@@ -397,5 +409,5 @@ def _in_place(target: Traced, result: Any, name: str) -> Traced:
 
 def _unknown(name: str, known: list[str]) -> TraceError:
     close = difflib.get_close_matches(name, sorted(set(known)), n=3)
-    instead = _INSTEAD.get(name) or (f"Traced are {', '.join(close)}" if close else "")
+    instead = _INSTEAD.get(name) or (f"Functions of like names that have one: {', '.join(close)}" if close else "")
     return refused(f"{name} has no rule for traced arrays", instead)

@@ -10,7 +10,7 @@ from fusedrnn.scan import contractions, indexing, numpy_functions, numpy_shapes,
 from fusedrnn.scan import instructions as ins
 from fusedrnn.scan.graph import Kind, Level, Shape, Step, Value
 from fusedrnn.scan.trace import Trace, TraceError, tracing
-from fusedrnn.scan.traced import Memory, Traced, lift
+from fusedrnn.scan.traced import KIND_NAMES, Memory, Traced, lift
 from fusedrnn.scan.trees import Structure, flatten
 
 __all__ = ["Abstract", "Recurrence", "TraceError", "trace_step"]
@@ -139,14 +139,12 @@ def _new_states(at: str, result: Any, structure: Structure, states: list[Value])
                 value = ins.as_integer(value)
             else:
                 raise TraceError(
-                    f"{at}: new state{name}: expected {_KINDS[state.kind]}, as in the state, got {_KINDS[value.kind]}. "
+                    f"{at}: new state{name}: expected {KIND_NAMES[state.kind]}, as in the state, "
+                    f"got {KIND_NAMES[value.kind]}. "
                     "Give real numbers for the first state, or write .astype"
                 )
         converted.append(value)
     return converted
-
-
-_KINDS = {"real": "real numbers", "integer": "integers", "boolean": "booleans"}
 
 
 def _definition(function: Any) -> str:

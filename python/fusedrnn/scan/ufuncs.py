@@ -15,8 +15,7 @@ from fusedrnn.scan.graph import Value
 from fusedrnn.scan.trace import UFUNCS, refused
 from fusedrnn.scan.traced import lift
 
-# Powers by repeated products up to here.
-_MOST_PRODUCTS = 64
+_MOST = 1 << 20  # powers up to this one by repeated squares
 
 
 def ufunc(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -280,9 +279,11 @@ def hypot(a: Any, b: Any) -> Value:
 
 @ufunc("logaddexp")
 def logaddexp(a: Any, b: Any) -> Value:
-    """log(exp a + exp b) = b + softplus(a - b)."""
+    """log(exp a + exp b) = max(a, b) + softplus(-|a - b|); infinities that are equal differ by nothing."""
     x, y = (real(lift(each)) for each in (a, b))
-    return ins.add(y, ins.unary("softplus", ins.subtract(x, y)))
+    difference = ins.where(ins.compare("equal", x, y), 0.0, ins.subtract(x, y))
+    beyond = ins.unary("softplus", ins.negative(ins.unary("absolute", difference)))
+    return ins.add(ins.binary("maximum", x, y), beyond)
 
 
 @ufunc("log_expit")
@@ -306,7 +307,7 @@ def power(a: Any, b: Any) -> Value:
     if array is not None and array.size and (array == array.flat[0]).all():
         shape = np.broadcast_shapes(base.shape, array.shape)
         n = float(array.flat[0])
-        if n.is_integer() and abs(n) <= _MOST_PRODUCTS:
+        if n.is_integer() and abs(n) <= _MOST:
             if n < 0 and base.kind != "real" and exponent.kind != "real":
                 raise refused("integers to negative powers", "Write a.astype(float) ** b")
             start = real(base) if exponent.kind == "real" else number(base)
