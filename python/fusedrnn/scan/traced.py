@@ -26,8 +26,13 @@ _INSTEAD = {
         "The result's shape would depend on data: keep the shape and mask with np.where",
     ),
     **dict.fromkeys(("copyto", "put", "put_along_axis", "place", "putmask", "fill_diagonal"), "Build it by np.where"),
-    **dict.fromkeys(("inv", "solve", "det", "svd", "eig", "eigh", "cholesky", "qr"), "Linear algebra is not traced"),
+    **dict.fromkeys(
+        ("inv", "pinv", "solve", "lstsq", "det", "slogdet", "svd", "eig", "eigh", "cholesky", "qr", "matrix_rank"),
+        "Write it from products, sums and quotients: of a 1 x 1 matrix the inverse is 1 / a",
+    ),
     **dict.fromkeys(("vectorize", "apply_along_axis", "piecewise", "select"), "Write it with np.where"),
+    "convolve": "Write fusedrnn.ops.circular_convolve, over np.pad for one that is not circular",
+    "kron": "Write np.outer(a, b).reshape(-1) of vectors",
     "isclose": "Write np.abs(a - b) <= tolerance",
     "median": "Write it with np.sort",
     "save": "A step has no effects beside what it returns",
@@ -408,6 +413,6 @@ def _in_place(target: Traced, result: Any, name: str) -> Traced:
 
 
 def _unknown(name: str, known: list[str]) -> TraceError:
-    close = difflib.get_close_matches(name, sorted(set(known)), n=3)
+    close = difflib.get_close_matches(name, sorted(set(known)), n=3, cutoff=0.75)
     instead = _INSTEAD.get(name) or (f"Functions of like names that have one: {', '.join(close)}" if close else "")
     return refused(f"{name} has no rule for traced arrays", instead)

@@ -131,7 +131,10 @@ def _new_states(at: str, result: Any, structure: Structure, states: list[Value])
     converted = []
     for name, value, state in zip(structure.names, values, states, strict=True):
         if value.shape != state.shape:
-            raise TraceError(f"{at}: new state{name}: expected shape {state.shape}, got {value.shape}")
+            raise TraceError(
+                f"{at}: new state{name}: expected shape {state.shape}, got {value.shape}. "
+                "A state keeps its shape: start from the shape that it has at the end"
+            )
         if value.kind != state.kind:
             if state.kind == "real":
                 value = ufuncs.real(value)
