@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from fusedrnn import environment, nn
+from fusedrnn import cells, environment, nn, ops
 from fusedrnn._core import __version__
 from fusedrnn.differentiation import clipped_sum, gradcheck, hessian_vector_product, jvp, per_sequence_gradients
 from fusedrnn.files import load, save
@@ -33,6 +33,7 @@ environment.warn_of_unknown_names()
 
 __all__ = [
     "__version__",
+    "cells",
     "clipped_sum",
     "get_num_threads",
     "gradcheck",
@@ -50,6 +51,7 @@ __all__ = [
     "mixture_density_loss",
     "mixture_density_sample",
     "nn",
+    "ops",
     "per_sequence_gradients",
     "rnn_backward",
     "rnn_forward",
