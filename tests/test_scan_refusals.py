@@ -43,6 +43,12 @@ def item_of_a_constant_written(p, h, x):
     return c, h
 
 
+def one_of_zeros_written(p, h, x):
+    c = np.zeros(3)
+    c[np.argmax(h)] = 1
+    return c, h
+
+
 def array_of_traced(p, h, x):
     return np.array([h[0], h[1], x[0]]), h
 
@@ -148,6 +154,7 @@ def nothing_in_the_output(p, h, x):
         (out_given, ["out"]),
         (written_into_a_constant, []),
         (item_of_a_constant_written, ["np.concatenate"]),
+        (one_of_zeros_written, ["ops.one_hot"]),
         (array_of_traced, ["np.stack"]),
         (number, []),
         (python_range, []),

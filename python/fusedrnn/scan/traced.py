@@ -139,7 +139,8 @@ class Traced(NDArrayOperatorsMixin):
         raise refused(
             f"a traced array was to become an ordinary NumPy array, but it {_NO_NUMBERS}",
             "Instead of np.array([a, b]) or np.asarray(a) write np.stack([a, b]) or a; instead of out[i] = a write "
-            "np.where, np.stack or np.concatenate; instead of constants[i] or np.take(constants, i) write "
+            "np.where, np.stack or np.concatenate; instead of zeros[i] = 1 write "
+            "fusedrnn.ops.one_hot(i, n); instead of constants[i] or np.take(constants, i) write "
             "fusedrnn.ops.take(constants, i); instead of softmax of scipy.special write fusedrnn.ops.softmax",
         )
 
