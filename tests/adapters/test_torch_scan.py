@@ -228,3 +228,14 @@ def test_masks_are_new_at_each_call_in_training_and_gone_in_eval():
     assert torch.equal(net(x)[0], net(x)[0])
     net(x)[0].sum().backward()  # gradients without masks
     assert net.U.grad is not None
+
+
+def test_functional_call_takes_other_parameters():
+    net, doubled = module(), module()
+    with torch.no_grad():
+        for parameter in doubled.parameters():
+            parameter.mul_(2)
+    x = torch.rand(T, N, I)
+    y, _ = torch.func.functional_call(net, dict(doubled.named_parameters()), (x,))
+    assert torch.equal(y, doubled(x)[0])
+    assert not torch.equal(y, net(x)[0])
