@@ -352,3 +352,27 @@ def test_recomputing_bounds_the_memory_of_ten_thousand_steps():
     block = run.checkpoint(steps, 1, np.float64, True)
     assert kept[True] <= (steps // block + 1) * plan.state * 8 + (plan.row + plan.shared + 100) * 8
     assert kept[True] < kept[False] / 500
+
+
+def test_a_turned_product_is_summed_turned():
+    graph = Graph()
+    a, b = (graph.leaf(name, (n,), "real", Level.STEP) for name, n in (("a", 9), ("b", 7)))
+    outer = to.product(to.reshape(a, (9, 1)), to.reshape(b, (1, 7)))
+    step = Step(graph, (), (), (), (a, b), (), (), (), (to.total(to.transpose(outer), Level.SHARED),))
+    rng = np.random.default_rng(0)
+    given = [rng.standard_normal((4, 3, n)) for n in (9, 7)]
+    *_, (found,), _ = Executable(step, None, name="step").forward([], [], [], given, steps=4, batch=3, dtype=np.float64)
+    np.testing.assert_allclose(found, np.einsum("tna,tnb->ba", *given), rtol=1e-12)
+
+
+def test_a_gradient_alike_at_each_step_counts_at_each():
+    graph = Graph()
+    p = graph.leaf("p", (5,), "real", Level.SHARED)
+    x = graph.leaf("x", (5,), "real", Level.STEP)
+    sums = to.total(to.add(to.lift(p, Level.STEP), x), Level.ROW)
+    step = Step(graph, (p,), (), (), (x,), (), (), (sums,))
+    run = Executable(step, derive(step), name="step")
+    given = [np.ones(5)], [], [], [np.ones((4, 3, 5))]
+    *_, kept = run.forward(*given, steps=4, batch=3, dtype=np.float64)
+    *_, (dp,) = run.backward(kept, [], [], [np.full((3, 5), 2.0)])
+    np.testing.assert_array_equal(dp, np.full(5, 2.0 * 4 * 3))

@@ -239,3 +239,32 @@ def test_functional_call_takes_other_parameters():
     y, _ = torch.func.functional_call(net, dict(doubled.named_parameters()), (x,))
     assert torch.equal(y, doubled(x)[0])
     assert not torch.equal(y, net(x)[0])
+
+
+def test_under_autocast_a_module_has_its_parameters_precision():
+    net, before = module(), torch.nn.Linear(I, I)
+    x = torch.rand(T, N, I)
+    with torch.autocast("cpu", torch.bfloat16):
+        seen = before(x)
+        y, _ = net(seen)
+    assert seen.dtype is torch.bfloat16
+    assert torch.equal(y, net(seen.float())[0])
+    y.sum().backward()
+    assert before.weight.grad.dtype is torch.float32
+    with pytest.raises(TypeError, match=r"x: expected torch\.float32 or torch\.float64, got torch\.bfloat16"):
+        ft.scan(lambda p, h, x: (h + x, h), None, torch.zeros(N, I), seen)
+
+
+def test_ddp_gives_the_gradients_of_the_module(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        net = module()
+        x = torch.rand(T, N, I)
+        net(x)[0].sum().backward()
+        expected = [parameter.grad.clone() for parameter in net.parameters()]
+        net.zero_grad()
+        torch.nn.parallel.DistributedDataParallel(net)(x)[0].sum().backward()
+        for ours, theirs in zip(net.parameters(), expected, strict=True):
+            assert torch.equal(ours.grad, theirs)
+    finally:
+        torch.distributed.destroy_process_group()

@@ -34,7 +34,7 @@ BUGS = (
         EXECUTOR,
     ),
     Bug(
-        "small_products_of_rows_are_deferred",
+        "a_turned_product_is_summed_as_it_was",
         SCAN + "tasks.py",
         '    while is_free(inner) and inner.op == "reshape":\n        inner = inner.inputs[0]\n',
         "    while is_free(inner):\n        inner = inner.inputs[0]\n",

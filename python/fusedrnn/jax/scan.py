@@ -17,7 +17,7 @@ from fusedrnn.functional.scan_second import scan_double_backward
 from fusedrnn.jax.host import on_host, primitive
 from fusedrnn.scan.program import Program
 from fusedrnn.scan.tracing import TraceError
-from fusedrnn.scan.trees import Structure, flatten
+from fusedrnn.scan.trees import Structure, flatten, leaves_of
 
 _ROLES = ("params", "state", "x", "context")
 _LEAD = {"params": 0, "state": 1, "x": 2, "context": 1}
@@ -119,23 +119,15 @@ class _Call:
         along = [np.ascontiguousarray(next(directions)) if a.dtype.kind == "f" else None for a in arrays[: self.count]]
         ddy, ddstate_n, found = scan_double_backward(ScanGradients(*self.trees(along)), dy, dstate_n, reserve)
         recurrence = self.program(arrays).recurrence
-        of_results = [*_leaves(ddy, recurrence.y), *_leaves(ddstate_n, recurrence.state)]
+        of_results = [*leaves_of(ddy, recurrence.y), *leaves_of(ddstate_n, recurrence.state)]
         return [each for each in of_results if each is not None] + self._real(found)
 
     def _real(self, found: ScanGradients) -> list[Any]:
         parts = (found.dparams, found.dstate, found.dx, found.dcontext)
         leaves = [
-            leaf for part, structure in zip(parts, self.structures, strict=True) for leaf in _leaves(part, structure)
+            leaf for part, structure in zip(parts, self.structures, strict=True) for leaf in leaves_of(part, structure)
         ]
         return [leaf for leaf in leaves if leaf is not None]
-
-
-def _leaves(tree: Any, structure: Structure) -> list[Any]:
-    """Leaves of a tree in which some may be None."""
-    if structure.form in ("leaf", "none"):
-        return [tree][: structure.size]
-    members = [tree[key] for key in structure.keys] if structure.form == "dict" else list(tree)
-    return [leaf for each, child in zip(members, structure.children, strict=True) for leaf in _leaves(each, child)]
 
 
 def _shape(array: Any) -> tuple[tuple[int, ...], Any]:

@@ -139,3 +139,11 @@ def in_order(node: dict[Any, Any]) -> tuple[Any, ...]:
         return tuple(sorted(node))
     except TypeError:  # keys of several types
         return tuple(sorted(node, key=lambda key: (type(key).__name__, repr(key))))
+
+
+def leaves_of(tree: Any, structure: Structure) -> list[Any]:
+    """The leaves of a tree of this structure, any of which may be None."""
+    if structure.form in ("leaf", "none"):
+        return [tree][: structure.size]
+    members = [tree[key] for key in structure.keys] if structure.form == "dict" else list(tree)
+    return [leaf for each, child in zip(members, structure.children, strict=True) for leaf in leaves_of(each, child)]

@@ -13,8 +13,8 @@ from torch import Tensor
 from fusedrnn.functional.scan import ScanGradients, scan_backward, scan_forward
 from fusedrnn.functional.scan_second import scan_double_backward
 from fusedrnn.nn.scan_trees import dotted, initial
-from fusedrnn.scan.trees import Structure, flatten
-from fusedrnn.torch.support import transformed
+from fusedrnn.scan.trees import Structure, flatten, leaves_of
+from fusedrnn.torch.support import DTYPES, transformed
 
 _ROLES = ("params", "state", "x", "context", "reset_state")
 
@@ -51,16 +51,8 @@ class _Call:
         leaves: list[Tensor | None] = []
         for role, part in zip(_ROLES, parts, strict=True):
             structure = self.structures[role]
-            leaves += [None] * structure.size if part is None else [_tensor(a) for a in _leaves(part, structure)]
+            leaves += [None] * structure.size if part is None else [_tensor(a) for a in leaves_of(part, structure)]
         return leaves
-
-
-def _leaves(tree: Any, structure: Structure) -> list[Any]:
-    """Leaves of a tree in which some may be None."""
-    if structure.form in ("leaf", "none"):
-        return [tree][: structure.size]
-    members = [tree[key] for key in structure.keys] if structure.form == "dict" else list(tree)
-    return [leaf for each, child in zip(members, structure.children, strict=True) for leaf in _leaves(each, child)]
 
 
 def _tensor(array: Any) -> Tensor | None:
@@ -135,7 +127,7 @@ class _ScanDoubleBackward(torch.autograd.Function):
         dy, dstate_n = call.result_trees([_array(each) for each in tensors[places : places + count]])
         ddy, ddstate_n, found = scan_double_backward(grads, dy, dstate_n, call.reserve)
         y, state = call.results
-        return *(_tensor(a) for a in (*_leaves(ddy, y), *_leaves(ddstate_n, state))), *call.gradients(found)
+        return *(_tensor(a) for a in (*leaves_of(ddy, y), *leaves_of(ddstate_n, state))), *call.gradients(found)
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor | None) -> tuple[Any, ...]:
@@ -189,6 +181,8 @@ def scan(
                 raise TypeError(f"{role}{where}: expected a tensor, got {type(leaf).__name__}")
             if leaf.device.type != "cpu":
                 raise ValueError(f"{role}{where}: expected a tensor on the CPU, got one on {leaf.device}")
+            if leaf.is_floating_point() and leaf.dtype not in DTYPES:
+                raise TypeError(f"{role}{where}: expected torch.float32 or torch.float64, got {leaf.dtype}")
         leaves += found
     options = {
         "steps": steps,
@@ -278,6 +272,8 @@ class Scan(torch.nn.Module):
         if self.batch_first:
             x = _each(x, lambda leaf: leaf.transpose(0, 1))
             resets = None if resets is None else resets.transpose(0, 1)
+        if torch.is_autocast_enabled("cpu"):  # layers before it may give bfloat16; a scan has its parameters' precision
+            x, state, context = (_each(tree, self._cast) for tree in (x, state, context))
         rows = next((leaf.shape[1] for leaf in flatten(x, "x")[0]), None)
         if rows is None:
             rows = next((len(leaf) for leaf in (*flatten(state, "state")[0], *flatten(context, "context")[0])), 1)
@@ -293,6 +289,10 @@ class Scan(torch.nn.Module):
             recompute=self.recompute, seed=seed,
         )  # fmt: skip
         return (_each(y, lambda leaf: leaf.transpose(0, 1)) if self.batch_first else y), state_n
+
+    def _cast(self, leaf: Tensor) -> Tensor:
+        dtype: torch.dtype = getattr(self, self._names[0]).dtype if self._names else torch.float32
+        return leaf.to(dtype) if leaf.is_floating_point() else leaf
 
     def extra_repr(self) -> str:
         """What print shows: the step, and shapes of the parameters."""
