@@ -147,8 +147,7 @@ struct ProgramCall {
   bool reverse;            // walk from the last step to the first
   uint64_t seed;
   uint32_t row_offset, step_offset;
-  int64_t chunk;        // elements of a group's pass; 0: chosen
-  int64_t block_steps;  // steps between two computations of totals; 0: chosen by the batch alone
+  int64_t chunk;  // elements of a group's pass; 0: chosen
 
   std::vector<const T*> shared;                                      // leaves
   std::vector<const T*> rows;                                        // [N, w]

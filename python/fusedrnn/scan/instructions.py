@@ -29,8 +29,6 @@ LOGICAL = ("logical_and", "logical_or", "logical_not")
 ELEMENTWISE = frozenset(
     (*REAL_UNARY, *REAL_BINARY, *GRADIENTS, *COMPARISONS, *LOGICAL, "where", "as_real", "as_integer", "stop_gradient")
 )
-# The same elements elsewhere.
-MOVES = frozenset(("broadcast", "reshape", "transpose", "slice", "pad", "concatenate"))
 
 
 class ShapeError(ValueError):
