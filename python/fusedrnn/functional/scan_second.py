@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from fusedrnn import _core
 from fusedrnn.functional.scan import (
     ScanGradients,
     ScanReserve,
@@ -17,7 +18,24 @@ from fusedrnn.functional.scan import (
     result_gradients,
 )
 from fusedrnn.gradients import Array
+from fusedrnn.scan.call import prepare
+from fusedrnn.scan.execute import Kept
 from fusedrnn.scan.graph import Value
+
+
+def unrun_reserve(
+    step: Callable[..., Any], params: Any, state: Any, x: Any, *, reverse: bool = False, **options: Any
+) -> ScanReserve:
+    """Prepare a call of ``scan_forward`` that has not run, for `scan_double_backward` alone, which runs it itself.
+
+    Args:
+        step, params, state, x, reverse: As ``scan_forward``.
+        **options: Its context, lengths, batch_sizes, resets and reset_state.
+    """
+    call = prepare(step, params, state, x, **options)
+    run = _core.ProgramRun(call.steps, call.batch, call.lengths, reverse, 0, 0, 0, 0)
+    kept = Kept(None, run, call.arrays, call.program.dtype == np.float64, call.lengths is not None)
+    return ScanReserve(call.program, kept, call.packing, {"lengths": call.lengths, "reverse": reverse})
 
 
 def scan_double_backward(

@@ -16,8 +16,9 @@ import numpy as np
 from fusedrnn.jax.calls import RANDOM, STATES, Call, Sizes, seed_of
 from fusedrnn.jax.host import on_host, primitive
 from fusedrnn.reference.norm import EPSILON
-from fusedrnn.reference.random import find_random
+from fusedrnn.reference.random import find_random, zoned
 from fusedrnn.reference.sequences import find_sequence
+from fusedrnn.reference.steps import gru_step, lstm_step
 
 _Arrays = dict[str, Any]
 _Step = Callable[[Any, tuple[Any, ...]], tuple[Any, ...]]  # of W_ih x_t + b_ih and the states: the new states
@@ -32,6 +33,7 @@ _ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "softplus": jax.nn.softplus,
     "identity": lambda a: a,
 }
+_split = partial(jnp.split, axis=-1)
 
 
 def unroll(call: Call, arrays: _Arrays, clip: bool = True) -> tuple[Any, ...]:
@@ -62,7 +64,7 @@ def unroll(call: Call, arrays: _Arrays, clip: bool = True) -> tuple[Any, ...]:
             before = tuple(jnp.where(given["resets"], 0, s) for s in states)
         after = cell(given["from_x"], before)
         keeps = [given[name] for name in names]
-        after = tuple(a if k is None else k * b + (1 - k) * a for a, b, k in zip(after, before, keeps, strict=True))
+        after = tuple(a if k is None else zoned(k, b, a) for a, b, k in zip(after, before, keeps, strict=True))
         if alive is None:
             return after, tuple(after[k] for k in outputs)
         shown = tuple(jnp.where(alive, after[k], 0) for k in outputs)
@@ -199,43 +201,26 @@ def _rnn(call: Call, weights: _Arrays, seen: Callable[[Any], Any]) -> _Step:
 
 
 def _lstm(call: Call, weights: _Arrays, seen: Callable[[Any], Any]) -> _Step:
-    gate, candidate, output = (_ACTIVATIONS[name] for name in call.option("activations") or ("sigmoid", "tanh", "tanh"))
-    coupled, clip = call.option("coupled"), call.option("cell_clip")
-    peephole, weight_hr, gain = (weights.get(name) for name in ("weight_peephole", "weight_hr", "gain_c"))
-
-    def step(from_x: Any, states: tuple[Any, ...]) -> tuple[Any, ...]:
-        h, c = states
-        a_i, *a_f, a_g, a_o = jnp.split(from_x + _affine(seen(h), weights, "hh"), 3 if coupled else 4, 1)
-        if peephole is not None:
-            a_i = a_i + peephole[0] * c
-            a_f = [a + peephole[1] * c for a in a_f]  # one, or none
-        i = gate(a_i)
-        c = (1 - i if coupled else gate(a_f[0])) * c + i * candidate(a_g)
-        if clip is not None:
-            c = jax.lax.clamp(-float(clip), c, float(clip))
-        if peephole is not None:
-            a_o = a_o + peephole[2] * c
-        inner = c if gain is None else _normalized(c, gain, weights.get("norm_bias_c"))
-        h = gate(a_o) * output(inner)
-        return h if weight_hr is None else h @ weight_hr.T, c
-
-    return step
+    acts = [_ACTIVATIONS[name] for name in call.option("activations") or ("sigmoid", "tanh", "tanh")]
+    weight_hr, gain, clip = weights.get("weight_hr"), weights.get("gain_c"), call.option("cell_clip")
+    options = {
+        "coupled": call.option("coupled"),
+        "peephole": weights.get("weight_peephole"),
+        "clip": None if clip is None else lambda c: jax.lax.clamp(-float(clip), c, float(clip)),
+        "normalize": None if gain is None else lambda c: _normalized(c, gain, weights.get("norm_bias_c")),
+        "project": None if weight_hr is None else lambda h: h @ weight_hr.T,
+    }
+    return lambda from_x, states: lstm_step(
+        from_x + _affine(seen(states[0]), weights, "hh"), states[1], acts, _split, **options
+    )[:2]
 
 
 def _gru(call: Call, weights: _Arrays, seen: Callable[[Any], Any]) -> _Step:
-    gate, candidate = (_ACTIVATIONS[name] for name in call.option("activations") or ("sigmoid", "tanh"))
-    H = weights["weight_hh"].shape[1]
-
-    def step(from_x: Any, states: tuple[Any, ...]) -> tuple[Any, ...]:
-        h = seen(states[0])
-        x_r, x_z, x_n = jnp.split(from_x, 3, 1)
-        rows = slice(None) if call.option("reset_after") else slice(2 * H)
-        h_r, h_z, *h_n = jnp.split(_affine(h, weights, "hh", rows), 3 if call.option("reset_after") else 2, 1)
-        r, z = gate(x_r + h_r), gate(x_z + h_z)
-        inner = r * h_n[0] if h_n else _affine(r * h, weights, "hh", slice(2 * H, None))
-        return ((1 - z) * candidate(x_n + inner) + z * states[0],)
-
-    return step
+    acts = [_ACTIVATIONS[name] for name in call.option("activations") or ("sigmoid", "tanh")]
+    gates = 2 * weights["weight_hh"].shape[1]
+    rows = [slice(None)] if call.option("reset_after") else [slice(gates), slice(gates, None)]
+    products = [partial(_affine, weights=weights, kind="hh", rows=each) for each in rows]
+    return lambda from_x, states: gru_step(from_x, seen(states[0]), states[0], acts, _split, *products)[:1]
 
 
 _CELLS = {"rnn": _rnn, "lstm": _lstm, "gru": _gru}

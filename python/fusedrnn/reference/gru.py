@@ -13,25 +13,17 @@ from .norm import find_norms, norm_gradients
 from .products import Affine, Recurrent, find_recurrent
 from .random import find_random, zoned
 from .sequences import Sequence, find_sequence
+from .steps import GruStep, gru_step, split
 
 ACTIVATIONS = ("sigmoid", "tanh")  # gates, candidate
 
 
 class _Kept(NamedTuple):
-    """What backward needs of a step, all [rows, H].
-
-    Attributes:
-        h, dropped: the previous state, and as the products saw it.
-        r, z, n: the gates after activation.
-        s: reset_after: W_hn h + b_hn, which r multiplies; else r times `dropped`, which W_hn multiplies.
-    """
+    """What backward needs of a step: the previous state, that as the products saw it, and what was computed."""
 
     h: Array
     dropped: Array
-    r: Array
-    z: Array
-    n: Array
-    s: Array
+    new: GruStep
 
 
 class GruReserve(NamedTuple):
@@ -98,14 +90,16 @@ def gru_forward(
     )  # fmt: skip
     if layer_norm is not None and not reset_after:
         raise ValueError("layer_norm: expected None with reset_after=False, got gains and biases")
-    gate, candidate = acts = find_activations(activations, ACTIVATIONS)
+    acts = find_activations(activations, ACTIVATIONS)
+    values = [act.value for act in acts]
     sequence = find_sequence(x, lengths, batch_sizes, resets, reverse)
     random = find_random(training, seed, layer, reverse, row_offset, step_offset)
     norm_x, norm_h = find_norms(layer_norm, (3 * H, 3 * H))
     h_n = sequence.state("h0", h0, H)
     inputs = Affine(weight_ih, bias_ih, norm_x)
     recurrent = find_recurrent(weight_hh, bias_hh, norm_h, random, len(h_n), recurrent_dropout, dropconnect, grad_clip)
-    hidden_rz, hidden_n = recurrent.affine.part(slice(0, 2 * H)), recurrent.affine.part(slice(2 * H, None))
+    parts = (slice(0, 2 * H), slice(2 * H, None))
+    products: list[Any] = [recurrent.affine] if reset_after else [recurrent.affine.part(rows) for rows in parts]
     zoneout = random.zoneout("zoneout_h", zoneout_h, sequence, H)
 
     x = sequence.flat(x)
@@ -114,23 +108,13 @@ def gru_forward(
     for step in sequence.steps:
         h = step.take(h_n)
         dropped = recurrent.dropped(h, step)
-        a_r, a_z, a_n = np.split(from_x[step.at], 3, axis=1)
-        if reset_after:
-            h_r, h_z, s = np.split(recurrent.affine(dropped), 3, axis=1)
-            r, z = gate.value(a_r + h_r), gate.value(a_z + h_z)
-            n = candidate.value(a_n + r * s)
-        else:
-            h_r, h_z = np.split(hidden_rz(dropped), 2, axis=1)
-            r, z = gate.value(a_r + h_r), gate.value(a_z + h_z)
-            s = r * dropped
-            n = candidate.value(a_n + hidden_n(s))
-        h_next = (1 - z) * n + z * h
-
+        new = gru_step(from_x[step.at], dropped, h, values, split, *products)
+        h_next = new.h
         if zoneout is not None:  # some units keep the previous state
             h_next = zoned(zoneout[step.at], h, h_next)
         h_n[step.rows] = h_next
         ys.append(h_next)
-        kept.append(_Kept(h, dropped, r, z, n, s))
+        kept.append(_Kept(h, dropped, new))
     reserve = GruReserve(sequence, x, inputs, recurrent, acts, reset_after, zoneout, kept)
     return sequence.shaped(sequence.gather(ys)), h_n, reserve if training else None
 
@@ -148,7 +132,7 @@ def gru_backward(dy: Array | None, dh_n: Array | None, reserve: GruReserve, *, i
     dy = sequence.gradient("dy", dy, H)
     dstate = sequence.state("dh_n", dh_n, H)
     das_x, das_h = [], []  # what the sums of x and of h receive: they differ in n's third
-    for step, (h, dropped, r, z, n, s) in zip(reversed(sequence.steps), reversed(kept), strict=True):
+    for step, (h, dropped, (_, r, z, n, s)) in zip(reversed(sequence.steps), reversed(kept), strict=True):
         dh = dstate[step.rows] + dy[step.at]
         dh_previous: Array | float = 0.0
         if zoneout is not None:
@@ -175,7 +159,7 @@ def gru_backward(dy: Array | None, dh_n: Array | None, reserve: GruReserve, *, i
     of_h = recurrent.affine.gradients(da_h, sequence.gather([k.dropped for k in kept]))
     dweight_hh = of_h.dweight
     if not reset_after:  # W_hn multiplied r h and not h
-        of_n = hidden_n.gradients(da_h[:, 2 * H :], sequence.gather([k.s for k in kept]))
+        of_n = hidden_n.gradients(da_h[:, 2 * H :], sequence.gather([k.new.s for k in kept]))
         dweight_hh = np.concatenate([dweight_hh[: 2 * H], of_n.dweight])
     return GruGradients(
         dx=sequence.shaped(inputs.dinput(da_x, x)) if input_grad else None,

@@ -13,31 +13,17 @@ from .norm import LayerNorm, find_norms, norm_gradients
 from .products import Affine, Recurrent, find_recurrent
 from .random import find_random, zoned
 from .sequences import Sequence, find_sequence
+from .steps import LstmStep, lstm_step, split
 
 ACTIVATIONS = ("sigmoid", "tanh", "tanh")  # gate, cell, output
 
 
 class _Kept(NamedTuple):
-    """What backward needs of a step, all [rows, H] but `dropped` [rows, P].
-
-    Attributes:
-        dropped: the previous h as the product saw it.
-        c: the previous c.
-        i, f, g, o: the gates after activation.
-        clipped: True where cell_clip cut; None without it.
-        candidate: f c + i g after the cut, which is the new c before zoneout.
-        b: what o multiplies, b(candidate).
-    """
+    """What backward needs of a step: the previous h as the product saw it, the previous c, and what was computed."""
 
     dropped: Array
     c: Array
-    i: Array
-    f: Array
-    g: Array
-    o: Array
-    clipped: Array | None
-    candidate: Array
-    b: Array
+    new: LstmStep
 
 
 class LstmReserve(NamedTuple):
@@ -52,6 +38,7 @@ class LstmReserve(NamedTuple):
     weight_peephole: Array | None
     weight_hr: Array | None
     coupled: bool
+    cell_clip: float | None
     zoneout_h: Array | None
     zoneout_c: Array | None
     kept: list[_Kept]
@@ -121,7 +108,8 @@ def lstm_forward(
     check_shape("weight_hr", weight_hr, (P, H))
     check_shape("weight_peephole", weight_peephole, (3, H))
     check_clip("cell_clip", cell_clip)
-    gate, cell, output = acts = find_activations(activations, ACTIVATIONS)
+    acts = find_activations(activations, ACTIVATIONS)
+    values = [act.value for act in acts]
     sequence = find_sequence(x, lengths, batch_sizes, resets, reverse)
     random = find_random(training, seed, layer, reverse, row_offset, step_offset)
     norm_x, norm_h, norm_c = find_norms(layer_norm, (gates * H, gates * H, H))
@@ -131,49 +119,36 @@ def lstm_forward(
     zone_h = random.zoneout("zoneout_h", zoneout_h, sequence, P)
     zone_c = random.zoneout("zoneout_c", zoneout_c, sequence, H)
 
+    options: dict[str, Any] = {
+        "coupled": coupled,
+        "peephole": weight_peephole,
+        "clip": None if cell_clip is None else lambda c: np.clip(c, -cell_clip, cell_clip),
+        "normalize": norm_c,
+        "project": None if weight_hr is None else lambda h: h @ weight_hr.T,
+    }
     x = sequence.flat(x)
     from_x = inputs(x)
     ys, cs, kept = [], [], []
     for step in sequence.steps:
         h, c = step.take(h_n), step.take(c_n)
         dropped = recurrent.dropped(h, step)
-        a_i, *a_f, a_g, a_o = np.split(from_x[step.at] + recurrent.affine(dropped), gates, axis=1)  # a_f: 1 or none
-
-        if weight_peephole is not None:  # i and f see the previous c
-            a_i = a_i + weight_peephole[0] * c
-            a_f = [a + weight_peephole[1] * c for a in a_f]
-        i, g = gate.value(a_i), cell.value(a_g)
-        f = 1 - i if coupled else gate.value(a_f[0])
-        c_next = f * c + i * g
-
-        clipped = None  # cell clip
-        if cell_clip is not None:
-            clipped = np.abs(c_next) > cell_clip
-            c_next = np.clip(c_next, -cell_clip, cell_clip)
-        candidate = c_next
-
-        if weight_peephole is not None:  # o sees the new c
-            a_o = a_o + weight_peephole[2] * candidate
-        o = gate.value(a_o)
-        b = output.value(candidate if norm_c is None else norm_c(candidate))
-        h_next = o * b
-
-        if weight_hr is not None:  # projection
-            h_next = h_next @ weight_hr.T
+        new = lstm_step(from_x[step.at] + recurrent.affine(dropped), c, values, split, **options)
+        h_next, c_next = new.h, new.c
         if zone_h is not None:  # zoneout, last
             h_next = zoned(zone_h[step.at], h, h_next)
         if zone_c is not None:
-            c_next = zoned(zone_c[step.at], c, candidate)
+            c_next = zoned(zone_c[step.at], c, new.c)
 
         h_n[step.rows], c_n[step.rows] = h_next, c_next
         ys.append(h_next)
         cs.append(c_next)
-        kept.append(_Kept(dropped, c, i, f, g, o, clipped, candidate, b))
+        kept.append(_Kept(dropped, c, new))
 
     y = sequence.shaped(sequence.gather(ys))
     reserve = LstmReserve(
-        sequence, x, inputs, recurrent, acts, norm_c, weight_peephole, weight_hr, coupled, zone_h, zone_c, kept
-    )
+        sequence, x, inputs, recurrent, acts, norm_c, weight_peephole, weight_hr, coupled, cell_clip, zone_h, zone_c,
+        kept,
+    )  # fmt: skip
     c_all = (sequence.shaped(sequence.gather(cs)),) if return_c else ()
     return y, h_n, c_n, reserve if training else None, *c_all
 
@@ -193,9 +168,10 @@ def lstm_backward(
     di = dc g, df = dc c_{t-1}, dg = dc i, do = dh tanh(c_t), each times the slope of its activation.
     `dc` [T, N, H], the gradient of all c_t, adds to dc_t.
     """
-    sequence, x, inputs, recurrent, activations, norm_c, weight_peephole, weight_hr, coupled, zone_h, zone_c, kept = (
-        reserve
-    )
+    (
+        sequence, x, inputs, recurrent, activations, norm_c, weight_peephole, weight_hr, coupled, cell_clip,
+        zone_h, zone_c, kept,
+    ) = reserve  # fmt: skip
     gate, cell, output = activations
     P, H = recurrent.affine.weight.shape[1], kept[0].c.shape[1]
     dy, dcs = sequence.gradient("dy", dy, P), sequence.gradient("dc", dc, H)
@@ -203,9 +179,8 @@ def lstm_backward(
     dpeephole, dprojection = sequence.zeros(3, H), sequence.zeros(P, H)
     dnorm_c: list[Any] = [None, None] if norm_c is None else [0, 0]
     das = []
-    for step, (dropped, c, i, f, g, o, clipped, candidate, b) in zip(
-        reversed(sequence.steps), reversed(kept), strict=True
-    ):
+    for step, (dropped, c, new) in zip(reversed(sequence.steps), reversed(kept), strict=True):
+        _, candidate, i, f, g, o, uncut, b = new
         dh, dc = dh_state[step.rows] + dy[step.at], dc_state[step.rows] + dcs[step.at]
         dh_previous: Array | float = 0.0
         dc_previous: Array | float = 0.0
@@ -228,8 +203,8 @@ def lstm_backward(
             dpeephole[2] += (da_o * candidate).sum(axis=0)
             dc = dc + da_o * weight_peephole[2]
 
-        if clipped is not None:  # cell clip
-            dc = np.where(clipped, 0, dc)
+        if cell_clip is not None:  # cell clip
+            dc = np.where(np.abs(uncut) > cell_clip, 0, dc)
 
         di, df = dc * g, dc * c
         if coupled:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fusedrnn.torch import calls, composite
 from fusedrnn.torch.calls import Call
+from fusedrnn.torch.second import double_backward
 
 
 def _backward(call: Call, input_grad: bool, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -39,5 +40,5 @@ class LayerBackward(torch.autograd.Function):
     def backward(ctx: Any, *ddinputs: Tensor | None) -> tuple[Any, ...]:
         tensors = ctx.saved_tensors
         outputs = ctx.call.outputs
-        ddoutputs, dinputs = composite.double_backward(ctx.call, ddinputs, tensors[:outputs], tensors[outputs:])
+        ddoutputs, dinputs = double_backward(ctx.call, ddinputs, tensors[:outputs], tensors[outputs:])
         return None, None, *ddoutputs, *dinputs, None, None

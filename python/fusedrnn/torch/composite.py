@@ -1,5 +1,5 @@
-"""The cells in plain PyTorch operators, for what the kernels do not compute: derivatives of their backward, forward
-mode, the transforms of torch.func, the gradient of zoneout's mean.
+"""The cells in plain PyTorch operators, for what neither kernels nor programs compute: forward mode, the transforms of
+torch.func, derivatives from the third on, those of clipped gradients, the gradient of zoneout's mean.
 
 ``double_backward`` runs the cell once more step by step and lets autograd differentiate its gradient, so it is as exact
 and as slow as PyTorch's own loop, and of any order.
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from torch import Tensor
 from torch.nn.functional import hardtanh, layer_norm, linear, softsign
 
 from fusedrnn.functional.reserve import check_batch_sizes
+from fusedrnn.reference.random import zoned
+from fusedrnn.reference.steps import gru_step, lstm_step
 from fusedrnn.torch import masks
 from fusedrnn.torch.calls import GRU, LSTM, Call
 
@@ -32,6 +35,7 @@ _ACTIVATIONS: dict[str, _Activation] = {
     "softplus": lambda a: torch.logaddexp(a, torch.zeros_like(a)),  # PyTorch's softplus is linear from 20
     "identity": lambda a: a,
 }
+_split = partial(torch.chunk, dim=-1)
 
 
 @dataclass
@@ -97,7 +101,7 @@ def unroll(
         after = step(inputs[t], seen if dropout is None else seen * dropout, before)
         if zoneout_h is not None or zoneout_c is not None:
             after = tuple(
-                a if keep is None else keep[t] * b + (1 - keep[t]) * a
+                a if keep is None else zoned(keep[t], b, a)
                 for a, b, keep in zip(after, before, (zoneout_h, zoneout_c), strict=False)
             )
         y = after[0]
@@ -154,64 +158,30 @@ def _product(x: Tensor, given: dict[str, Tensor | None], kind: str) -> Tensor:
 def _step(call: Call, given: dict[str, Tensor | None]) -> _Step:
     options = call.options or {}
     acts = [_ACTIVATIONS[name] for name in options.get("activations") or call.cell.activations]
+    product = partial(_product, given=given, kind="hh")
     if call.cell is LSTM:
-        return lambda from_x, seen, states: _lstm_step(from_x, seen, states[1], given, options, acts)
+        weight_hr, gain, clip = given.get("weight_hr"), given.get("gain_c"), options.get("cell_clip")
+        more: dict[str, Any] = {
+            "coupled": bool(options.get("coupled")),
+            "peephole": given.get("weight_peephole"),
+            "clip": None if clip is None else partial(torch.clamp, min=-clip, max=clip),
+            "normalize": None if gain is None else lambda c: layer_norm(c, gain.shape, gain, given.get("norm_bias_c")),
+            "project": None if weight_hr is None else partial(linear, weight=weight_hr),
+        }
+        return lambda from_x, seen, states: lstm_step(from_x + product(seen), states[1], acts, _split, **more)[:2]
     if call.cell is GRU:
-        return lambda from_x, seen, states: _gru_step(from_x, seen, states[0], given, options, acts)
+        products = (product,) if options.get("reset_after", True) else _products_before(given)
+        return lambda from_x, seen, states: gru_step(from_x, seen, states[0], acts, _split, *products)[:1]
     activation = _ACTIVATIONS[options.get("nonlinearity", "tanh")]
-    return lambda from_x, seen, states: (activation(from_x + _product(seen, given, "hh")),)
+    return lambda from_x, seen, states: (activation(from_x + product(seen)),)
 
 
-def _lstm_step(
-    from_x: Tensor,
-    seen: Tensor,
-    c: Tensor,
-    given: dict[str, Tensor | None],
-    options: dict[str, Any],
-    acts: Sequence[_Activation],
-) -> tuple[Tensor, ...]:
-    gate, cell, output = acts
-    coupled, clip = bool(options.get("coupled")), options.get("cell_clip")
-    a_i, *a_f, a_g, a_o = (from_x + _product(seen, given, "hh")).chunk(3 if coupled else 4, 1)  # a_f: one, or none
-    peephole, weight_hr, gain = (given.get(name) for name in ("weight_peephole", "weight_hr", "gain_c"))
-    if peephole is not None:
-        a_i = a_i + peephole[0] * c
-        a_f = [a + peephole[1] * c for a in a_f]
-    i = gate(a_i)
-    f = 1 - i if coupled else gate(a_f[0])
-    c = f * c + i * cell(a_g)
-    if clip is not None:
-        c = c.clamp(-clip, clip)
-    if peephole is not None:
-        a_o = a_o + peephole[2] * c
-    normed = c if gain is None else layer_norm(c, gain.shape, gain, given.get("norm_bias_c"))
-    h = gate(a_o) * output(normed)
-    return h if weight_hr is None else linear(h, weight_hr), c
-
-
-def _gru_step(
-    from_x: Tensor,
-    seen: Tensor,
-    h: Tensor,
-    given: dict[str, Tensor | None],
-    options: dict[str, Any],
-    acts: Sequence[_Activation],
-) -> tuple[Tensor, ...]:
-    gate, candidate = acts
-    x_r, x_z, x_n = from_x.chunk(3, 1)
-    if options.get("reset_after", True):
-        h_r, h_z, h_n = _product(seen, given, "hh").chunk(3, 1)
-        r, z = gate(x_r + h_r), gate(x_z + h_z)
-        n = candidate(x_n + r * h_n)
-    else:
-        weight_hh, bias_hh = given["weight_hh"], given.get("bias_hh")
-        assert weight_hh is not None
-        rows = h.shape[1]
-        biases = (None, None) if bias_hh is None else (bias_hh[: 2 * rows], bias_hh[2 * rows :])
-        h_r, h_z = linear(seen, weight_hh[: 2 * rows], biases[0]).chunk(2, 1)
-        r, z = gate(x_r + h_r), gate(x_z + h_z)
-        n = candidate(x_n + linear(r * seen, weight_hh[2 * rows :], biases[1]))
-    return ((1 - z) * n + z * h,)
+def _products_before(given: dict[str, Tensor | None]) -> list[_Activation]:
+    """Of r and z, and of n, for the reset before the product."""
+    weight, bias = given["weight_hh"], given.get("bias_hh")
+    assert weight is not None
+    parts = (slice(2 * weight.shape[1]), slice(2 * weight.shape[1], None))
+    return [partial(linear, weight=weight[p], bias=None if bias is None else bias[p]) for p in parts]
 
 
 def backward(

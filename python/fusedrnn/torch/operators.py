@@ -19,7 +19,7 @@ from fusedrnn.functional.reserve import reserve_width
 from fusedrnn.torch import calls
 from fusedrnn.torch.backward import LayerBackward
 from fusedrnn.torch.calls import CELLS, Call, Cell
-from fusedrnn.torch.composite import double_backward
+from fusedrnn.torch.second import double_backward
 
 _SEQUENCES = ("lengths", "batch_sizes", "resets", "seed")
 _TYPES = {"nonlinearity": "str", "reset_after": "bool", "recompute": "bool", "coupled": "bool", "layer": "int"}
