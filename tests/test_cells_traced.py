@@ -11,6 +11,7 @@ from fusedrnn.scan.derivative import derive
 from fusedrnn.scan.evaluate import evaluate
 from fusedrnn.scan.tracing import Abstract, trace_step
 from fusedrnn.scan.trees import flatten
+from tests.differences import check_along_directions
 from tests.test_cells_published import CELLS, N, at, inputs, made, rollout, some_state
 
 VARIANTS = [
@@ -68,17 +69,7 @@ def test_a_derivative_is_that_of_the_loop_over_the_step(name, options):
     found = reference.gradients(
         derive(recurrence.step), p, [], s, xs, dnew_states=ds, doutputs=[dy], steps=T, batch=N
     )  # fmt: skip
-    given, gradients = [p, s, xs], [found.shared, found.states, found.inputs]
-    for group, own in enumerate(gradients):
-        for place, gradient in enumerate(own):
-            direction = rng.standard_normal(gradient.shape)
-            ends = []
-            for step in (1e-6, -1e-6):
-                moved = [list(leaves) for leaves in given]
-                moved[group][place] = moved[group][place] + step * direction
-                ends.append(loss(*moved))
-            expected = (ends[0] - ends[1]) / 2e-6
-            assert np.sum(gradient * direction) == pytest.approx(expected, rel=1e-6, abs=1e-7), (group, place)
+    check_along_directions(loss, [p, s, xs], [found.shared, found.states, found.inputs], rng)
 
 
 def test_a_cells_options_are_constants_of_its_program():

@@ -11,6 +11,7 @@ from benchmarks.recurrences import NETWORKS, Case, draw
 from fusedrnn.reference import scan as reference
 from fusedrnn.scan.derivative import derive
 from fusedrnn.scan.tracing import Abstract, trace_step
+from tests.differences import check_along_directions
 
 CASES = {
     "ntm": Case("ntm", T=5, N=2, I=3, H=4, slots=6, width=3, dtype="float64"),
@@ -223,13 +224,5 @@ def test_a_gradient_is_that_of_the_loop_over_the_step(name):
         derive(recurrence.step), given[0], rows, given[1], given[2],
         dnew_states=ds, doutputs=[arrays.dy], steps=T, batch=N,
     )  # fmt: skip
-    for group, own in enumerate([found.shared, found.states, found.inputs, found.rows][: len(given)]):
-        for place, gradient in enumerate(own):
-            direction = rng.standard_normal(gradient.shape)
-            ends = []
-            for step in (1e-6, -1e-6):
-                moved = [list(leaves) for leaves in given]
-                moved[group][place] = moved[group][place] + step * direction
-                ends.append(loss(*moved))
-            expected = (ends[0] - ends[1]) / 2e-6
-            assert np.sum(gradient * direction) == pytest.approx(expected, rel=1e-6, abs=1e-7), (group, place)
+    gradients = [found.shared, found.states, found.inputs, found.rows][: len(given)]
+    check_along_directions(loss, given, gradients, rng)
