@@ -166,14 +166,14 @@ class Case:
 
     @property
     def shape(self) -> str:
-        """As tables print it."""
+        """Write it as tables print it."""
         memory = f" {self.slots}x{self.width}" if self.slots else ""
         heads = f" R{self.heads}" if self.network == "dnc" else ""
         return f"T{self.T} N{self.N} I{self.I} H{self.H}{memory}{heads}" + (f" S{self.S}" if self.S else "")
 
 
 class Arrays(NamedTuple):
-    """Of a case.
+    """Hold the arrays of a case.
 
     Attributes:
         p: parameters by name.

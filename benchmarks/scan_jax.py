@@ -52,7 +52,7 @@ def layer_norm_lstm(w: Any, state: Any, x: Any, context: Any) -> tuple[Any, Any]
 
 
 def _lengths(rows: Any) -> Any:
-    """Of each row, with something beside zero."""
+    """Give the length of each row, with something beside zero."""
     return jnp.sqrt((rows * rows).sum(-1) + COSINE)
 
 

@@ -71,7 +71,7 @@ def layer_norm_lstm(w: Weights, state: Leaves, x: Tensor, context: Leaves) -> Ad
 
 
 def _lengths(rows: Tensor, epsilon: float = COSINE) -> Tensor:
-    """Of each row, with something beside zero."""
+    """Give the length of each row, with something beside zero."""
     return torch.sqrt(rows.square().sum(-1) + epsilon)
 
 

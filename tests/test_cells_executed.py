@@ -69,7 +69,7 @@ def check(step, arrays, dtype, tolerance, **layout):
     dy = [rng.standard_normal((T, N, *value.shape)).astype(dtype) for value in step.outputs]
     ds = [rng.standard_normal(leaf.shape).astype(dtype) for leaf in states]
     derivative, scan = derive(step), {"steps": T, "batch": N}
-    program = Executable(step, derivative, name="step")
+    program = Executable(step, derivative)
     new_states, outputs, _, _, kept = program.forward(shared, rows, states, inputs, dtype=dtype, **scan, **layout)
     gradients = program.backward(kept, ds, dy)
     expected = reference.run(step, shared, rows, states, inputs, **scan)

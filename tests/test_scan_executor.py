@@ -96,7 +96,7 @@ def test_random_programs(seed, each_isa, tolerance):
         how["lengths"] = rng.integers(0, steps + 1, batch)
     arrays, gradients = program.arrays(steps, batch), gradients_of(program.derivative, steps, batch)
     theirs = expected(program.derivative, arrays, gradients, **how)
-    run = Executable(program.step, program.derivative, name="step")
+    run = Executable(program.step, program.derivative)
     for isa in each_isa():
         for dtype in (np.float64, np.float32):
             for layout in LAYOUTS:
@@ -110,7 +110,7 @@ def test_orders_and_steps_of_computed_values(seed, tolerance):
     arrays, gradients = program.arrays(2, 3), gradients_of(program.derivative, 2, 3)
     how = {"steps": 2, "batch": 3}
     theirs = expected(program.derivative, arrays, gradients, **how)
-    run = Executable(program.step, program.derivative, name="step")
+    run = Executable(program.step, program.derivative)
     for lanes in (1, 16):
         ours = call(run, arrays, gradients, dtype=np.float64, lanes=lanes, **how)
         compare(ours, theirs, np.float64, tolerance, lanes)
@@ -122,7 +122,7 @@ def test_networks(name, each_isa, tolerance):
     how = {"steps": 3, "batch": 3, "lengths": np.array([2, 3, 0]), "reverse": True}
     gradients = gradients_of(drawn.derivative, 3, 3)
     theirs = expected(drawn.derivative, drawn.arrays, gradients, **how)
-    run = Executable(drawn.step, drawn.derivative, name=name)
+    run = Executable(drawn.step, drawn.derivative)
     for isa in each_isa():
         for dtype in (np.float64, np.float32):
             for layout in ({"lanes": 1}, {"lanes": 16, "chunk": 64}):
@@ -144,7 +144,7 @@ def test_second_derivatives(name, tolerance):
     ]
     gradients = gradients_of(second, 2, 2)
     theirs = expected(second, arrays, gradients, steps=2, batch=2)
-    ours = call(Executable(step, second, name=name), arrays, gradients, dtype=np.float64, steps=2, batch=2)
+    ours = call(Executable(step, second), arrays, gradients, dtype=np.float64, steps=2, batch=2)
     compare(ours, theirs, np.float64, tolerance, name)
 
 
@@ -163,7 +163,7 @@ def problem(request):
         step, derivative, arrays = program.step, program.derivative, program.arrays(steps, batch)
     lengths = np.random.default_rng(0).integers(0, steps + 1, batch)
     how = {"steps": steps, "batch": batch, "lengths": lengths, "seed": 7, "dtype": np.float32}
-    return Executable(step, derivative, name="step"), arrays, gradients_of(derivative, steps, batch), how
+    return Executable(step, derivative), arrays, gradients_of(derivative, steps, batch), how
 
 
 def rows_of(found, rows):
@@ -226,7 +226,7 @@ def test_states_computed_again_give_the_same_bits(name, threads, assert_same_bit
     else:
         program = draw(name, 8)
         step, derivative, arrays = program.step, program.derivative, program.arrays(steps, batch)
-    run, gradients = Executable(step, derivative, name="step"), gradients_of(derivative, steps, batch)
+    run, gradients = Executable(step, derivative), gradients_of(derivative, steps, batch)
     lengths = np.random.default_rng(1).integers(0, steps + 1, batch)
     for reverse in (False, True):
         how = {"steps": steps, "batch": batch, "dtype": np.float32, "lengths": lengths, "reverse": reverse}
@@ -263,7 +263,7 @@ def indexed():
     state = graph.leaf("state", (3, 2), "real", Level.STEP)
     new = to.add(to.multiply(state, 0.5), to.take(table, index))
     step = Step(graph, (table,), (), (state,), (index,), (new,), (new,))
-    return Executable(step, derive(step), name="step")
+    return Executable(step, derive(step))
 
 
 @pytest.mark.parametrize("wrong", [5, -6, np.nan])
@@ -285,7 +285,7 @@ def test_an_index_out_of_range(wrong, batch):
 def test_random_numbers_are_those_of_the_reference():
     graph = Graph()
     numbers = to.uniform(graph, (70,), 9)
-    run = Executable(Step(graph, (), (), (), (), (), (numbers,)), None, name="step")
+    run = Executable(Step(graph, (), (), (), (), (), (numbers,)), None)
     how = {"seed": (5 << 40) + 3, "row_offset": 11, "step_offset": 100}
     for lanes in (1, 16):
         ours = run.forward([], [], [], [], steps=2, batch=18, dtype=np.float32, lanes=lanes, **how)[1][0]
@@ -302,7 +302,7 @@ def test_no_rows(name):
         *([a[:0] for a in each] for each in drawn.arrays[1:3]),
         [a[:, :0] for a in drawn.arrays[3]],
     ]
-    run = Executable(drawn.step, drawn.derivative, name=name)
+    run = Executable(drawn.step, drawn.derivative)
     found = call(run, empty, gradients_of(drawn.derivative, 3, 0), steps=3, batch=0, dtype=np.float32)
     assert [a.shape[1] for a in found[1]] == [0]
     assert all(not a.any() for a in found[7])
@@ -328,7 +328,7 @@ p, x = graph.leaf("p", (5,), "real", Level.SHARED), graph.leaf("x", (5,), "real"
 place = to.as_real(to.argmax(to.unary("exp", p), 0))
 affine = to.add(to.matmul(to.reshape(p, (1, 5)), to.reshape(x, (5, 1))), place)
 y = to.add(to.add(to.multiply(x, affine), to.softmax(p, 0)), p)
-run = Executable(Step(graph, (p,), (), (), (x,), (), (y,)), None, name="step")
+run = Executable(Step(graph, (p,), (), (), (x,), (), (y,)), None)
 for n in (1, 16):
     found = run.forward([last], [], [], [np.ones((1, n, 5))], steps=1, batch=n, dtype=np.float64)
     assert np.isfinite(found[1][0]).all()
@@ -339,7 +339,7 @@ for n in (1, 16):
 
 def test_recomputing_bounds_the_memory_of_ten_thousand_steps():
     drawn = networks.network("ntm", T=1, N=1)
-    run = Executable(drawn.step, drawn.derivative, name="ntm")
+    run = Executable(drawn.step, drawn.derivative)
     steps = 10_000
     arrays = [*drawn.arrays[:3], [np.repeat(a, steps, axis=0) for a in drawn.arrays[3]]]
     kept = {}
@@ -361,7 +361,7 @@ def test_a_turned_product_is_summed_turned():
     step = Step(graph, (), (), (), (a, b), (), (), (), (to.total(to.transpose(outer), Level.SHARED),))
     rng = np.random.default_rng(0)
     given = [rng.standard_normal((4, 3, n)) for n in (9, 7)]
-    *_, (found,), _ = Executable(step, None, name="step").forward([], [], [], given, steps=4, batch=3, dtype=np.float64)
+    *_, (found,), _ = Executable(step, None).forward([], [], [], given, steps=4, batch=3, dtype=np.float64)
     np.testing.assert_allclose(found, np.einsum("tna,tnb->ba", *given), rtol=1e-12)
 
 
@@ -371,7 +371,7 @@ def test_a_gradient_alike_at_each_step_counts_at_each():
     x = graph.leaf("x", (5,), "real", Level.STEP)
     sums = to.total(to.add(to.lift(p, Level.STEP), x), Level.ROW)
     step = Step(graph, (p,), (), (), (x,), (), (), (sums,))
-    run = Executable(step, derive(step), name="step")
+    run = Executable(step, derive(step))
     given = [np.ones(5)], [], [], [np.ones((4, 3, 5))]
     *_, kept = run.forward(*given, steps=4, batch=3, dtype=np.float64)
     *_, (dp,) = run.backward(kept, [], [], [np.full((3, 5), 2.0)])

@@ -20,7 +20,7 @@ from tests.programs import draw
 
 
 def verify_all(step, derivative):
-    run = Executable(step, derivative, name="step")
+    run = Executable(step, derivative)
     for uneven in (False, True):
         verify(run.inference(uneven).plan)
         verify(run.training(uneven).plan, reserve=reserve_offsets(run.kept)[0])
@@ -86,7 +86,7 @@ def test_two_totals_of_one_sequence():
 def plans(name="attention", **sizes):
     """(plan, how to verify it) of training and backward."""
     drawn = networks.network(name, H=3, I=2, **sizes or {"S": 2})
-    run = Executable(drawn.step, drawn.derivative, name="step")
+    run = Executable(drawn.step, drawn.derivative)
     reserve = reserve_offsets(run.kept)[0]
     backward = run.backward_plan(True).plan, {"lent": run._lent(True)}
     return [(run.training(True).plan, {"reserve": reserve}), backward]

@@ -81,7 +81,7 @@ def _column(costs: Costs, at: int) -> list[float]:
 def judge(
     case: Case, threads: int, turns: Mapping[str, Costs], found: Mapping[str, dict[str, Array]], truth: dict[str, Array]
 ) -> list[Figures]:
-    """What follows from the turns."""
+    """Gather what follows from the turns."""
     figures = []
     for name, own in turns.items():
         seconds, processor = (_column(own, at) for at in (0, 1))

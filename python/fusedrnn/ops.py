@@ -1,4 +1,4 @@
-"""What recurrences use and NumPy lacks. Each function takes NumPy's arrays too, so that a step runs as it stands.
+"""These functions recurrences use and NumPy lacks. Each takes NumPy's arrays too, so that a step runs as it stands.
 
 Within a scan random numbers come from counters: a function of the seed, the call's place in the step, the row and the
 step of the sequence alone. Plain NumPy has no such counters; random functions raise RuntimeError there.

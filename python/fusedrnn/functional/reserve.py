@@ -36,7 +36,7 @@ def digest(array: Array) -> bytes:
 
 @dataclass(slots=True)  # not frozen, which would make it twice as slow to build: it is made in every training step
 class Reserve:
-    """What backward needs from a forward call.
+    """Hold what backward needs from a forward call.
 
     ``buffer`` holds activated gates: LSTM [T, N, 5H] (i, f, g, o, c), GRU [T, N, 4H] (r, z, n, W_hn h + b_hn) or,
     reset before, [T, N, 3H]; RNN and IndRNN [T, N, 0], minGRU [T, N, 2H] (z, n). With recompute LSTM [T, N, H] (c) and

@@ -41,7 +41,7 @@ class ScanGradients(NamedTuple):
 
 @dataclass(slots=True)
 class ScanReserve:
-    """What backward needs from a forward call of a scan: the program, and what its executor kept.
+    """Hold what backward needs from a forward call of a scan: the program, and what its executor kept.
 
     Attributes:
         walk: Options of the call that the executor takes for second derivatives too.

@@ -104,7 +104,7 @@ def scan_double_backward(
 
 
 def _sums(a: Sequence[Array | None], b: Sequence[Array]) -> list[Array]:
-    """Of the real ones among a."""
+    """Give those of the real ones among a."""
     return [one + other for one, other in zip((each for each in a if each is not None), b, strict=True)]
 
 

@@ -66,7 +66,7 @@ class Walk:
 
 
 class Scanned(NamedTuple):
-    """What a scan gives, in the order of the step's results.
+    """Hold what a scan gives, in the order of the step's results.
 
     Attributes:
         new_states: [N, ...], after all steps.
@@ -155,7 +155,7 @@ def _run(step: Step, shared: Arrays, rows: Arrays, states: Arrays, inputs: Array
 
 
 class _Terms:
-    """What totals add up that is computed at one level."""
+    """Collect what totals add up that is computed at one level."""
 
     def __init__(self, totals: Sequence[Value], level: Level, sums: dict[Value, Array]) -> None:
         self._totals = [value for value in totals if value.inputs[0].level == level]

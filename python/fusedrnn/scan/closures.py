@@ -1,4 +1,4 @@
-"""What a step depends on beside its arguments: a key that changes when any of that does.
+"""A step depends on more than its arguments: here is a key that changes when any of that does.
 
 A traced step has taken all of it as constants: the cells of its closure, defaults, globals that its code names,
 attributes of objects among them that its code names, and the same of the functions that it calls. Numbers, text and
@@ -161,7 +161,7 @@ class Dependencies:
             self._attributes(module, (vars(module),))
 
     def _attributes(self, owner: Any, scopes: tuple[Any, ...]) -> None:
-        """Those that the code being walked names."""
+        """Walk those that the code being walked names."""
         if not self._first(owner):
             return
         for name in self._names:

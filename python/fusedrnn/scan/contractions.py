@@ -15,7 +15,7 @@ from fusedrnn.scan.traced import lift
 
 
 def matmul(a: Value, b: Value) -> Value:
-    """As ``numpy.matmul``. Integers, which have no instruction for it, by sums of products."""
+    """Stand for ``numpy.matmul``. Integers, which have no instruction for it, by sums of products."""
     if "real" in (a.kind, b.kind) or not a.ndim or not b.ndim:
         return ins.matmul(a, b)
     left = ins.as_integer(a if a.ndim > 1 else ins.reshape(a, (1, *a.shape)))
@@ -36,7 +36,7 @@ def matmul(a: Value, b: Value) -> Value:
 
 @implements(np.dot)
 def dot(a: Any, b: Any) -> Value:
-    """As ``numpy.dot``."""
+    """Stand for ``numpy.dot``."""
     x, y = lift(a), lift(b)
     if not x.ndim or not y.ndim:
         return ins.multiply(x, y)
@@ -50,14 +50,14 @@ def dot(a: Any, b: Any) -> Value:
 
 @implements(np.vdot)
 def vdot(a: Any, b: Any) -> Value:
-    """As ``numpy.vdot``."""
+    """Stand for ``numpy.vdot``."""
     x, y = lift(a), lift(b)
     return matmul(ins.reshape(x, (-1,)), ins.reshape(y, (-1,)))
 
 
 @implements(np.inner)
 def inner(a: Any, b: Any) -> Value:
-    """As ``numpy.inner``."""
+    """Stand for ``numpy.inner``."""
     x, y = lift(a), lift(b)
     if not x.ndim or not y.ndim:
         return ins.multiply(x, y)
@@ -66,14 +66,14 @@ def inner(a: Any, b: Any) -> Value:
 
 @implements(np.outer)
 def outer(a: Any, b: Any) -> Value:
-    """As ``numpy.outer``."""
+    """Stand for ``numpy.outer``."""
     x, y = lift(a), lift(b)
     return ins.multiply(ins.reshape(x, (x.size, 1)), ins.reshape(y, (1, y.size)))
 
 
 @implements(np.tensordot)
 def tensordot(a: Any, b: Any, axes: Any = 2) -> Value:
-    """As ``numpy.tensordot``."""
+    """Stand for ``numpy.tensordot``."""
     x, y = lift(a), lift(b)
     if isinstance(axes, int):
         of_x, of_y = list(range(x.ndim - axes, x.ndim)), list(range(axes))
@@ -93,7 +93,7 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Value:
 
 @implements(np.einsum)
 def einsum(subscripts: Any, *operands: Any, optimize: Any = False) -> Value:
-    """As ``numpy.einsum`` with subscripts in a string, letters that name each axis of an operand once, no "...".
+    """Stand for ``numpy.einsum`` with subscripts in a string, letters that name each axis of an operand once, no "...".
 
     Operands are joined from the left, two at a time.
     """

@@ -52,7 +52,7 @@ def evaluate(
 
 
 def _missing(results: Sequence[Value], known: Mapping[Value, Array]) -> list[Value]:
-    """What must be computed, in order: values that only given ones need are left out."""
+    """List what must be computed, in order: values that only given ones need are left out."""
     if not known:
         return needed(results)
     seen: set[Value] = set()

@@ -25,7 +25,7 @@ MOST_RESERVE = 1 << 30
 
 @dataclass(eq=False)
 class Kept:
-    """What backward needs of a forward call: arrays, and where the executor left its own memory."""
+    """Hold what backward needs of a forward call: arrays, and where the executor left its own memory."""
 
     memory: Any
     run: Any
@@ -80,13 +80,11 @@ class Executable:
     Args:
         step: What forward computes.
         derivative: Its derivative; None: backward is not wanted.
-        name: Of the user's function, for texts.
     """
 
-    def __init__(self, step: Step, derivative: Derivative | None, *, name: str) -> None:
+    def __init__(self, step: Step, derivative: Derivative | None) -> None:
         self.step = step
         self.derivative = derivative
-        self.name = name
         self._plans: dict[tuple[str, bool], _Compiled] = {}
 
     @cached_property

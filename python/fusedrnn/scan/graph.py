@@ -33,7 +33,7 @@ class Level(IntEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Value:
-    """What an instruction gives, of one row: `shape` has no axis of the batch or of time.
+    """Stand for what an instruction gives, of one row: `shape` has no axis of the batch or of time.
 
     Attributes:
         graph: The graph that it belongs to.
@@ -154,7 +154,7 @@ def _kind(dtype: Any) -> Kind:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """What one step of a recurrence takes and gives. Its derivative is a Step too, walked the other way in time.
+    """Hold what one step of a recurrence takes and gives. Its derivative is a Step too, walked the other way in time.
 
     Attributes:
         graph: The graph of all that follows.

@@ -21,7 +21,7 @@ def is_view(key: Any, ndim: int) -> bool:
 
 
 def item(array: Any, key: Any) -> Value:
-    """As ``array[key]``."""
+    """Stand for ``array[key]``."""
     x = lift(array)
     keys = _full(x, key)
     # Integers beside arrays of integers are such arrays, as in NumPy.
@@ -163,7 +163,7 @@ def _by_slice(x: Value, axis: int, start: int, size: int, step: int) -> Value:
 
 @implements(np.take)
 def take(a: Any, indices: Any, axis: int | None = None, mode: str = "raise") -> Value:
-    """As ``numpy.take``; indices may be traced."""
+    """Stand for ``numpy.take``; indices may be traced."""
     if mode != "raise":
         raise refused(f"np.take with mode={mode!r}", "Bound the index by np.clip")
     x = lift(a)
@@ -183,7 +183,7 @@ def take(a: Any, indices: Any, axis: int | None = None, mode: str = "raise") -> 
 
 @implements(np.take_along_axis)
 def take_along_axis(arr: Any, indices: Any, axis: int | None = -1) -> Value:
-    """As ``numpy.take_along_axis``; axes of size 1 beside the one broadcast."""
+    """Stand for ``numpy.take_along_axis``; axes of size 1 beside the one broadcast."""
     x, index = lift(arr), lift(indices)
     if axis is None:
         x, axis = ins.reshape(x, (x.size,)), 0

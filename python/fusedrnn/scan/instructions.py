@@ -56,7 +56,7 @@ def together(*operands: Operand) -> list[Value]:
 
 
 def joined_kind(operands: Sequence[Value]) -> Kind:
-    """What arithmetic over these gives: real beside a real, else integer."""
+    """Tell what arithmetic over these gives: real beside a real, else integer."""
     return "real" if any(each.kind == "real" for each in operands) else "integer"
 
 
@@ -142,7 +142,7 @@ def stop_gradient(x: Value) -> Value:
 
 
 def broadcast(x: Value, shape: Shape) -> Value:
-    """As ``numpy.broadcast_to``."""
+    """Stand for ``numpy.broadcast_to``."""
     shape = tuple(shape)
     if x.shape == shape:
         return x
@@ -152,7 +152,7 @@ def broadcast(x: Value, shape: Shape) -> Value:
 
 
 def reshape(x: Value, shape: Sequence[int]) -> Value:
-    """As ``numpy.reshape`` in C order; one of the sizes may be -1."""
+    """Stand for ``numpy.reshape`` in C order; one of the sizes may be -1."""
     shape = tuple(map(int, shape))
     if shape.count(-1) == 1:
         rest = -int(np.prod(shape, dtype=np.int64))
@@ -166,7 +166,7 @@ def reshape(x: Value, shape: Sequence[int]) -> Value:
 
 
 def transpose(x: Value, axes: Sequence[int] | None = None) -> Value:
-    """As ``numpy.transpose``."""
+    """Stand for ``numpy.transpose``."""
     axes = tuple(range(x.ndim))[::-1] if axes is None else tuple(axis_of(x, axis) for axis in axes)
     if sorted(axes) != list(range(x.ndim)):
         raise ShapeError(f"axes {axes} do not name each of the {x.ndim} axes of shape {x.shape} once")
@@ -179,7 +179,7 @@ def transpose(x: Value, axes: Sequence[int] | None = None) -> Value:
 
 
 def slice_(x: Value, starts: Sequence[int], sizes: Sequence[int], steps: Sequence[int] | None = None) -> Value:
-    """Of each axis the elements starts + steps * (0, ..., sizes - 1); steps may be negative. Indices count from 0."""
+    """Take of each axis elements starts + steps * (0, ..., sizes - 1); steps may be negative, indices are from 0."""
     starts, sizes = tuple(map(int, starts)), tuple(map(int, sizes))
     steps = (1,) * x.ndim if steps is None else tuple(map(int, steps))
     if len({x.ndim, len(starts), len(sizes), len(steps)}) != 1:
@@ -202,7 +202,7 @@ def pad(x: Value, shape: Shape, starts: Sequence[int], steps: Sequence[int] | No
 
 
 def concatenate(parts: Sequence[Value], axis: int) -> Value:
-    """As ``numpy.concatenate``."""
+    """Stand for ``numpy.concatenate``."""
     first = parts[0]
     axis = axis_of(first, axis)
     for part in parts:
@@ -303,7 +303,7 @@ def recurrence(a: Operand, b: Operand, axis: int, reverse: bool = False) -> Valu
 
 
 def gather(x: Value, index: Value, axis: int) -> Value:
-    """As ``numpy.take_along_axis``: both have as many axes, sizes alike beside the one."""
+    """Stand for ``numpy.take_along_axis``: both have as many axes, sizes alike beside the one."""
     axis = axis_of(x, axis)
     _check_beside(x, index, axis)
     return x.graph.make("gather", [x, index], index.shape, x.kind, (axis,))
@@ -325,7 +325,7 @@ def _check_beside(x: Value, index: Value, axis: int) -> None:
 
 
 def take(table: Value, index: Value) -> Value:
-    """As ``table[index]``: entries of the first axis, of shape index.shape + table.shape[1:]."""
+    """Stand for ``table[index]``: entries of the first axis, of shape index.shape + table.shape[1:]."""
     if index.kind != "integer" or not table.ndim:
         raise ShapeError(f"expected an integer index into an array with axes, got {index.kind} into {table.shape}")
     return table.graph.make("take", [table, index], index.shape + table.shape[1:], table.kind)
@@ -349,7 +349,7 @@ def product(a: Value, b: Value) -> Value:
 
 
 def matmul(a: Value, b: Value) -> Value:
-    """As ``numpy.matmul``, with its rules for vectors and leading axes."""
+    """Stand for ``numpy.matmul``, with its rules for vectors and leading axes."""
     if not a.ndim or not b.ndim:
         raise ShapeError(f"a matrix product needs axes, got shapes {a.shape} and {b.shape}")
     left = a if a.ndim > 1 else reshape(a, (1, *a.shape))

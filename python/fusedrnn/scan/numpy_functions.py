@@ -1,4 +1,4 @@
-"""What stands for NumPy's functions of form while a step is traced: joins, cuts, choices, copies."""
+"""These stand for NumPy's functions of form while a step is traced: joins, cuts, choices, copies."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _shape_like(prototype: Any, shape: Any) -> Any:
 def zeros_like(
     a: Any, dtype: Any = None, order: Any = "K", subok: bool = True, shape: Any = None, *, device: Any = None
 ) -> Any:
-    """As ``numpy.zeros_like``: a constant."""
+    """Stand for ``numpy.zeros_like``: a constant."""
     return np.zeros(_shape_like(a, shape), _kind_like(a, dtype))
 
 
@@ -36,7 +36,7 @@ def zeros_like(
 def ones_like(
     a: Any, dtype: Any = None, order: Any = "K", subok: bool = True, shape: Any = None, *, device: Any = None
 ) -> Any:
-    """As ``numpy.ones_like``: a constant."""
+    """Stand for ``numpy.ones_like``: a constant."""
     return np.ones(_shape_like(a, shape), _kind_like(a, dtype))
 
 
@@ -44,7 +44,7 @@ def ones_like(
 def full_like(
     a: Any, fill_value: Any, dtype: Any = None, order: Any = "K", subok: bool = True, shape: Any = None
 ) -> Any:
-    """As ``numpy.full_like``; the value may be traced."""
+    """Stand for ``numpy.full_like``; the value may be traced."""
     shape = _shape_like(a, shape)
     if isinstance(fill_value, Traced):
         return ins.broadcast(converted(fill_value, _kind_like(a, dtype)), shape)
@@ -68,7 +68,7 @@ def _converted(parts: list[Value], dtype: Any) -> list[Value]:
 def concatenate(
     arrays: Any, /, axis: int | None = 0, out: Any = None, *, dtype: Any = None, casting: Any = "same_kind"
 ) -> Value:
-    """As ``numpy.concatenate``."""
+    """Stand for ``numpy.concatenate``."""
     parts = _converted(_parts(arrays), dtype)
     if axis is None:
         return ins.concatenate([ins.reshape(part, (part.size,)) for part in parts], 0)
@@ -77,13 +77,13 @@ def concatenate(
 
 @implements(np.append)
 def append(arr: Any, values: Any, axis: int | None = None) -> Value:
-    """As ``numpy.append``."""
+    """Stand for ``numpy.append``."""
     return concatenate([arr, values], axis=axis)
 
 
 @implements(np.stack)
 def stack(arrays: Any, axis: int = 0, out: Any = None, *, dtype: Any = None, casting: Any = "same_kind") -> Value:
-    """As ``numpy.stack``."""
+    """Stand for ``numpy.stack``."""
     parts = _converted(_parts(arrays), dtype)
     ndim = parts[0].ndim + 1
     if len({part.shape for part in parts}) > 1:
@@ -97,21 +97,21 @@ def stack(arrays: Any, axis: int = 0, out: Any = None, *, dtype: Any = None, cas
 
 @implements(np.hstack)
 def hstack(tup: Any, *, dtype: Any = None, casting: Any = "same_kind") -> Value:
-    """As ``numpy.hstack``."""
+    """Stand for ``numpy.hstack``."""
     parts = [part if part.ndim else ins.reshape(part, (1,)) for part in _parts(tup)]
     return ins.concatenate(_converted(parts, dtype), 0 if parts[0].ndim == 1 else 1)
 
 
 @implements(np.vstack)
 def vstack(tup: Any, *, dtype: Any = None, casting: Any = "same_kind") -> Value:
-    """As ``numpy.vstack``."""
+    """Stand for ``numpy.vstack``."""
     parts = [part if part.ndim > 1 else ins.reshape(part, (1, part.size)) for part in _parts(tup)]
     return ins.concatenate(_converted(parts, dtype), 0)
 
 
 @implements(np.column_stack)
 def column_stack(tup: Any) -> Value:
-    """As ``numpy.column_stack``."""
+    """Stand for ``numpy.column_stack``."""
     return ins.concatenate([part if part.ndim > 1 else ins.reshape(part, (part.size, 1)) for part in _parts(tup)], 1)
 
 
@@ -145,25 +145,25 @@ def _split(a: Any, sections: Any, axis: int, uneven: bool) -> list[Value]:
 
 @implements(np.split, view=True)
 def split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Value]:
-    """As ``numpy.split``."""
+    """Stand for ``numpy.split``."""
     return _split(ary, indices_or_sections, axis, uneven=False)
 
 
 @implements(np.array_split, view=True)
 def array_split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Value]:
-    """As ``numpy.array_split``."""
+    """Stand for ``numpy.array_split``."""
     return _split(ary, indices_or_sections, axis, uneven=True)
 
 
 @implements(np.hsplit, view=True)
 def hsplit(ary: Any, indices_or_sections: Any) -> list[Value]:
-    """As ``numpy.hsplit``."""
+    """Stand for ``numpy.hsplit``."""
     return _split(ary, indices_or_sections, 0 if ary.ndim == 1 else 1, uneven=False)
 
 
 @implements(np.vsplit, view=True)
 def vsplit(ary: Any, indices_or_sections: Any) -> list[Value]:
-    """As ``numpy.vsplit``."""
+    """Stand for ``numpy.vsplit``."""
     if ary.ndim < 2:
         raise ins.ShapeError(f"expected two axes or more, got shape {ary.shape}")
     return _split(ary, indices_or_sections, 0, uneven=False)
@@ -171,7 +171,7 @@ def vsplit(ary: Any, indices_or_sections: Any) -> list[Value]:
 
 @implements(np.flip, view=True)
 def flip(m: Any, axis: Any = None) -> Value:
-    """As ``numpy.flip``."""
+    """Stand for ``numpy.flip``."""
     x = lift(m)
     axes = range(x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
     chosen = {ins.axis_of(x, each) for each in axes}
@@ -181,7 +181,7 @@ def flip(m: Any, axis: Any = None) -> Value:
 
 @implements(np.roll)
 def roll(a: Any, shift: Any, axis: Any = None) -> Value:
-    """As ``numpy.roll`` by a constant."""
+    """Stand for ``numpy.roll`` by a constant."""
     x = lift(a)
     if isinstance(shift, Traced):
         raise refused(
@@ -206,7 +206,7 @@ def _rolled(x: Value, shift: int, axis: int) -> Value:
 
 @implements(np.tile)
 def tile(A: Any, reps: Any) -> Value:
-    """As ``numpy.tile``."""
+    """Stand for ``numpy.tile``."""
     x = lift(A)
     counts = [int(each) for each in (reps if isinstance(reps, (tuple, list)) else (reps,))]
     counts = [1] * (x.ndim - len(counts)) + counts
@@ -219,7 +219,7 @@ def tile(A: Any, reps: Any) -> Value:
 
 @implements(np.repeat)
 def repeat(a: Any, repeats: Any, axis: int | None = None) -> Value:
-    """As ``numpy.repeat`` by constants."""
+    """Stand for ``numpy.repeat`` by constants."""
     x = lift(a)
     if isinstance(repeats, Traced):
         raise refused("np.repeat by traced counts", "The result's shape would depend on data")
@@ -246,7 +246,7 @@ def _to_front(x: Value, axis: int) -> Value:
 
 @implements(np.pad)
 def pad(array: Any, pad_width: Any, mode: Any = "constant", *, constant_values: Any = 0) -> Value:
-    """As ``numpy.pad`` with constants."""
+    """Stand for ``numpy.pad`` with constants."""
     x = lift(array)
     if mode != "constant":
         raise refused(f"np.pad with mode={mode!r}", "Write np.concatenate of slices")
@@ -265,7 +265,7 @@ def pad(array: Any, pad_width: Any, mode: Any = "constant", *, constant_values: 
 
 @implements(np.tril)
 def tril(m: Any, k: int = 0) -> Value:
-    """As ``numpy.tril``."""
+    """Stand for ``numpy.tril``."""
     x = lift(m)
     rows, columns = x.shape[-2:]
     return ins.where(x.graph.constant(np.tri(rows, columns, k, bool)), x, 0.0 if x.kind == "real" else 0)
@@ -273,7 +273,7 @@ def tril(m: Any, k: int = 0) -> Value:
 
 @implements(np.triu)
 def triu(m: Any, k: int = 0) -> Value:
-    """As ``numpy.triu``."""
+    """Stand for ``numpy.triu``."""
     x = lift(m)
     rows, columns = x.shape[-2:]
     return ins.where(x.graph.constant(np.tri(rows, columns, k - 1, bool)), 0.0 if x.kind == "real" else 0, x)
@@ -281,13 +281,13 @@ def triu(m: Any, k: int = 0) -> Value:
 
 @implements(np.trace)
 def trace(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Value:
-    """As ``numpy.trace`` of a matrix."""
+    """Stand for ``numpy.trace`` of a matrix."""
     return ins.sum_(diagonal(a, offset))
 
 
 @implements(np.diagonal)
 def diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Value:
-    """As ``numpy.diagonal`` of a matrix."""
+    """Stand for ``numpy.diagonal`` of a matrix."""
     x = lift(a)
     if x.ndim != 2 or (axis1, axis2) != (0, 1):
         raise refused(f"a diagonal of an array of shape {x.shape}", "Only matrices have traced diagonals")
@@ -300,7 +300,7 @@ def diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Value:
 
 @implements(np.diag)
 def diag(v: Any, k: int = 0) -> Value:
-    """As ``numpy.diag``: a matrix's diagonal, or a matrix with a diagonal."""
+    """Stand for ``numpy.diag``: a matrix's diagonal, or a matrix with a diagonal."""
     x = lift(v)
     if x.ndim == 2:
         return diagonal(v, k)
@@ -316,7 +316,7 @@ def diag(v: Any, k: int = 0) -> Value:
 
 @implements(np.where)
 def where(condition: Any, /, *choices: Any) -> Value:
-    """As ``numpy.where`` with both choices."""
+    """Stand for ``numpy.where`` with both choices."""
     if len(choices) != 2:
         raise refused("np.where without choices", "The result's shape would depend on data: np.where(condition, a, b)")
     a, b = alike(lift(choices[0]), lift(choices[1]))
@@ -325,7 +325,7 @@ def where(condition: Any, /, *choices: Any) -> Value:
 
 @implements(np.clip)
 def clip(a: Any, a_min: Any = None, a_max: Any = None, out: Any = None, *, min: Any = None, max: Any = None) -> Value:
-    """As ``numpy.clip``."""
+    """Stand for ``numpy.clip``."""
     x = lift(a)
     for op, bound in (("maximum", min if a_min is None else a_min), ("minimum", max if a_max is None else a_max)):
         if bound is not None:
@@ -339,7 +339,7 @@ UFUNCS["clip"] = clip
 
 @implements(np.nan_to_num)
 def nan_to_num(x: Any, copy: bool = True, nan: float = 0.0, posinf: Any = None, neginf: Any = None) -> Value:
-    """As ``numpy.nan_to_num``, with limits for infinities given."""
+    """Stand for ``numpy.nan_to_num``, with limits for infinities given."""
     value = lift(x)
     if value.kind != "real":
         return value
@@ -352,7 +352,7 @@ def nan_to_num(x: Any, copy: bool = True, nan: float = 0.0, posinf: Any = None, 
 
 @implements(np.round, np.around)
 def round_(a: Any, decimals: int = 0, out: Any = None) -> Value:
-    """As ``numpy.round``."""
+    """Stand for ``numpy.round``."""
     x = lift(a)
     if x.kind != "real":
         return x
@@ -364,7 +364,7 @@ def round_(a: Any, decimals: int = 0, out: Any = None) -> Value:
 
 @implements(np.cross)
 def cross(a: Any, b: Any) -> Value:
-    """As ``numpy.cross`` of vectors [3]."""
+    """Stand for ``numpy.cross`` of vectors [3]."""
     x, y = alike(lift(a), lift(b))
     if x.shape != (3,) or y.shape != (3,):
         raise ins.ShapeError(f"expected shapes (3,), got {x.shape} and {y.shape}")

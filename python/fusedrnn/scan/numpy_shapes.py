@@ -1,4 +1,4 @@
-"""What stands for NumPy's functions of shape while a step is traced: the same elements under other axes."""
+"""These stand for NumPy's functions of shape while a step is traced: the same elements under other axes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fusedrnn.scan.traced import converted, lift
 
 @implements(np.reshape, view=True)
 def reshape(a: Any, /, shape: Any = None, order: Any = "C", *, newshape: Any = None) -> Value:
-    """As ``numpy.reshape`` in C order."""
+    """Stand for ``numpy.reshape`` in C order."""
     if order not in ("C", "A"):
         raise refused(f"order={order!r}", "Write np.transpose before and after")
     shape = newshape if shape is None else shape
@@ -23,19 +23,19 @@ def reshape(a: Any, /, shape: Any = None, order: Any = "C", *, newshape: Any = N
 
 @implements(np.ravel, view=True)
 def ravel(a: Any, order: Any = "C") -> Value:
-    """As ``numpy.ravel`` in C order."""
+    """Stand for ``numpy.ravel`` in C order."""
     return reshape(a, (-1,), order=order) if lift(a).size else ins.reshape(lift(a), (0,))
 
 
 @implements(np.transpose, view=True)
 def transpose(a: Any, axes: Any = None) -> Value:
-    """As ``numpy.transpose``."""
+    """Stand for ``numpy.transpose``."""
     return ins.transpose(lift(a), axes)
 
 
 @implements(np.swapaxes, view=True)
 def swapaxes(a: Any, axis1: int, axis2: int) -> Value:
-    """As ``numpy.swapaxes``."""
+    """Stand for ``numpy.swapaxes``."""
     x = lift(a)
     axes = list(range(x.ndim))
     first, second = ins.axis_of(x, axis1), ins.axis_of(x, axis2)
@@ -45,7 +45,7 @@ def swapaxes(a: Any, axis1: int, axis2: int) -> Value:
 
 @implements(np.moveaxis, view=True)
 def moveaxis(a: Any, source: Any, destination: Any) -> Value:
-    """As ``numpy.moveaxis``."""
+    """Stand for ``numpy.moveaxis``."""
     x = lift(a)
     sources, targets = (
         [ins.axis_of(x, axis) for axis in (each if isinstance(each, (tuple, list)) else [each])]
@@ -61,7 +61,7 @@ def moveaxis(a: Any, source: Any, destination: Any) -> Value:
 
 @implements(np.squeeze, view=True)
 def squeeze(a: Any, axis: Any = None) -> Value:
-    """As ``numpy.squeeze``."""
+    """Stand for ``numpy.squeeze``."""
     x = lift(a)
     if axis is None:
         axes = [place for place, n in enumerate(x.shape) if n == 1]
@@ -74,7 +74,7 @@ def squeeze(a: Any, axis: Any = None) -> Value:
 
 @implements(np.expand_dims, view=True)
 def expand_dims(a: Any, axis: Any) -> Value:
-    """As ``numpy.expand_dims``."""
+    """Stand for ``numpy.expand_dims``."""
     x = lift(a)
     axes = axis if isinstance(axis, (tuple, list)) else (axis,)
     ndim = x.ndim + len(axes)
@@ -87,49 +87,49 @@ def expand_dims(a: Any, axis: Any) -> Value:
 
 @implements(np.atleast_1d, view=True)
 def atleast_1d(a: Any) -> Value:
-    """As ``numpy.atleast_1d`` of one array."""
+    """Stand for ``numpy.atleast_1d`` of one array."""
     x = lift(a)
     return x if x.ndim else ins.reshape(x, (1,))
 
 
 @implements(np.atleast_2d, view=True)
 def atleast_2d(a: Any) -> Value:
-    """As ``numpy.atleast_2d`` of one array."""
+    """Stand for ``numpy.atleast_2d`` of one array."""
     x = lift(a)
     return x if x.ndim > 1 else ins.reshape(x, (1, x.size))
 
 
 @implements(np.broadcast_to, view=True)
 def broadcast_to(array: Any, shape: Any, subok: bool = False) -> Value:
-    """As ``numpy.broadcast_to``."""
+    """Stand for ``numpy.broadcast_to``."""
     return ins.broadcast(lift(array), (shape,) if isinstance(shape, int) else tuple(shape))
 
 
 @implements(np.shape)
 def shape(a: Any) -> Any:
-    """As ``numpy.shape``."""
+    """Stand for ``numpy.shape``."""
     return a.shape
 
 
 @implements(np.ndim)
 def ndim(a: Any) -> Any:
-    """As ``numpy.ndim``."""
+    """Stand for ``numpy.ndim``."""
     return a.ndim
 
 
 @implements(np.size)
 def size(a: Any, axis: int | None = None) -> Any:
-    """As ``numpy.size``."""
+    """Stand for ``numpy.size``."""
     return a.size if axis is None else a.shape[axis]
 
 
 @implements(np.copy)
 def copy(a: Any, order: Any = "K", subok: bool = False) -> Value:
-    """As ``numpy.copy``."""
+    """Stand for ``numpy.copy``."""
     return lift(a)
 
 
 @implements(*([np.astype] if hasattr(np, "astype") else []))  # since NumPy 2.1
 def astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Value:
-    """As ``numpy.astype``."""
+    """Stand for ``numpy.astype``."""
     return converted(x, dtype)

@@ -73,21 +73,21 @@ class Program:
     @_once
     def executable(self) -> Executable:
         """The step as the executor runs it."""
-        return Executable(self.recurrence.step, self.derivative, name=self.name)
+        return Executable(self.recurrence.step, self.derivative)
 
     @cached_property
     @_once
     def second(self) -> Executable:
         """The derivative as a program of its own, which has a derivative too."""
         step = self.derivative.step
-        return Executable(step, derive(step), name=f"gradient of {self.name}")
+        return Executable(step, derive(step))
 
     @cached_property
     @_once
     def with_states(self) -> Executable:
         """The step with its states before the step as further outputs, which `second` takes as inputs."""
         step = with_states(self.recurrence.step)
-        return Executable(step, derive(step), name=self.name)
+        return Executable(step, derive(step))
 
     def __str__(self) -> str:
         return text(self)

@@ -1,4 +1,4 @@
-"""What stands for NumPy's sums, extremes, sorts and running sums while a step is traced."""
+"""These functions stand for NumPy's sums, extremes, sorts and running sums while a step is traced."""
 
 from __future__ import annotations
 
@@ -123,14 +123,14 @@ implements(np.mean, np.average)(_reduction(_mean))
 
 @implements(np.ptp)
 def ptp(a: Any, axis: Any = None, out: Any = None, keepdims: bool = False) -> Value:
-    """As ``numpy.ptp``: the largest minus the smallest."""
+    """Stand for ``numpy.ptp``: the largest minus the smallest."""
     largest, smallest = (_reduction(each)(a, axis, keepdims=keepdims) for each in (_max, _min_or_all))
     return ins.subtract(largest, smallest)
 
 
 @implements(np.var)
 def var(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: float = 0, keepdims: bool = False) -> Value:
-    """As ``numpy.var``: the mean of squared differences from the mean."""
+    """Stand for ``numpy.var``: the mean of squared differences from the mean."""
     x = real(lift(a))
     axes = _axes(x, axis)
     n = math.prod(x.shape[each] for each in axes)
@@ -141,7 +141,7 @@ def var(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: floa
 
 @implements(np.std)
 def std(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: float = 0, keepdims: bool = False) -> Value:
-    """As ``numpy.std``: the root of ``var``, whose gradient is not finite at zero."""
+    """Stand for ``numpy.std``: the root of ``var``, whose gradient is not finite at zero."""
     return ins.unary("sqrt", var(a, axis, ddof=ddof, keepdims=keepdims))
 
 
@@ -173,13 +173,13 @@ def _place(a: Any, axis: int | None, keepdims: bool, sign: int) -> Value:
 
 @implements(np.argmax)
 def argmax(a: Any, axis: int | None = None, out: Any = None, *, keepdims: bool = False) -> Value:
-    """As ``numpy.argmax``: the first of equal ones."""
+    """Stand for ``numpy.argmax``: the first of equal ones."""
     return _place(a, axis, keepdims, 1)
 
 
 @implements(np.argmin)
 def argmin(a: Any, axis: int | None = None, out: Any = None, *, keepdims: bool = False) -> Value:
-    """As ``numpy.argmin``: the first of equal ones."""
+    """Stand for ``numpy.argmin``: the first of equal ones."""
     return _place(a, axis, keepdims, -1)
 
 
@@ -192,13 +192,13 @@ def _sorted(a: Any, axis: int | None) -> tuple[Value, Value, int]:
 
 @implements(np.argsort)
 def argsort(a: Any, axis: int | None = -1, kind: Any = None, order: Any = None, *, stable: bool | None = None) -> Value:
-    """As ``numpy.argsort``, always stable."""
+    """Stand for ``numpy.argsort``, always stable."""
     return _sorted(a, axis)[1]
 
 
 @implements(np.sort)
 def sort(a: Any, axis: int | None = -1, kind: Any = None, order: Any = None, *, stable: bool | None = None) -> Value:
-    """As ``numpy.sort``."""
+    """Stand for ``numpy.sort``."""
     return ins.gather(*_sorted(a, axis))
 
 
@@ -218,13 +218,13 @@ def _running(a: Any, axis: int | None, dtype: Any, product: bool) -> Value:
 
 @implements(np.cumsum)
 def cumsum(a: Any, axis: int | None = None, dtype: Any = None, out: Any = None) -> Value:
-    """As ``numpy.cumsum``."""
+    """Stand for ``numpy.cumsum``."""
     return _running(a, axis, dtype, product=False)
 
 
 @implements(np.cumprod)
 def cumprod(a: Any, axis: int | None = None, dtype: Any = None, out: Any = None) -> Value:
-    """As ``numpy.cumprod``."""
+    """Stand for ``numpy.cumprod``."""
     return _running(a, axis, dtype, product=True)
 
 
@@ -234,7 +234,7 @@ UFUNCS["multiply.accumulate"] = lambda array, axis=0, **options: cumprod(array, 
 
 @implements(np.diff)
 def diff(a: Any, n: int = 1, axis: int = -1) -> Value:
-    """As ``numpy.diff``: what each element exceeds the one before it by."""
+    """Stand for ``numpy.diff``: what each element exceeds the one before it by."""
     x = number(lift(a))
     axis = ins.axis_of(x, axis)
     for _ in range(n):

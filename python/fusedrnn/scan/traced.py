@@ -219,107 +219,107 @@ class Traced(NDArrayOperatorsMixin):
     # NumPy's methods
 
     def sum(self, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: bool = False) -> Any:
-        """As ``numpy.sum``."""
+        """Stand for ``numpy.sum``."""
         return np.sum(self, axis=axis, dtype=dtype, out=out, keepdims=keepdims)
 
     def prod(self, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: bool = False) -> Any:
-        """As ``numpy.prod``."""
+        """Stand for ``numpy.prod``."""
         return np.prod(self, axis=axis, dtype=dtype, out=out, keepdims=keepdims)
 
     def mean(self, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: bool = False) -> Any:
-        """As ``numpy.mean``."""
+        """Stand for ``numpy.mean``."""
         return np.mean(self, axis=axis, dtype=dtype, out=out, keepdims=keepdims)
 
     def var(self, axis: Any = None, dtype: Any = None, out: Any = None, ddof: int = 0, keepdims: bool = False) -> Any:
-        """As ``numpy.var``."""
+        """Stand for ``numpy.var``."""
         return np.var(self, axis=axis, dtype=dtype, out=out, ddof=ddof, keepdims=keepdims)
 
     def std(self, axis: Any = None, dtype: Any = None, out: Any = None, ddof: int = 0, keepdims: bool = False) -> Any:
-        """As ``numpy.std``."""
+        """Stand for ``numpy.std``."""
         return np.std(self, axis=axis, dtype=dtype, out=out, ddof=ddof, keepdims=keepdims)
 
     def max(self, axis: Any = None, out: Any = None, keepdims: bool = False) -> Any:
-        """As ``numpy.max``."""
+        """Stand for ``numpy.max``."""
         return np.max(self, axis=axis, out=out, keepdims=keepdims)
 
     def min(self, axis: Any = None, out: Any = None, keepdims: bool = False) -> Any:
-        """As ``numpy.min``."""
+        """Stand for ``numpy.min``."""
         return np.min(self, axis=axis, out=out, keepdims=keepdims)
 
     def all(self, axis: Any = None, out: Any = None, keepdims: bool = False) -> Any:
-        """As ``numpy.all``."""
+        """Stand for ``numpy.all``."""
         return np.all(self, axis=axis, out=out, keepdims=keepdims)
 
     def any(self, axis: Any = None, out: Any = None, keepdims: bool = False) -> Any:
-        """As ``numpy.any``."""
+        """Stand for ``numpy.any``."""
         return np.any(self, axis=axis, out=out, keepdims=keepdims)
 
     def argmax(self, axis: int | None = None) -> Any:
-        """As ``numpy.argmax``."""
+        """Stand for ``numpy.argmax``."""
         return np.argmax(self, axis=axis)
 
     def argmin(self, axis: int | None = None) -> Any:
-        """As ``numpy.argmin``."""
+        """Stand for ``numpy.argmin``."""
         return np.argmin(self, axis=axis)
 
     def argsort(self, axis: int | None = -1, kind: Any = None) -> Any:
-        """As ``numpy.argsort``, stable."""
+        """Stand for ``numpy.argsort``, stable."""
         return np.argsort(self, axis=axis, kind=kind)
 
     def cumsum(self, axis: int | None = None) -> Any:
-        """As ``numpy.cumsum``."""
+        """Stand for ``numpy.cumsum``."""
         return np.cumsum(self, axis=axis)
 
     def cumprod(self, axis: int | None = None) -> Any:
-        """As ``numpy.cumprod``."""
+        """Stand for ``numpy.cumprod``."""
         return np.cumprod(self, axis=axis)
 
     def dot(self, other: Any) -> Any:
-        """As ``numpy.dot``."""
+        """Stand for ``numpy.dot``."""
         return np.dot(self, other)
 
     def take(self, indices: Any, axis: int | None = None) -> Any:
-        """As ``numpy.take``."""
+        """Stand for ``numpy.take``."""
         return np.take(self, indices, axis=axis)
 
     def repeat(self, repeats: Any, axis: int | None = None) -> Any:
-        """As ``numpy.repeat``."""
+        """Stand for ``numpy.repeat``."""
         return np.repeat(self, repeats, axis=axis)
 
     def reshape(self, *shape: Any, order: Any = "C") -> Any:
-        """As ``numpy.reshape``."""
+        """Stand for ``numpy.reshape``."""
         return np.reshape(self, shape[0] if len(shape) == 1 else shape, order=order)
 
     def transpose(self, *axes: Any) -> Any:
-        """As ``numpy.transpose``."""
+        """Stand for ``numpy.transpose``."""
         return np.transpose(self, (axes[0] if len(axes) == 1 else axes) if axes else None)
 
     def swapaxes(self, axis1: int, axis2: int) -> Any:
-        """As ``numpy.swapaxes``."""
+        """Stand for ``numpy.swapaxes``."""
         return np.swapaxes(self, axis1, axis2)
 
     def squeeze(self, axis: Any = None) -> Any:
-        """As ``numpy.squeeze``."""
+        """Stand for ``numpy.squeeze``."""
         return np.squeeze(self, axis=axis)
 
     def ravel(self, order: Any = "C") -> Any:
-        """As ``numpy.ravel``."""
+        """Stand for ``numpy.ravel``."""
         return np.ravel(self, order=order)
 
     def flatten(self, order: Any = "C") -> Any:
-        """As ``numpy.ravel``, but a copy."""
+        """Stand for ``numpy.ravel``, but a copy."""
         return np.copy(np.ravel(self, order=order))
 
     def copy(self, order: Any = "C") -> Any:
-        """As ``numpy.copy``."""
+        """Stand for ``numpy.copy``."""
         return np.copy(self)
 
     def clip(self, min: Any = None, max: Any = None) -> Any:
-        """As ``numpy.clip``."""
+        """Stand for ``numpy.clip``."""
         return np.clip(self, min, max)
 
     def round(self, decimals: int = 0) -> Any:
-        """As ``numpy.round``."""
+        """Stand for ``numpy.round``."""
         return np.round(self, decimals)
 
     def astype(self, dtype: Any, **options: Any) -> Any:

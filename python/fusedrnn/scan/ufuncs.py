@@ -1,4 +1,4 @@
-"""What stands for NumPy's ufuncs while a step is traced, by their names."""
+"""These functions stand for NumPy's ufuncs while a step is traced, by their names."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ UFUNCS["matmul"] = lambda a, b: matmul(lift(a), lift(b))
 
 @ufunc("divide", "true_divide")
 def divide(a: Any, b: Any) -> Value:
-    """As ``numpy.divide``: always real."""
+    """Stand for ``numpy.divide``: always real."""
     return ins.divide(real(lift(a)), real(lift(b)))
 
 
@@ -148,20 +148,20 @@ def _fabs(x: Any) -> Value:
 
 @ufunc("floor_divide")
 def floor_divide(a: Any, b: Any) -> Value:
-    """As ``numpy.floor_divide``."""
+    """Stand for ``numpy.floor_divide``."""
     return _floor_divide(*alike(*map(number, (lift(a), lift(b)))))
 
 
 @ufunc("remainder")
 def remainder(a: Any, b: Any) -> Value:
-    """As ``numpy.remainder``, with the sign of b: a - b floor(a / b)."""
+    """Stand for ``numpy.remainder``, with the sign of b: a - b floor(a / b)."""
     x, y = alike(*map(number, (lift(a), lift(b))))
     return ins.subtract(x, ins.multiply(y, _floor_divide(x, y)))
 
 
 @ufunc("divmod")
 def divmod_(a: Any, b: Any) -> tuple[Value, Value]:
-    """As ``numpy.divmod``."""
+    """Stand for ``numpy.divmod``."""
     return floor_divide(a, b), remainder(a, b)
 
 
@@ -180,14 +180,14 @@ def _ceil(x: Value) -> Value:
 
 @ufunc("ceil")
 def ceil(x: Any) -> Value:
-    """As ``numpy.ceil``."""
+    """Stand for ``numpy.ceil``."""
     value = lift(x)
     return _ceil(value) if value.kind == "real" else value
 
 
 @ufunc("trunc")
 def trunc(x: Any) -> Value:
-    """As ``numpy.trunc``."""
+    """Stand for ``numpy.trunc``."""
     value = lift(x)
     if value.kind != "real":
         return value
@@ -196,7 +196,7 @@ def trunc(x: Any) -> Value:
 
 @ufunc("rint")
 def rint(x: Any) -> Value:
-    """As ``numpy.rint``: halves go to the even neighbour. Always real."""
+    """Stand for ``numpy.rint``: halves go to the even neighbour. Always real."""
     value = lift(x)
     if value.kind != "real":
         return real(value)
@@ -207,27 +207,27 @@ def rint(x: Any) -> Value:
 
 @ufunc("logical_xor", "bitwise_xor")
 def exclusive_or(a: Any, b: Any) -> Value:
-    """As ``numpy.logical_xor``."""
+    """Stand for ``numpy.logical_xor``."""
     x, y = (ins.logical("logical_not", lift(each)) for each in (a, b))
     return ins.compare("not_equal", x, y)
 
 
 @ufunc("isnan")
 def isnan(x: Any) -> Value:
-    """As ``numpy.isnan``: a number that differs from itself."""
+    """Stand for ``numpy.isnan``: a number that differs from itself."""
     value = lift(x)
     return ins.compare("not_equal", value, value)
 
 
 @ufunc("isfinite")
 def isfinite(x: Any) -> Value:
-    """As ``numpy.isfinite``."""
+    """Stand for ``numpy.isfinite``."""
     return ins.compare("less", ins.unary("absolute", real(lift(x))), math.inf)
 
 
 @ufunc("isinf")
 def isinf(x: Any) -> Value:
-    """As ``numpy.isinf``."""
+    """Stand for ``numpy.isinf``."""
     return ins.compare("equal", ins.unary("absolute", real(lift(x))), math.inf)
 
 
@@ -301,7 +301,7 @@ def logit(x: Any) -> Value:
 
 @ufunc("power", "float_power")
 def power(a: Any, b: Any) -> Value:
-    """As ``numpy.power``. Constant integers by products, ±0.5 by the root, all else as exp(b log a)."""
+    """Stand for ``numpy.power``. Constant integers by products, ±0.5 by the root, all else as exp(b log a)."""
     base, exponent = lift(a), lift(b)
     array = known(exponent)
     if array is not None and array.size and (array == array.flat[0]).all():
