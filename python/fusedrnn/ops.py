@@ -110,22 +110,24 @@ def cosine_similarity(memory: Any, key: Any, eps: float = 1e-6) -> Any:
 
 
 def circular_convolve(w: Any, k: Any) -> Any:
-    """Shift w [n] around by the weights k [width] of an odd number of shifts, the middle one of which is none.
+    """Shift w [..., n] around by the weights k [..., width] of an odd number of shifts, of which the middle is none.
 
     out[i] = sum over j of w[(i - j) mod n] k[j + width // 2], as in the neural Turing machine (arXiv:1410.5401).
 
     Raises:
-        ValueError: For an even width.
+        ValueError: For an even width, or other leading axes.
     """
-    n, width = w.shape[0], k.shape[0]
-    if w.ndim != 1 or k.ndim != 1 or width % 2 == 0:
-        raise ValueError(f"circular_convolve: expected w [n] and k of an odd width, got shapes {w.shape} and {k.shape}")
+    if w.ndim < 1 or k.ndim < 1 or w.shape[:-1] != k.shape[:-1] or k.shape[-1] % 2 == 0:
+        raise ValueError(
+            f"circular_convolve: expected w [..., n] and k [..., odd width], got shapes {w.shape} and {k.shape}"
+        )
+    n, width = w.shape[-1], k.shape[-1]
     half = width // 2
     if width > _MOST_SHIFTS or half > n:
         places = (np.arange(n)[:, None] - np.arange(-half, half + 1)) % n
-        return np.take(w, places, axis=0) @ k
-    around = np.concatenate([w[n - half :], w, w[:half]])
-    parts = [around[width - 1 - j : width - 1 - j + n] * k[j] for j in range(width)]
+        return (np.take(w, places, axis=-1) @ k[..., None])[..., 0]
+    around = np.concatenate([w[..., n - half :], w, w[..., :half]], axis=-1)
+    parts = [around[..., width - 1 - j : width - 1 - j + n] * k[..., j : j + 1] for j in range(width)]
     total = parts[0]
     for part in parts[1:]:
         total = total + part

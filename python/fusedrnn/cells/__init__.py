@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from fusedrnn.cells.cell import Cell
 from fusedrnn.cells.continuous import CfC, CoRNN, PhasedLSTM, cfc, co_rnn, phased_lstm
+from fusedrnn.cells.dnc import DNC, DNCState
 from fusedrnn.cells.elementwise import SRU, MinLSTM, min_lstm, sru
 from fusedrnn.cells.gated import (
     AUGRU,
@@ -31,13 +32,16 @@ from fusedrnn.cells.gated import (
 )
 from fusedrnn.cells.memory import SLSTM, FastWeights, fast_weights, slstm
 from fusedrnn.cells.normalised import LayerNormGRU, LayerNormLSTM, LiGRU, layer_norm_gru, layer_norm_lstm, li_gru
+from fusedrnn.cells.ntm import NTM, NTMState
 
 __all__ = [
     "AUGRU",
+    "DNC",
     "GRU",
     "JANET",
     "LSTM",
     "MGU",
+    "NTM",
     "RNN",
     "SLSTM",
     "SRU",
@@ -45,12 +49,14 @@ __all__ = [
     "Cell",
     "CfC",
     "CoRNN",
+    "DNCState",
     "FastGRNN",
     "FastWeights",
     "LayerNormGRU",
     "LayerNormLSTM",
     "LiGRU",
     "MinLSTM",
+    "NTMState",
     "PhasedLSTM",
     "augru",
     "cfc",

@@ -80,3 +80,8 @@ class Initial:
             "U": self.uniform(-bound, bound, rows, hidden),
             "b": self.uniform(-bound, bound, rows),
         }
+
+    def linear(self, inputs: int, outputs: int) -> dict[str, Array]:
+        """Draw W [outputs, I] from U(-1/sqrt(I), 1/sqrt(I)), and b [outputs] of zeros."""
+        bound = 1 / math.sqrt(inputs)
+        return {"W": self.uniform(-bound, bound, outputs, inputs), "b": self.zeros(outputs)}

@@ -8,6 +8,7 @@ from fusedrnn.nn.frozen import Frozen, Stream
 from fusedrnn.nn.linear import Dropout, Embedding, LastStep, Linear
 from fusedrnn.nn.losses import BCEWithLogitsLoss, CrossEntropyLoss, MixtureDensityLoss, MSELoss
 from fusedrnn.nn.many_to_one import ManyToOne, Pooling
+from fusedrnn.nn.memory import DNC, NTM
 from fusedrnn.nn.module import Module, Sequential
 from fusedrnn.nn.parameters import FlatParameters, Parameter
 from fusedrnn.nn.recurrent import GRU, LSTM, RNN
@@ -15,8 +16,10 @@ from fusedrnn.nn.scan import Scan
 from fusedrnn.nn.scan_stream import FrozenScan, ScanStream
 
 __all__ = [
+    "DNC",
     "GRU",
     "LSTM",
+    "NTM",
     "RNN",
     "BCEWithLogitsLoss",
     "CrossEntropyLoss",

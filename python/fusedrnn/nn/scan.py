@@ -12,6 +12,7 @@ from fusedrnn.functional.scan import ScanGradients, scan_backward, scan_forward
 from fusedrnn.gradients import Array
 from fusedrnn.nn.module import Module, as_generator
 from fusedrnn.nn.parameters import Parameter
+from fusedrnn.nn.scan_start import Start, Trajectory
 from fusedrnn.nn.scan_stream import FrozenScan, ScanStream
 from fusedrnn.nn.scan_trees import added, contiguous, dotted, halves, initial, joined, rows_of, swapped
 from fusedrnn.scan.program import Program
@@ -30,7 +31,8 @@ class Scan(Module):
         parameters: Initial values: an array, or a dict, tuple or list of them, nested too. Or a function of a
             generator that draws them, called once for each direction.
         state: The state before the first step, of one sequence: shapes, such as ``(5,)`` or ``((5,), (4, 5))``, for
-            zeros; arrays for other values, integers and booleans too; in dicts, tuples, lists. None: no state.
+            zeros; arrays for other values, integers and booleans too; in dicts, tuples, lists. None: no state. Or a
+            function of the parameters that gives it, in NumPy: what it takes from them is learned.
         bidirectional: A second layer walks from the last step to the first; y, which must be one array, has both on
             its last axis. States are pairs then, (forward's, backward's).
         batch_first: Leaves of x and y, and resets, are [N, T, ...] instead of [T, N, ...]; packed ones stay.
@@ -73,12 +75,15 @@ class Scan(Module):
         self._table: dict[str, Parameter] = {}
         self._names: list[list[str]] = []
         self._state_names: list[list[str | None]] = []
-        values, self._state_structure = flatten(initial("state", state, self.dtype), "state")
-        self._state_values: list[Array] = values
+        self._start = Start(state) if callable(state) else None
         self._parameters: Structure
         for suffix in ("", "_reverse")[: self.directions]:
             drawn = parameters(self.rng) if callable(parameters) else parameters
             leaves, self._parameters = flatten(drawn, "parameters")
+            if not suffix:
+                begun = state(drawn) if self._start is not None else state
+                values, self._state_structure = flatten(initial("state", begun, self.dtype), "state")
+                self._state_values: list[Array] = values
             names = [name + suffix for name in dotted(self._parameters, "", "weight")]
             for name, where, leaf in zip(names, self._parameters.names, leaves, strict=True):
                 self._add(name, self._real(f"parameters{where}", leaf))
@@ -127,13 +132,16 @@ class Scan(Module):
 
     def _initial(self, direction: int, rows: int) -> Any:
         """[N, ...] of the layer's initial state."""
+        if self._start is not None:
+            return self._start.state(self._data(direction), rows)
         leaves = zip(self._state_names[direction], self._state_values, strict=True)
         values = [value if name is None else self._table[name].data for name, value in leaves]
         return self._state_structure.pack([np.repeat(value[None], rows, axis=0) for value in values])
 
     @property
     def _starts_at_zero(self) -> bool:
-        return not self.learned_state and not any(np.any(value) for value in self._state_values)
+        fixed = self._start is None and not self.learned_state
+        return fixed and not any(np.any(value) for value in self._state_values)
 
     def _seed(self, program: Program) -> int:
         """Every call of a step that draws has random numbers of its own; the generator is part of a checkpoint."""
@@ -197,7 +205,7 @@ class Scan(Module):
             reserves.append(reserve)
         y = joined(ys, 2 if options["batch_sizes"] is None else 1) if self.bidirectional else ys[0]
         if self.training:
-            learned = [self.learned_state and start is None for start in given]
+            learned = [(self.learned_state or self._start is not None) and start is None for start in given]
             item = (reserves, learned, context is not None, swap)
             self._push(item, step=reserves[0].kept.run.steps == 1 and state is not None)
         return (swapped(y) if swap else y), (tuple(last) if self.bidirectional else last[0])
@@ -249,16 +257,38 @@ class Scan(Module):
         for name, gradient in zip(self._names[direction], leaves_of(self._parameters, gradients.dparams), strict=True):
             grad = self._table[name].grad
             grad += gradient
-        if not self.learned_state:
+        if not self.learned_state and self._start is None:
             return
         for of_rows in (gradients.dstate if learned else None, gradients.dreset_state):
             if of_rows is None:
+                continue
+            if self._start is not None:
+                found = self._start.gradients(self._data(direction), of_rows)
+                for name, gradient in zip(self._names[direction], leaves_of(self._parameters, found), strict=True):
+                    grad = self._table[name].grad
+                    grad += gradient
                 continue
             leaves = leaves_of(self._state_structure, of_rows)
             for of_state, gradient in zip(self._state_names[direction], leaves, strict=True):
                 if of_state is not None:
                     grad = self._table[of_state].grad
                     grad += gradient.sum(axis=0)
+
+    def trajectory(self, x: Any, state: Any = None, context: Any = None, **options: Any) -> tuple[Any, Any]:
+        """Run in evaluation, and return y and the state after every step, leaves [T, N, ...]: what to look at.
+
+        Args:
+            x, state, context, options: As ``forward`` takes them.
+
+        Raises:
+            ValueError: A bidirectional layer, and as ``forward``.
+        """
+        if self.bidirectional:
+            raise ValueError("trajectory: expected a layer of one direction")
+        layer = self._snapshot()
+        layer.step = Trajectory(self.step)
+        found: tuple[Any, Any] = layer(x, state, context, **options)[0]
+        return found
 
     def _snapshot(self: Self) -> Self:
         """A copy in evaluation, without gradients."""

@@ -12,6 +12,7 @@ import functools
 import types
 import weakref
 from collections.abc import Callable, Iterable
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -195,8 +196,14 @@ def _other(walk: Dependencies, value: Any) -> None:
         walk._dict(value)
     elif isinstance(value, (set, frozenset)):
         walk._sequence(sorted(value, key=repr))
-    walk._identity(value if not isinstance(value, (tuple, list, dict, set, frozenset)) else type(value))
     kind = value if isinstance(value, type) else type(value)
+    if isinstance(value, (tuple, list, dict, set, frozenset)):
+        walk._identity(kind)
+    elif kind is not value and is_dataclass(kind) and kind.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+        walk._identity(kind)  # equal ones make the same program, so that copies of a layer share one
+        walk._values(getattr(value, field.name) for field in fields(kind))
+    else:
+        walk._identity(value)
     if kind.__module__.partition(".")[0] in _LIBRARIES:
         return
     own = () if isinstance(value, type) else (getattr(value, "__dict__", {}),)
