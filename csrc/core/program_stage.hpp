@@ -79,42 +79,47 @@ class Interpreter {
 
   static constexpr int64_t fill = int64_t(Elementwise::fill);
 
-  // Rows shorter than this do not pay for the calls that each takes.
-  static constexpr int64_t long_row = 256;
+  // Rows shorter than this do not pay.
+  static constexpr int64_t long_row = 16;
 
+  // As many rows of a group's elements at once as its registers hold, or as much of one.
   void group(const Instruction& in, const Frame<T>& f, int64_t block) const {
     constexpr std::size_t most_places = 64;  // python/fusedrnn/scan/schedule.py cuts groups that have more
     T *memory[most_places], *row_memory[most_places];
+    int64_t strides[most_places];
     const std::size_t places = in.places.size();
-    for (std::size_t i = 0; i < places; ++i) memory[i] = f.at(in.places[i], block);
-    const Lanes& lanes = program_.lanes[f.lanes != 1];
     const bool by_rows = in.passes.size() > 1 && in.passes[1].size * f.lanes >= long_row;
     const Passes& passes = in.passes[by_rows];
-    const int64_t size = passes.size * f.lanes;
-    for (int64_t row = 0; row < passes.rows; ++row) {
-      for (std::size_t i = 0; i < places; ++i) row_memory[i] = memory[i] + row * passes.strides[i] * f.lanes;
+    for (std::size_t i = 0; i < places; ++i) {
+      memory[i] = f.at(in.places[i], block);
+      strides[i] = passes.strides[i] * f.lanes;
+    }
+    const Lanes& lanes = program_.lanes[f.lanes != 1];
+    const int64_t size = passes.size * f.lanes, together = std::max<int64_t>(1, f.chunk / std::max<int64_t>(1, size));
+    for (int64_t row = 0; row < passes.rows; row += together) {
+      const int64_t rows = std::min(together, passes.rows - row);
+      for (std::size_t i = 0; i < places; ++i) row_memory[i] = memory[i] + row * strides[i];
       for (int64_t first = 0; first < size; first += f.chunk) {
         const int64_t count = std::min(f.chunk, size - first);
-        const auto operand = [&](int64_t o) {
+        const auto operand = [&](int64_t o) -> T* {
+          if (o == no_operand) return nullptr;
           return o >= 0 ? f.registers + o * (f.chunk + register_slack) : row_memory[-1 - o] + first;
         };
+        const auto stride = [&](int64_t o) { return o == no_operand ? 0 : o >= 0 ? count : strides[-1 - o]; };
         for (const GroupOp& op : passes.ops) {
-          T* const out = operand(op.operands[0]);
+          const auto& o = op.operands;
+          T* const out = operand(o[0]);
           if (op.code < 0) {
-            lanes.broadcast(out, memory[-1 - op.operands[1]], op.pattern, (row * size + first) / f.lanes,
-                            count / f.lanes);
-            continue;
-          }
-          const T* const a = op.operands[1] == no_operand ? nullptr : operand(op.operands[1]);
-          const T* const c = op.operands[3] == no_operand ? nullptr : operand(op.operands[3]);
-          if (op.code >= with_scalar) {
-            lanes.with_scalar[op.code - with_scalar](out, a, row_memory[-1 - op.operands[2]], c, T(0), count);
+            lanes.broadcast(out, memory[-1 - o[1]], op.pattern, (row * size + first) / f.lanes, rows * count / f.lanes);
             continue;
           }
           // A register with a constant keeps it: the first chunk is the longest.
-          if (op.code == fill && op.operands[0] >= 0 && (row || first)) continue;
-          const T* const b = op.operands[2] == no_operand ? nullptr : operand(op.operands[2]);
-          program_.elementwise[op.code](out, a, b, c, T(op.constant), count);
+          if (op.code == fill && o[0] >= 0 && (row || first)) continue;
+          const ElementRows steps{rows, stride(o[0]), stride(o[1]), stride(o[2]), stride(o[3])};
+          const bool scalar = op.code >= with_scalar;
+          const T* const b = scalar ? row_memory[-1 - o[2]] : operand(o[2]);
+          (scalar ? lanes.with_scalar[op.code - with_scalar] : program_.elementwise[op.code])(
+              out, operand(o[1]), b, operand(o[3]), T(op.constant), count, steps);
         }
       }
     }
@@ -204,7 +209,8 @@ class Interpreter {
         T* const out = at(0);
         const T* const x = at(1);
         const T* const alive = f.alive_of(block);
-        if (!alive) return program_.elementwise[int(Elementwise::add)](out, out, x, nullptr, T(0), n[0] * f.lanes);
+        if (!alive)
+          return program_.elementwise[int(Elementwise::add)](out, out, x, nullptr, T(0), n[0] * f.lanes, {1, 0, 0, 0, 0});
         for (int64_t i = 0; i < n[0]; ++i)
           for (int64_t l = 0; l < f.lanes; ++l)
             if (alive[l] != T(0)) out[i * f.lanes + l] += x[i * f.lanes + l];

@@ -133,50 +133,54 @@ FUSEDRNN_FUNCTION(multiply_add_scalar, 3, 4, a* b + c)
 #undef FUSEDRNN_FUNCTION
 
 template <template <class> class F, class T>
-void elementwise(T* out, const T* a, const T* b, const T* c, T k, int64_t n) {
+void elementwise(T* out, const T* a, const T* b, const T* c, T k, int64_t n, const ElementRows& rows) {
   using V = Full<T>;
   using Function = F<V>;
   constexpr int W = full_lanes<T>, unroll = Function::unroll;
   const V constant = splat<V>(k);
-  const auto value = [&](int64_t i) {
-    return Function::of(Function::operands > 0 ? load<V>(a + i) : V{}, Function::operands > 1 ? load<V>(b + i) : V{},
-                        Function::operands > 2 ? load<V>(c + i) : V{}, constant);
-  };
-  int64_t i = 0;
-  if constexpr (unroll > 1)
-    for (; i + unroll * W <= n; i += unroll * W) {
-      V v[unroll];
+  for (int64_t r = 0; r < rows.count; ++r, out += rows.out, a += rows.a, b += rows.b, c += rows.c) {
+    const auto value = [&](int64_t i) {
+      return Function::of(Function::operands > 0 ? load<V>(a + i) : V{}, Function::operands > 1 ? load<V>(b + i) : V{},
+                          Function::operands > 2 ? load<V>(c + i) : V{}, constant);
+    };
+    int64_t i = 0;
+    if constexpr (unroll > 1)
+      for (; i + unroll * W <= n; i += unroll * W) {
+        V v[unroll];
 #pragma GCC unroll 4
-      for (int u = 0; u < unroll; ++u) v[u] = value(i + u * W);
+        for (int u = 0; u < unroll; ++u) v[u] = value(i + u * W);
 #pragma GCC unroll 4
-      for (int u = 0; u < unroll; ++u) store(out + i + u * W, v[u]);
-    }
-  for (; i < n; i += W) store_first(out + i, value(i), n - i);
+        for (int u = 0; u < unroll; ++u) store(out + i + u * W, v[u]);
+      }
+    for (; i < n; i += W) store_first(out + i, value(i), n - i);
+  }
 }
 
 // The same with one element of L rows for b. A vector of a narrow set holds some of those rows, so that vectors take
 // turns; n is a multiple of L.
 template <template <class> class F, int L, class T>
-void with_scalar(T* out, const T* a, const T* b, const T* c, T, int64_t n) {
+void with_scalar(T* out, const T* a, const T* b, const T* c, T, int64_t n, const ElementRows& rows) {
   using V = Full<T>;
   using Function = F<V>;
   constexpr int W = full_lanes<T>, turns = L > W ? L / W : 1, unroll = turns > 4 ? turns : 4;
-  V scalar[turns];
+  for (int64_t r = 0; r < rows.count; ++r, out += rows.out, a += rows.a, b += rows.b, c += rows.c) {
+    V scalar[turns];
 #pragma GCC unroll 8
-  for (int u = 0; u < turns; ++u) scalar[u] = L == 1 ? splat<V>(b[0]) : load<V>(b + u * W);
-  const auto value = [&](int64_t i, int u) {
-    return Function::of(Function::operands > 0 ? load<V>(a + i) : V{}, scalar[u % turns],
-                        Function::operands > 2 ? load<V>(c + i) : V{}, V{});
-  };
-  int64_t i = 0;
-  for (; i + unroll * W <= n; i += unroll * W) {
-    V v[unroll];
+    for (int u = 0; u < turns; ++u) scalar[u] = L == 1 ? splat<V>(b[0]) : load<V>(b + u * W);
+    const auto value = [&](int64_t i, int u) {
+      return Function::of(Function::operands > 0 ? load<V>(a + i) : V{}, scalar[u % turns],
+                          Function::operands > 2 ? load<V>(c + i) : V{}, V{});
+    };
+    int64_t i = 0;
+    for (; i + unroll * W <= n; i += unroll * W) {
+      V v[unroll];
 #pragma GCC unroll 8
-    for (int u = 0; u < unroll; ++u) v[u] = value(i + u * W, u);
+      for (int u = 0; u < unroll; ++u) v[u] = value(i + u * W, u);
 #pragma GCC unroll 8
-    for (int u = 0; u < unroll; ++u) store(out + i + u * W, v[u]);
+      for (int u = 0; u < unroll; ++u) store(out + i + u * W, v[u]);
+    }
+    for (int u = 0; i < n; i += W, ++u) store_first(out + i, value(i, u), n - i);
   }
-  for (int u = 0; i < n; i += W, ++u) store_first(out + i, value(i, u), n - i);
 }
 
 }  // namespace

@@ -1,9 +1,10 @@
 // Products of programs. Each result is one chain of multiply-adds by ascending k, whatever tile it falls into: a row
-// has the same bits in any layout.
+// has the same bits in any layout. Long sums with a vector are 16 chains (program_vectors.hpp).
 #pragma once
 
 #include "program_moves.hpp"
 #include "program_table.hpp"
+#include "program_vectors.hpp"
 #include "transpose.hpp"
 
 namespace fusedrnn::FUSEDRNN_ISA {
@@ -194,6 +195,15 @@ void row_product(T* out, const T* a, const T* b, const RowProduct& shape) {
 
 template <int L, class T>
 void product(T* out, const T* a, const T* b, const RowProduct& s) {
+  if (is_vector_product(s)) {
+    const VectorProduct<T> vector = as_vector_product<T>(s);
+    const bool swapped = s.m != 1;
+    for (int64_t i = 0; i < s.batch; ++i) {
+      const T *const x = a + i * s.a_batch * L, *const y = b + i * s.b_batch * L;
+      vector_product<L>(out + i * s.out_batch * L, swapped ? y : x, swapped ? x : y, vector);
+    }
+    return;
+  }
   if constexpr (L == 1)
     row_product(out, a, b, s);
   else

@@ -51,9 +51,15 @@ enum class WithScalar : int32_t {
       count
 };
 
-// out[i] = f(a[i], b[i], c[i], k) for i < n. out may be a, b or c itself, never a part of them that lies otherwise.
+// Rows of elements: how many, and the way from one to the next of out, a, b and c.
+struct ElementRows {
+  int64_t count, out, a, b, c;
+};
+
+// out[i] = f(a[i], b[i], c[i], k) for i < n, in each of the rows. out may be a, b or c itself, never a part of them that
+// lies otherwise.
 template <class T>
-using ElementwiseKernel = void (*)(T* out, const T* a, const T* b, const T* c, T k, int64_t n);
+using ElementwiseKernel = void (*)(T* out, const T* a, const T* b, const T* c, T k, int64_t n, const ElementRows& rows);
 
 // Moves of elements: for each place of `dims` axes out[place . out_stride] = (or +=) in[place . in_stride]. Sizes and
 // strides count elements of L rows; a stride may be 0 (in: a broadcast) or negative; the last axis is the innermost.
@@ -76,7 +82,8 @@ struct Axis {
 };
 
 // out[b] [m, n] = (or +=) a[b] [m, k] times b[b] [k, n] for each b of the batch, within each row. Strides count
-// elements of L rows and may be 0. One chain of multiply-adds for each result, by ascending k, from 0 (or out).
+// elements of L rows and may be 0. One chain of multiply-adds for each result, by ascending k, from 0 (or out); where
+// m or n is 1 and k at least 32, 16 chains (k mod 16) from 0, added as those of sums are, and then to out.
 struct RowProduct {
   int64_t batch, m, n, k;
   int64_t a_batch, a_m, a_k, b_batch, b_k, b_n, out_batch, out_m, out_n;

@@ -129,7 +129,7 @@ void check_with_scalar(const std::string& where) {
             where + "elementwise with one element, code " + std::to_string(code), {make.rows(n), make.rows(1)}, start,
             [&](auto& k, T* out, auto& in) {
               const int64_t L = &k == &program_kernels<T>().lanes[0] ? 1 : lanes;
-              k.with_scalar[code](out, in_place ? out : in[0], in[1], out, T(0), n * L);
+              k.with_scalar[code](out, in_place ? out : in[0], in[1], out, T(0), n * L, {1, 0, 0, 0, 0});
             },
             [&](Row<T>& out, const Sixteen<T>& in) {
               for (std::size_t i = 0; i < out.size(); ++i)
@@ -199,7 +199,7 @@ void check_products(const std::string& where) {
   std::vector<Shape> shapes{{1, 128, 20, 1}, {1, 1, 20, 128}, {1, 40, 1, 20}, {2, 5, 6, 300}, {3, 4, 4, 0}};
   for (const int64_t m : {1, 4, 7, 17, 33})
     for (const int64_t n : {1, 3, 16, 35})
-      for (const int64_t k : {1, 7, 16, 33}) shapes.push_back({2, m, n, k});
+      for (const int64_t k : {1, 7, 16, 33, 70}) shapes.push_back({2, m, n, k});
   for (const Shape& s : shapes)
     for (int layout = 0; layout < 16; ++layout) {
       const bool a_turned = layout & 1, b_turned = layout & 2, out_turned = layout & 4, add = layout & 8;
@@ -221,9 +221,16 @@ void check_products(const std::string& where) {
               for (int64_t i = 0; i < s.m; ++i)
                 for (int64_t j = 0; j < s.n; ++j) {
                   T& y = out[std::size_t(b * p.out_batch + i * p.out_m + j * p.out_n)];
-                  for (int64_t k = 0; k < s.k; ++k)
-                    y = fma_as_kernels(in[0][std::size_t(b * p.a_batch + i * p.a_m + k * p.a_k)],
-                                       in[1][std::size_t(b * p.b_batch + k * p.b_k + j * p.b_n)], y);
+                  const bool in_chains = (s.m == 1 || s.n == 1) && s.k >= 32;
+                  T chain[16] = {};
+                  for (int64_t k = 0; k < s.k; ++k) {
+                    T& sum = in_chains ? chain[k % 16] : y;
+                    sum = fma_as_kernels(in[0][std::size_t(b * p.a_batch + i * p.a_m + k * p.a_k)],
+                                         in[1][std::size_t(b * p.b_batch + k * p.b_k + j * p.b_n)], sum);
+                  }
+                  for (std::size_t apart = 8; in_chains && apart > 0; apart /= 2)
+                    for (std::size_t c = 0; c < apart; ++c) chain[c] += chain[c + apart];
+                  if (in_chains) y += chain[0];
                 }
           });
     }

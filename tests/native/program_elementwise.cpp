@@ -149,7 +149,7 @@ void check_values(const std::string& isa) {
   const std::vector<T> a = numbers<T>(1, n), b = numbers<T>(2, n), c = numbers<T>(3, n);
   const T constant = T(0.75);
   const auto run = [&](Elementwise code, const T* from_a, const T* from_b, const T* from_c, T* out, std::size_t count) {
-    kernels.elementwise[int(code)](out, from_a, from_b, from_c, constant, int64_t(count));
+    kernels.elementwise[int(code)](out, from_a, from_b, from_c, constant, int64_t(count), {1, 0, 0, 0, 0});
   };
   const auto lengths_and_places = [&](Elementwise code, const std::string& name, const std::vector<T>& whole) {
     for (const std::size_t length : {1, 7, 15, 16, 17, 33, 67}) {

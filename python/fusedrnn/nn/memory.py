@@ -17,6 +17,7 @@ from fusedrnn.nn.scan_start import Start
 from fusedrnn.scan.trees import map_leaves
 
 Self = TypeVar("Self", bound="MemoryNetwork")
+_FAR = 20.0  # below the largest logit: a weight of 2e-9
 
 
 class MemoryNetwork(Scan):
@@ -45,7 +46,7 @@ class MemoryNetwork(Scan):
     def enlarged(self: Self, slots: int) -> Self:
         """Make a copy with more slots of memory and the same parameters: capacity grows without training.
 
-        Slots that are new begin as they do in a network of that size.
+        Slots that are new begin as they do in a network of that size, and no weighting begins on them.
 
         Raises:
             ValueError: Fewer slots than there are.
@@ -57,11 +58,17 @@ class MemoryNetwork(Scan):
         )  # fmt: skip
         if larger.slots < self.slots:
             raise ValueError(f"slots: expected at least {self.slots}, got {slots}")
-        for (_, parameter), (_, own) in zip(larger.named_parameters(), self.named_parameters(), strict=True):
-            parameter.data[...] = _within(parameter.data, own.data)
+        for (name, parameter), (_, own) in zip(larger.named_parameters(), self.named_parameters(), strict=True):
+            put = _logits_within if name.endswith("weightings") else _within
+            parameter.data[...] = put(parameter.data, own.data)
         if self._start is not None and larger._start is not None:
             starts: list[Any] = [larger._start.function, self._start.function]
-            larger._start = Start(NTMStart(map_leaves(_within, *(start.fixed for start in starts))))
+            wide, own_start = (start.fixed for start in starts)
+            weightings = {
+                name: _logits_within(getattr(wide, name), getattr(own_start, name))
+                for name in ("read_weightings", "write_weightings")
+            }
+            larger._start = Start(NTMStart(map_leaves(_within, wide, own_start)._replace(**weightings)))
         return larger.train(self.training)
 
     @property
@@ -74,6 +81,13 @@ def _within(larger: Array, smaller: Array) -> Array:
     """Copy the larger array with the smaller one in its first corner."""
     found: Array = larger.copy()
     found[tuple(slice(0, size) for size in smaller.shape)] = smaller
+    return found
+
+
+def _logits_within(larger: Array, smaller: Array) -> Array:
+    """Copy logits [heads, slots] to the first slots of the larger array, and give the others next to no weight."""
+    found = _within(larger, smaller)
+    found[:, smaller.shape[1] :] = smaller.max(axis=1, keepdims=True) - _FAR
     return found
 
 

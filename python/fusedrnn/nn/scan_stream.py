@@ -84,7 +84,7 @@ class ScanStream:
         self._layer, self._batch, self._context = layer, batch, context
         self._bound: _Bound | None = None
         self._start: list[Array] = [leaf.astype(layer.dtype) for leaf in flatten(layer._initial(0, batch), "state")[0]]
-        self._states = self._start
+        self._states = self._start  # as they lie in the executor, once there is one
         self._steps = 0
 
     def __call__(self, x: Any = None) -> Any:
@@ -101,7 +101,9 @@ class ScanStream:
         """
         bound = self._bound
         if bound is None:
-            bound = self._bound = self._bind(x)
+            bound = self._bind(x)
+            self._states, self._start = bound.compiled.turn(self._states), bound.compiled.turn(self._start)
+            self._bound = bound
         run = bound.run
         if bound.seed is not None:
             run = _core.ProgramRun(1, self._batch, None, False, bound.seed, 0, self._steps)
@@ -128,11 +130,9 @@ class ScanStream:
     def state(self) -> Any:
         """The state after the last step, leaves [N, ...]: copies. Assign the same to go on from another state."""
         layer = self._layer
-        kinds = [value.dtype for value in layer._state_values]
-        values = zip(self._states, layer._state_values, kinds, strict=True)
-        return layer._state_structure.pack(
-            [array.reshape((self._batch, *value.shape)).astype(kind) for array, value, kind in values]
-        )
+        arrays = self._states if self._bound is None else self._bound.compiled.turn_back(self._states, self._batch)
+        values = zip(arrays, layer._state_values, strict=True)
+        return layer._state_structure.pack([array.astype(value.dtype) for array, value in values])
 
     @state.setter
     def state(self, value: Any) -> None:
@@ -148,7 +148,7 @@ class ScanStream:
             if array.dtype != like.dtype and (array.dtype.kind == "f" or like.dtype.kind == "f"):
                 raise TypeError(f"state{where}: expected dtype {like.dtype}, got {array.dtype}")
             arrays.append(np.array(array, layer.dtype, order="C"))
-        self._states = arrays
+        self._states = arrays if self._bound is None else self._bound.compiled.turn(arrays)
 
     def reset(self) -> None:
         """Start again from the layer's initial state; random numbers are new ones."""
@@ -163,6 +163,7 @@ class _Bound:
     def __init__(self, call: Call, x: Any, seed: int | None) -> None:
         program = self.program = call.program
         step, compiled = program.recurrence.step, program.executable.inference(False)
+        self.compiled = compiled
         self.frozen = program.executable.freeze(call.arrays[0], program.dtype)
         self.shared, self.rows, _, _ = compiled.arrays(*call.arrays)
         self.rows = [np.array(each) for each in self.rows]

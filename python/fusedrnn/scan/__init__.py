@@ -7,6 +7,6 @@ In the order of the work:
 - the step's graph: ``graph``, ``instructions``, ``evaluate`` (what each computes); ``tracing`` with ``trace``,
   ``traced`` and a file for each kind of NumPy's functions;
 - its derivative: ``derivative``, ``rules``;
-- its plan: ``kept``, ``views``, ``tasks``, ``schedule``, ``groups``, ``plan``, ``encode``;
+- its plan: ``turned``, ``kept``, ``views``, ``tasks``, ``schedule``, ``groups``, ``plan``, ``encode``;
 - its run: ``execute``, and ``text``, which print shows. csrc/README.md goes on from there.
 """

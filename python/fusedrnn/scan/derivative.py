@@ -59,6 +59,11 @@ class Derivative:
     row_outputs: Places
     shared_outputs: Places
 
+    def again(self, step: Step) -> Derivative:
+        """Differentiate another form of the forward step, with respect to the same."""
+        wishes = [[place is not None for place in places] for places in (self.inputs, self.rows, self.shared)]
+        return derive(step, inputs=wishes[0], rows=wishes[1], shared=wishes[2])
+
 
 def derive(
     step: Step,

@@ -17,6 +17,7 @@ from fusedrnn.scan.graph import Shape, Step, Value
 from fusedrnn.scan.groups import Place
 from fusedrnn.scan.kept import choose_kept, reserve_offsets
 from fusedrnn.scan.plan import Plan, Root, make_plan
+from fusedrnn.scan.turned import turn, turned_states
 
 Arrays = list[Any]
 # A reserve beyond so many bytes is not kept: backward computes blocks of steps again (`recompute=None`).
@@ -41,9 +42,14 @@ class Kept:
 
 @dataclass(eq=False)
 class _Compiled:
-    """A plan, and the executor's copy of it."""
+    """A plan, and the executor's copy of it.
+
+    Attributes:
+        turned: Which of its states lie with their axes exchanged.
+    """
 
     plan: Plan
+    turned: list[bool]
     code: Any = field(init=False)
 
     def __post_init__(self) -> None:
@@ -53,7 +59,23 @@ class _Compiled:
         self, shared: Sequence[Any], rows: Sequence[Any], states: Sequence[Any], inputs: Sequence[Any]
     ) -> tuple[Arrays, Arrays, Arrays, Arrays]:
         """The arrays that the executor reads, in its order."""
-        return list(shared), [rows[i] for i in self.plan.rows], list(states), [inputs[i] for i in self.plan.inputs]
+        inner = self.turn(states)
+        return list(shared), [rows[i] for i in self.plan.rows], inner, [inputs[i] for i in self.plan.inputs]
+
+    def turn(self, states: Sequence[Any]) -> Arrays:
+        """States [N, ...] as they lie in the executor."""
+        return [
+            np.ascontiguousarray(state.swapaxes(1, 2)) if wish and state is not None else state
+            for state, wish in zip(states, self.turned, strict=True)
+        ]
+
+    def turn_back(self, states: Sequence[Array], batch: int) -> Arrays:
+        """States of the executor, N times their elements, in the shapes that the step has."""
+        found = []
+        for state, value, wish in zip(states, self.plan.step.new_states, self.turned, strict=True):
+            array = state.reshape((batch, *value.shape))
+            found.append(np.ascontiguousarray(array.swapaxes(1, 2)) if wish else array)
+        return found
 
     def results(self, found: Any, steps: int, batch: int, dtype: Any) -> tuple[Arrays, Arrays, Arrays, Arrays]:
         """Results in the step's order and shapes; zeros where they are known to be."""
@@ -65,9 +87,8 @@ class _Compiled:
                 for value, i in zip(values, numbers, strict=True)
             ]
 
-        states = [array.reshape((batch, *value.shape)) for array, value in zip(found[0], step.new_states, strict=True)]
         return (
-            states,
+            self.turn_back(found[0], batch),
             shaped((steps, batch), step.outputs, plan.outputs, found[1]),
             shaped((batch,), step.row_outputs, plan.row_outputs, found[2]),
             shaped((), step.shared_outputs, plan.shared_outputs, found[3]),
@@ -83,8 +104,11 @@ class Executable:
     """
 
     def __init__(self, step: Step, derivative: Derivative | None) -> None:
-        self.step = step
-        self.derivative = derivative
+        self.turned = turned_states(step)
+        self.step, self.derivative = step, derivative
+        if any(self.turned):
+            self.step = turn(step, self.turned)
+            self.derivative = None if derivative is None else derivative.again(self.step)
         self._plans: dict[tuple[str, bool], _Compiled] = {}
 
     @cached_property
@@ -118,7 +142,12 @@ class Executable:
     def _plan(self, name: str, uneven: bool, make: Callable[[], Plan]) -> _Compiled:
         found = self._plans.get((name, uneven))
         # Of several threads one wins: weights are packed for that plan alone.
-        return self._plans.setdefault((name, uneven), _Compiled(make())) if found is None else found
+        if found is None:
+            turned = self.turned
+            if name.startswith("backward") and self.derivative is not None:
+                turned = [wish for wish, place in zip(turned, self.derivative.states, strict=True) if place is not None]
+            found = self._plans.setdefault((name, uneven), _Compiled(make(), turned))
+        return found
 
     def _lent(self, uneven: bool) -> dict[Value, Place]:
         plan = self.training(uneven).plan

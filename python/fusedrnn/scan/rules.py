@@ -229,8 +229,8 @@ def _put(value: Value, g: Value, place: int) -> Value:
 # products and totals
 
 
-def _turned(x: Value) -> Value:
-    """The last two axes exchanged: a view of a vector, a transpose of a matrix."""
+def exchanged(x: Value) -> Value:
+    """Exchange the last two axes: a view of a vector, a transpose of a matrix."""
     if 1 in x.shape[-2:]:
         return to.reshape(x, (*x.shape[:-2], x.shape[-1], x.shape[-2]))
     return to.transpose(x, (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
@@ -238,7 +238,7 @@ def _turned(x: Value) -> Value:
 
 def _product(value: Value, g: Value, place: int) -> Value:
     a, b = value.inputs
-    return to.product(_turned(a), g) if place else to.product(g, _turned(b))
+    return to.product(exchanged(a), g) if place else to.product(g, exchanged(b))
 
 
 def _through(value: Value, g: Value, place: int) -> Value:

@@ -21,15 +21,19 @@ _LEVELS = {Level.SHARED: "once a call", Level.ROW: "once a row", Level.STEP: "ea
 def text(program: Program) -> str:
     """List the instructions of a step, then its flops, what the reserve has, and sizes in bytes.
 
-    A flop is one operation of one element, exp and its like too; a product has two for each pair of factors.
+    A flop is one operation of one element, exp and its like too; a product has two for each pair of factors. A state
+    that lies turned (`fusedrnn.scan.turned`) is listed with its axes exchanged.
     """
-    recurrence, executable, step = program.recurrence, program.executable, program.recurrence.step
+    recurrence, executable = program.recurrence, program.executable
+    step, derivative = executable.step, executable.derivative
     forward = _instructions(step)
-    backward = [value for value in _instructions(program.derivative.step) if value not in set(forward)]
+    backward = [] if derivative is None else _instructions(derivative.step)
+    backward = [value for value in backward if value not in set(forward)]
     constants = [value for value in needed(step.results) if value.op == "constant"]
     kept, states = executable.kept, step.states
     names = {value: str(value.attributes[0]) for value in needed((*step.results, *step.leaves)) if value.op == "leaf"}
     names |= {value: _constant(value) for value in constants}
+    names |= {state: f"{names[state]}, turned" for state, wish in zip(states, executable.turned, strict=True) if wish}
     lines = [f"{program.name}: {len(forward)} instructions forward, {len(backward)} backward, {program.dtype}"]
     lines += [f"  {name}: {_form(leaf)}" for leaf, name in names.items() if leaf.op == "leaf"]
     lines += [_line(value, names) for value in forward]
