@@ -20,6 +20,11 @@ def oneplus(x: Any) -> Any:
     return 1 + softplus(x)
 
 
+def bounded(vector: Any, clip: float | None) -> Any:
+    """Return a vector whose elements stay between -clip and clip; None for no bound."""
+    return vector if clip is None else np.clip(vector, -clip, clip)
+
+
 def unpack(vector: Any, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
     """Cut a vector into arrays of these shapes, in their order."""
     ends = np.cumsum([int(np.prod(shape)) for shape in shapes.values()])
@@ -80,6 +85,8 @@ def write(memory: Any, weightings: Any, erase: Any, add: Any) -> Any:
     Args:
         memory: [slots, width]. weightings: [heads, slots]. erase: [heads, width] in [0, 1]. add: [heads, width].
     """
+    if weightings.shape[0] == 1:  # the same, with fewer passes over the memory
+        return memory + weightings[0][:, None] * (add[0] - erase[0] * memory)
     heads = range(weightings.shape[0])
     for head in heads:
         memory = memory * (1 - np.outer(weightings[head], erase[head]))

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fusedrnn.cells.addressing import by_content, oneplus, sharpened, unpack, volume, write
+from fusedrnn.cells.addressing import bounded, by_content, oneplus, sharpened, unpack, volume, write
 from fusedrnn.cells.cell import Cell, Initial, Rng
 from fusedrnn.cells.controllers import control, hidden_sizes, stack
-from fusedrnn.cells.links import SparseLinks, linked, preceding, sparsely_linked
+from fusedrnn.cells.links import SparseLinks, linked, preceding, resolved, sparsely_linked
 from fusedrnn.ops import layer_norm, sigmoid, softmax
 from fusedrnn.sizes import size
 
@@ -65,7 +65,7 @@ class DNCStep:
     deallocate: bool
     sharp_links: bool
     normalize: bool
-    clip: float
+    clip: float | None
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the interface's parts, by name, in the order of the rows of ``interface``."""
@@ -73,10 +73,10 @@ class DNCStep:
         shapes: dict[str, tuple[int, ...]] = {
             "read_key": (reads, width), "read_strength": (reads,), "write_key": (writes, width),
             "write_strength": (writes,), "erase": (writes, width), "write": (writes, width),
-            "allocation_gate": (writes,), "write_gate": (writes,),
         }  # fmt: skip
         if self.free_gates:
             shapes["free_gate"] = (reads,)
+        shapes["allocation_gate"] = shapes["write_gate"] = (writes,)
         if self.links:
             shapes["read_mode"] = (reads, 1 + 2 * writes)
         if self.sharp_links:
@@ -90,7 +90,7 @@ class DNCStep:
         raw = p["interface"]["W"] @ h
         if self.normalize:
             raw = layer_norm(raw, p["interface"]["gain"])
-        part = unpack(np.clip(raw + p["interface"]["b"], -self.clip, self.clip), self.shapes())
+        part = unpack(bounded(raw + p["interface"]["b"], self.clip), self.shapes())
         for name in ("erase", "allocation_gate", "write_gate", "free_gate", "read_mask", "write_mask"):
             if name in part:
                 part[name] = sigmoid(part[name])
@@ -118,9 +118,9 @@ class DNCStep:
         reading = by_content(memory, part["read_key"], part["read_strength"], part.get("read_mask"))
         if self.links:
             heads = range(self.write_heads)
-            update = sparsely_linked if isinstance(links[0], SparseLinks) else linked
-            links = [update(links[head], writing[head], precedence[head]) for head in heads]
-            precedence = [preceding(precedence[head], writing[head]) for head in heads]
+            update, wrote = sparsely_linked if isinstance(links[0], SparseLinks) else linked, resolved(writing)
+            links = [update(links[head], wrote[head], precedence[head]) for head in heads]
+            precedence = [preceding(precedence[head], wrote[head]) for head in heads]
             reading = self.directed(part, reading, state.read_weightings, links)
         reads = reading @ memory
 
@@ -138,6 +138,7 @@ class DNCStep:
                     along = getattr(link, direction)(before)
                 else:
                     along = before @ (link if direction == "backwards" else link.T)
+                along = np.where(along < 0, 0.0, along)  # by rounding, where 1 - w[i] - w[j] is below zero
                 if self.sharp_links:
                     along = sharpened(along, part["link_sharpness"][:, 2 * head + (direction == "forwards")])
                 reading = reading + modes[:, place : place + 1] * along
@@ -208,7 +209,7 @@ def DNC(
     deallocate: bool = False,
     sharp_links: bool = False,
     normalize: bool = False,
-    clip: float = 20.0,
+    clip: float | None = 20.0,
     rng: Rng = None,
     dtype: Any = "float32",
 ) -> Cell:
@@ -223,16 +224,19 @@ def DNC(
         free_gates: Reads may free what they read. key_mask: Heads say which columns count in a look-up by content.
         deallocate: What is freed is erased. sharp_links: Readings along links are raised to a power.
         normalize: Layer normalization of the interface.
-        clip: Bounds the interface, before its nonlinearities.
+        clip: Bounds the interface, before its nonlinearities; None for no bound.
         rng: Seed or generator. dtype: "float32" or "float64".
 
     Raises:
-        ValueError: A size below 1, another name, de-allocation without free gates, sharp links without links.
+        ValueError: A size below 1, another name, a clip that is not above zero, de-allocation without free gates, sharp
+            links without links.
     """
     if deallocate and not free_gates:
         raise ValueError("deallocate: expected free gates, got free_gates=False")
     if sharp_links and links is False:
         raise ValueError("sharp_links: expected links, got links=False")
+    if not clip > 0:
+        raise ValueError(f"clip: expected more than 0, got {clip}")
     draw, hidden = Initial(rng, dtype), hidden_sizes(hidden_size)
     sparse = None if isinstance(links, bool) else min(size("links", links), size("slots", slots))
     step = DNCStep(

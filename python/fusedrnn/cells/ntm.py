@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fusedrnn.cells.addressing import address, unpack, volume, write
+from fusedrnn.cells.addressing import address, bounded, unpack, volume, write
 from fusedrnn.cells.cell import Cell, Initial, Rng
 from fusedrnn.cells.controllers import control, hidden_sizes, stack
 from fusedrnn.ops import sigmoid, softmax
@@ -49,7 +49,7 @@ class NTMStep:
     Attributes:
         controller: A key of `fusedrnn.cells.controllers.CONTROLLERS`.
         read_heads, write_heads: How many. width: Of a slot. shifts: k, of shifts from -k to k.
-        clip: Bounds what the heads are told, before its nonlinearities.
+        clip: Bounds what the heads are told, before its nonlinearities; None for no bound.
     """
 
     controller: str
@@ -57,22 +57,21 @@ class NTMStep:
     write_heads: int
     width: int
     shifts: int
-    clip: float
+    clip: float | None
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of what the controller tells the heads, by name, in the order of the rows of ``heads``."""
         shapes: dict[str, tuple[int, ...]] = {}
         for kind, heads in (("read", self.read_heads), ("write", self.write_heads)):
             shapes[f"{kind}_key"] = (heads, self.width)
-            for name in ("strength", "gate", "sharpness"):
-                shapes[f"{kind}_{name}"] = (heads,)
+            shapes[f"{kind}_strength"] = shapes[f"{kind}_gate"] = (heads,)
             shapes[f"{kind}_shift"] = (heads, 2 * self.shifts + 1)
+            shapes[f"{kind}_sharpness"] = (heads,)
         return shapes | {"erase": (self.write_heads, self.width), "add": (self.write_heads, self.width)}
 
     def told(self, p: Any, h: Any) -> dict[str, Any]:
         """Return what the controller's output h tells the heads, by name."""
-        raw = p["heads"]["W"] @ h + p["heads"]["b"]
-        return unpack(np.clip(raw, -self.clip, self.clip), self.shapes())
+        return unpack(bounded(p["heads"]["W"] @ h + p["heads"]["b"], self.clip), self.shapes())
 
     def __call__(self, p: Any, state: NTMState, x: Any) -> tuple[NTMState, Any]:
         """Take a step: x [I], y [O]."""
@@ -128,7 +127,7 @@ def NTM(
     reads: Start = "constant",
     weightings: Start = "learned",
     start: Start = "constant",
-    clip: float = 20.0,
+    clip: float | None = 20.0,
     rng: Rng = None,
     dtype: Any = "float32",
 ) -> Cell:
@@ -142,12 +141,14 @@ def NTM(
         memory, reads, weightings, start: Where the memory, the reads, the weightings and the controller's state begin:
             "learned", a parameter; "constant" (a memory of 1e-6, weightings of 0.9 on the first slot, else
             zero); or "random": the same for every seed (a memory from U(-1, 1) / sqrt(slots + width)).
-        clip: Bounds what the heads are told, before its nonlinearities.
+        clip: Bounds what the heads are told, before its nonlinearities; None for no bound.
         rng: Seed or generator. dtype: "float32" or "float64".
 
     Raises:
-        ValueError: A size below 1, more shifts than slots, another name.
+        ValueError: A size below 1, more shifts than slots, another name, a clip that is not above zero.
     """
+    if not clip > 0:
+        raise ValueError(f"clip: expected more than 0, got {clip}")
     draw, hidden = Initial(rng, dtype), hidden_sizes(hidden_size)
     step = NTMStep(
         controller, size("read_heads", read_heads), size("write_heads", write_heads), size("width", width),
