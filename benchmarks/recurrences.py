@@ -13,12 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.workloads import Array
-from fusedrnn.ops import circular_convolve, sigmoid, softmax, softplus
+from fusedrnn.cells.dnc import DNCState, DNCStep
+from fusedrnn.cells.ntm import NTMState, NTMStep
+from fusedrnn.ops import sigmoid, softmax
 
 NORM = 1e-5  # beside a variance: layer normalization's
-COSINE = 1e-6  # beside a sum of squares, inside the root: a row of zeros has a gradient
-LOG = 1e-12  # beside a weight whose logarithm is taken
-USAGE = 1e-6  # of a slot at least, for the allocation of slots
 SHIFTS = 3  # of an NTM's head: -1, 0 and 1
 
 
@@ -50,81 +49,35 @@ def layer_norm_lstm(p: Any, state: Any, x: Any) -> Any:
     return (h, c), h
 
 
-def _content(memory: Any, key: Any, strength: Any) -> Any:
-    """Weights of the rows of memory by their cosine with a key."""
-    norms = np.sqrt(np.sum(memory * memory, axis=1) + COSINE) * np.sqrt(np.sum(key * key) + COSINE)
-    return softmax(strength * (memory @ key) / norms)
-
-
-def _ntm_head(raw: Any, memory: Any, previous: Any) -> Any:
-    """New weights of a head: by content, then interpolated, shifted and sharpened."""
-    width = memory.shape[1]
-    key, strength, gate, shift, sharpness = np.split(raw, [width, width + 1, width + 2, width + 2 + SHIFTS])
-    gate = sigmoid(gate)
-    weights = gate * _content(memory, key, softplus(strength)) + (1 - gate) * previous
-    shifted = circular_convolve(weights, softmax(shift))
-    return softmax((1 + softplus(sharpness)) * np.log(shifted + LOG))
+def _controlled(p: Any, tells: str) -> dict[str, Any]:
+    """The parameters of a network with a memory as `fusedrnn.cells` nests them; `tells` are those of its heads."""
+    lstm = {name: p[name] for name in ("W", "U", "b")}
+    return {"controller": [lstm]} | {name: {"W": p[name], "b": p[f"{name}_b"]} for name in (tells, "out")}
 
 
 def ntm(p: Any, state: Any, x: Any) -> Any:
-    """A neural Turing machine with an LSTM controller, a write head and a read head, which reads what was written
-    (Graves, Wayne and Danihelka 2014)."""
+    """The library's neural Turing machine with an LSTM controller, a write head and a read head, which reads what was
+    written (Graves, Wayne and Danihelka 2014); over flat arrays, which the other libraries have."""
     h, c, read, reading, writing, memory = state
-    width = len(read)
-    (h, c), _ = lstm(p, (h, c), np.concatenate([x, read]))
-    head = width + 3 + SHIFTS
-    to_read, to_write, erase, add = np.split(p["heads"] @ h + p["heads_b"], [head, 2 * head, 2 * head + width])
-    writing = _ntm_head(to_write, memory, writing)
-    memory = memory * (1 - np.outer(writing, sigmoid(erase))) + np.outer(writing, add)
-    reading = _ntm_head(to_read, memory, reading)
-    read = reading @ memory
-    y = p["out"] @ np.concatenate([h, read]) + p["out_b"]
-    return (h, c, read, reading, writing, memory), y
-
-
-def _allocation(usage: Any) -> Any:
-    """Weights for writing to the slots that are used least; no gradient through their order."""
-    slots = len(usage)
-    usage = USAGE + (1 - USAGE) * usage
-    order = np.argsort(usage, kind="stable")
-    ascending = np.take(usage, order)
-    before = np.cumprod(np.where(np.arange(slots) == 0, 1.0, np.roll(ascending, 1)))
-    return np.take((1 - ascending) * before, np.argsort(order))
+    step = NTMStep("lstm", read_heads=1, write_heads=1, width=len(read), shifts=SHIFTS // 2, clip=None)
+    before = NTMState(((h, c),), read[None], reading[None], writing[None], memory)
+    after, y = step(_controlled(p, "heads"), before, x)
+    reads = after.reads[0], after.read_weightings[0], after.write_weightings[0]
+    return (*after.controller[0], *reads, after.memory), y
 
 
 def dnc(p: Any, state: Any, x: Any) -> Any:
-    """A differentiable neural computer with an LSTM controller and one write head (Graves et al. 2016)."""
+    """The library's differentiable neural computer with an LSTM controller and one write head (Graves et al. 2016)."""
     h, c, reads, memory, usage, precedence, link, writing, readings = state
     heads, width = reads.shape
-    slots = len(usage)
-    (h, c), _ = lstm(p, (h, c), np.concatenate([x, reads.reshape(heads * width)]))
-    sizes = np.cumsum([heads * width, heads, width, 1, width, width, heads, 1, 1])
-    keys, strengths, key, strength, erase, write, free, allocate, gate, modes = np.split(
-        p["interface"] @ h + p["interface_b"], sizes
-    )
-
-    free = sigmoid(free)
-    usage = usage + writing - usage * writing
-    for head in range(heads):
-        usage = usage * (1 - free[head] * readings[head])
-    allocate = sigmoid(allocate)
-    content = _content(memory, key, 1 + softplus(strength))
-    writing = sigmoid(gate) * (allocate * _allocation(usage) + (1 - allocate) * content)
-    memory = memory * (1 - np.outer(writing, sigmoid(erase))) + np.outer(writing, write)
-
-    link = (1 - writing[:, None] - writing) * link + np.outer(writing, precedence)
-    link = np.where(np.eye(slots, dtype=bool), 0.0, link)
-    precedence = (1 - np.sum(writing)) * precedence + writing
-
-    keys = keys.reshape(heads, width)
-    lengths = np.sqrt(np.sum(keys * keys, axis=1, keepdims=True) + COSINE)
-    norms = lengths * np.sqrt(np.sum(memory * memory, axis=1) + COSINE)
-    contents = softmax((1 + softplus(strengths))[:, None] * (keys @ memory.T) / norms, axis=1)
-    modes = softmax(modes.reshape(heads, 3), axis=1)
-    readings = modes[:, 0:1] * (readings @ link) + modes[:, 1:2] * contents + modes[:, 2:3] * (readings @ link.T)
-    reads = readings @ memory
-    y = p["out"] @ np.concatenate([h, reads.reshape(heads * width)]) + p["out_b"]
-    return (h, c, reads, memory, usage, precedence, link, writing, readings), y
+    step = DNCStep(
+        "lstm", heads, write_heads=1, width=width, links=True, free_gates=True, key_mask=False, deallocate=False,
+        sharp_links=False, normalize=False, clip=None,
+    )  # fmt: skip
+    before = DNCState(((h, c),), reads, memory, usage, [precedence], [link], writing[None], readings)
+    after, y = step(_controlled(p, "interface"), before, x)
+    order = after.reads, after.memory, after.usage, after.precedence[0], after.links[0], after.write_weightings[0]
+    return (*after.controller[0], *order, after.read_weightings), y
 
 
 def attention(p: Any, state: Any, x: Any, context: Any) -> Any:

@@ -13,7 +13,9 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid, softmax, softplus
 
-from benchmarks.recurrences import COSINE, LOG, NORM, SHIFTS, USAGE
+from benchmarks.recurrences import NORM, SHIFTS
+from fusedrnn.cells.addressing import COSINE, LOG
+from fusedrnn.cells.dnc import USAGE
 
 
 def prepare(p: Any, x: Any, context: Any) -> tuple[Any, Any, Any]:

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.recurrences import COSINE, LOG, NORM, SHIFTS, USAGE
+from benchmarks.recurrences import NORM, SHIFTS
+from fusedrnn.cells.addressing import COSINE, LOG
+from fusedrnn.cells.dnc import USAGE
 
 Weights = dict[str, Tensor]
 Leaves = list[Tensor]

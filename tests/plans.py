@@ -396,6 +396,9 @@ class _Run:
     def sum(self, each: Emitted) -> None:
         self._along(each, lambda o, n, i: [o * n * i], "fold", "sum")
 
+    def inner(self, each: Emitted) -> None:
+        self._along(each, lambda o, n, i: [o * n * i] * 2, "inner")
+
     def max(self, each: Emitted) -> None:
         self._along(each, lambda o, n, i: [o * n * i], "fold", "max")
 

@@ -128,6 +128,15 @@ class Symbols:
     def _lines(self, x: Sequence[int], outer: int, n: int, inner: int) -> Any:
         return np.reshape(np.asarray(x, np.int64), (outer, n, inner))
 
+    def inner(self, x: Sequence[int], y: Sequence[int], outer: int, n: int, inner: int) -> list[int]:
+        """Sums of products along an axis."""
+        lines = zip(self._lines(x, outer, n, inner), self._lines(y, outer, n, inner), strict=True)
+        return [
+            self.make("inner", tuple(zip(*pair, strict=True)))
+            for a, b in lines
+            for pair in zip(a.T.tolist(), b.T.tolist(), strict=True)
+        ]
+
     def fold(self, x: Sequence[int], op: str, outer: int, n: int, inner: int) -> list[int]:
         """A result for each line along the axis."""
         lines = self._lines(x, outer, n, inner)
@@ -210,6 +219,8 @@ class Symbols:
         shape = value.shape if op == "gather" else value.inputs[0].shape
         sizes = [int(np.prod(part, dtype=int)) for part in (shape[: axes[0]], shape[axes[0] : axes[-1] + 1])]
         sizes.append(int(np.prod(shape[axes[-1] + 1 :], dtype=int)))
+        if op == "inner":
+            return self.inner(*flat, *sizes)
         if op in ("sum", "max", "argmax"):
             return self.fold(flat[0], op, *sizes)
         if op in ("argsort", "softmax"):

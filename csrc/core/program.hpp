@@ -41,6 +41,7 @@ enum class Code : int64_t {
   group,       // elementwise, in chunks that stay in the L1 cache
   move,        // out, in
   sum,         // out, in
+  inner,       // out, x, y
   max,         // out, in
   argmax,      // out, in
   argsort,     // out, in

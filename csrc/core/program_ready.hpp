@@ -151,7 +151,11 @@ class Ready {
           return;
         }
         for (int64_t k = 0; k < p.depth; ++k, out += width) {
-          for (int64_t u = 0; u < count; ++u) out[u] = from[u * p.stride_unit + k * p.stride_depth];
+          const T* const row = from + k * p.stride_depth;
+          if (p.stride_unit == 1)
+            copy(out, row, count);
+          else
+            for (int64_t u = 0; u < count; ++u) out[u] = row[u * p.stride_unit];
           std::fill(out + count, out + width, T(0));
         }
       });

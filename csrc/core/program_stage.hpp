@@ -171,6 +171,8 @@ class Interpreter {
         return lanes.move(at(0), at(1), in.move);
       case Code::sum:
         return lanes.sum(at(0), at(1), axis());
+      case Code::inner:
+        return lanes.inner(at(0), at(1), at(2), axis());
       case Code::max:
         return lanes.max(at(0), at(1), axis());
       case Code::argmax:

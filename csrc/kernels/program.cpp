@@ -18,6 +18,7 @@ namespace fusedrnn::FUSEDRNN_ISA {
    move<L, Real>,                    \
    broadcast<L, Real>,               \
    fold<Adding, L, Real>,            \
+   inner<L, Real>,                   \
    fold<Largest, L, Real>,           \
    argmax<L, Real>,                  \
    argsort<L, Real>,                 \

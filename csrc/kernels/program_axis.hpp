@@ -40,6 +40,48 @@ FUSEDRNN_INLINE typename Traits<V>::IntegerVector lane_numbers() {
   return lane;
 }
 
+FUSEDRNN_INLINE float fma_scalar(float a, float b, float c) {
+#if defined(__FMA__) || defined(__aarch64__)
+  return __builtin_fmaf(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
+FUSEDRNN_INLINE double fma_scalar(double a, double b, double c) {
+#if defined(__FMA__) || defined(__aarch64__)
+  return __builtin_fma(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
+// What a chain takes: the elements of an array.
+template <class Op_, class T>
+struct Elements {
+  using Op = Op_;
+  const T* in;
+  template <class V>
+  FUSEDRNN_INLINE V take(V chain, int64_t at) const {
+    return Op::of(chain, load<V>(in + at));
+  }
+  FUSEDRNN_INLINE T take_one(T chain, int64_t at) const { return Op::template of<T>(chain, in[at]); }
+  FUSEDRNN_INLINE Elements from(int64_t at) const { return {in + at}; }
+};
+
+// The products of two arrays' elements.
+template <class T>
+struct Pairs {
+  using Op = Adding;
+  const T *x, *y;
+  template <class V>
+  FUSEDRNN_INLINE V take(V chain, int64_t at) const {
+    return fma(load<V>(x + at), load<V>(y + at), chain);
+  }
+  FUSEDRNN_INLINE T take_one(T chain, int64_t at) const { return fma_scalar(x[at], y[at], chain); }
+  FUSEDRNN_INLINE Pairs from(int64_t at) const { return {x + at, y + at}; }
+};
+
 // The same order for n <= 4 chains of one element; those that are absent change nothing.
 template <class Op, class F, class S>
 FUSEDRNN_INLINE S fold_few(int64_t n, F chain, S start) {
@@ -52,12 +94,13 @@ FUSEDRNN_INLINE S fold_few(int64_t n, F chain, S start) {
   return Op::template of<S>(even, odd);
 }
 
-// Columns: the elements at in, in + stride, ..., n of them. Chains without an element are left out: they hold the
-// start, which changes nothing. Four chains at a time, whose places are 4 apart.
-template <class Op, class V>
-FUSEDRNN_INLINE V fold_column(const Scalar<V>* in, int64_t n, int64_t stride) {
+// Columns: the elements at 0, stride, ..., n of them. Chains without an element are left out: they hold the start, which
+// changes nothing. Four chains at a time, whose places are 4 apart.
+template <class V, class Terms>
+FUSEDRNN_INLINE V fold_column(const Terms& terms, int64_t n, int64_t stride) {
+  using Op = typename Terms::Op;
   const V start = splat<V>(Op::template start<Scalar<V>>);
-  if (n <= 4) return fold_few<Op>(n, [&](int c) { return Op::of(start, load<V>(in + c * stride)); }, start);
+  if (n <= 4) return fold_few<Op>(n, [&](int c) { return terms.take(start, c * stride); }, start);
   V part[4];
 #pragma GCC unroll 1
   for (int c = 0; c < 4; ++c) {
@@ -65,35 +108,34 @@ FUSEDRNN_INLINE V fold_column(const Scalar<V>* in, int64_t n, int64_t stride) {
     int64_t i = c;
     for (; i + 12 < n; i += chains)
 #pragma GCC unroll 4
-      for (int q = 0; q < 4; ++q) chain[q] = Op::of(chain[q], load<V>(in + (i + 4 * q) * stride));
+      for (int q = 0; q < 4; ++q) chain[q] = terms.take(chain[q], (i + 4 * q) * stride);
 #pragma GCC unroll 4
     for (int q = 0; q < 3; ++q)
-      if (i + 4 * q < n) chain[q] = Op::of(chain[q], load<V>(in + (i + 4 * q) * stride));
+      if (i + 4 * q < n) chain[q] = terms.take(chain[q], (i + 4 * q) * stride);
     part[c] = Op::of(Op::of(chain[0], chain[2]), Op::of(chain[1], chain[3]));
   }
   return Op::of(Op::of(part[0], part[2]), Op::of(part[1], part[3]));
 }
 
 // Rows: n neighbours. Lane c of the result joins the chains c, c + W, ... in their order.
-template <class Op, class V>
-FUSEDRNN_INLINE V fold_row(const Scalar<V>* in, int64_t n) {
-  using T = Scalar<V>;
+template <class V, class Terms>
+FUSEDRNN_INLINE V fold_row(const Terms& terms, int64_t n) {
+  using Op = typename Terms::Op;
   using I = typename Traits<V>::I;
   constexpr int W = lanes_of<V>, K = chains / W;
-  const V start = splat<V>(Op::template start<T>);
   V chain[K];
 #pragma GCC unroll 8
-  for (int q = 0; q < K; ++q) chain[q] = start;
+  for (int q = 0; q < K; ++q) chain[q] = splat<V>(Op::template start<Scalar<V>>);
   int64_t i = 0;
   for (; i + chains <= n; i += chains)
 #pragma GCC unroll 8
-    for (int q = 0; q < K; ++q) chain[q] = Op::of(chain[q], load<V>(in + i + q * W));
+    for (int q = 0; q < K; ++q) chain[q] = terms.take(chain[q], i + q * W);
   if (i < n) {
     const auto lane = lane_numbers<V>();
 #pragma GCC unroll 8
     for (int q = 0; q < K; ++q)
       if (const int64_t rest = n - i - q * W; rest > 0)
-        chain[q] = Op::of(chain[q], lane < I(min(rest, W)) - decltype(lane){} ? load<V>(in + i + q * W) : start);
+        chain[q] = lane < I(min(rest, W)) - decltype(lane){} ? terms.take(chain[q], i + q * W) : chain[q];
   }
 #pragma GCC unroll 3
   for (int apart = K / 2; apart > 0; apart /= 2)
@@ -115,27 +157,29 @@ FUSEDRNN_INLINE Scalar<V> fold_lanes(V v) {
 }
 
 // out [outer, inner].
-template <class Op, int L, class T>
-void fold(T* out, const T* in, Axis axis) {
+template <int L, class T, class Terms>
+void fold_terms(T* out, Terms terms, Axis axis) {
   constexpr int W = full_lanes<T>;
   using V = Full<T>;
+  using Op = typename Terms::Op;
   const int64_t inner = axis.inner * L;
   if (L > 1 || inner > 1) {
-    for (int64_t o = 0; o < axis.outer; ++o, in += axis.n * inner, out += inner)
-      for (int64_t j = 0; j < inner; j += W) store_first(out + j, fold_column<Op, V>(in + j, axis.n, inner), inner - j);
+    for (int64_t o = 0; o < axis.outer; ++o, terms = terms.from(axis.n * inner), out += inner)
+      for (int64_t j = 0; j < inner; j += W)
+        store_first(out + j, fold_column<V>(terms.from(j), axis.n, inner), inner - j);
     return;
   }
   int64_t o = 0;
   if (axis.n <= 4) {  // a vector would be mostly empty
-    for (; o < axis.outer; ++o, in += axis.n) {
+    for (; o < axis.outer; ++o, terms = terms.from(axis.n)) {
       constexpr T start = Op::template start<T>;
-      out[o] = fold_few<Op>(axis.n, [&](int c) { return Op::template of<T>(start, in[c]); }, start);
+      out[o] = fold_few<Op>(axis.n, [&](int c) { return terms.take_one(start, c); }, start);
     }
     return;
   }
   for (; o + W <= axis.outer; o += W) {  // lane c of W rows side by side, then as within a vector
     V v[W];
-    for (int r = 0; r < W; ++r) v[r] = fold_row<Op, V>(in + (o + r) * axis.n, axis.n);
+    for (int r = 0; r < W; ++r) v[r] = fold_row<V>(terms.from((o + r) * axis.n), axis.n);
     transpose_block(v);
 #pragma GCC unroll 4
     for (int apart = W / 2; apart > 0; apart /= 2)
@@ -143,7 +187,18 @@ void fold(T* out, const T* in, Axis axis) {
       for (int q = 0; q < apart; ++q) v[q] = Op::of(v[q], v[q + apart]);
     store(out + o, v[0]);
   }
-  for (; o < axis.outer; ++o) out[o] = fold_lanes<Op>(fold_row<Op, V>(in + o * axis.n, axis.n));
+  for (; o < axis.outer; ++o) out[o] = fold_lanes<Op>(fold_row<V>(terms.from(o * axis.n), axis.n));
+}
+
+template <class Op, int L, class T>
+void fold(T* out, const T* in, Axis axis) {
+  fold_terms<L>(out, Elements<Op, T>{in}, axis);
+}
+
+// The sum of x y along the axis.
+template <int L, class T>
+void inner(T* out, const T* x, const T* y, Axis axis) {
+  fold_terms<L>(out, Pairs<T>{x, y}, axis);
 }
 
 template <int L, class T>
@@ -155,34 +210,18 @@ void softmax(T* out, const T* in, Axis axis) {
     if (L > 1 || inner > 1) {
       for (int64_t j = 0; j < inner; j += W) {
         const int count = int(min(W, inner - j));
-        const V largest = fold_column<Largest, V>(in + j, n, inner);
+        const V largest = fold_column<V>(Elements<Largest, T>{in + j}, n, inner);
         for (int64_t i = 0; i < n; ++i) store(out + i * inner + j, exp(load<V>(in + i * inner + j) - largest), count);
-        const V scale = splat<V>(1) / fold_column<Adding, V>(out + j, n, inner);
+        const V scale = splat<V>(1) / fold_column<V>(Elements<Adding, T>{out + j}, n, inner);
         for (int64_t i = 0; i < n; ++i) store(out + i * inner + j, load<V>(out + i * inner + j) * scale, count);
       }
     } else {
-      const V largest = splat<V>(fold_lanes<Largest>(fold_row<Largest, V>(in, n)));
+      const V largest = splat<V>(fold_lanes<Largest>(fold_row<V>(Elements<Largest, T>{in}, n)));
       for_vectors_once<T>(n, [&](int64_t i, int count) { store(out + i, exp(load<V>(in + i) - largest), count); });
-      const V scale = splat<V>(1) / splat<V>(fold_lanes<Adding>(fold_row<Adding, V>(out, n)));
+      const V scale = splat<V>(1) / splat<V>(fold_lanes<Adding>(fold_row<V>(Elements<Adding, T>{out}, n)));
       for_vectors_once<T>(n, [&](int64_t i, int count) { store(out + i, load<V>(out + i) * scale, count); });
     }
   }
-}
-
-FUSEDRNN_INLINE float fma_scalar(float a, float b, float c) {
-#if defined(__FMA__) || defined(__aarch64__)
-  return __builtin_fmaf(a, b, c);
-#else
-  return a * b + c;
-#endif
-}
-
-FUSEDRNN_INLINE double fma_scalar(double a, double b, double c) {
-#if defined(__FMA__) || defined(__aarch64__)
-  return __builtin_fma(a, b, c);
-#else
-  return a * b + c;
-#endif
 }
 
 template <int L, class T>

@@ -24,7 +24,7 @@ void argmax(T* out, const T* in, Axis axis) {
         store(out + j, place, int(min(W, inner - j)));
       }
     } else {
-      const T best = fold_lanes<Largest>(fold_row<Largest, V>(in, n));
+      const T best = fold_lanes<Largest>(fold_row<V>(Elements<Largest, T>{in}, n));
       int64_t i = 0;
       if (best == best)
         while (i < n && in[i] != best) ++i;

@@ -119,6 +119,7 @@ struct ProgramKernels {
     // Sums: 16 chains (index mod 16) that start from +0, added in pairs whose members are 8, 4, 2, 1 apart. Largest:
     // NaN where one is.
     void (*sum)(T* out, const T* in, Axis axis);
+    void (*inner)(T* out, const T* x, const T* y, Axis axis);  // the sum of x y: chains of multiply-adds
     void (*max)(T* out, const T* in, Axis axis);
     void (*argmax)(T* out, const T* in, Axis axis);   // the first largest; a NaN counts as the largest, as in NumPy
     void (*argsort)(T* out, const T* in, Axis axis);  // places in ascending order, stable, NaN last

@@ -15,10 +15,11 @@ void along(const Axis& axis, F f) {
     for (int64_t i = 0; i < axis.inner; ++i) f(o * axis.n * axis.inner + i, o * axis.inner + i);
 }
 
+// In 16 chains; add(i, sum) is a chain's sum with the i-th term.
 template <class T>
-T sum_in_order(const std::function<T(int64_t)>& value, int64_t n) {
+T sum_in_order(const std::function<T(int64_t, T)>& add, int64_t n) {
   T chain[16] = {};
-  for (int64_t i = 0; i < n; ++i) chain[i % 16] += value(i);
+  for (int64_t i = 0; i < n; ++i) chain[i % 16] = add(i, chain[i % 16]);
   for (const int apart : {8, 4, 2, 1})
     for (int c = 0; c < apart; ++c) chain[c] += chain[c + apart];
   return chain[0];
@@ -42,7 +43,17 @@ void check_axes(const std::string& where) {
             where + "sum" + shape, {x}, zeros<T>(some), [&](auto& k, T* out, auto& in) { k.sum(out, in[0], axis); },
             [&](Row<T>& out, const Sixteen<T>& in) {
               along(axis, [&](int64_t first, int64_t to) {
-                out[std::size_t(to)] = sum_in_order<T>([&](int64_t i) { return at(in[0], first, i); }, n);
+                out[std::size_t(to)] =
+                    sum_in_order<T>([&](int64_t i, T sum) { return sum + at(in[0], first, i); }, n);
+              });
+            });
+        compare<T>(
+            where + "inner" + shape, {x, make.rows(all)}, zeros<T>(some),
+            [&](auto& k, T* out, auto& in) { k.inner(out, in[0], in[1], axis); },
+            [&](Row<T>& out, const Sixteen<T>& in) {
+              along(axis, [&](int64_t first, int64_t to) {
+                out[std::size_t(to)] = sum_in_order<T>(
+                    [&](int64_t i, T sum) { return fma_as_kernels(at(in[0], first, i), at(in[1], first, i), sum); }, n);
               });
             });
         for (const bool nan : {false, true}) {
@@ -221,16 +232,14 @@ void check_products(const std::string& where) {
               for (int64_t i = 0; i < s.m; ++i)
                 for (int64_t j = 0; j < s.n; ++j) {
                   T& y = out[std::size_t(b * p.out_batch + i * p.out_m + j * p.out_n)];
-                  const bool in_chains = (s.m == 1 || s.n == 1) && s.k >= 32;
-                  T chain[16] = {};
-                  for (int64_t k = 0; k < s.k; ++k) {
-                    T& sum = in_chains ? chain[k % 16] : y;
-                    sum = fma_as_kernels(in[0][std::size_t(b * p.a_batch + i * p.a_m + k * p.a_k)],
-                                         in[1][std::size_t(b * p.b_batch + k * p.b_k + j * p.b_n)], sum);
-                  }
-                  for (std::size_t apart = 8; in_chains && apart > 0; apart /= 2)
-                    for (std::size_t c = 0; c < apart; ++c) chain[c] += chain[c + apart];
-                  if (in_chains) y += chain[0];
+                  const auto add = [&](int64_t k, T sum) {
+                    return fma_as_kernels(in[0][std::size_t(b * p.a_batch + i * p.a_m + k * p.a_k)],
+                                          in[1][std::size_t(b * p.b_batch + k * p.b_k + j * p.b_n)], sum);
+                  };
+                  if ((s.m == 1 || s.n == 1) && s.k >= 32)
+                    y += sum_in_order<T>(add, s.k);
+                  else
+                    for (int64_t k = 0; k < s.k; ++k) y = add(k, y);
                 }
           });
     }

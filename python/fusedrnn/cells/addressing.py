@@ -85,8 +85,6 @@ def write(memory: Any, weightings: Any, erase: Any, add: Any) -> Any:
     Args:
         memory: [slots, width]. weightings: [heads, slots]. erase: [heads, width] in [0, 1]. add: [heads, width].
     """
-    if weightings.shape[0] == 1:  # the same, with fewer passes over the memory
-        return memory + weightings[0][:, None] * (add[0] - erase[0] * memory)
     heads = range(weightings.shape[0])
     for head in heads:
         memory = memory * (1 - np.outer(weightings[head], erase[head]))

@@ -21,6 +21,7 @@ import numpy as np
 _LIBRARIES = frozenset(("builtins", "numpy", "scipy", "math", "operator", "functools", "itertools", "fusedrnn"))
 _BY_VALUE = frozenset((int, bool, str, bytes, complex, type(None), type(Ellipsis), slice))
 
+_frozen: weakref.WeakKeyDictionary[type, tuple[str, ...]] = weakref.WeakKeyDictionary()
 _names: dict[int, tuple[weakref.ref[types.CodeType], tuple[str, ...]]] = {}
 
 
@@ -199,9 +200,9 @@ def _other(walk: Dependencies, value: Any) -> None:
     kind = value if isinstance(value, type) else type(value)
     if isinstance(value, (tuple, list, dict, set, frozenset)):
         walk._identity(kind)
-    elif kind is not value and is_dataclass(kind) and kind.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+    elif kind is not value and _frozen_fields(kind):
         walk._identity(kind)  # equal ones make the same program, so that copies of a layer share one
-        walk._values(getattr(value, field.name) for field in fields(kind))
+        walk._values(getattr(value, name) for name in _frozen_fields(kind))
     else:
         walk._identity(value)
     if kind.__module__.partition(".")[0] in _LIBRARIES:
@@ -214,6 +215,15 @@ def _other(walk: Dependencies, value: Any) -> None:
         if not isinstance(value, type) and hasattr(value, name)
     }
     walk._attributes(value, (*own, slots, *(vars(base) for base in kind.__mro__ if base is not object)))
+
+
+def _frozen_fields(kind: type) -> tuple[str, ...]:
+    """The names of a frozen dataclass's fields; none of another class."""
+    found = _frozen.get(kind)
+    if found is None:
+        frozen = is_dataclass(kind) and kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
+        found = _frozen[kind] = tuple(field.name for field in fields(kind)) if frozen else ()
+    return found
 
 
 def _slots(kind: type) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from fusedrnn.scan.groups import GroupCode, Memory, Place, Register
 from fusedrnn.scan.plan import Emitted, Plan
 
 CODES = (
-    *("group", "move", "sum", "max", "argmax", "argsort", "softmax", "recurrence", "product", "affine"),
+    *("group", "move", "sum", "inner", "max", "argmax", "argsort", "softmax", "recurrence", "product", "affine"),
     *("gather", "scatter", "take", "put", "uniform", "load", "store", "accumulate"),
 )
 MOVE_DIMS = 6

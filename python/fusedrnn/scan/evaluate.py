@@ -162,6 +162,11 @@ def _sum(value: Value, operands: list[Array], dtype: Any) -> Array:
     return result
 
 
+def _inner(value: Value, operands: list[Array], dtype: Any) -> Array:
+    result: Array = np.sum(operands[0] * operands[1], axis=value.attributes[0])
+    return result
+
+
 def _argsort(value: Value, operands: list[Array], dtype: Any) -> Array:
     return np.argsort(operands[0], axis=value.attributes[0], kind="stable")
 
@@ -248,6 +253,7 @@ RULES: dict[str, Rule] = {
     "pad": _pad,
     "concatenate": _concatenate,
     "sum": _sum,
+    "inner": _inner,
     "max": _along(np.max),
     "argmax": _along(np.argmax),
     "argsort": _argsort,

@@ -133,11 +133,13 @@ class Executable:
 
     def backward_plan(self, uneven: bool, input_grad: bool = True) -> _Compiled:
         """The derivative's plan, which reads what forward kept."""
-        assert self.derivative is not None
-        step, name = self.derivative.step, "backward"
-        if not input_grad:
-            step, name = replace(step, outputs=()), "backward without inputs"
-        return self._plan(name, uneven, lambda: make_plan(step, lent=self._lent(uneven), uneven=uneven))
+
+        def make() -> Plan:
+            assert self.derivative is not None
+            step = self.derivative.step if input_grad else replace(self.derivative.step, outputs=())
+            return make_plan(step, lent=self._lent(uneven), uneven=uneven)
+
+        return self._plan("backward" if input_grad else "backward without inputs", uneven, make)
 
     def _plan(self, name: str, uneven: bool, make: Callable[[], Plan]) -> _Compiled:
         found = self._plans.get((name, uneven))

@@ -239,6 +239,8 @@ def sum_(x: Value, axes: Sequence[int] | None = None) -> Value:
         terms = _products(x, chosen[0], 1)
         if terms is not None:
             return reduce(add, terms)
+    if x.op == "multiply" and len(chosen) == 1 and x.size >= _WORTH_A_PRODUCT and _are_whole(x.inputs):
+        return inner(*x.inputs, chosen[0])
     shape = tuple(n for axis, n in enumerate(x.shape) if axis not in chosen)
     return x.graph.make("sum", [x], shape, "real" if x.kind == "real" else "integer", (chosen,))
 
@@ -266,6 +268,16 @@ def _products(x: Value, axis: int, sign: int) -> list[Value] | None:
         y = product(matrix, reshape(vector, (-1, 1))) if axis else product(reshape(vector, (1, -1)), matrix)
         return [reshape(y, (-1,))]
     return None
+
+
+def _are_whole(factors: Sequence[Value]) -> bool:
+    return all(each.kind == "real" and each.op != "broadcast" for each in factors)
+
+
+def inner(x: Value, y: Value, axis: int) -> Value:
+    """The sum of x y over an axis, which goes; in the order of `sum_`, each partial sum a chain of multiply-adds."""
+    shape = tuple(n for i, n in enumerate(x.shape) if i != axis)
+    return x.graph.make("inner", [x, y], shape, "real", (axis,))
 
 
 def max_(x: Value, axis: int) -> Value:

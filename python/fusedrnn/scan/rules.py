@@ -171,6 +171,14 @@ def _sum(value: Value, g: Value, place: int) -> Value:
     return _spread(g, value.attributes[0], value.inputs[0])
 
 
+def _inner(value: Value, g: Value, place: int) -> Value | None:
+    """The other factor times the gradient; of a square both terms at once."""
+    x, factor = value.inputs[place], value.inputs[1 - place]
+    if x is factor:
+        return None if place else multiply(_spread(_times(g, 2.0), value.attributes, x), x)
+    return multiply(_spread(g, value.attributes, x), factor)
+
+
 def _max(value: Value, g: Value, place: int) -> Value:
     x = value.inputs[0]
     largest = to.compare("equal", x, _spread(value, value.attributes, x))
@@ -278,6 +286,7 @@ RULES: dict[str, Rule] = {
     "pad": _pad,
     "concatenate": _concatenate,
     "sum": _sum,
+    "inner": _inner,
     "max": _max,
     "softmax": _softmax,
     "recurrence": _recurrence,

@@ -14,7 +14,15 @@ if TYPE_CHECKING:
     from fusedrnn.scan.program import Program
 
 _OUTSIDE = frozenset(("leaf", "constant"))
-_PASSES = {"sum": 1, "max": 1, "argmax": 1, "total": 1, "recurrence": 2, "softmax": 4}  # operations an element read
+_PASSES = {
+    "sum": 1,
+    "inner": 2,
+    "max": 1,
+    "argmax": 1,
+    "total": 1,
+    "recurrence": 2,
+    "softmax": 4,
+}  # operations an element read
 _LEVELS = {Level.SHARED: "once a call", Level.ROW: "once a row", Level.STEP: "each step"}
 
 

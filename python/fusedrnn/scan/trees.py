@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 
@@ -29,7 +30,7 @@ class Structure:
     children: tuple[Structure, ...] = ()
     written: tuple[Any, ...] = field(default=(), compare=False)
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Number of leaves."""
         return 1 if self.form == "leaf" else sum(child.size for child in self.children)

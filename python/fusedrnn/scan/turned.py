@@ -18,7 +18,7 @@ from fusedrnn.scan.rules import exchanged
 
 # Instructions along an axis, their first attribute, that keep the shapes of all that they read.
 _ALONG = frozenset(("softmax", "argsort", "recurrence", "concatenate", "gather", "scatter"))
-_REDUCTIONS = frozenset(("sum", "max", "argmax"))
+_REDUCTIONS = frozenset(("sum", "inner", "max", "argmax"))
 
 
 def turned_states(step: Step) -> list[bool]:
@@ -145,5 +145,5 @@ class _Turn:
             self.same[value] = self._again(value, [self.of(each) for each in value.inputs])
             return
         other = (1 - axes[0],) if value.op == "sum" else 1 - axes[0]
-        inputs = [self.across[each] for each in value.inputs]
+        inputs = [self.turned(each) for each in value.inputs]
         self.same[value] = value.graph.make(value.op, inputs, value.shape, value.kind, (other,), value.level)
