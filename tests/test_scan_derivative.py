@@ -48,6 +48,8 @@ CASES = {
     "pad": (lambda x: to.pad(x, (7, 9), (1, 8), (2, -2)), (normal(3, 5),)),
     "concatenate": (lambda a, b: to.concatenate([a, b, a], 1), (normal(3, 2), normal(3, 3))),
     "sum": (lambda x: to.sum_(x, (0, 2)), (normal(2, 3, 5),)),
+    "inner": (lambda x, y: to.inner(x, y, 1), (normal(2, 3, 5), normal(2, 3, 5))),
+    "inner of a square": (lambda x: to.inner(x, x, 0), (normal(2, 3),)),
     "max": (lambda x: to.max_(x, 1), (normal(2, 3, 5),)),
     "softmax": (lambda x: to.softmax(x, 0), (normal(3, 5),)),
     "recurrence": (lambda a, b: to.recurrence(a, b, 1), (normal(3, 5), normal(3, 5))),

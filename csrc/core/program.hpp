@@ -62,11 +62,11 @@ enum class Code : int64_t {
 
 struct GroupOp {
   int64_t code;  // an Elementwise; from `with_scalar` on a WithScalar; -1: a broadcast, whose source is a
-  std::array<int64_t, 4> operands;  // out, a, b, c: a register from 0 on, -1 - i the i-th place, none: `no_operand`
+  std::array<int64_t, 4> operands;  // out, a, b, c: a register from 0 on, -1 - i the i-th place; 0 for none
   double constant;
   Broadcast pattern;
 };
-constexpr int64_t no_operand = INT64_MIN, with_scalar = 1000;
+constexpr int64_t with_scalar = 1000;
 
 // A group's elements as `rows` of `size`: places move on by a stride from row to row. Many groups have one row.
 struct Passes {

@@ -82,30 +82,48 @@ class Interpreter {
   // Rows shorter than this do not pay.
   static constexpr int64_t long_row = 16;
 
-  // As many rows of a group's elements at once as its registers hold, or as much of one.
   void group(const Instruction& in, const Frame<T>& f, int64_t block) const {
     constexpr std::size_t most_places = 64;  // python/fusedrnn/scan/schedule.py cuts groups that have more
-    T *memory[most_places], *row_memory[most_places];
-    int64_t strides[most_places];
-    const std::size_t places = in.places.size();
+    T* memory[most_places];
+    for (std::size_t i = 0; i < in.places.size(); ++i) memory[i] = f.at(in.places[i], block);
     const bool by_rows = in.passes.size() > 1 && in.passes[1].size * f.lanes >= long_row;
     const Passes& passes = in.passes[by_rows];
-    for (std::size_t i = 0; i < places; ++i) {
-      memory[i] = f.at(in.places[i], block);
-      strides[i] = passes.strides[i] * f.lanes;
-    }
+    if (passes.rows == 1 && passes.size * f.lanes <= f.chunk) return one_chunk(passes, memory, f);
+    chunks(passes, memory, f);
+  }
+
+  // A group whose elements fit the registers.
+  void one_chunk(const Passes& passes, T* const* memory, const Frame<T>& f) const {
     const Lanes& lanes = program_.lanes[f.lanes != 1];
-    const int64_t size = passes.size * f.lanes, together = std::max<int64_t>(1, f.chunk / std::max<int64_t>(1, size));
+    const int64_t count = passes.size * f.lanes, length = f.chunk + register_slack;
+    const auto operand = [&](int64_t o) { return o >= 0 ? f.registers + o * length : memory[-1 - o]; };
+    constexpr ElementRows one{1, 0, 0, 0, 0};
+    for (const GroupOp& op : passes.ops) {
+      const auto& o = op.operands;
+      if (op.code < 0)
+        lanes.broadcast(operand(o[0]), operand(o[1]), op.pattern, 0, passes.size);
+      else if (op.code < with_scalar)
+        program_.elementwise[op.code](operand(o[0]), operand(o[1]), operand(o[2]), operand(o[3]), T(op.constant), count,
+                                      one);
+      else
+        lanes.with_scalar[op.code - with_scalar](operand(o[0]), operand(o[1]), operand(o[2]), operand(o[3]), T(0),
+                                                 count, one);
+    }
+  }
+
+  // As many rows of a group's elements at once as its registers hold, or as much of one.
+  void chunks(const Passes& passes, T* const* memory, const Frame<T>& f) const {
+    const Lanes& lanes = program_.lanes[f.lanes != 1];
+    const int64_t size = passes.size * f.lanes, together = std::max<int64_t>(1, f.chunk / std::max<int64_t>(1, size)),
+                  length = f.chunk + register_slack;
     for (int64_t row = 0; row < passes.rows; row += together) {
       const int64_t rows = std::min(together, passes.rows - row);
-      for (std::size_t i = 0; i < places; ++i) row_memory[i] = memory[i] + row * strides[i];
       for (int64_t first = 0; first < size; first += f.chunk) {
         const int64_t count = std::min(f.chunk, size - first);
-        const auto operand = [&](int64_t o) -> T* {
-          if (o == no_operand) return nullptr;
-          return o >= 0 ? f.registers + o * (f.chunk + register_slack) : row_memory[-1 - o] + first;
-        };
-        const auto stride = [&](int64_t o) { return o == no_operand ? 0 : o >= 0 ? count : strides[-1 - o]; };
+        const auto stride = [&](int64_t o) { return o >= 0 ? count : passes.strides[std::size_t(-1 - o)] * f.lanes; };
+        const auto at_row = [&](int64_t o) { return memory[-1 - o] + row * stride(o); };
+        const auto operand = [&](int64_t o) { return o >= 0 ? f.registers + o * length : at_row(o) + first; };
+        if (f.lanes != 1) expect_next(passes, memory, row * size + first + rows * count, rows * count);
         for (const GroupOp& op : passes.ops) {
           const auto& o = op.operands;
           T* const out = operand(o[0]);
@@ -117,12 +135,18 @@ class Interpreter {
           if (op.code == fill && o[0] >= 0 && (row || first)) continue;
           const ElementRows steps{rows, stride(o[0]), stride(o[1]), stride(o[2]), stride(o[3])};
           const bool scalar = op.code >= with_scalar;
-          const T* const b = scalar ? row_memory[-1 - o[2]] : operand(o[2]);
+          const T* const b = scalar ? at_row(o[2]) : operand(o[2]);
           (scalar ? lanes.with_scalar[op.code - with_scalar] : program_.elementwise[op.code])(
               out, operand(o[1]), b, operand(o[3]), T(op.constant), count, steps);
         }
       }
     }
+  }
+
+  void expect_next(const Passes& passes, T* const* memory, int64_t from, int64_t count) const {
+    for (std::size_t i = 0; i < passes.strides.size(); ++i)
+      if (passes.strides[i] == passes.size)
+        for (int64_t e = 0; e < count; e += 64 / int64_t(sizeof(T))) __builtin_prefetch(memory[i] + from + e);
   }
 
   void affine(const Instruction& in, const Frame<T>& f) const {

@@ -147,9 +147,11 @@ class DNCStep:
 
 def retention(reading: Any, free: Any) -> Any:
     """Return ψ [slots]: what no head frees, of read weightings [heads, slots] and free gates [heads]."""
-    kept = 1 - free[0] * reading[0]
-    for head in range(1, reading.shape[0]):
-        kept = kept * (1 - free[head] * reading[head])
+    kept: Any = None
+    for head in range(reading.shape[0]):
+        left = 1 - free[head] * reading[head]
+        left = np.where(left < 0, 0.0, left)  # a weight may be above one by rounding
+        kept = left if kept is None else kept * left
     return kept
 
 
@@ -235,7 +237,7 @@ def DNC(
         raise ValueError("deallocate: expected free gates, got free_gates=False")
     if sharp_links and links is False:
         raise ValueError("sharp_links: expected links, got links=False")
-    if not clip > 0:
+    if clip is not None and not clip > 0:
         raise ValueError(f"clip: expected more than 0, got {clip}")
     draw, hidden = Initial(rng, dtype), hidden_sizes(hidden_size)
     sparse = None if isinstance(links, bool) else min(size("links", links), size("slots", slots))
@@ -252,13 +254,13 @@ def DNC(
         "interface": interface,
         "out": draw.linear(sum(hidden) + read_heads * width, size("output_size", output_size)),
     }
-    heads, zeros = range(write_heads if step.links else 0), draw.zeros(size("slots", slots))
+    slots, heads = size("slots", slots), range(write_heads if step.links else 0)
     state = DNCState(
         controller=tuple(states),
         reads=draw.zeros(read_heads, width),
         memory=draw.zeros(slots, width),
-        usage=zeros,
-        precedence=[zeros for _ in heads],
+        usage=draw.zeros(slots),
+        precedence=[draw.zeros(slots) for _ in heads],
         links=[_no_links(slots, sparse, draw) for _ in heads],
         write_weightings=draw.zeros(write_heads, slots),
         read_weightings=draw.zeros(read_heads, slots),
@@ -269,5 +271,5 @@ def DNC(
 def _no_links(slots: int, sparse: int | None, draw: Initial) -> Any:
     if sparse is None:
         return draw.zeros(slots, slots)
-    none = np.full((slots, sparse), -1)
-    return SparseLinks(draw.zeros(slots, sparse), none, draw.zeros(slots, sparse), none)
+    weights, places = (slots, sparse), np.full((slots, sparse), -1)
+    return SparseLinks(draw.zeros(*weights), places, draw.zeros(*weights), places.copy())

@@ -10,6 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fusedrnn.ops import stop_gradient
+
+MOST = 1 + 5e-6  # that a precedence may sum to: rounding would carry it further in tens of thousands of steps
+
 
 def resolved(writing: Any) -> Any:
     """Return w as 1 - (1 - w): a write that 1 - w cannot tell from none makes no link.
@@ -33,7 +37,8 @@ def linked(links: Any, writing: Any, precedence: Any) -> Any:
 def preceding(precedence: Any, writing: Any) -> Any:
     """Return p = (1 - sum of w) p + w [slots], the degree to which each slot was the last one written."""
     left = 1 - np.sum(writing)  # below zero by rounding, perhaps
-    return np.where(left < 0, 0.0, left) * precedence + writing
+    after = np.where(left < 0, 0.0, left) * precedence + writing
+    return after / stop_gradient(np.maximum(np.sum(after) / MOST, 1))
 
 
 class SparseLinks(NamedTuple):

@@ -147,7 +147,7 @@ def NTM(
     Raises:
         ValueError: A size below 1, more shifts than slots, another name, a clip that is not above zero.
     """
-    if not clip > 0:
+    if clip is not None and not clip > 0:
         raise ValueError(f"clip: expected more than 0, got {clip}")
     draw, hidden = Initial(rng, dtype), hidden_sizes(hidden_size)
     step = NTMStep(

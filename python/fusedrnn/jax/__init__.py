@@ -17,6 +17,6 @@ with needed_for("fusedrnn.jax", "jax"):
     import jax  # noqa: F401
 
 from fusedrnn.jax.layers import gru, lstm, rnn
-from fusedrnn.jax.scan import scan
+from fusedrnn.jax.scan import initial_state, scan
 
-__all__ = ["gru", "lstm", "rnn", "scan"]
+__all__ = ["gru", "initial_state", "lstm", "rnn", "scan"]

@@ -15,6 +15,7 @@ from jax.interpreters import batching
 from fusedrnn.functional.scan import ScanGradients, scan_backward, scan_forward, trace
 from fusedrnn.functional.scan_second import scan_double_backward
 from fusedrnn.jax.host import on_host, primitive
+from fusedrnn.nn.scan_start import Start
 from fusedrnn.scan.program import Program
 from fusedrnn.scan.tracing import TraceError
 from fusedrnn.scan.trees import Structure, flatten, leaves_of
@@ -263,3 +264,19 @@ def scan(
     results = _results(call, tuple(operands))
     count = len(recurrence.step.outputs)
     return recurrence.y.pack(results[:count]), recurrence.state.pack(results[count:])
+
+
+def initial_state(state: Any, params: Any, rows: int) -> Any:
+    """Return a cell's state before the first step, leaves [N, ...], for `scan`.
+
+    Args:
+        state: Of one sequence, as a cell of ``fusedrnn.cells`` has it: arrays, or a function of the parameters in
+            NumPy, through which gradients go. params: As for `scan`. rows: N.
+
+    Raises:
+        TraceError: The function cannot be traced. TypeError, ValueError: As `scan`.
+    """
+    if callable(state):
+        begun, _ = scan(Start(state), params, None, jnp.zeros((1, 1), bool))
+        state = jax.tree.map(lambda leaf: leaf[0, 0], begun)
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(jnp.asarray(leaf), (rows, *jnp.shape(leaf))), state)

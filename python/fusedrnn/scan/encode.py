@@ -16,7 +16,6 @@ CODES = (
     *("gather", "scatter", "take", "put", "uniform", "load", "store", "accumulate"),
 )
 MOVE_DIMS = 6
-_NO_OPERAND = -(2**63)
 _TOTALS = {"product": 0, "sum": 1, "put": 2}
 
 
@@ -63,9 +62,9 @@ class _Writer:
                     operand.name if isinstance(operand, Register) else number(which, operand)
                     for operand in (each.out, *each.inputs)
                 ]
-                operands += [_NO_OPERAND] * (4 - len(operands))
+                operands += [0] * (4 - len(operands))
                 if each.code == "copy_scalar":
-                    operands[1:3] = [_NO_OPERAND, operands[1]]
+                    operands[1:3] = [0, operands[1]]
                 codes = -1 if each.code == "broadcast" else _core.ELEMENTWISE[each.code]
                 encoded[-1].append([codes, *operands, self.constant(each.constant)])
         self.code += [0, len(places), *(n for place, _ in places for n in place)]

@@ -240,7 +240,8 @@ def sum_(x: Value, axes: Sequence[int] | None = None) -> Value:
         if terms is not None:
             return reduce(add, terms)
     if x.op == "multiply" and len(chosen) == 1 and x.size >= _WORTH_A_PRODUCT and _are_whole(x.inputs):
-        return inner(*x.inputs, chosen[0])
+        first_factor, second_factor = x.inputs
+        return inner(first_factor, second_factor, chosen[0])
     shape = tuple(n for axis, n in enumerate(x.shape) if axis not in chosen)
     return x.graph.make("sum", [x], shape, "real" if x.kind == "real" else "integer", (chosen,))
 

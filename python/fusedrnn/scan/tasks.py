@@ -132,7 +132,7 @@ class Tasks:
             if value in seen:
                 continue
             seen.add(value)
-            if value.op == "total" and value.level is Level.SHARED:
+            if value.op == "total" and value.level is Level.SHARED and value not in self.lent:
                 self.totals[value] = total_of(value)
             pending.extend(self._children(value))
         return sorted(seen, key=lambda value: value.index)

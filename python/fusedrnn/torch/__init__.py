@@ -14,7 +14,22 @@ with needed_for("fusedrnn.torch", "torch"):
 
 from fusedrnn.torch.accelerate import Report, accelerate, restore
 from fusedrnn.torch.cells import GRUCell, LSTMCell, RNNCell
+from fusedrnn.torch.memory import DNC, NTM
 from fusedrnn.torch.modules import GRU, LSTM, RNN
 from fusedrnn.torch.scan import Scan, scan
 
-__all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell", "Report", "Scan", "accelerate", "restore", "scan"]
+__all__ = [
+    "DNC",
+    "GRU",
+    "LSTM",
+    "NTM",
+    "RNN",
+    "GRUCell",
+    "LSTMCell",
+    "RNNCell",
+    "Report",
+    "Scan",
+    "accelerate",
+    "restore",
+    "scan",
+]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fusedrnn.functional.scan import ScanGradients, scan_backward, scan_forward
 from fusedrnn.functional.scan_second import scan_double_backward
+from fusedrnn.nn.scan_start import Start
 from fusedrnn.nn.scan_trees import dotted, initial
 from fusedrnn.scan.trees import Structure, flatten, leaves_of
 from fusedrnn.torch.support import DTYPES, transformed
@@ -205,12 +206,16 @@ class Scan(torch.nn.Module):
     Args:
         step: As `scan`. parameters: Initial values, tensors or arrays in dicts, tuples and lists; of a published cell
             all three: ``Scan(*fusedrnn.cells.JANET(28, 128))``.
-        state: The state before the first step, of one sequence: shapes for zeros, or arrays.
+        state: The state before the first step, of one sequence: shapes for zeros, or arrays. Or a function of the
+            parameters that gives it, in NumPy: what it takes from them is learned.
         batch_first: Leaves of x and y are [N, T, ...].
         learned_state: The reals of the initial state are parameters.
         dtype: Of all reals, torch.float32 or torch.float64.
 
     Parameters have the names of `fusedrnn.nn.Scan`, "_" in the place of its dots: ``W``, ``cell_W``, ``state_0``.
+
+    Raises:
+        ValueError: A parameter's name that a module has already, or ``learned_state`` of a state that is a function.
     """
 
     def __init__(
@@ -231,8 +236,17 @@ class Scan(torch.nn.Module):
         for name, leaf in zip(self._names, leaves, strict=True):
             self._add(name, torch.nn.Parameter(torch.as_tensor(np.array(leaf), dtype=dtype)))
         numpy_dtype = np.dtype("float32" if dtype is torch.float32 else "float64")
-        values, self._state_structure = flatten(initial("state", state, numpy_dtype), "state")
-        self._state_names = [name.replace(".", "_") for name in dotted(self._state_structure, "state", "state")]
+        self._start = Start(state) if callable(state) else None
+        if self._start is not None and learned_state:
+            raise ValueError("learned_state: expected a state of values, got a function of the parameters")
+        begun = (
+            state(self._structure.pack([np.array(leaf, numpy_dtype) for leaf in leaves])) if callable(state) else state
+        )
+        values, self._state_structure = flatten(initial("state", begun, numpy_dtype), "state")
+        if self._start is not None:
+            values = []  # the parameters have all there is to keep
+        names = dotted(self._state_structure, "state", "state") if self._start is None else ()
+        self._state_names = [name.replace(".", "_") for name in names]
         for name, value in zip(self._state_names, values, strict=True):
             tensor = torch.from_numpy(value.copy())
             if learned_state and tensor.is_floating_point():
@@ -277,18 +291,25 @@ class Scan(torch.nn.Module):
         rows = next((leaf.shape[1] for leaf in flatten(x, "x")[0]), None)
         if rows is None:
             rows = next((len(leaf) for leaf in (*flatten(state, "state")[0], *flatten(context, "context")[0])), 1)
-        first = self._state_structure.pack(
-            [getattr(self, name).expand(rows, *getattr(self, name).shape) for name in self._state_names]
-        )
+        params = self._structure.pack([getattr(self, name) for name in self._names])
+        first = self._first(params, rows)
         if seed is None:
             seed = int(torch.randint(1 << 62, ())) if self.training else 0
         y, state_n = scan(
-            self.step, self._structure.pack([getattr(self, name) for name in self._names]),
-            first if state is None else state, x, context=context, steps=steps, lengths=lengths, resets=resets,
-            reset_state=first if resets is not None and self._state_names else None, training=self.training,
-            recompute=self.recompute, seed=seed,
+            self.step, params, first if state is None else state, x, context=context, steps=steps, lengths=lengths,
+            resets=resets, reset_state=first if resets is not None and self._state_structure.size else None,
+            training=self.training, recompute=self.recompute, seed=seed,
         )  # fmt: skip
         return (_each(y, lambda leaf: leaf.transpose(0, 1)) if self.batch_first else y), state_n
+
+    def _first(self, params: Any, rows: int) -> Any:
+        """The initial state of so many rows, leaves [N, ...]."""
+        if self._start is None:
+            leaves = [getattr(self, name) for name in self._state_names]
+        else:  # the only step of a recurrence without state, so that autograd knows it
+            y, _ = scan(self._start, params, None, torch.zeros((1, 1), dtype=torch.bool))
+            leaves = [leaf[0, 0] for leaf in flatten(y, "state")[0]]
+        return self._state_structure.pack([leaf.expand(rows, *leaf.shape) for leaf in leaves])
 
     def _cast(self, leaf: Tensor) -> Tensor:
         dtype: torch.dtype = getattr(self, self._names[0]).dtype if self._names else torch.float32
