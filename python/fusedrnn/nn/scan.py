@@ -44,7 +44,8 @@ class Scan(Module):
     list are ``0``, ``1``; of the initial state ``state0``, or ``state0.0``, ``state0.h``.
 
     Raises:
-        TypeError: Parameters or a state that are no numbers. ValueError: Two parameters of one name.
+        TypeError: Parameters or a state that are no numbers. ValueError: Two parameters of one name, or
+            ``learned_state`` of a state that is a function.
     """
 
     state_names = ("state",)
@@ -76,6 +77,8 @@ class Scan(Module):
         self._names: list[list[str]] = []
         self._state_names: list[list[str | None]] = []
         self._start = Start(state) if callable(state) else None
+        if self._start is not None and learned_state:
+            raise ValueError("learned_state: expected a state of values, got a function of the parameters")
         self._parameters: Structure
         for suffix in ("", "_reverse")[: self.directions]:
             drawn = parameters(self.rng) if callable(parameters) else parameters
