@@ -94,27 +94,50 @@ FUSEDRNN_INLINE S fold_few(int64_t n, F chain, S start) {
   return Op::template of<S>(even, odd);
 }
 
-// Columns: the elements at 0, stride, ..., n of them. Chains without an element are left out: they hold the start, which
-// changes nothing. Four chains at a time, whose places are 4 apart.
-template <class V, class Terms>
-FUSEDRNN_INLINE V fold_column(const Terms& terms, int64_t n, int64_t stride) {
+// Columns: the elements at 0, stride, ..., n of them, for P vectors of columns side by side. Chains without an element
+// are left out: they hold the start, which changes nothing. Four chains at a time, whose places are 4 apart.
+template <class V, int P, class Terms>
+FUSEDRNN_INLINE void fold_columns(V (&found)[P], const Terms& terms, int64_t n, int64_t stride) {
   using Op = typename Terms::Op;
+  constexpr int W = lanes_of<V>;
   const V start = splat<V>(Op::template start<Scalar<V>>);
-  if (n <= 4) return fold_few<Op>(n, [&](int c) { return terms.take(start, c * stride); }, start);
-  V part[4];
+  if (n <= 4) {
+#pragma GCC unroll 4
+    for (int p = 0; p < P; ++p)
+      found[p] = fold_few<Op>(n, [&](int c) { return terms.take(start, c * stride + p * W); }, start);
+    return;
+  }
+  V part[4][P];
 #pragma GCC unroll 1
   for (int c = 0; c < 4; ++c) {
-    V chain[4] = {start, start, start, start};
+    V chain[4][P];
+#pragma GCC unroll 4
+    for (int q = 0; q < 4; ++q)
+#pragma GCC unroll 4
+      for (int p = 0; p < P; ++p) chain[q][p] = start;
+    const auto take = [&](int q, int64_t i) __attribute__((always_inline)) {
+#pragma GCC unroll 4
+      for (int p = 0; p < P; ++p) chain[q][p] = terms.take(chain[q][p], i * stride + p * W);
+    };
     int64_t i = c;
     for (; i + 12 < n; i += chains)
 #pragma GCC unroll 4
-      for (int q = 0; q < 4; ++q) chain[q] = terms.take(chain[q], (i + 4 * q) * stride);
+      for (int q = 0; q < 4; ++q) take(q, i + 4 * q);
 #pragma GCC unroll 4
     for (int q = 0; q < 3; ++q)
-      if (i + 4 * q < n) chain[q] = terms.take(chain[q], (i + 4 * q) * stride);
-    part[c] = Op::of(Op::of(chain[0], chain[2]), Op::of(chain[1], chain[3]));
+      if (i + 4 * q < n) take(q, i + 4 * q);
+#pragma GCC unroll 4
+    for (int p = 0; p < P; ++p) part[c][p] = Op::of(Op::of(chain[0][p], chain[2][p]), Op::of(chain[1][p], chain[3][p]));
   }
-  return Op::of(Op::of(part[0], part[2]), Op::of(part[1], part[3]));
+#pragma GCC unroll 4
+  for (int p = 0; p < P; ++p) found[p] = Op::of(Op::of(part[0][p], part[2][p]), Op::of(part[1][p], part[3][p]));
+}
+
+template <class V, class Terms>
+FUSEDRNN_INLINE V fold_column(const Terms& terms, int64_t n, int64_t stride) {
+  V found[1];
+  fold_columns<V, 1>(found, terms, n, stride);
+  return found[0];
 }
 
 // Rows: n neighbours. Lane c of the result joins the chains c, c + W, ... in their order.
@@ -164,9 +187,17 @@ void fold_terms(T* out, Terms terms, Axis axis) {
   using Op = typename Terms::Op;
   const int64_t inner = axis.inner * L;
   if (L > 1 || inner > 1) {
-    for (int64_t o = 0; o < axis.outer; ++o, terms = terms.from(axis.n * inner), out += inner)
-      for (int64_t j = 0; j < inner; j += W)
-        store_first(out + j, fold_column<V>(terms.from(j), axis.n, inner), inner - j);
+    constexpr int P = vector_registers == 32 ? 4 : 2;  // neighbouring lines of each row are read together
+    for (int64_t o = 0; o < axis.outer; ++o, terms = terms.from(axis.n * inner), out += inner) {
+      int64_t j = 0;
+      for (; j + P * W <= inner; j += P * W) {
+        V found[P];
+        fold_columns<V, P>(found, terms.from(j), axis.n, inner);
+#pragma GCC unroll 4
+        for (int p = 0; p < P; ++p) store(out + j + p * W, found[p]);
+      }
+      for (; j < inner; j += W) store_first(out + j, fold_column<V>(terms.from(j), axis.n, inner), inner - j);
+    }
     return;
   }
   int64_t o = 0;

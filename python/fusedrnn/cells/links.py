@@ -31,7 +31,7 @@ def linked(links: Any, writing: Any, precedence: Any) -> Any:
         links: [slots, slots]. writing: w [slots]. precedence: p [slots], that of before this write.
     """
     after = (1 - writing[:, None] - writing) * links + writing[:, None] * precedence
-    return np.where(np.eye(len(writing), dtype=bool), 0.0, after)
+    return after * (1 - np.eye(len(writing), dtype=np.float32))
 
 
 def preceding(precedence: Any, writing: Any) -> Any:

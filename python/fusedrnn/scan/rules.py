@@ -138,7 +138,17 @@ def _reshape(value: Value, g: Value, place: int) -> Value:
 
 
 def _transpose(value: Value, g: Value, place: int) -> Value:
-    return to.transpose(g, np.argsort(value.attributes[0]).tolist())
+    return _transposed(g, np.argsort(value.attributes[0]).tolist())
+
+
+def _transposed(g: Value, axes: list[int]) -> Value:
+    """The same as a product of the factors exchanged, where g is one, or a sum of such: nothing must be moved then."""
+    if axes == [1, 0] and g.op == "product":
+        a, b = g.inputs
+        return to.product(exchanged(b), exchanged(a))
+    if axes == [1, 0] and g.op == "add" and any(each.op == "product" for each in g.inputs):
+        return add(*(_transposed(each, axes) for each in g.inputs))
+    return to.transpose(g, axes)
 
 
 def _slice(value: Value, g: Value, place: int) -> Value:
