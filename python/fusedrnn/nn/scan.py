@@ -267,9 +267,10 @@ class Scan(Module):
                 continue
             if self._start is not None:
                 found = self._start.gradients(self._data(direction), of_rows)
-                for name, gradient in zip(self._names[direction], leaves_of(self._parameters, found), strict=True):
-                    grad = self._table[name].grad
-                    grad += gradient
+                for name, gradient in zip(self._names[direction], found, strict=True):
+                    if gradient is not None:
+                        grad = self._table[name].grad
+                        grad += gradient
                 continue
             leaves = leaves_of(self._state_structure, of_rows)
             for of_state, gradient in zip(self._state_names[direction], leaves, strict=True):

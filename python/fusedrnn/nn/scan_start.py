@@ -8,8 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from fusedrnn.functional.scan import scan_backward, scan_forward
-from fusedrnn.scan.trees import map_leaves
+from fusedrnn.functional.scan import scan_backward, scan_forward, trace
+from fusedrnn.gradients import Array
+from fusedrnn.scan.graph import needed
+from fusedrnn.scan.trees import Structure, flatten, map_leaves
+
+_NOTHING = np.zeros((1, 1), bool)  # x of one step and row
 
 
 @dataclass(frozen=True)
@@ -27,11 +31,39 @@ class Start:
         """Return the state of so many rows, leaves [N, ...]."""
         return map_leaves(lambda leaf: np.repeat(np.asarray(leaf)[None], rows, axis=0), self.function(p))
 
-    def gradients(self, p: Any, dstate: Any) -> Any:
-        """Return the gradients of the parameters for one of the state, leaves [N, ...]."""
-        _, _, reserve = scan_forward(self, p, None, np.zeros((1, 1), bool))
-        dy = map_leaves(lambda leaf: leaf.sum(axis=0)[None, None], dstate)
-        return scan_backward(dy, None, reserve).dparams
+    def gradients(self, p: Any, dstate: Any) -> list[Array | None]:
+        """Return the gradients of the leaves of p for one of the state, leaves [N, ...]; None for those not used."""
+        leaves, structure = flatten(p)
+        if not hasattr(self, "_used"):
+            step = trace(self, p, None, _NOTHING).recurrence.step
+            read = set(needed(step.results))
+            used = [place for place, leaf in enumerate(step.shared) if leaf in read]
+            object.__setattr__(self, "_used", _Used(self.function, structure, used))
+        step_of_used: _Used = vars(self)["_used"]
+        found: list[Array | None] = [None] * len(leaves)
+        if step_of_used.places:
+            parts = [leaves[place] for place in step_of_used.places]
+            _, _, reserve = scan_forward(step_of_used, parts, None, _NOTHING)
+            dy = map_leaves(lambda leaf: leaf.sum(axis=0)[None, None], dstate)
+            for place, gradient in zip(step_of_used.places, scan_backward(dy, None, reserve).dparams, strict=True):
+                found[place] = gradient
+        return found
+
+
+@dataclass(eq=False)
+class _Used:
+    """The same step over those parameters alone that the state depends on: the others have no gradient."""
+
+    function: Callable[[Any], Any]
+    structure: Structure
+    places: list[int]
+
+    def __call__(self, parts: list[Any], state: None, x: Any) -> tuple[None, Any]:
+        del state, x
+        leaves: list[Any] = [None] * self.structure.size
+        for place, part in zip(self.places, parts, strict=True):
+            leaves[place] = part
+        return None, self.function(self.structure.pack(leaves))
 
 
 @dataclass(frozen=True)
