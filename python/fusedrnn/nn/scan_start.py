@@ -37,7 +37,7 @@ class Start:
         if not hasattr(self, "_used"):
             step = trace(self, p, None, _NOTHING).recurrence.step
             read = set(needed(step.results))
-            used = [place for place, leaf in enumerate(step.shared) if leaf in read]
+            used = tuple(place for place, leaf in enumerate(step.shared) if leaf in read)
             object.__setattr__(self, "_used", _Used(self.function, structure, used))
         step_of_used: _Used = vars(self)["_used"]
         found: list[Array | None] = [None] * len(leaves)
@@ -50,13 +50,13 @@ class Start:
         return found
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True)
 class _Used:
     """The same step over those parameters alone that the state depends on: the others have no gradient."""
 
     function: Callable[[Any], Any]
     structure: Structure
-    places: list[int]
+    places: tuple[int, ...]
 
     def __call__(self, parts: list[Any], state: None, x: Any) -> tuple[None, Any]:
         del state, x
