@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from fusedrnn.scan.trees import Structure
+
 # Their functions count by what they are: nobody changes the globals of these.
 _LIBRARIES = frozenset(("builtins", "numpy", "scipy", "math", "operator", "functools", "itertools", "fusedrnn"))
 _BY_VALUE = frozenset((int, bool, str, bytes, complex, type(None), type(Ellipsis), slice))
@@ -139,6 +141,9 @@ class Dependencies:
         self._values(value.args)
         self._dict(value.keywords)
 
+    def _equal(self, value: Any) -> None:
+        self.key.append(value)
+
     def _array(self, array: np.ndarray[Any, Any]) -> None:
         if array.dtype.hasobject:
             self._identity(array)
@@ -240,6 +245,7 @@ _WALKS: dict[type, Callable[[Dependencies, Any], None]] = {
     np.ufunc: Dependencies._identity,
     functools.partial: Dependencies._partial,
     np.ndarray: Dependencies._array,
+    Structure: Dependencies._equal,
     tuple: Dependencies._sequence,
     list: Dependencies._sequence,
     dict: Dependencies._dict,
