@@ -3,6 +3,7 @@ hour on two cores."""
 
 from __future__ import annotations
 
+import json
 from statistics import median
 
 import pytest
@@ -156,3 +157,62 @@ def test_lorenz(figures):
 def test_lorenz_smoke(figures):
     (metrics,) = figures("lorenz", 1, "smoke")
     assert metrics["sse"] <= 0.15
+
+
+def two_of_three(runs, met):
+    """Whether two seeds of three meet a bar: a memory network may stay on a plateau."""
+    return sum(map(met, runs)) >= 2
+
+
+def test_dnc_copy(figures):
+    """The paper's copy needs the links: Extended Data Figure 4."""
+    runs = figures("dnc-copy", 3)
+    assert two_of_three(runs, lambda m: m["exact_15"] >= 0.99 and m["exact_20"] >= 0.80), runs
+    assert two_of_three(runs, lambda m: m["exact_15_no_links"] <= 0.10), runs
+
+
+def test_dnc_copy_smoke(figures):
+    (metrics,) = figures("dnc-copy", 1, "smoke")
+    assert metrics["bits_per_sequence"] <= 0.05 * 33
+
+
+def test_dnc_reuse(figures):
+    """Ten sequences of five vectors through ten slots: Extended Data Figure 1."""
+    runs = figures("dnc-reuse", 3)
+    assert two_of_three(runs, lambda m: m["wrong_bits_reuse"] <= 0.05), runs
+    assert two_of_three(runs, lambda m: m["wrong_bits_no_free"] >= 0.20), runs
+
+
+def test_ntm_copy(figures, tmp_path):
+    """The paper's machine: about 0.1 bits after 100,000 sequences. Trained on up to 20 vectors."""
+    runs = figures("ntm-copy", 3)
+    assert two_of_three(runs, lambda m: m["wrong_bits_50"] <= 0.001 and m["wrong_bits_120"] <= 0.01), runs
+    lines = [(tmp_path / f"default-{seed}" / "metrics.jsonl").read_text().splitlines() for seed in range(3)]
+    histories = [[json.loads(line) for line in own] for own in lines]
+    # an epoch has 1,000 sequences, and its loss is their mean
+    assert two_of_three(histories, lambda h: any(r["loss"] <= 0.05 and r["epoch"] <= 30 for r in h)), histories
+    assert min(metrics["lstm_bits_per_sequence"] for metrics in runs) > 10, runs
+
+
+def test_ntm_copy_smoke(figures):
+    (metrics,) = figures("ntm-copy", 1, "smoke")
+    assert metrics["bits_per_sequence"] < 40
+
+
+def test_dnc_graph(figures):
+    """Walks and shortest paths on a map that training has not: what an LSTM does not learn from the same batches."""
+    runs = figures("dnc-graph", 3)
+    assert two_of_three(runs, lambda m: m["traversal_metro"] >= 0.9 and m["shortest_metro"] >= 0.4), runs
+    assert max(m["lstm_traversal_metro"] for m in runs) <= 0.1, runs
+
+
+def test_dnc_babi(figures):
+    """Not solved within minutes: the commonest answer of each task has 0.77, the LSTM 0.41 to 0.62."""
+    runs = figures("dnc-babi", 3)
+    assert median(metrics["error"] for metrics in runs) <= 0.45, runs
+    assert two_of_three(runs, lambda m: m["error"] <= m["lstm_error"]), runs
+
+
+def test_ntm_repeat_copy(figures):
+    runs = figures("ntm-repeat-copy", 3)
+    assert two_of_three(runs, lambda m: m["bits_per_sequence"] <= 0.1 and m["lstm_bits_per_sequence"] > 50), runs

@@ -81,9 +81,10 @@ def test_the_readmes_examples_run():
     assert variables["value"] < 0.01
 
 
-@pytest.mark.parametrize("page", ["estimators", "forecast", "gradients", "your-own-cell"])
-def test_the_examples_of_a_page_run(page):
-    """In order, with the variables of those before."""
+@pytest.mark.parametrize("page", ["estimators", "forecast", "gradients", "memory", "your-own-cell"])
+def test_the_examples_of_a_page_run(page, tmp_path, monkeypatch):
+    """In order, with the variables of those before, where they may write files."""
+    monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / f"docs/{page}.md").read_text(), re.DOTALL)
     assert blocks
     variables: dict[str, object] = {}

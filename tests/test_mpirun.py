@@ -240,12 +240,13 @@ def series(tmp_path):
 TASKS_IN_TURN = """
 import json, sys
 from pathlib import Path
-from fusedrnn import plots
+from fusedrnn import memory_plots, plots
 from fusedrnn.tasks import TASKS
 from fusedrnn.tasks.run import Command, run_task
 
-for picture in [name for name in vars(plots) if name.startswith("draw_")]:
-    setattr(plots, picture, lambda path, *rest: None)
+for module in (plots, memory_plots):
+    for picture in [name for name in vars(module) if name.startswith("draw_")]:
+        setattr(module, picture, lambda path, *rest: None)
 commands = json.loads(sys.argv[1])
 for name, command in commands.items():
     metrics, _ = run_task(TASKS[name], Command(**{**command, "out": Path(command["out"])}))

@@ -141,6 +141,8 @@ def _report(
 ) -> tuple[Metrics, str]:
     run.model.eval()
     metrics = run.figures()
+    if run.milestones is not None:
+        metrics |= run.milestones(trainer.history)
     figures: dict[str, Any] = {
         "task": task.name,
         "seed": seed,

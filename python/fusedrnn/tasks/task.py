@@ -69,6 +69,7 @@ class Run:
     """One run, ready for the Trainer, and what is made of it in the end.
 
     ``figures()`` gives the final metrics and ``draw(path, history)`` the task's picture, both in evaluation mode;
+    ``milestones(history)``, where there is one, adds what follows from the way there;
     ``headline(metrics)`` puts the figure into words. ``metadata`` is JSON-able and goes into the checkpoint: what
     `Task.sample` and `Task.predict` need beside the parameters, and what a resumed run must find as it was.
     ``evaluate``, ``baseline`` and the fields below it are the Trainer's arguments of those names; without ``row_axes``
@@ -83,6 +84,7 @@ class Run:
     figures: Callable[[], Metrics]
     draw: Callable[[Path, Sequence[Mapping[str, Any]]], None]
     headline: Callable[[Metrics], str]
+    milestones: Callable[[Sequence[Mapping[str, Any]]], Metrics] | None = None
     baseline: Metrics = field(default_factory=dict)
     schedule: Schedule | None = None
     clip_norm: float | None = None

@@ -1,0 +1,78 @@
+"""Vectors of bits typed by a user, and what a neural Turing machine does with them told line by line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from fusedrnn.gradients import Array
+from fusedrnn.memory_plots import slots_in_use
+from fusedrnn.nn import NTM
+
+_SHADES = " .:-=+*#%@"  # of a weight from 0 to 1
+_WIDEST = 40  # slots shown at most
+MOST = 1000  # vectors of a text
+
+
+def vectors_of(text: str, bits: int) -> Array:
+    """Return the vectors [L, bits] of a text, integers: words of so many 0 and 1, or else the bytes of its letters.
+
+    Raises ValueError for a text without any, with too many, or words of bits of another length.
+    """
+    words = text.split()
+    if words and all(set(word) <= {"0", "1"} for word in words):
+        for word in words:
+            if len(word) != bits:
+                raise ValueError(f"text: expected vectors of {bits} bits, got {word!r:.80}")
+        vectors = np.array([[int(letter) for letter in word] for word in words])
+    else:
+        vectors = np.unpackbits(np.frombuffer(text.encode("utf-8", "replace"), np.uint8)).reshape(-1, 8).astype(int)
+        if bits != 8 and len(vectors):
+            raise ValueError(f"text: expected vectors of {bits} bits, got {text!r:.80}")
+    if not 1 <= len(vectors) <= MOST:
+        raise ValueError(f"text: expected 1 to {MOST:,} vectors or letters, got {len(vectors):,}")
+    return vectors
+
+
+def written(vectors: Array, like: str) -> str:
+    """Return vectors [L, bits] in the manner of the text that the user typed: bits, or letters."""
+    if set(like) <= set("01 "):
+        return " ".join(_bits(vector) for vector in vectors)
+    return np.packbits(vectors.astype(np.uint8), axis=1).tobytes().decode("utf-8", "replace")
+
+
+def say_steps(machine: NTM, x: Array, names: Sequence[str], bits: int, say: Callable[[str], None]) -> Array:
+    """Run a sequence and tell every step: what went in and came out, which slot was written and which read.
+
+    Args:
+        machine: In evaluation. x: [T, I] float32, vectors of so many bits in its first channels.
+        names: What went in at the last steps, where it was no vector. say: Takes a line.
+
+    Returns:
+        The answers, integers [T, O], the likelier value of each bit.
+    """
+    logits, states = machine.trajectory(np.ascontiguousarray(x[:, None]))
+    answer = (logits[:, 0] > 0).astype(int)
+    wrote, read = (weightings[:, 0].max(1) for weightings in (states.write_weightings, states.read_weightings))
+    slots = slots_in_use(np.maximum(wrote, read))[:_WIDEST]
+    say(f"Slots {slots[0]} to {slots[-1]} of the memory from left to right, by weight from 0 to 1: '{_SHADES}'.")
+    room = len(slots) + 7
+    say(f"{'step':>4}  {'in':<{bits}}  {'out':<{bits}}  {'wrote':<{room}}  read")
+    vectors = len(x) - len(names)
+    for t in range(len(x)):
+        given = _bits(x[t, :bits]) if t < vectors else names[t - vectors]
+        out = _bits(answer[t]) if t > vectors else "-"
+        heads = "  ".join(_strip(weights, slots) for weights in (wrote[t], read[t]))
+        say(f"{t + 1:>4}  {given:<{bits}}  {out:<{bits}}  {heads}")
+    return np.asarray(answer)
+
+
+def _strip(weights: Array, slots: Array) -> str:
+    """Return the heaviest slot and the weights of some slots as shades."""
+    shades = "".join(_SHADES[min(len(_SHADES) - 1, round(9 * float(weights[slot])))] for slot in slots)
+    return f"{int(weights.argmax()):>4} |{shades}|"
+
+
+def _bits(vector: Array) -> str:
+    return "".join(str(int(bit)) for bit in vector)
