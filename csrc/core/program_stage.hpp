@@ -236,7 +236,8 @@ class Interpreter {
         const T* const x = at(1);
         const T* const alive = f.alive_of(block);
         if (!alive)
-          return program_.elementwise[int(Elementwise::add)](out, out, x, nullptr, T(0), n[0] * f.lanes, {1, 0, 0, 0, 0});
+          return program_.elementwise[int(Elementwise::add)](out, out, x, nullptr, T(0), n[0] * f.lanes,
+                                                             {1, 0, 0, 0, 0});
         for (int64_t i = 0; i < n[0]; ++i)
           for (int64_t l = 0; l < f.lanes; ++l)
             if (alive[l] != T(0)) out[i * f.lanes + l] += x[i * f.lanes + l];

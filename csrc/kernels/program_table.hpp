@@ -56,8 +56,8 @@ struct ElementRows {
   int64_t count, out, a, b, c;
 };
 
-// out[i] = f(a[i], b[i], c[i], k) for i < n, in each of the rows. out may be a, b or c itself, never a part of them that
-// lies otherwise.
+// out[i] = f(a[i], b[i], c[i], k) for i < n, in each of the rows. out may be a, b or c itself, never a part of them
+// that lies otherwise.
 template <class T>
 using ElementwiseKernel = void (*)(T* out, const T* a, const T* b, const T* c, T k, int64_t n, const ElementRows& rows);
 

@@ -43,8 +43,7 @@ void check_axes(const std::string& where) {
             where + "sum" + shape, {x}, zeros<T>(some), [&](auto& k, T* out, auto& in) { k.sum(out, in[0], axis); },
             [&](Row<T>& out, const Sixteen<T>& in) {
               along(axis, [&](int64_t first, int64_t to) {
-                out[std::size_t(to)] =
-                    sum_in_order<T>([&](int64_t i, T sum) { return sum + at(in[0], first, i); }, n);
+                out[std::size_t(to)] = sum_in_order<T>([&](int64_t i, T sum) { return sum + at(in[0], first, i); }, n);
               });
             });
         compare<T>(
