@@ -9,6 +9,7 @@ from fusedrnn import memory_plots, plots
 from fusedrnn.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 from fusedrnn.nn import BCEWithLogitsLoss, Linear, Module
 from fusedrnn.tasks import TASKS, episodes, ntm_copy, ntm_ngram, ntm_recall, ntm_repeat_copy, ntm_runs, ntm_sort
+from fusedrnn.tasks.models import SideBySide
 from fusedrnn.tasks.ntm_text import vectors_of, written
 from fusedrnn.tasks.run import Command, run_task
 
@@ -126,7 +127,7 @@ def test_rivals_learn_as_they_would_alone():
     target = episodes.weighted(rng.integers(0, 2, (6, 2, 2)), np.ones(6))
 
     def trained(*seeds, clip_norm):
-        model = episodes.Rivals(*(Plain(seed) for seed in seeds))
+        model = SideBySide(*(Plain(seed) for seed in seeds))
         model.members[-1].layer.weight.data[...] *= 50
         optimizer, loss = episodes.RivalsAdam(model, 0.1, clip_norm), episodes.BitsLoss()
         value = loss(model(x), target)

@@ -18,7 +18,8 @@ import numpy as np
 from fusedrnn.gradients import Array
 from fusedrnn.memory_plots import Traces
 from fusedrnn.nn import DNC, Module
-from fusedrnn.tasks.episodes import Memory, Rivals, RivalsAdam, lstm
+from fusedrnn.tasks.episodes import Memory, RivalsAdam, lstm
+from fusedrnn.tasks.models import SideBySide
 from fusedrnn.tasks.saved import SavedRun
 
 _SHADES = " .:-=+*#%@"  # of a weight from 0 to 1
@@ -54,7 +55,7 @@ class Recipe:
     rows: int = 16
     updates: int = 500
 
-    def networks(self, rng: np.random.Generator | None = None) -> Rivals:
+    def networks(self, rng: np.random.Generator | None = None) -> SideBySide:
         """Make the computer and its rival, each with x [T, N, I] in and logits [T, N, O] out.
 
         Raises ValueError for a rival or an option that there is not.
@@ -77,14 +78,14 @@ class Recipe:
         }
         if self.rival not in rivals:
             raise ValueError(f"rival: expected one of {', '.join(rivals)}, got {self.rival!r:.80}")
-        return Rivals(computer(), rivals[self.rival]())
+        return SideBySide(computer(), rivals[self.rival]())
 
-    def optimizer(self, model: Rivals) -> RivalsAdam:
+    def optimizer(self, model: SideBySide) -> RivalsAdam:
         """Make the optimizer of both networks."""
         return RivalsAdam(model, self.lr)
 
 
-def computer_of(model: Rivals) -> DNC:
+def computer_of(model: SideBySide) -> DNC:
     """Return the differentiable neural computer of the two networks."""
     memory = model.members[0]
     assert isinstance(memory, Memory)

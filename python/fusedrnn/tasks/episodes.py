@@ -20,7 +20,7 @@ from fusedrnn.batches import Batches
 from fusedrnn.gradients import Array
 from fusedrnn.nn import LSTM, Module, Scan
 from fusedrnn.optim import Adam, GravesRMSprop, Optimizer, clip_grad_norm_
-from fusedrnn.tasks.models import EveryStep
+from fusedrnn.tasks.models import EveryStep, SideBySide
 
 Draw: TypeAlias = Callable[[np.random.Generator, int], "tuple[Array, Array]"]  # (generator, rows) -> x, target
 HELD_OUT = 2**31  # in the place of an epoch: no run has so many
@@ -80,27 +80,10 @@ def lstm(inputs: int, outputs: int, units: int, layers: int, rng: np.random.Gene
     return EveryStep(LSTM(inputs, units, layers, forget_bias=1.0, rng=rng), outputs, rng=rng)
 
 
-class Rivals(Module):
-    """Networks over the same episodes, the one of interest first; nothing passes between them."""
-
-    def __init__(self, *members: Module) -> None:
-        super().__init__()
-        self.members = members
-
-    def forward(self, x: Array) -> Array:
-        """Return the logits of all, stacked: [members, T, N, O]."""
-        return np.stack([member(x) for member in self.members])
-
-    def backward(self, dlogits: Array) -> None:
-        """Add to the gradients of all; dlogits [members, T, N, O]."""
-        for member, dmember in zip(self.members, dlogits, strict=True):
-            member.backward(np.ascontiguousarray(dmember))
-
-
 class _OwnNorms(Optimizer):
     """An optimizer of rivals that clips the gradient of each by its own norm before a step."""
 
-    def __init__(self, model: Rivals, lr: float, clip_norm: float = 10.0) -> None:
+    def __init__(self, model: SideBySide, lr: float, clip_norm: float = 10.0) -> None:
         super().__init__(model, lr)
         self.members, self.clip_norm = model.members, clip_norm
 
@@ -112,11 +95,11 @@ class _OwnNorms(Optimizer):
 
 
 class RivalsRMSprop(_OwnNorms, GravesRMSprop):
-    """The RMSprop of Graves (2013) over `Rivals`, each gradient clipped by its own norm."""
+    """The RMSprop of Graves (2013) over `SideBySide`, each gradient clipped by its own norm."""
 
 
 class RivalsAdam(_OwnNorms, Adam):
-    """Adam over `Rivals`, each gradient clipped by its own norm."""
+    """Adam over `SideBySide`, each gradient clipped by its own norm."""
 
 
 # losses and counts: logits [..., T, N, O] may have an axis of rivals in front; target [T, N, O + 1]

@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from fusedrnn.gradients import Array
-from fusedrnn.tasks.episodes import Rivals, held_out, weighted
+from fusedrnn.tasks.episodes import held_out, weighted
+from fusedrnn.tasks.models import SideBySide
 from fusedrnn.tasks.ntm_runs import Exercise, Recipe, reload, setup_run, wrong_of
 from fusedrnn.tasks.ntm_text import say_steps, vectors_of, written
 from fusedrnn.tasks.task import Metrics, Options, Preset, Run, Task
@@ -54,7 +55,7 @@ def draw(rng: np.random.Generator, rows: int) -> tuple[Array, Array]:
 def setup(options: Options) -> Run:
     """Make one run, all from the seed."""
 
-    def more(model: Rivals) -> Metrics:
+    def more(model: SideBySide) -> Metrics:
         metrics: Metrics = {}
         for length in LENGTHS:
             rng = held_out(options.seed, 200 + length)

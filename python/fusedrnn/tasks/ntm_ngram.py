@@ -14,7 +14,8 @@ from __future__ import annotations
 import numpy as np
 
 from fusedrnn.gradients import Array
-from fusedrnn.tasks.episodes import Rivals, held_out, weighted
+from fusedrnn.tasks.episodes import held_out, weighted
+from fusedrnn.tasks.models import SideBySide
 from fusedrnn.tasks.ntm_runs import Exercise, Recipe, score, setup_run, several
 from fusedrnn.tasks.task import Metrics, Options, Preset, Run, Task
 
@@ -80,7 +81,7 @@ def setup(options: Options) -> Run:
     test = several(draw, options.seed, TEST_SETS, TEST_ROWS)
     best = float(np.mean([optimal_bits(target) for _, target in test]))
 
-    def more(model: Rivals) -> Metrics:
+    def more(model: SideBySide) -> Metrics:
         metrics = score(model, test)
         return {
             "optimal_bits_per_sequence": best,

@@ -14,7 +14,8 @@ from __future__ import annotations
 import numpy as np
 
 from fusedrnn.gradients import Array
-from fusedrnn.tasks.episodes import Rivals, bits_per_sequence, held_out, weighted
+from fusedrnn.tasks.episodes import bits_per_sequence, held_out, weighted
+from fusedrnn.tasks.models import SideBySide
 from fusedrnn.tasks.ntm_runs import Exercise, Recipe, setup_run, several, wrong_of
 from fusedrnn.tasks.task import Metrics, Options, Preset, Run, Task
 
@@ -57,7 +58,7 @@ def draw(rng: np.random.Generator, rows: int) -> tuple[Array, Array]:
 def setup(options: Options) -> Run:
     """Make one run, all from the seed."""
 
-    def more(model: Rivals) -> Metrics:
+    def more(model: SideBySide) -> Metrics:
         metrics: Metrics = {}
         for count in ITEMS:
             x, target = of_items(held_out(options.seed, 200 + count), LONG_ROWS, count)

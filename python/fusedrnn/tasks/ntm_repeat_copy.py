@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from fusedrnn.gradients import Array
-from fusedrnn.tasks.episodes import Rivals, held_out, weighted
+from fusedrnn.tasks.episodes import held_out, weighted
+from fusedrnn.tasks.models import SideBySide
 from fusedrnn.tasks.ntm_runs import Exercise, Recipe, reload, setup_run, several, wrong_of
 from fusedrnn.tasks.ntm_text import say_steps, vectors_of, written
 from fusedrnn.tasks.task import Metrics, Options, Preset, Run, Task
@@ -56,7 +57,7 @@ def draw(rng: np.random.Generator, rows: int) -> tuple[Array, Array]:
 def setup(options: Options) -> Run:
     """Make one run, all from the seed."""
 
-    def more(model: Rivals) -> Metrics:
+    def more(model: SideBySide) -> Metrics:
         metrics: Metrics = {}
         for name, length, copies in (("longer", 2 * MOST, MOST), ("more", MOST, 2 * MOST)):
             rng = held_out(options.seed, 200 + length)

@@ -22,7 +22,6 @@ from fusedrnn.tasks.episodes import (
     BitsLoss,
     Draw,
     Memory,
-    Rivals,
     RivalsRMSprop,
     bits_per_sequence,
     episodes,
@@ -30,6 +29,7 @@ from fusedrnn.tasks.episodes import (
     lstm,
     wrong_bits,
 )
+from fusedrnn.tasks.models import SideBySide
 from fusedrnn.tasks.saved import SavedRun
 from fusedrnn.tasks.task import Metrics, Options, Run
 
@@ -58,13 +58,13 @@ class Recipe:
     rows: int = 1
     updates: int = 1000
 
-    def networks(self, rng: np.random.Generator | None = None) -> Rivals:
+    def networks(self, rng: np.random.Generator | None = None) -> SideBySide:
         """Make the machine and the LSTM, each with x [T, N, I] in and logits [T, N, O] out."""
         machine = NTM(
             self.inputs, self.outputs, self.units, slots=self.slots, width=self.width, read_heads=self.read_heads,
             write_heads=self.write_heads, rng=rng,
         )  # fmt: skip
-        return Rivals(Memory(machine), lstm(self.inputs, self.outputs, self.lstm_units, self.lstm_layers, rng))
+        return SideBySide(Memory(machine), lstm(self.inputs, self.outputs, self.lstm_units, self.lstm_layers, rng))
 
     def least_size(self) -> int:
         """Return a number of parameters that the networks have at least; a memory is taken to be smaller than they."""
@@ -89,14 +89,14 @@ class Exercise:
     recipe: Recipe
     draw: Draw
     test: Sequence[tuple[Array, Array]]
-    more: Callable[[Rivals], Metrics]
+    more: Callable[[SideBySide], Metrics]
     shown: tuple[Array, Array]
     level: tuple[str, float]
     headline: Callable[[Metrics], str]
     learned: float | None = None
 
 
-def score(model: Rivals, sets: Sequence[tuple[Array, Array]]) -> Metrics:
+def score(model: SideBySide, sets: Sequence[tuple[Array, Array]]) -> Metrics:
     """Return the bits a sequence of both networks and the machine's fraction of wrong bits, means over sets alike."""
     found = [(model(x), target) for x, target in sets]
     bits = np.mean([bits_per_sequence(logits, target) for logits, target in found], axis=0)
@@ -109,7 +109,7 @@ def score(model: Rivals, sets: Sequence[tuple[Array, Array]]) -> Metrics:
     }
 
 
-def wrong_of(model: Rivals, name: str, x: Array, target: Array) -> Metrics:
+def wrong_of(model: SideBySide, name: str, x: Array, target: Array) -> Metrics:
     """Return both networks' fractions of wrong bits on a set, as ``wrong_bits_NAME`` and ``lstm_wrong_bits_NAME``."""
     machine, plain = wrong_bits(model(x), target)
     return {f"wrong_bits_{name}": float(machine), f"lstm_wrong_bits_{name}": float(plain)}
@@ -160,7 +160,7 @@ def setup_run(options: Options, exercise: Exercise) -> Run:
     )
 
 
-def machine_of(model: Rivals) -> NTM:
+def machine_of(model: SideBySide) -> NTM:
     """Return the neural Turing machine of the two networks."""
     memory = model.members[0]
     assert isinstance(memory, Memory)
