@@ -241,12 +241,17 @@ TASKS_IN_TURN = """
 import json, sys
 from pathlib import Path
 from fusedrnn import memory_plots, plots
-from fusedrnn.tasks import TASKS
+from fusedrnn.tasks import TASKS, dnc_babi, dnc_copy, dnc_graph, dnc_reuse, ntm_copy, ntm_ngram, ntm_recall, ntm_repeat_copy
 from fusedrnn.tasks.run import Command, run_task
 
 for module in (plots, memory_plots):
     for picture in [name for name in vars(module) if name.startswith("draw_")]:
         setattr(module, picture, lambda path, *rest: None)
+for module in (dnc_babi, dnc_copy, dnc_graph, dnc_reuse):
+    module.TESTED = 4
+for module in (ntm_copy, ntm_recall, ntm_repeat_copy):
+    module.LONG_ROWS = 2
+ntm_ngram.TEST_ROWS = 4
 commands = json.loads(sys.argv[1])
 for name, command in commands.items():
     metrics, _ = run_task(TASKS[name], Command(**{**command, "out": Path(command["out"])}))

@@ -24,7 +24,7 @@ import numpy as np
 from fusedrnn import _core, runtime
 from fusedrnn.extras import how_to_install
 from fusedrnn.gradients import Array
-from fusedrnn.nn import Dropout, FlatParameters, Module
+from fusedrnn.nn import Dropout, FlatParameters, Module, Scan
 from fusedrnn.nn.module import Rows
 from fusedrnn.optim import Optimizer
 from fusedrnn.report import say
@@ -129,7 +129,7 @@ class MpiWorld(World):
                 "batch, such as (1, 0), got None"
             )
         for module in model.modules():
-            if not isinstance(module, Dropout) and any(
+            if not isinstance(module, (Dropout, Scan)) and any(
                 isinstance(v, np.random.Generator) for v in vars(module).values()
             ):
                 raise ValueError(

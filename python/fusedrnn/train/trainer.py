@@ -318,10 +318,12 @@ class Trainer(KeptRun):
         metrics: dict[str, float] = {}
         if self.evaluate is not None and evaluation:
             self.model.eval()
+            drawn = self.model.rng_state()
             try:
                 metrics = _as_metrics(self.evaluate())
             finally:
                 self.model.train()
+                self.model.set_rng_state(drawn)  # so that training draws the same, whatever is looked at, and by whom
         return metrics, round(time.perf_counter() - clock, 3)
 
     def _watch(self, values: Mapping[str, float], *, evaluated: bool) -> None:
