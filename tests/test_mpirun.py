@@ -241,7 +241,8 @@ TASKS_IN_TURN = """
 import json, sys
 from pathlib import Path
 from fusedrnn import memory_plots, plots
-from fusedrnn.tasks import TASKS, dnc_babi, dnc_copy, dnc_graph, dnc_reuse, ntm_copy, ntm_ngram, ntm_recall, ntm_repeat_copy
+from fusedrnn.tasks import TASKS, dnc_babi, dnc_copy, dnc_graph, dnc_reuse
+from fusedrnn.tasks import ntm_copy, ntm_ngram, ntm_recall, ntm_repeat_copy
 from fusedrnn.tasks.run import Command, run_task
 
 for module in (plots, memory_plots):
