@@ -3,7 +3,6 @@ hour on two cores."""
 
 from __future__ import annotations
 
-import json
 from statistics import median
 
 import pytest
@@ -183,14 +182,11 @@ def test_dnc_reuse(figures):
     assert two_of_three(runs, lambda m: m["wrong_bits_no_free"] >= 0.20), runs
 
 
-def test_ntm_copy(figures, tmp_path):
+def test_ntm_copy(figures):
     """The paper's machine: about 0.1 bits after 100,000 sequences. Trained on up to 20 vectors."""
     runs = figures("ntm-copy", 3)
     assert two_of_three(runs, lambda m: m["wrong_bits_50"] <= 0.001 and m["wrong_bits_120"] <= 0.01), runs
-    lines = [(tmp_path / f"default-{seed}" / "metrics.jsonl").read_text().splitlines() for seed in range(3)]
-    histories = [[json.loads(line) for line in own] for own in lines]
-    # an epoch has 1,000 sequences, and its loss is their mean
-    assert two_of_three(histories, lambda h: any(r["loss"] <= 0.05 and r["epoch"] <= 30 for r in h)), histories
+    assert two_of_three(runs, lambda m: m["learned_after"] <= 30_000), runs
     assert min(metrics["lstm_bits_per_sequence"] for metrics in runs) > 10, runs
 
 
