@@ -44,8 +44,8 @@ BUGS = (
     Bug(
         "modes_forwards_and_backwards_are_exchanged",
         CELLS + "dnc.py",
-        '((head, "backwards"), (writes + 1 + head, "forwards"))',
-        '((head, "forwards"), (writes + 1 + head, "backwards"))',
+        "((backwards, head), (forwards, writes + 1 + head))",
+        "((forwards, head), (backwards, writes + 1 + head))",
         DNC,
     ),
     Bug(

@@ -17,7 +17,7 @@ import numpy as np
 from fusedrnn.cells.addressing import bounded, by_content, oneplus, sharpened, unpack, volume, write
 from fusedrnn.cells.cell import Cell, Initial, Rng
 from fusedrnn.cells.controllers import control, hidden_sizes, stack
-from fusedrnn.cells.links import SparseLinks, linked, preceding, resolved, sparsely_linked
+from fusedrnn.cells.links import SparseLinks, backwards, forwards, linked, preceding, resolved, sparsely_linked
 from fusedrnn.ops import layer_norm, sigmoid, softmax
 from fusedrnn.sizes import size
 
@@ -132,15 +132,11 @@ class DNCStep:
         modes, writes = part["read_mode"], self.write_heads
         reading = modes[:, writes : writes + 1] * content
         for head, link in enumerate(links):
-            sparse = isinstance(link, SparseLinks)
-            for place, direction in ((head, "backwards"), (writes + 1 + head, "forwards")):
-                if sparse:
-                    along = getattr(link, direction)(before)
-                else:
-                    along = before @ (link if direction == "backwards" else link.T)
+            for walk, place in ((backwards, head), (forwards, writes + 1 + head)):
+                along = walk(link, before)
                 along = np.where(along < 0, 0.0, along)  # by rounding, where 1 - w[i] - w[j] is below zero
                 if self.sharp_links:
-                    along = sharpened(along, part["link_sharpness"][:, 2 * head + (direction == "forwards")])
+                    along = sharpened(along, part["link_sharpness"][:, 2 * head + (walk is forwards)])
                 reading = reading + modes[:, place : place + 1] * along
         return reading
 

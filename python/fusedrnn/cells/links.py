@@ -1,7 +1,7 @@
 """The temporal links of a differentiable neural computer: which slot was written after which (Graves et al. 2016).
 
 L[i, j] is the degree to which slot i was the next one written after slot j. Rows and columns sum to at most 1, the
-diagonal is zero. ``forwards`` of a read weighting is L w, ``backwards`` is Lᵀ w.
+diagonal is zero. `forwards` of a read weighting is L w, `backwards` is Lᵀ w.
 """
 
 from __future__ import annotations
@@ -56,13 +56,19 @@ class SparseLinks(NamedTuple):
     earlier: Any
     earlier_slots: Any
 
-    def forwards(self, weightings: Any) -> Any:
-        """Return L w of read weightings [heads, slots]."""
-        return _pulled(weightings, self.earlier, self.earlier_slots)
 
-    def backwards(self, weightings: Any) -> Any:
-        """Return Lᵀ w of read weightings [heads, slots]."""
-        return _pulled(weightings, self.later, self.later_slots)
+def forwards(links: Any, weightings: Any) -> Any:
+    """Return L w [heads, slots] of links and read weightings [heads, slots]: what was written next."""
+    if isinstance(links, SparseLinks):
+        return _pulled(weightings, links.earlier, links.earlier_slots)
+    return weightings @ links.T
+
+
+def backwards(links: Any, weightings: Any) -> Any:
+    """Return Lᵀ w [heads, slots] of links and read weightings [heads, slots]: what was written before."""
+    if isinstance(links, SparseLinks):
+        return _pulled(weightings, links.later, links.later_slots)
+    return weightings @ links
 
 
 def _pulled(weightings: Any, links: Any, slots: Any) -> Any:
