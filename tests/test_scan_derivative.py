@@ -48,6 +48,10 @@ CASES = {
     "pad": (lambda x: to.pad(x, (7, 9), (1, 8), (2, -2)), (normal(3, 5),)),
     "concatenate": (lambda a, b: to.concatenate([a, b, a], 1), (normal(3, 2), normal(3, 3))),
     "sum": (lambda x: to.sum_(x, (0, 2)), (normal(2, 3, 5),)),
+    "a transpose that two products read": (
+        lambda x, a, b: (lambda t: to.add(to.product(a, t), to.product(b, t)))(to.transpose(x)),
+        (normal(3, 4), normal(2, 4), normal(2, 4)),
+    ),
     "inner": (lambda x, y: to.inner(x, y, 1), (normal(2, 3, 5), normal(2, 3, 5))),
     "inner of a square": (lambda x: to.inner(x, x, 0), (normal(2, 3),)),
     "max": (lambda x: to.max_(x, 1), (normal(2, 3, 5),)),
