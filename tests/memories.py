@@ -224,7 +224,7 @@ def interface_sizes(*, read_heads, write_heads, width, links, free_gates, key_ma
 
 
 def interface(p, h, normalize, clip, sizes):
-    """What the controller tells the memory, by name and head, nonlinearities applied."""
+    """Return what the controller tells the memory, by name and head, nonlinearities applied."""
     raw = times(p["W"], h)
     if normalize:
         mean = sum(raw) / len(raw)

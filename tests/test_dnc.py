@@ -54,7 +54,7 @@ def test_so_it_is_in_any_form(options):
     ["write heads", "no links", "nothing is freed", "masks", "all refinements", "normalized", "sparse"],
 )
 def test_gradients_are_differences(name):
-    """Of x, all parameters and a state, away from ties of usage, where a small change moves slots in their order."""
+    """They are those of x, all parameters and a state, away from ties of usage, where a small change reorders slots."""
     net = made(nn.DNC, **{"width": 2, "hidden_size": 3, **DNCS[name]})
     found = set(fusedrnn.gradcheck(net, {"x": inputs(3), "state": somewhere(net)}, max_elements=4, atol=1e-7).arguments)
     assert {"x", "state[1]", "state[2]", "state[3]", "state[6]", "state[7]", *net.state_dict()} <= found

@@ -1,4 +1,4 @@
-"""What holds of any memory in float32 after 10,000 steps, under inputs and weights that strain it.
+"""This holds of any memory in float32 after 10,000 steps, under inputs and weights that strain it.
 
 Usage lies in [0, 1]; weightings, precedence and the rows and columns of links are not negative and sum to at most 1;
 no slot follows itself; nothing is NaN.

@@ -44,7 +44,7 @@ def test_so_it_is_in_any_form(options):
 
 @pytest.mark.parametrize("name", ["heads and a wide shift", "no shift", "all constant", "all learned", "a stack"])
 def test_gradients_are_differences(name):
-    """Of x, all parameters, learned starts among them, and a state that was given."""
+    """They are those of x, all parameters, learned starts among them, and a state that was given."""
     net, x = made(nn.NTM, **{"width": 2, "hidden_size": 3, **NTMS[name]}), inputs(3)
     found = set(fusedrnn.gradcheck(net, {"x": x}, max_elements=8).arguments)
     assert found == {"x", *net.state_dict()}
@@ -129,7 +129,7 @@ def test_addressing_by_hand():
 
 @pytest.mark.parametrize("level", [-1e4, 1e4])
 def test_extreme_heads_and_an_empty_memory_have_gradients(level, dtype):
-    """What the controller tells is bounded; a zero memory and zero keys have a cosine of zero."""
+    """The controller tells what is bounded; a zero memory and zero keys have a cosine of zero."""
     net = nn.NTM(I, O, 4, slots=5, width=3, memory="learned", dtype=dtype, rng=0)
     net._table["start.memory"].data[...] = 0
     net._table["heads.W"].data[...] = 0

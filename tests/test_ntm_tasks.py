@@ -9,8 +9,8 @@ from fusedrnn import memory_plots, plots
 from fusedrnn.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 from fusedrnn.nn import BCEWithLogitsLoss, Linear, Module
 from fusedrnn.tasks import TASKS, episodes, ntm_copy, ntm_ngram, ntm_recall, ntm_repeat_copy, ntm_runs, ntm_sort
+from fusedrnn.tasks.memory_text import vectors_of, written
 from fusedrnn.tasks.models import SideBySide
-from fusedrnn.tasks.ntm_text import vectors_of, written
 from fusedrnn.tasks.run import Command, run_task
 
 MODULES = {

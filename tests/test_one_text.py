@@ -94,7 +94,7 @@ class Case:
         )
 
     def arguments(self, x, states, weights):
-        """Of the reference's forward."""
+        """Return those of the reference's forward."""
         initial = {f"{name}0": state for name, state in zip(STATES[self.cell], states, strict=True)}
         norms = [[v for k, v in weights.items() if k.startswith(part)] for part in ("gain", "norm_bias")]
         plain = {name: value for name, value in weights.items() if not name.startswith(("gain", "norm_bias"))}

@@ -1,4 +1,4 @@
-"""What a step may not do: each refusal names the user's line, says what was seen and what to write instead."""
+"""A step may not do these things: each refusal names the user's line, says what was seen and what to write instead."""
 
 from __future__ import annotations
 

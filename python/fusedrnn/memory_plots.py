@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fusedrnn.gradients import Array
+from fusedrnn.ops import sigmoid
 from fusedrnn.plots import new_figure, save_figure
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ def draw_computer(path: Path, x: Array, target: Array, traces: Traces, chart: Ch
     right = columns[1].subgridspec(3, 1, height_ratios=[1.4, 0.8, 1])
     axes: list[Axes] = [figure.add_subplot(left[row]) for row in range(6)]
     asked = np.where(target[:, -1:] > 0, target[:, :-1], np.nan)
-    answered = np.where(target[:, -1:] > 0, 1 / (1 + np.exp(-traces.logits.astype(float).clip(-80, 80))), np.nan)
+    answered = np.where(target[:, -1:] > 0, sigmoid(traces.logits.astype(float)), np.nan)
     wrong = np.argwhere((answered > 0.5) != (asked > 0.5))
     came = f"what came out ({_count(len(wrong), 'wrong bit')})"
     for axis, name, values in zip(

@@ -62,7 +62,7 @@ def test_values_and_gradients_are_those_of_the_layer(name, options):
 
 @pytest.mark.parametrize("name", ["ntm", "dnc"])
 def test_derivatives_of_both_orders(name):
-    """Of x and of every parameter, through the start as well; the DNC from a state without ties of usage."""
+    """They are of x and every parameter, also through the start; the DNC begins with a state without ties of usage."""
     net, module = pair(name)
     state = None if name == "ntm" else map_leaves(torch.from_numpy, somewhere(net))
     x = torch.tensor(inputs(2), requires_grad=True)
@@ -76,7 +76,7 @@ def test_derivatives_of_both_orders(name):
 
 
 def test_a_state_that_is_a_function_of_the_parameters():
-    """Of any recurrence; what it takes is learned, and names are those of the parameters alone."""
+    """It serves any recurrence; what it takes is learned, and names are those of the parameters alone."""
 
     def step(p, h, x):
         h = np.tanh(p["U"] @ h + x)

@@ -20,6 +20,12 @@ def oneplus(x: Any) -> Any:
     return 1 + softplus(x)
 
 
+def check_clip(clip: float | None) -> None:
+    """Raise ValueError for a bound that is not above zero."""
+    if clip is not None and not clip > 0:
+        raise ValueError(f"clip: expected more than 0, got {clip}")
+
+
 def bounded(vector: Any, clip: float | None) -> Any:
     """Return a vector whose elements stay between -clip and clip; None for no bound."""
     return vector if clip is None else np.clip(vector, -clip, clip)

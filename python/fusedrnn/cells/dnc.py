@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fusedrnn.cells.addressing import bounded, by_content, oneplus, sharpened, unpack, volume, write
+from fusedrnn.cells.addressing import bounded, by_content, check_clip, oneplus, sharpened, unpack, volume, write
 from fusedrnn.cells.cell import Cell, Initial, Rng
 from fusedrnn.cells.controllers import control, hidden_sizes, stack
 from fusedrnn.cells.links import SparseLinks, backwards, forwards, linked, preceding, resolved, sparsely_linked
@@ -233,8 +233,7 @@ def DNC(
         raise ValueError("deallocate: expected free gates, got free_gates=False")
     if sharp_links and links is False:
         raise ValueError("sharp_links: expected links, got links=False")
-    if clip is not None and not clip > 0:
-        raise ValueError(f"clip: expected more than 0, got {clip}")
+    check_clip(clip)
     draw, hidden = Initial(rng, dtype), hidden_sizes(hidden_size)
     sparse = None if isinstance(links, bool) else min(size("links", links), size("slots", slots))
     step = DNCStep(

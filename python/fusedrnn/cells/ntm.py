@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fusedrnn.cells.addressing import address, bounded, unpack, volume, write
+from fusedrnn.cells.addressing import address, bounded, check_clip, unpack, volume, write
 from fusedrnn.cells.cell import Cell, Initial, Rng
 from fusedrnn.cells.controllers import control, hidden_sizes, stack
 from fusedrnn.ops import sigmoid, softmax
@@ -147,8 +147,7 @@ def NTM(
     Raises:
         ValueError: A size below 1, more shifts than slots, another name, a clip that is not above zero.
     """
-    if clip is not None and not clip > 0:
-        raise ValueError(f"clip: expected more than 0, got {clip}")
+    check_clip(clip)
     draw, hidden = Initial(rng, dtype), hidden_sizes(hidden_size)
     step = NTMStep(
         controller, size("read_heads", read_heads), size("write_heads", write_heads), size("width", width),

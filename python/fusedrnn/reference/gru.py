@@ -19,7 +19,7 @@ ACTIVATIONS = ("sigmoid", "tanh")  # gates, candidate
 
 
 class _Kept(NamedTuple):
-    """What backward needs of a step: the previous state, that as the products saw it, and what was computed."""
+    """Hold what backward needs of a step: the previous state, that as the products saw it, and what was computed."""
 
     h: Array
     dropped: Array

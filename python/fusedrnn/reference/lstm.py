@@ -19,7 +19,7 @@ ACTIVATIONS = ("sigmoid", "tanh", "tanh")  # gate, cell, output
 
 
 class _Kept(NamedTuple):
-    """What backward needs of a step: the previous h as the product saw it, the previous c, and what was computed."""
+    """Hold what backward needs of a step: the previous h as the product saw it, the previous c, and the rest."""
 
     dropped: Array
     c: Array

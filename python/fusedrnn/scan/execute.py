@@ -120,36 +120,33 @@ class Executable:
 
     def inference(self, uneven: bool) -> _Compiled:
         """The plan that keeps nothing of a step."""
-        return self._plan("inference", uneven, lambda: make_plan(self.step, uneven=uneven))
+        return self._plan("inference", uneven, lambda: _Compiled(make_plan(self.step, uneven=uneven), self.turned))
 
     def training(self, uneven: bool) -> _Compiled:
         """The plan that keeps what backward needs."""
 
-        def make() -> Plan:
+        def make() -> _Compiled:
             offsets, width = reserve_offsets(self.kept)
-            return make_plan(self.step, reserve=offsets, width=width, uneven=uneven)
+            return _Compiled(make_plan(self.step, reserve=offsets, width=width, uneven=uneven), self.turned)
 
         return self._plan("training", uneven, make)
 
     def backward_plan(self, uneven: bool, input_grad: bool = True) -> _Compiled:
         """The derivative's plan, which reads what forward kept."""
 
-        def make() -> Plan:
+        def make() -> _Compiled:
             assert self.derivative is not None
             step = self.derivative.step if input_grad else replace(self.derivative.step, outputs=())
-            return make_plan(step, lent=self._lent(uneven), uneven=uneven)
+            states = zip(self.turned, self.derivative.states, strict=True)
+            turned = [wish for wish, place in states if place is not None]
+            return _Compiled(make_plan(step, lent=self._lent(uneven), uneven=uneven), turned)
 
         return self._plan("backward" if input_grad else "backward without inputs", uneven, make)
 
-    def _plan(self, name: str, uneven: bool, make: Callable[[], Plan]) -> _Compiled:
+    def _plan(self, name: str, uneven: bool, make: Callable[[], _Compiled]) -> _Compiled:
         found = self._plans.get((name, uneven))
-        # Of several threads one wins: weights are packed for that plan alone.
-        if found is None:
-            turned = self.turned
-            if name.startswith("backward") and self.derivative is not None:
-                turned = [wish for wish, place in zip(turned, self.derivative.states, strict=True) if place is not None]
-            found = self._plans.setdefault((name, uneven), _Compiled(make(), turned))
-        return found
+        # One of several threads wins: weights are packed for that plan alone.
+        return self._plans.setdefault((name, uneven), make()) if found is None else found
 
     def _lent(self, uneven: bool) -> dict[Value, Place]:
         plan = self.training(uneven).plan

@@ -24,7 +24,7 @@ from fusedrnn.gradients import Array
 from fusedrnn.optim import CosineLR
 from fusedrnn.tasks.dnc_runs import Recipe, computer_of, reload_best, tell, watch
 from fusedrnn.tasks.episodes import BitsLoss, bits_per_sequence, episodes, exact, held_out, weighted
-from fusedrnn.tasks.ntm_text import vectors_of, written
+from fusedrnn.tasks.memory_text import bits_of, vectors_of, written
 from fusedrnn.tasks.task import Metrics, Options, Preset, Run, Task
 
 BITS, LONGEST = 6, 10
@@ -128,9 +128,7 @@ def predict(folder: Path, text: str, say: Callable[[str], None]) -> None:
     x, target = coded([vectors[:, None]])
     seen = watch(computer, x[:, 0])
     asked = target[:, 0, -1] > 0
-    answers = [
-        "".join(str(int(bit > 0)) for bit in row) if ask else "" for row, ask in zip(seen.logits, asked, strict=True)
-    ]
+    answers = [bits_of(row > 0) if ask else "" for row, ask in zip(seen.logits, asked, strict=True)]
     names = ["begin", *text.split(), "end", *["" for _ in vectors]]
     tell(seen, names, answers, say)
     copied = (seen.logits[asked] > 0).astype(int)

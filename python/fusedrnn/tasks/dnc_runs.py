@@ -1,4 +1,4 @@
-"""What the tasks of the differentiable neural computer share: networks, how they learn, the same network again, its
+"""The tasks of the differentiable neural computer share these: networks, how they learn, the same network again, its
 state step by step in words.
 
 Graves, Wayne, Reynolds et al. 2016, Hybrid computing using a neural network with dynamic external memory, Nature 538,
@@ -19,10 +19,9 @@ from fusedrnn.gradients import Array
 from fusedrnn.memory_plots import Traces
 from fusedrnn.nn import DNC, Module
 from fusedrnn.tasks.episodes import Memory, RivalsAdam, lstm
+from fusedrnn.tasks.memory_text import SHADES, shaded
 from fusedrnn.tasks.models import SideBySide
 from fusedrnn.tasks.saved import SavedRun
-
-_SHADES = " .:-=+*#%@"  # of a weight from 0 to 1
 
 
 @dataclass(frozen=True)
@@ -138,18 +137,13 @@ def tell(seen: Traces, names: Sequence[str], answers: Sequence[str], say: Callab
     slots = np.flatnonzero(weights.max(0) >= 0.1)
     if len(slots) == 0:
         slots = np.arange(weights.shape[1])
-    say(f"One column a slot of the memory that was used, its weight from 0 to 1 as one of '{_SHADES}'.")
+    say(f"One column a slot of the memory that was used, its weight from 0 to 1 as one of '{SHADES}'.")
     into, out = (max(3, *map(len, words)) for words in (names, answers))
     room = max(5, len(slots)) + 2
     say(f"{'step':>4}  {'in':<{into}}  {'out':<{out}}  {'wrote':<{room}}  read")
     for t, (name, answer) in enumerate(zip(names, answers, strict=True)):
-        strips = ("|" + "".join(_shade(row[t, slot]) for slot in slots) + "|" for row in (seen.written, seen.read))
-        wrote, read = (f"{strip:<{room}}" for strip in strips)
+        wrote, read = (f"{shaded(weightings[t, slots]):<{room}}" for weightings in (seen.written, seen.read))
         say(f"{t + 1:>4}  {name:<{into}}  {answer:<{out}}  {wrote}  {read}".rstrip())
-
-
-def _shade(weight: float) -> str:
-    return _SHADES[min(len(_SHADES) - 1, max(0, round(9 * float(weight))))]
 
 
 def reload_best(folder: Path, task: str) -> DNC:

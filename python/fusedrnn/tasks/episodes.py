@@ -1,4 +1,4 @@
-"""What the tasks of memory networks share: bits go in, bits are answered, and only the steps of the answer count.
+"""The tasks of memory networks share these: bits go in, bits are answered, and only the steps of the answer count.
 
 A target ``[T, N, O + 1]`` holds the bits to answer and, in its last channel, the weight of every step: 1 / N where an
 answer is expected, so that the weighted sum of a batch is the mean over its sequences, else 0. All rows of a batch have

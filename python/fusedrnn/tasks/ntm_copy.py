@@ -20,9 +20,9 @@ import numpy as np
 
 from fusedrnn.gradients import Array
 from fusedrnn.tasks.episodes import held_out, weighted
+from fusedrnn.tasks.memory_text import say_steps, vectors_of, written
 from fusedrnn.tasks.models import SideBySide
 from fusedrnn.tasks.ntm_runs import Exercise, Recipe, reload, setup_run, wrong_of
-from fusedrnn.tasks.ntm_text import say_steps, vectors_of, written
 from fusedrnn.tasks.task import Metrics, Options, Preset, Run, Task
 
 BITS, LONGEST = 8, 20

@@ -1,4 +1,4 @@
-"""What the five tasks of the paper "Neural Turing Machines" share: the networks, a run of them, the same network again.
+"""The five tasks of the paper "Neural Turing Machines" share these: networks, a run of them, the same network again.
 
 Graves, Wayne and Danihelka 2014, arXiv:1410.5401. A neural Turing machine and the plain LSTM that the paper sets beside
 it see the same episodes, each with its own gradient, whose norm is clipped; both are moved by one optimizer at one
@@ -17,6 +17,7 @@ import numpy as np
 from fusedrnn import memory_plots
 from fusedrnn.gradients import Array
 from fusedrnn.nn import NTM
+from fusedrnn.ops import sigmoid
 from fusedrnn.optim import CosineLR
 from fusedrnn.tasks.episodes import (
     BitsLoss,
@@ -175,7 +176,7 @@ def episode_of(machine: NTM, x: Array, target: Array) -> memory_plots.Episode:
     return memory_plots.Episode(
         seen=x[:, 0],
         asked=np.where(asked, bits, np.nan),
-        answered=1 / (1 + np.exp(-logits[:, 0].astype(float).clip(-80, 80))),
+        answered=sigmoid(logits[:, 0].astype(float)),
         written=states.write_weightings[:, 0].sum(1),
         read=states.read_weightings[:, 0].sum(1),
         memory=states.memory[-1, 0],

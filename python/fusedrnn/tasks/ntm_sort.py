@@ -16,8 +16,8 @@ import numpy as np
 
 from fusedrnn.gradients import Array
 from fusedrnn.tasks.episodes import held_out, weighted
+from fusedrnn.tasks.memory_text import say_steps
 from fusedrnn.tasks.ntm_runs import Exercise, Recipe, reload, setup_run, several
-from fusedrnn.tasks.ntm_text import say_steps
 from fusedrnn.tasks.task import Options, Preset, Run, Task
 
 BITS, GIVEN, WANTED = 8, 20, 16

@@ -177,7 +177,7 @@ def _step(call: Call, given: dict[str, Tensor | None]) -> _Step:
 
 
 def _products_before(given: dict[str, Tensor | None]) -> list[_Activation]:
-    """Of r and z, and of n, for the reset before the product."""
+    """Return those of r and z, and of n, for the reset before the product."""
     weight, bias = given["weight_hh"], given.get("bias_hh")
     assert weight is not None
     parts = (slice(2 * weight.shape[1]), slice(2 * weight.shape[1], None))

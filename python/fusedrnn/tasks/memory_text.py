@@ -1,4 +1,4 @@
-"""Vectors of bits typed by a user, and what a neural Turing machine does with them told line by line."""
+"""Vectors of bits typed by a user, and what a network does with a memory told line by line, weights as shades."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fusedrnn.gradients import Array
 from fusedrnn.memory_plots import slots_in_use
 from fusedrnn.nn import NTM
 
-_SHADES = " .:-=+*#%@"  # of a weight from 0 to 1
+SHADES = " .:-=+*#%@"  # of a weight from 0 to 1
 _WIDEST = 40  # slots shown at most
 MOST = 1000  # vectors of a text
 
@@ -38,7 +38,7 @@ def vectors_of(text: str, bits: int) -> Array:
 def written(vectors: Array, like: str) -> str:
     """Return vectors [L, bits] in the manner of the text that the user typed: bits, or letters."""
     if set(like) <= set("01 "):
-        return " ".join(_bits(vector) for vector in vectors)
+        return " ".join(bits_of(vector) for vector in vectors)
     return np.packbits(vectors.astype(np.uint8), axis=1).tobytes().decode("utf-8", "replace")
 
 
@@ -56,13 +56,13 @@ def say_steps(machine: NTM, x: Array, names: Sequence[str], bits: int, say: Call
     answer = (logits[:, 0] > 0).astype(int)
     wrote, read = (weightings[:, 0].max(1) for weightings in (states.write_weightings, states.read_weightings))
     slots = slots_in_use(np.maximum(wrote, read))[:_WIDEST]
-    say(f"Slots {slots[0]} to {slots[-1]} of the memory from left to right, by weight from 0 to 1: '{_SHADES}'.")
+    say(f"Slots {slots[0]} to {slots[-1]} of the memory from left to right, by weight from 0 to 1: '{SHADES}'.")
     room = len(slots) + 7
     say(f"{'step':>4}  {'in':<{bits}}  {'out':<{bits}}  {'wrote':<{room}}  read")
     vectors = len(x) - len(names)
     for t in range(len(x)):
-        given = _bits(x[t, :bits]) if t < vectors else names[t - vectors]
-        out = _bits(answer[t]) if t > vectors else "-"
+        given = bits_of(x[t, :bits]) if t < vectors else names[t - vectors]
+        out = bits_of(answer[t]) if t > vectors else "-"
         heads = "  ".join(_strip(weights, slots) for weights in (wrote[t], read[t]))
         say(f"{t + 1:>4}  {given:<{bits}}  {out:<{bits}}  {heads}")
     return np.asarray(answer)
@@ -70,9 +70,15 @@ def say_steps(machine: NTM, x: Array, names: Sequence[str], bits: int, say: Call
 
 def _strip(weights: Array, slots: Array) -> str:
     """Return the heaviest slot and the weights of some slots as shades."""
-    shades = "".join(_SHADES[min(len(_SHADES) - 1, round(9 * float(weights[slot])))] for slot in slots)
-    return f"{int(weights.argmax()):>4} |{shades}|"
+    return f"{int(weights.argmax()):>4} {shaded(weights[slots])}"
 
 
-def _bits(vector: Array) -> str:
+def shaded(weights: Array) -> str:
+    """Return weights [slots] from 0 to 1 as shades between bars."""
+    places = np.rint(9 * weights.astype(float)).astype(int).clip(0, len(SHADES) - 1)
+    return f"|{''.join(SHADES[place] for place in places)}|"
+
+
+def bits_of(vector: Array) -> str:
+    """Return a vector of 0 and 1, or of booleans, as it is typed."""
     return "".join(str(int(bit)) for bit in vector)
