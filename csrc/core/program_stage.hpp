@@ -111,7 +111,7 @@ class Interpreter {
     }
   }
 
-  // As many rows of a group's elements at once as its registers hold, or as much of one.
+  // Takes as many rows of a group's elements at once as its registers hold, or as much of one.
   void chunks(const Passes& passes, T* const* memory, const Frame<T>& f) const {
     const Lanes& lanes = program_.lanes[f.lanes != 1];
     const int64_t size = passes.size * f.lanes, together = std::max<int64_t>(1, f.chunk / std::max<int64_t>(1, size)),

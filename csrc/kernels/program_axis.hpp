@@ -56,7 +56,7 @@ FUSEDRNN_INLINE double fma_scalar(double a, double b, double c) {
 #endif
 }
 
-// What a chain takes: the elements of an array.
+// A chain takes the elements of an array.
 template <class Op_, class T>
 struct Elements {
   using Op = Op_;
@@ -69,7 +69,7 @@ struct Elements {
   FUSEDRNN_INLINE Elements from(int64_t at) const { return {in + at}; }
 };
 
-// The products of two arrays' elements.
+// A chain takes the products of two arrays' elements.
 template <class T>
 struct Pairs {
   using Op = Adding;
