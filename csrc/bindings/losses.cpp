@@ -25,7 +25,21 @@ double sum_over_rows(int64_t rows, int64_t columns, Kernel kernel) {
   return loss;
 }
 
-py::tuple softmax_cross_entropy(const py::object& logits, const py::object& targets) {
+// Weights of a shape, at least 0 and finite; null for None.
+template <class T>
+const T* checked_weights(const Argument& weights, const char* as_of, const std::vector<int64_t>& shape) {
+  const T* w = optional_input<T>(weights, "weights", as_of, shape);
+  int64_t size = 1;
+  for (const int64_t n : shape) size *= n;
+  for (int64_t i = 0; w && i < size; ++i)
+    if (!(w[i] >= 0 && w[i] <= std::numeric_limits<T>::max()))
+      throw py::value_error("weights: expected finite numbers of at least 0, got " + std::to_string(w[i]) +
+                            " at position " + std::to_string(i));
+  return w;
+}
+
+py::tuple softmax_cross_entropy(const py::object& logits, const py::object& targets, const Argument& weights,
+                                double smoothing) {
   return dispatch_dtype(logits, "logits", [&](auto scalar) -> py::tuple {
     using T = decltype(scalar);
     const py::array x = as_array(logits, "logits"), t = as_array(targets, "targets");
@@ -42,11 +56,13 @@ py::tuple softmax_cross_entropy(const py::object& logits, const py::object& targ
       if (classes[i] < 0 || classes[i] >= C)
         throw py::value_error("targets: expected classes from 0 to " + std::to_string(C - 1) + ", got " +
                               std::to_string(classes[i]) + " at position " + std::to_string(i));
+    const T* w = checked_weights<T>(weights, "logits", {R});
     auto d = empty<T>({R, C});
     const auto* xp = static_cast<const T*>(x.data());
     T* dp = d.mutable_data();
     const double loss = sum_over_rows(R, C, [&](int64_t row, int64_t rows) {
-      return kernels<T>().softmax_cross_entropy(rows, C, xp + row * C, classes + row, dp + row * C);
+      return kernels<T>().softmax_cross_entropy(rows, C, xp + row * C, classes + row, w ? w + row : nullptr,
+                                                T(smoothing), dp + row * C);
     });
     return py::make_tuple(loss, d);
   });
@@ -70,11 +86,7 @@ py::tuple mixture_density(const Argument& parameters, const Argument& target, co
     std::vector<int64_t> weighted = rows;
     if (!weights.is_none() && as_array(weights, "weights").ndim() > int64_t(rows.size())) weighted.push_back(2);
     const int64_t weight_columns = weighted.size() > rows.size() ? 2 : 1;
-    const T* w = optional_input<T>(weights, "weights", "parameters", weighted);
-    for (int64_t i = 0; w && i < R * weight_columns; ++i)
-      if (!(w[i] >= 0 && w[i] <= std::numeric_limits<T>::max()))
-        throw py::value_error("weights: expected finite numbers of at least 0, got " + std::to_string(w[i]) +
-                              " at position " + std::to_string(i));
+    const T* w = checked_weights<T>(weights, "parameters", weighted);
     auto d = empty<T>(shape);
     T* dp = d.mutable_data();
     const double loss = sum_over_rows(R, columns, [&](int64_t row, int64_t count) {
@@ -87,20 +99,22 @@ py::tuple mixture_density(const Argument& parameters, const Argument& target, co
 
 // A loss that compares element by element.
 template <class Kernel>
-py::tuple elementwise(const py::object& prediction, const py::object& target, const char* prediction_name,
-                      const char* target_name, Kernel kernel) {
+py::tuple elementwise(const py::object& prediction, const py::object& target, const Argument& weights,
+                      const char* prediction_name, const char* target_name, Kernel kernel) {
   return dispatch_dtype(prediction, prediction_name, [&](auto scalar) -> py::tuple {
     using T = decltype(scalar);
     const std::vector<int64_t> shape = shape_of(as_array(prediction, prediction_name));
     const T* p = input<T>(prediction, prediction_name, prediction_name, shape);
     const T* t = input<T>(target, target_name, prediction_name, shape);
+    const T* w = checked_weights<T>(weights, prediction_name, shape);
     auto d = empty<T>(shape);
     T* dp = d.mutable_data();
     const int64_t n = d.size();
     double loss = 0;
     without_gil([&] {
-      loss = parallel_sum(n, flops_per_activation,
-                          [&](int64_t i, int64_t count) { return kernel(count, p + i, t + i, dp + i); });
+      loss = parallel_sum(n, flops_per_activation, [&](int64_t i, int64_t count) {
+        return kernel(count, p + i, t + i, w ? w + i : nullptr, dp + i);
+      });
     });
     return py::make_tuple(loss, d);
   });
@@ -110,24 +124,27 @@ py::tuple elementwise(const py::object& prediction, const py::object& target, co
 
 void register_losses(py::module_& m) {
   using namespace py::literals;
-  m.def("softmax_cross_entropy", &softmax_cross_entropy, "logits"_a, "targets"_a);
+  m.def("softmax_cross_entropy", &softmax_cross_entropy, "logits"_a, "targets"_a, "weights"_a = py::none(),
+        "smoothing"_a = 0.0);
   m.def("mixture_density", &mixture_density, "parameters"_a, "target"_a, "weights"_a);
   m.def(
       "binary_cross_entropy",
-      [](const py::object& logits, const py::object& targets) {
-        return elementwise(logits, targets, "logits", "targets", [](int64_t n, auto* x, auto* t, auto* d) {
-          return kernels<std::remove_reference_t<decltype(*d)>>().binary_cross_entropy(n, x, t, d);
-        });
+      [](const py::object& logits, const py::object& targets, const Argument& weights) {
+        return elementwise(
+            logits, targets, weights, "logits", "targets", [](int64_t n, auto* x, auto* t, auto* w, auto* d) {
+              return kernels<std::remove_reference_t<decltype(*d)>>().binary_cross_entropy(n, x, t, w, d);
+            });
       },
-      "logits"_a, "targets"_a);
+      "logits"_a, "targets"_a, "weights"_a = py::none());
   m.def(
       "squared_error",
-      [](const py::object& prediction, const py::object& target) {
-        return elementwise(prediction, target, "prediction", "target", [](int64_t n, auto* p, auto* t, auto* d) {
-          return kernels<std::remove_reference_t<decltype(*d)>>().squared_error(n, p, t, d);
-        });
+      [](const py::object& prediction, const py::object& target, const Argument& weights) {
+        return elementwise(prediction, target, weights, "prediction", "target",
+                           [](int64_t n, auto* p, auto* t, auto* w, auto* d) {
+                             return kernels<std::remove_reference_t<decltype(*d)>>().squared_error(n, p, t, w, d);
+                           });
       },
-      "prediction"_a, "target"_a);
+      "prediction"_a, "target"_a, "weights"_a = py::none());
 }
 
 }  // namespace fusedrnn::bindings

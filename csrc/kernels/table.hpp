@@ -328,10 +328,12 @@ struct KernelTable {
   void (*scale)(int64_t n, T* grad, T factor);
   double (*squared_norm)(int64_t n, const T* grad);
 
-  // Sum over rows of -log softmax(logits)[target]; dlogits = softmax - onehot, [rows, classes].
-  double (*softmax_cross_entropy)(int64_t rows, int64_t classes, const T* logits, const int64_t* targets, T* dlogits);
-  double (*binary_cross_entropy)(int64_t n, const T* logits, const T* targets, T* dlogits);
-  double (*squared_error)(int64_t n, const T* prediction, const T* target, T* dprediction);
+  // Sum over rows of weight * -log softmax(logits)[target], logits and their gradient [rows, classes]; with smoothing s
+  // the target has 1 - s and all classes share s. In the losses below weights, at least 0, may be null for 1.
+  double (*softmax_cross_entropy)(int64_t rows, int64_t classes, const T* logits, const int64_t* targets,
+                                  const T* weights, T smoothing, T* dlogits);
+  double (*binary_cross_entropy)(int64_t n, const T* logits, const T* targets, const T* weights, T* dlogits);
+  double (*squared_error)(int64_t n, const T* prediction, const T* target, const T* weights, T* dprediction);
   // Negative log density of target [rows, 3] (x, y, end) under parameters [rows, 6 K + 1]; weights [rows] times both,
   // [rows, 2] times the point's and the end flag's part, or null.
   double (*mixture_density)(int64_t rows, int64_t components, const T* parameters, const T* target, const T* weights,

@@ -102,7 +102,10 @@ def _is_indexed(batches: Any) -> bool:
 
 
 def _print(part: Any) -> str:
-    """Shape, dtype and checksum of an array, without checksum one of objects; of anything else its type."""
+    """Shape, dtype and checksum of an array, without checksum one of objects; of a tuple those of its members; of
+    anything else its type."""
+    if isinstance(part, tuple):
+        return f"({', '.join(map(_print, part))})"
     try:
         array = np.ascontiguousarray(part)
         if array.dtype.hasobject:  # its bytes are addresses, others in every process

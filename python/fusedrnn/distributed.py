@@ -17,7 +17,7 @@ import traceback
 import zlib
 from collections.abc import Callable, Iterator
 from functools import cache, partial
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -30,6 +30,8 @@ from fusedrnn.optim import Optimizer
 from fusedrnn.report import say
 
 T = TypeVar("T")
+# The axes of the rows in x and in target; of a tuple of arrays one for each of them.
+RowAxes: TypeAlias = "tuple[int | tuple[int, ...], int | tuple[int, ...]]"
 _PATIENCE = 5.0  # seconds in which processes that fail alike should do so
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")  # Open MPI; MPICH and Intel MPI; MVAPICH
 
@@ -50,7 +52,7 @@ class World:
 
     rank, size = 0, 1
 
-    def check(self, model: Module, axes: tuple[int, int] | None) -> None:
+    def check(self, model: Module, axes: RowAxes | None) -> None:
         """Raise ValueError for what several processes would not do as one does."""
 
     def begin(self, model: Module, optimizer: Optimizer, facts: Callable[[], dict[str, Any]]) -> None:
@@ -60,9 +62,11 @@ class World:
         """
 
     def take(
-        self, x: Array, target: Array, axes: tuple[int, int] | None, *, compare: bool = False
-    ) -> tuple[Array, Array, Rows | None]:
+        self, x: Any, target: Any, axes: RowAxes | None, *, compare: bool = False
+    ) -> tuple[Any, Any, Rows | None]:
         """This process's part of a batch, ``axes`` being those of the rows in x and target; which rows they are.
+
+        x and target are an array, or a tuple of arrays.
 
         With ``compare`` raise DistributedError where the batch is not the same in all processes.
         """
@@ -121,7 +125,7 @@ class MpiWorld(World):
         start, stop = (total * k // self.size for k in (self.rank, self.rank + 1))
         return Rows(start, stop, total, axis)
 
-    def check(self, model: Module, axes: tuple[int, int] | None) -> None:
+    def check(self, model: Module, axes: RowAxes | None) -> None:
         """As of ``World``."""
         if axes is None:
             raise ValueError(
@@ -149,22 +153,34 @@ class MpiWorld(World):
         optimizer.load_state_dict(self.comm.bcast(optimizer.state_dict()))
 
     def take(
-        self, x: Array, target: Array, axes: tuple[int, int] | None, *, compare: bool = False
-    ) -> tuple[Array, Array, Rows | None]:
-        """As of ``World``. ValueError where x and target differ in rows."""
+        self, x: Any, target: Any, axes: RowAxes | None, *, compare: bool = False
+    ) -> tuple[Any, Any, Rows | None]:
+        """As of ``World``. ValueError where arrays differ in rows."""
         assert axes is not None
+        parts = {"x": _leaves("x", x, axes[0]), "target": _leaves("target", target, axes[1])}
         if compare:
-            self.same("batches, x and target", lambda: (fingerprint(x), fingerprint(target)))
-        shapes = np.shape(x), np.shape(target)
-        for name, shape, axis in zip(("x", "target"), shapes, axes, strict=True):
-            if not 0 <= axis < len(shape):
-                raise ValueError(f"row_axes: expected an axis of {name} {shape}, got {axis}")
-        counts = shapes[0][axes[0]], shapes[1][axes[1]]
-        if counts[0] != counts[1]:
-            raise ValueError(f"row_axes: expected as many rows in x {shapes[0]} as in target {shapes[1]}, got {counts}")
-        rows = self._rows(counts[0], axes[0])
+            self.same(
+                "batches, x and target",
+                lambda: tuple(fingerprint(array) for leaves in parts.values() for array, _ in leaves),
+            )
+        first, first_axis = parts["x"][0]
+        count = np.shape(first)[first_axis]
+        for name, leaves in parts.items():
+            for array, axis in leaves:
+                if np.shape(array)[axis] != count:
+                    raise ValueError(
+                        f"row_axes: expected as many rows in x {np.shape(first)} as in {name} {np.shape(array)}, "
+                        f"got {count, np.shape(array)[axis]}"
+                    )
+        rows = self._rows(count, first_axis)
         part = slice(rows.start, rows.stop)
-        return _part(x, part, axes[0]), _part(target, part, axes[1]), rows
+        own = {name: tuple(_part(array, part, axis) for array, axis in leaves) for name, leaves in parts.items()}
+        of_x, of_target = own["x"], own["target"]
+        return (
+            of_x if isinstance(x, tuple) else of_x[0],
+            of_target if isinstance(target, tuple) else of_target[0],
+            rows,
+        )
 
     def sum(self, value: float, params: FlatParameters, share: float) -> float:
         """As of ``World``."""
@@ -303,6 +319,18 @@ def _share_of_cores(machine: Any) -> int:
 
 def _given(value: Any) -> Any:
     return value
+
+
+def _leaves(name: str, value: Any, axes: int | tuple[int, ...]) -> list[tuple[Any, int]]:
+    """Pair the arrays of x or target with the axes of their rows. ValueError for axes that they do not have."""
+    arrays = value if isinstance(value, tuple) else (value,)
+    own = axes if isinstance(axes, tuple) else (axes,) * len(arrays)
+    if len(own) != len(arrays):
+        raise ValueError(f"row_axes: expected {len(arrays)} axes, one for each array of {name}, got {axes}")
+    for array, axis in zip(arrays, own, strict=True):
+        if not 0 <= axis < np.ndim(array):
+            raise ValueError(f"row_axes: expected an axis of {name} {np.shape(array)}, got {axis}")
+    return list(zip(arrays, own, strict=True))
 
 
 def _part(a: Array, part: slice, axis: int) -> Array:

@@ -12,31 +12,12 @@ import numpy as np
 from fusedrnn.gradients import Array
 from fusedrnn.nn import GRU, LSTM, RNN, Embedding, ManyToOne, Module
 from fusedrnn.nn.module import as_generator
+from fusedrnn.nn.padding import padded as padded
 
 CELLS = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
 _INFERENCE_ROWS = 256
 _EMBEDDING_SCALE = 0.1  # of N(0, 1): rare integers then start near zero rather than as noise
 _POOL = 16  # batches that are sorted by length together: rows of like length, in an order that still varies
-
-
-def padded(sequences: Sequence[Array]) -> Array:
-    """Sequences as one array, time first, of at least one step.
-
-    Integers [T_i] become ids [T, N] int64, -1 past a row's end; features [T_i, I] become a masked array [T, N, I] of
-    their dtype, masked past the end: as `fusedrnn.nn.ManyToOne` reads them. Beneath the mask lies NaN: whoever loses
-    the mask sees it.
-    """
-    first = sequences[0]
-    T = max(1, *map(len, sequences)) if len(sequences) > 1 else max(1, len(first))
-    whole: Array
-    if first.ndim == 1:
-        whole = np.full((T, len(sequences)), -1, np.int64)
-    else:
-        beneath = np.nan if first.dtype.kind == "f" else 0
-        whole = np.ma.MaskedArray(np.full((T, len(sequences), first.shape[1]), beneath, first.dtype), mask=True)
-    for n, sequence in enumerate(sequences):
-        whole[: len(sequence), n] = sequence
-    return whole
 
 
 def many_to_one(

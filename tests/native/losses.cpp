@@ -7,22 +7,29 @@ using namespace fusedrnn;
 
 namespace {
 
+// A third of the target goes to all classes where there is smoothing; the middle row weighs nothing where there are
+// weights.
 template <class T>
-void check_cross_entropy(const std::string& where) {
+void check_cross_entropy(const std::string& where, bool weighted, double smoothing) {
   for (const int64_t n : {1, 3, 16, 37}) {
     std::mt19937 g{unsigned(n)};
     const int64_t rows = 3;
     const auto logits = random<T>(g, rows * n, 5);
     const std::vector<int64_t> targets{0, n - 1, n / 2};
+    const std::vector<T> weights{T(0.5), T(0), T(2)};
     std::vector<T> d(logits.size());
     double loss = 0, largest = 0;
-    const double ours = kernels<T>().softmax_cross_entropy(rows, n, logits.data(), targets.data(), d.data());
+    const double ours = kernels<T>().softmax_cross_entropy(rows, n, logits.data(), targets.data(),
+                                                           weighted ? weights.data() : nullptr, T(smoothing), d.data());
     for (int64_t r = 0; r < rows; ++r) {
+      const double weight = weighted ? double(weights[std::size_t(r)]) : 1;
       double sum = 0;
       for (int64_t c = 0; c < n; ++c) sum += std::exp(double(logits[std::size_t(r * n + c)]));
-      loss += std::log(sum) - double(logits[std::size_t(r * n + targets[std::size_t(r)])]);
       for (int64_t c = 0; c < n; ++c) {
-        const double p = std::exp(double(logits[std::size_t(r * n + c)])) / sum - (c == targets[std::size_t(r)]);
+        const double x = double(logits[std::size_t(r * n + c)]);
+        const double share = (c == targets[std::size_t(r)] ? 1 - smoothing : 0) + smoothing / double(n);
+        loss += weight * share * (std::log(sum) - x);
+        const double p = weight * (std::exp(x) / sum - share);
         largest = std::max(largest, std::abs(double(d[std::size_t(r * n + c)]) - p));
       }
     }
@@ -83,8 +90,11 @@ void check_mixture_density(const std::string& where) {
 int main() {
   for (const std::string& isa : available_isas()) {
     set_isa(isa);
-    check_cross_entropy<float>(isa + " float32");
-    check_cross_entropy<double>(isa + " float64");
+    for (const bool weighted : {false, true})
+      for (const double smoothing : {0.0, 1.0 / 3}) {
+        check_cross_entropy<float>(isa + " float32", weighted, smoothing);
+        check_cross_entropy<double>(isa + " float64", weighted, smoothing);
+      }
     check_mixture_density<float>(isa + " float32");
     check_mixture_density<double>(isa + " float64");
   }

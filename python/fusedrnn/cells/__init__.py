@@ -8,6 +8,7 @@ A lower-case name is a step, ``step(parameters, state, x) -> (new state, y)``; t
 
 from __future__ import annotations
 
+from fusedrnn.cells.attention import AttentionDecoder, DecoderOutput, DecoderState
 from fusedrnn.cells.cell import Cell
 from fusedrnn.cells.continuous import CfC, CoRNN, PhasedLSTM, cfc, co_rnn, phased_lstm
 from fusedrnn.cells.dnc import DNC, DNCState
@@ -33,6 +34,7 @@ from fusedrnn.cells.gated import (
 from fusedrnn.cells.memory import SLSTM, FastWeights, fast_weights, slstm
 from fusedrnn.cells.normalised import LayerNormGRU, LayerNormLSTM, LiGRU, layer_norm_gru, layer_norm_lstm, li_gru
 from fusedrnn.cells.ntm import NTM, NTMState
+from fusedrnn.cells.window import SoftWindow, WindowLSTM, WindowOutput, WindowState, soft_window, window_lstm
 
 __all__ = [
     "AUGRU",
@@ -46,10 +48,13 @@ __all__ = [
     "SLSTM",
     "SRU",
     "UGRNN",
+    "AttentionDecoder",
     "Cell",
     "CfC",
     "CoRNN",
     "DNCState",
+    "DecoderOutput",
+    "DecoderState",
     "FastGRNN",
     "FastWeights",
     "LayerNormGRU",
@@ -58,6 +63,10 @@ __all__ = [
     "MinLSTM",
     "NTMState",
     "PhasedLSTM",
+    "SoftWindow",
+    "WindowLSTM",
+    "WindowOutput",
+    "WindowState",
     "augru",
     "cfc",
     "co_rnn",
@@ -74,6 +83,8 @@ __all__ = [
     "phased_lstm",
     "rnn",
     "slstm",
+    "soft_window",
     "sru",
     "ugrnn",
+    "window_lstm",
 ]

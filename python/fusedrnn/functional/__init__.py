@@ -21,7 +21,7 @@ from fusedrnn.functional.gru import gru_backward, gru_forward
 from fusedrnn.functional.indrnn import indrnn_backward, indrnn_forward
 from fusedrnn.functional.lstm import lstm_backward, lstm_forward
 from fusedrnn.functional.mingru import mingru_backward, mingru_forward
-from fusedrnn.functional.mixture_density import mixture_density_loss, mixture_density_sample
+from fusedrnn.functional.mixture_density import mixture_density_loss, mixture_density_mean, mixture_density_sample
 from fusedrnn.functional.reserve import Accumulate, Reserve
 from fusedrnn.functional.rnn import rnn_backward, rnn_forward
 from fusedrnn.functional.scan import scan_backward, scan_forward, trace
@@ -39,6 +39,7 @@ __all__ = [
     "mingru_backward",
     "mingru_forward",
     "mixture_density_loss",
+    "mixture_density_mean",
     "mixture_density_sample",
     "rnn_backward",
     "rnn_forward",

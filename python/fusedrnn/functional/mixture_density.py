@@ -1,4 +1,4 @@
-"""Mixtures of bivariate Gaussians with an end flag: ``mixture_density_loss`` and ``mixture_density_sample``.
+"""Mixtures of bivariate Gaussians with an end flag: their loss, samples of them and their means.
 
 Their parameters are a network's outputs as they come, 6K + 1 for K components, in this order: K logits of the weights
 pi (softmax), K means mu_x, K means mu_y, K log sigma_x, K log sigma_y, K correlations rho before their tanh, and the
@@ -55,10 +55,7 @@ def mixture_density_sample(parameters: Array, rng: np.random.Generator, *, bias:
     Raises:
         ValueError: a number of columns that is none of 6K + 1, a bias below 0 or not finite.
     """
-    parameters = in_place("parameters", parameters)
-    K, rest = divmod(parameters.shape[-1], 6) if parameters.ndim else (0, 0)
-    if K < 1 or rest != 1:
-        raise ValueError(f"parameters: expected shape [..., 6K + 1] for K components, got {parameters.shape}")
+    parameters, K = _components(parameters)
     if not 0 <= bias < math.inf:
         raise ValueError(f"bias: expected a finite number of at least 0, got {bias}")
     rows = parameters.shape[:-1]
@@ -79,3 +76,26 @@ def mixture_density_sample(parameters: Array, rng: np.random.Generator, *, bias:
     end = chance[..., 1] < 1 / (1 + np.exp(-parameters[..., -1].astype(np.float64).clip(-700, 700)))
     drawn = [mu_x + sigma_x * z1, mu_y + sigma_y * (rho * z1 + np.sqrt(1 - rho**2) * z2), end]
     return np.stack(drawn, axis=-1).astype(parameters.dtype)
+
+
+def mixture_density_mean(parameters: Array) -> Array:
+    """Return the means of mixtures, sum of pi_k mu_k: [..., 2] of parameters [..., 6K + 1].
+
+    Raises:
+        ValueError: a number of columns that is none of 6K + 1.
+    """
+    parameters, K = _components(parameters)
+    logits = parameters[..., :K].astype(np.float64)
+    weights = np.exp(logits - logits.max(-1, keepdims=True))
+    means = parameters[..., K : 3 * K].reshape(*parameters.shape[:-1], 2, K)
+    mean = (weights[..., None, :] * means).sum(-1) / weights.sum(-1, keepdims=True)
+    return np.asarray(mean.astype(parameters.dtype))
+
+
+def _components(parameters: Array) -> tuple[Array, int]:
+    """Read parameters in place, and count their components."""
+    parameters = in_place("parameters", parameters)
+    K, rest = divmod(parameters.shape[-1], 6) if parameters.ndim else (0, 0)
+    if K < 1 or rest != 1:
+        raise ValueError(f"parameters: expected shape [..., 6K + 1] for K components, got {parameters.shape}")
+    return parameters, K

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fusedrnn.decoding import Hypothesis, beam_search, sample
+from fusedrnn.nn.attention import Attention, AttentionDecoder
 from fusedrnn.nn.cells import GRUCell, LSTMCell, RNNCell
 from fusedrnn.nn.elementwise import IndRNN, MinGRU
 from fusedrnn.nn.frozen import Frozen, Stream
@@ -14,6 +16,9 @@ from fusedrnn.nn.parameters import FlatParameters, Parameter
 from fusedrnn.nn.recurrent import GRU, LSTM, RNN
 from fusedrnn.nn.scan import Scan
 from fusedrnn.nn.scan_stream import FrozenScan, ScanStream
+from fusedrnn.nn.seq2seq import Seq2Seq
+from fusedrnn.nn.token_decoder import TokenDecoder
+from fusedrnn.nn.window import MixtureDensity, SoftWindow, WindowLSTM
 
 __all__ = [
     "DNC",
@@ -21,6 +26,8 @@ __all__ = [
     "LSTM",
     "NTM",
     "RNN",
+    "Attention",
+    "AttentionDecoder",
     "BCEWithLogitsLoss",
     "CrossEntropyLoss",
     "Dropout",
@@ -29,6 +36,7 @@ __all__ = [
     "Frozen",
     "FrozenScan",
     "GRUCell",
+    "Hypothesis",
     "IndRNN",
     "LSTMCell",
     "LastStep",
@@ -36,6 +44,7 @@ __all__ = [
     "MSELoss",
     "ManyToOne",
     "MinGRU",
+    "MixtureDensity",
     "MixtureDensityLoss",
     "Module",
     "Parameter",
@@ -43,6 +52,12 @@ __all__ = [
     "RNNCell",
     "Scan",
     "ScanStream",
+    "Seq2Seq",
     "Sequential",
+    "SoftWindow",
     "Stream",
+    "TokenDecoder",
+    "WindowLSTM",
+    "beam_search",
+    "sample",
 ]

@@ -5,6 +5,8 @@ Classifying losses start from logits: softmax and sigmoid are fused into them, s
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from fusedrnn import _core
@@ -41,14 +43,33 @@ class _Loss:
 
 
 class CrossEntropyLoss(_Loss):
-    """-log softmax(logits)[target], as ``torch.nn.CrossEntropyLoss``; ``reduction`` "mean" (over rows) or "sum"."""
+    """-log softmax(logits)[target], as ``torch.nn.CrossEntropyLoss``.
 
-    def __call__(self, logits: Array, targets: Array) -> float:
-        """Loss of logits [..., C] for integer targets [...] from 0 to C - 1.
+    Args:
+        reduction: "mean", over the rows that count or over their weights, or "sum".
+        ignore_index: A target whose rows do not count, any integer; None for none.
+        label_smoothing: This part of every target goes to all classes alike (Szegedy et al. 2016, arXiv:1512.00567).
+    """
+
+    def __init__(
+        self, reduction: str = "mean", *, ignore_index: int | None = None, label_smoothing: float = 0.0
+    ) -> None:
+        super().__init__(reduction)
+        if not 0 <= label_smoothing <= 1:
+            raise ValueError(f"label_smoothing: expected a part from 0 to 1, got {label_smoothing}")
+        self.ignore_index, self.label_smoothing = ignore_index, label_smoothing
+
+    def __call__(self, logits: Array, targets: Array | tuple[Array, Array], weights: Array | None = None) -> float:
+        """Loss of logits [..., C] for integer targets [...] from 0 to C - 1, weighted by weights [...].
+
+        Args:
+            targets: Or a pair of them and their weights, as a batch brings them. weights: At least 0; None for 1. What
+                has weight 0, such as steps past a sequence's end, has no effect, whatever it holds.
 
         Raises:
             ValueError: shapes that do not fit, a target out of range. TypeError: targets that are not integers.
         """
+        targets, weights = _with_weights(targets, weights)
         logits, targets = as_array("logits", logits), as_array("targets", targets)
         if targets.dtype.kind not in "iu":
             raise TypeError(f"targets: expected integers, got {targets.dtype}")
@@ -56,30 +77,86 @@ class CrossEntropyLoss(_Loss):
             raise ValueError(
                 f"targets: expected shape {logits.shape[:-1]} for logits {logits.shape}, got {targets.shape}"
             )
+        given = None if weights is None else _of_shape(weights, targets.shape, logits.dtype)
         rows = np.ascontiguousarray(logits).reshape(targets.size, logits.shape[-1])
-        classes = np.array(targets, np.int64, order="C").reshape(-1)  # checked, then read while other threads run
-        total, gradient = _core.softmax_cross_entropy(rows, classes)
-        return self._reduced(total, gradient.reshape(logits.shape), targets.size)
+        classes = np.array(targets, np.int64, order="C")  # checked, then read while other threads run
+        if self.ignore_index is not None and (ignored := classes == self.ignore_index).any():
+            given = np.where(ignored, 0, 1 if given is None else given).astype(logits.dtype)
+        if given is not None:
+            classes[given == 0] = 0  # nobody looks there
+            given = given.reshape(-1)
+        total, gradient = _core.softmax_cross_entropy(rows, classes.reshape(-1), given, self.label_smoothing)
+        return self._reduced(total, gradient.reshape(logits.shape), _count(given, targets.size))
 
 
-class BCEWithLogitsLoss(_Loss):
+class _Elementwise(_Loss):
+    """A loss that compares element by element; mean, over elements or their weights, or sum."""
+
+    names: tuple[str, str]
+
+    def _compare(self, kernel: Any, prediction: Array, target: Any, weights: Array | None) -> float:
+        target, weights = _with_weights(target, weights)
+        arrays = (as_array(name, value) for name, value in zip(self.names, (prediction, target), strict=True))
+        first, second = map(np.ascontiguousarray, arrays)
+        given = None if weights is None else _of_shape(weights, first.shape, first.dtype)
+        total, gradient = kernel(first, second, given)
+        return self._reduced(total, gradient, _count(given, gradient.size))
+
+
+class BCEWithLogitsLoss(_Elementwise):
     """-t log sigmoid(x) - (1 - t) log(1 - sigmoid(x)), as ``torch.nn.BCEWithLogitsLoss``; mean or sum over elements."""
 
-    def __call__(self, logits: Array, targets: Array) -> float:
-        """Loss of logits [...] for targets of the same shape and dtype, from 0 to 1."""
-        arrays = as_array("logits", logits), as_array("targets", targets)
-        total, gradient = _core.binary_cross_entropy(*map(np.ascontiguousarray, arrays))
-        return self._reduced(total, gradient, gradient.size)
+    names = ("logits", "targets")
+
+    def __call__(self, logits: Array, targets: Array | tuple[Array, Array], weights: Array | None = None) -> float:
+        """Loss of logits [...] for targets of the same shape and dtype, from 0 to 1.
+
+        Args:
+            targets: Or a pair of them and their weights. weights: Of a shape that broadcasts to that of the logits, at
+                least 0; None for 1. What has weight 0 has no effect, whatever it holds.
+        """
+        return self._compare(_core.binary_cross_entropy, logits, targets, weights)
 
 
-class MSELoss(_Loss):
+class MSELoss(_Elementwise):
     """(prediction - target)^2, as ``torch.nn.MSELoss``; mean or sum over elements."""
 
-    def __call__(self, prediction: Array, target: Array) -> float:
-        """Loss of a prediction [...] for a target of the same shape and dtype."""
-        arrays = as_array("prediction", prediction), as_array("target", target)
-        total, gradient = _core.squared_error(*map(np.ascontiguousarray, arrays))
-        return self._reduced(total, gradient, gradient.size)
+    names = ("prediction", "target")
+
+    def __call__(self, prediction: Array, target: Array | tuple[Array, Array], weights: Array | None = None) -> float:
+        """Loss of a prediction [...] for a target of the same shape and dtype.
+
+        Args:
+            target: Or a pair of it and its weights. weights: Of a shape that broadcasts to that of the prediction, at
+                least 0; None for 1. What has weight 0 has no effect, whatever it holds.
+        """
+        return self._compare(_core.squared_error, prediction, target, weights)
+
+
+def _with_weights(target: Any, weights: Array | None) -> tuple[Any, Array | None]:
+    """Take a pair of a target and weights apart. ValueError for weights twice."""
+    if not isinstance(target, tuple):
+        return target, weights
+    if len(target) != 2 or weights is not None:
+        raise ValueError(f"targets: expected an array, or a pair of it and weights, got {len(target)} and weights")
+    return target
+
+
+def _of_shape(weights: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Broadcast weights to a shape. ValueError where they do not fit; TypeError for what is no number."""
+    given = np.asarray(weights)
+    if given.dtype.kind not in "fiub":
+        raise TypeError(f"weights: expected numbers or booleans, got {given.dtype}")
+    try:
+        whole = np.broadcast_to(given, shape)
+    except ValueError:
+        raise ValueError(f"weights: expected a shape that broadcasts to {shape}, got {given.shape}") from None
+    return np.array(whole, dtype, order="C")
+
+
+def _count(weights: Array | None, size: int) -> float:
+    """Return what a mean divides by."""
+    return size if weights is None else float(weights.sum(dtype=np.float64))
 
 
 class MixtureDensityLoss(_Loss):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fusedrnn.distributed import RowAxes
 from fusedrnn.nn import Module
 from fusedrnn.optim import Optimizer, Schedule
 from fusedrnn.report import say
@@ -90,7 +91,7 @@ class Run:
     clip_norm: float | None = None
     clip_value: float | None = None
     evaluate_every: int = 1
-    row_axes: tuple[int, int] | None = None
+    row_axes: RowAxes | None = None
     monitor: str | None = None
     mode: str = "min"
     patience: int | None = None

@@ -16,7 +16,7 @@ from typing import Any, NoReturn, Protocol, TypeAlias
 import numpy.typing as npt
 
 from fusedrnn.batches import identity, starting_at
-from fusedrnn.distributed import World, find_world
+from fusedrnn.distributed import RowAxes, World, find_world
 from fusedrnn.interrupt import Interrupt, first_interrupt
 from fusedrnn.json_values import plain
 from fusedrnn.nn import Module
@@ -79,7 +79,8 @@ class Trainer(KeptRun):
         progress: show a progress bar (on a terminal, with rich) or lines (in a log).
         baseline: figures to show beside the metrics of the same name.
         metadata: JSON-able, NumPy's numbers and arrays included; kept in the checkpoint.
-        row_axes: along which axes of x and target the rows of a batch lie, such as (1, 0); several processes need it.
+        row_axes: along which axes of x and target the rows of a batch lie, such as (1, 0), or ((1, 1), 0) of a tuple
+            of arrays; several processes need it.
         world: the processes that share every batch; None: all that an MPI launcher started. The loss must be a mean
             over rows, or a sum with ``loss.reduction == "sum"``.
 
@@ -112,7 +113,7 @@ class Trainer(KeptRun):
         progress: bool = True,
         baseline: Mapping[str, float] | None = None,
         metadata: Mapping[str, Any] | None = None,
-        row_axes: tuple[int, int] | None = None,
+        row_axes: RowAxes | None = None,
         world: World | None = None,
     ) -> None:
         super().__init__()
@@ -246,7 +247,7 @@ class Trainer(KeptRun):
             f"batches: epoch {state.epoch + 1} should have {count} batches, gave out at batch {state.batch}"
         )
 
-    def _update(self, x: Array, target: Array, first: bool | None = None) -> float:
+    def _update(self, x: Any, target: Any, first: bool | None = None) -> float:
         state = self._state
         if self.schedule is not None:
             factor = float(self.schedule(state.step))
@@ -275,7 +276,7 @@ class Trainer(KeptRun):
         self.optimizer.step()
         return value
 
-    def _carry_on(self, x: Array, first: bool) -> Array:
+    def _carry_on(self, x: Any, first: bool) -> Array:
         """The prediction for one window of a sequence, from the state in which the window before it ended."""
         prediction, self._carried = self.model(x, None if first else self._carried)
         if first and self.out is not None:
