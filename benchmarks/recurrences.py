@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.workloads import Array
+from fusedrnn.cells.attention import DecoderState, DecoderStep, Memory
 from fusedrnn.cells.dnc import DNCState, DNCStep
 from fusedrnn.cells.ntm import NTMState, NTMStep
-from fusedrnn.ops import sigmoid, softmax
+from fusedrnn.cells.window import WindowState, window_lstm
+from fusedrnn.ops import sigmoid
 
 NORM = 1e-5  # beside a variance: layer normalization's
 SHIFTS = 3  # of an NTM's head: -1, 0 and 1
@@ -81,15 +83,27 @@ def dnc(p: Any, state: Any, x: Any) -> Any:
 
 
 def attention(p: Any, state: Any, x: Any, context: Any) -> Any:
-    """A decoder with additive attention (Bahdanau et al. 2014) over the states [S, H] of an encoder, and input feeding
-    (Luong et al. 2015): the LSTM sees what was attended last."""
+    """The library's decoder: additive attention (Bahdanau et al. 2014) over the states [S, F] of an encoder, and input
+    feeding (Luong et al. 2015): the LSTM sees what was attended last."""
     h, c, attended = state
     encoded = context["encoded"]
-    (h, c), _ = lstm(p, (h, c), np.concatenate([x, attended]))
-    energies = np.tanh(encoded @ p["keys"].T + p["query"] @ h) @ p["v"]
-    seen = softmax(energies) @ encoded
-    attended = np.tanh(p["out"] @ np.concatenate([h, seen]) + p["out_b"])
-    return (h, c, attended), attended
+    nested = {
+        "cell": [{name: p[name] for name in ("W", "U", "b")}],
+        "attention": {"W": p["query"], "U": p["keys"], "v": p["v"]},
+        "out": {"W": p["out"], "b": p["out_b"]},
+    }
+    before, memory = DecoderState(((h, c),), attended), Memory(encoded, np.ones(len(encoded)) > 0)
+    after, y = DecoderStep("additive", "lstm", input_feeding=True)(nested, before, x, memory)
+    return (*after.layers[0], after.attended), y.attended
+
+
+def window(p: Any, state: Any, x: Any, context: Any) -> Any:
+    """The library's first layer of the synthesis network of Graves 2013: an LSTM, and the window along characters
+    [S, F] that it moves and sees; y is h and the window."""
+    h, c, kappa, seen = state
+    nested = {"lstm": {name: p[name] for name in ("W", "U", "b")}, "window": {"W": p["slide"], "b": p["slide_b"]}}
+    after, y = window_lstm(nested, WindowState((h, c), kappa, seen), x, context["encoded"])
+    return (*after.lstm, after.kappa, after.window), np.concatenate([y.h, y.window])
 
 
 # their arrays
@@ -102,8 +116,8 @@ class Case:
     Attributes:
         network: one of `NETWORKS`.
         T, N, I, H: steps, rows, inputs, and units of the LSTM.
-        slots, width, heads: of a memory; heads are those that read.
-        S: positions that are attended to.
+        slots, width, heads: of a memory; heads are those that read, or a window's components.
+        S, F: positions that are attended to, and features of each.
     """
 
     network: str
@@ -115,14 +129,16 @@ class Case:
     width: int = 0
     heads: int = 1
     S: int = 0
+    F: int = 0
     dtype: str = "float32"
 
     @property
     def shape(self) -> str:
         """Write it as tables print it."""
         memory = f" {self.slots}x{self.width}" if self.slots else ""
-        heads = f" R{self.heads}" if self.network == "dnc" else ""
-        return f"T{self.T} N{self.N} I{self.I} H{self.H}{memory}{heads}" + (f" S{self.S}" if self.S else "")
+        heads = {"dnc": f" R{self.heads}", "window": f" K{self.heads}"}.get(self.network, "")
+        attended = f" S{self.S} F{self.F}" if self.S else ""
+        return f"T{self.T} N{self.N} I{self.I} H{self.H}{memory}{heads}{attended}"
 
 
 class Arrays(NamedTuple):
@@ -187,8 +203,12 @@ def _dnc_parameters(c: Case) -> dict[str, tuple[int, ...]]:
 
 
 def _attention_parameters(c: Case) -> dict[str, tuple[int, ...]]:
-    scores = {"keys": (c.H, c.H), "query": (c.H, c.H), "v": (c.H,)}
-    return _lstm_parameters(c.H, c.I + c.H) | scores | _outputs(c.H, 2 * c.H)
+    scores = {"keys": (c.H, c.F), "query": (c.H, c.H), "v": (c.H,)}
+    return _lstm_parameters(c.H, c.I + c.H) | scores | _outputs(c.H, c.H + c.F)
+
+
+def _window_parameters(c: Case) -> dict[str, tuple[int, ...]]:
+    return _lstm_parameters(c.H, c.I + c.F) | {"slide": (3 * c.heads, c.H), "slide_b": (3 * c.heads,)}
 
 
 def _hidden(c: Case) -> list[tuple[str, tuple[int, ...]]]:
@@ -213,6 +233,10 @@ NETWORKS = {
     "dnc": Network(dnc, _dnc_parameters, _dnc_state, lambda _: 8),
     "attention": Network(
         attention, _attention_parameters, lambda c: [*_hidden(c), ("state", (c.H,))], lambda c: c.H
+    ),
+    "window": Network(
+        window, _window_parameters, lambda c: [*_hidden(c), ("state", (c.heads,)), ("state", (c.F,))],
+        lambda c: c.H + c.F,
     ),
 }  # fmt: skip
 
@@ -245,5 +269,5 @@ def draw(case: Case, seed: int = 0) -> Arrays:
         parameters[name] = cast(centre + rng.uniform(-bound, bound, shape))
     state = tuple(cast(_drawn(rng, kind, (case.N, *shape))) for kind, shape in network.state(case))
     x = cast(rng.uniform(-1, 1, (case.T, case.N, case.I)))
-    context = {"encoded": cast(rng.uniform(-1, 1, (case.N, case.S, case.H)))} if case.S else None
+    context = {"encoded": cast(rng.uniform(-1, 1, (case.N, case.S, case.F)))} if case.S else None
     return Arrays(parameters, state, x, context, cast(rng.uniform(-1, 1, (case.T, case.N, network.outputs(case)))))

@@ -136,7 +136,7 @@ def dnc(w: Any, state: Any, x: Any, context: Any) -> tuple[Any, Any]:
 
 
 def prepare_attention(p: Any, x: Any, context: Any) -> tuple[Any, Any, Any]:
-    """Of an attention decoder; the context gets the keys of what is encoded [N, S, H]."""
+    """Of an attention decoder; the context gets the keys of what is encoded [N, S, F]."""
     encoded = context["encoded"]
     return prepare(p, x, {"encoded": encoded, "keys": encoded @ p["keys"].T})
 
@@ -149,6 +149,19 @@ def attention(w: Any, state: Any, x: Any, context: Any) -> tuple[Any, Any]:
     seen = jnp.einsum("ns,nsh->nh", weights, context["encoded"])
     attended = jnp.tanh(jnp.concatenate([h, seen], 1) @ w["out"] + w["out_b"])
     return (h, c, attended), attended
+
+
+def window(w: Any, state: Any, x: Any, context: Any) -> tuple[Any, Any]:
+    """A step of an LSTM with a window."""
+    h, c, kappa, seen = state
+    h, c = _lstm_cell(w, (x, seen, h), c)
+    alpha, beta, slide = jnp.split(jnp.exp(h @ w["slide"] + w["slide_b"]), 3, 1)
+    kappa = kappa + slide
+    characters = context["encoded"]
+    distance = kappa[:, None] - jnp.arange(1, characters.shape[1] + 1, dtype=x.dtype)[:, None]
+    weights = jnp.einsum("nsk,nk->ns", jnp.exp(-beta[:, None] * distance * distance), alpha)
+    seen = jnp.einsum("ns,nsf->nf", weights, characters)
+    return (h, c, kappa, seen), jnp.concatenate([h, seen], 1)
 
 
 class Text(NamedTuple):
@@ -164,6 +177,7 @@ TEXTS = {
     "ntm": Text(prepare, ntm),
     "dnc": Text(prepare, dnc),
     "attention": Text(prepare_attention, attention),
+    "window": Text(prepare, window),
 }
 
 

@@ -164,7 +164,7 @@ def dnc(w: Weights, state: Leaves, x: Tensor, context: Leaves) -> Advanced:
 
 
 def prepare_attention(p: Weights, state: Leaves, x: Tensor, context: Leaves) -> Prepared:
-    """Of an attention decoder; the context becomes encoded [N, S, H] and its keys."""
+    """Of an attention decoder; the context becomes encoded [N, S, F] and its keys."""
     w = _controller(p, x)
     w["query_t"] = p["query"].t()
     return w, _input_products(p, x), [context[0], functional.linear(context[0], p["keys"])]
@@ -181,6 +181,26 @@ def attention(w: Weights, state: Leaves, x: Tensor, context: Leaves) -> Advanced
     return [h, c, attended], attended
 
 
+def prepare_window(p: Weights, state: Leaves, x: Tensor, context: Leaves) -> Prepared:
+    """Of an LSTM with a window; the context gets the places of the characters, 1 to S."""
+    w = {"recurrent": torch.cat([p["W"][:, x.size(2) :], p["U"]], 1).t(), "slide_t": p["slide"].t()}
+    w["slide_b"] = p["slide_b"]
+    places = torch.arange(1, context[0].size(1) + 1, dtype=x.dtype).unsqueeze(1)
+    return w, _input_products(p, x), [context[0], places]
+
+
+def window(w: Weights, state: Leaves, x: Tensor, context: Leaves) -> Advanced:
+    """A step of it."""
+    h, c, kappa, seen = state
+    h, c = _lstm_cell(torch.addmm(x, torch.cat([seen, h], 1), w["recurrent"]), c)
+    alpha, beta, slide = torch.exp(torch.addmm(w["slide_b"], h, w["slide_t"])).chunk(3, 1)
+    kappa = kappa + slide
+    distance = kappa.unsqueeze(1) - context[1]
+    weights = torch.bmm(torch.exp(-beta.unsqueeze(1) * distance * distance), alpha.unsqueeze(2))
+    seen = torch.bmm(weights.transpose(1, 2), context[0]).squeeze(1)
+    return [h, c, kappa, seen], torch.cat([h, seen], 1)
+
+
 class Text(NamedTuple):
     """Of a network."""
 
@@ -194,6 +214,7 @@ TEXTS = {
     "ntm": Text(prepare_ntm, ntm),
     "dnc": Text(prepare_dnc, dnc),
     "attention": Text(prepare_attention, attention),
+    "window": Text(prepare_window, window),
 }
 
 

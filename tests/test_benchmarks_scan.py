@@ -23,7 +23,8 @@ SMALL = {
         Case("ntm", T=3, N=2, I=3, H=5, slots=8, width=4, dtype="float64"),
         Case("dnc", T=3, N=2, I=3, H=5, slots=8, width=4, dtype="float64"),
         Case("dnc", T=3, N=2, I=3, H=5, slots=6, width=5, heads=2, dtype="float64"),
-        Case("attention", T=3, N=2, I=4, H=5, S=6, dtype="float64"),
+        Case("attention", T=3, N=2, I=4, H=5, S=6, F=7, dtype="float64"),
+        Case("window", T=3, N=2, I=4, H=5, heads=2, S=6, F=3, dtype="float64"),
     )
 }
 OF_LSTM = ("native", "pytorch-layer")

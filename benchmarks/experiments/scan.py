@@ -28,7 +28,12 @@ CASES = {
     "ntm-rows": Case("ntm", T=41, N=16, I=9, H=100, slots=128, width=20),
     "dnc": Case("dnc", T=44, N=16, I=9, H=64, slots=32, width=16),
     "dnc-large": Case("dnc", T=20, N=4, I=9, H=64, slots=256, width=64, heads=4),
-    "attention": Case("attention", T=20, N=64, I=128, H=128, S=20),
+    "decoder": Case("attention", T=20, N=64, I=128, H=128, S=20, F=128),
+    "decoder-reversal": Case("attention", T=16, N=64, I=32, H=96, S=15, F=192),
+    "decoder-captions": Case("attention", T=12, N=64, I=32, H=64, S=32, F=128),
+    "decoder-sentences": Case("attention", T=12, N=64, I=256, H=256, S=12, F=512),
+    "window": Case("window", T=112, N=32, I=3, H=96, heads=5, S=6, F=30),
+    "window-large": Case("window", T=112, N=32, I=3, H=128, heads=10, S=10, F=55),
 }
 ON_TWO = (CASES["lstm"], replace(CASES["ntm"], N=32))  # threads
 BY_ROWS = (CASES["lstm"], CASES["ntm"])
