@@ -22,6 +22,7 @@ from fusedrnn.checkpoint import read_checkpoint
 from fusedrnn.distributed import DistributedError, World
 from fusedrnn.interrupt import Interrupt
 from fusedrnn.nn.module import Rows
+from fusedrnn.nn.padding import padded
 from fusedrnn.tbptt import Windows
 from fusedrnn.train import Trainer, TrainingError, TrainingInterrupted
 from tests.processes import Aborted, together
@@ -146,6 +147,45 @@ def test_nothing_of_a_shared_batch_stays_in_the_model():
     for trainer in fitted(2, trained(epochs=1)):
         assert {module._rows for module in trainer.model.modules()} == {None}
         assert not any(module._saved for module in trainer.model.modules())
+
+
+# batches of several arrays
+
+
+def translating(reduction):
+    """A function that trains on sources and targets of uneven length, most of a row ignored, with dropout."""
+
+    def run(world):
+        model = nn.Seq2Seq(7, 6, 4, 5, dropout=0.3, dtype="float64", rng=world.rank)
+
+        def batches(epoch):
+            rng = np.random.default_rng(epoch)
+            found = []
+            for rows in ROWS:
+                source, tokens = (padded([rng.integers(6, size=n) for n in rng.integers(1, 6, rows)]) for _ in range(2))
+                own, weights = rng.random(tokens.shape) < 0.3, rng.random(tokens.shape) * (tokens >= 0)
+                weights[:, : rows // 2] = 0  # a process may have nothing that counts
+                found.append(((source, tokens, own), (np.where(weights > 0, tokens, -1), weights)))
+            return found
+
+        loss = nn.CrossEntropyLoss(reduction, ignore_index=-1, label_smoothing=0.1)
+        optimizer = optim.Adam(model, lr=0.02)
+        axes = ((1, 1, 1), 1)
+        options = {"batches": batches, "epochs": 2, "row_axes": axes, "clip_norm": 0.3, "progress": False}
+        trainer = Trainer(model, loss, optimizer, world=world, **options)
+        trainer.fit()
+        return trainer
+
+    return run
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_tuples_of_arrays_and_means_of_what_counts(reduction):
+    alone = translating(reduction)(World())
+    trainers = fitted(2, translating(reduction))
+    assert deviation(trainers, alone) < 1e-12
+    for ours, joint in zip(trainers[0].history, alone.history, strict=True):
+        assert ours["loss"] == pytest.approx(joint["loss"], rel=1e-12)
 
 
 # windows of long sequences
@@ -419,6 +459,7 @@ class OwnNoise(nn.Module):
             {"row_axes": (1, 0)},
             r"row_axes: expected as many rows in x \(4, 7, 3\) as in target \(4, 7, 2\), got \(7, 4\)",
         ),
+        ({"row_axes": ((1, 1), 1)}, r"row_axes: expected 1 axes, one for each array of x, got \(1, 1\)"),
         ({"model": OwnNoise()}, "model: OwnNoise has a random generator of its own, whose numbers 2 processes cannot"),
     ],
 )

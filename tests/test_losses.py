@@ -164,3 +164,87 @@ def test_backward_is_once_per_call(name):
 def test_bad_input_is_named(call, message):
     with pytest.raises((ValueError, TypeError), match=message):
         call()
+
+
+@every_loss
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("dimensions", [(5, 3), (2, 4, 17), (7, 33)])
+def test_weights(name, reduction, dimensions, isa, dtype):
+    """What has weight 0 has no effect, whatever it holds; a mean is over the weights."""
+    rng = np.random.default_rng(0)
+    make, formula, prediction, target = problem(name, dimensions, rng)
+    prediction = prediction.astype(dtype)
+    target = target if target.dtype.kind == "i" else target.astype(dtype)
+    weights = rng.uniform(0.5, 2, target.shape)
+    weights[0], weights.reshape(-1)[-1] = 0, 0
+    elements = formula(prediction.astype("f8"), target) * weights
+    wanted = elements.sum() / (weights.sum() if reduction == "mean" else 1)
+    spoilt, wrong = prediction.copy(), target.copy()
+    spoilt[0], wrong[0] = np.nan, (-7 if target.dtype.kind == "i" else np.inf)
+    tolerance = 1e-11 if dtype == np.float64 else 1e-5
+    loss = make(reduction)
+    for given in ((wrong, weights), ((wrong, weights),)):  # two arguments, or a pair as a batch brings it
+        assert loss(spoilt, *given) == pytest.approx(wanted, rel=tolerance)
+        gradient = loss.backward()
+        assert not gradient[0].any()
+    alone = make("sum")
+    alone(prediction[1:], target[1:])
+    per_row = weights[1:] if gradient.ndim == weights.ndim else weights[1:, ..., None]
+    scale = weights.sum() if reduction == "mean" else 1
+    np.testing.assert_allclose(gradient[1:], alone.backward() * per_row / scale, rtol=1e-4, atol=tolerance)
+
+
+@pytest.mark.parametrize("classes", [2, 4, 5, 17, 100])
+def test_label_smoothing(classes, isa, dtype):
+    """As if a part of every target were spread over all classes."""
+    rng = np.random.default_rng(1)
+    logits, targets = rng.standard_normal((6, classes)).astype(dtype) * 3, rng.integers(classes, size=6)
+    shares = np.full((6, classes), 0.1 / classes)
+    shares[np.arange(6), targets] += 0.9
+    exact = logits.astype("f8")
+    log_p = exact - exact.max(1, keepdims=True)
+    log_p -= np.log(np.exp(log_p).sum(1, keepdims=True))
+    tolerance = 1e-12 if dtype == np.float64 else 3e-6
+    loss = nn.CrossEntropyLoss(label_smoothing=0.1)
+    assert loss(logits, targets) == pytest.approx(-(shares * log_p).sum() / 6, rel=tolerance)
+    np.testing.assert_allclose(loss.backward(), (np.exp(log_p) - shares) / 6, atol=tolerance)
+
+
+def test_targets_that_are_ignored(dtype):
+    logits = np.random.default_rng(2).standard_normal((2, 3, 4)).astype(dtype)
+    targets = np.array([[1, -1, 3], [-1, -1, 0]])
+    loss, plain = nn.CrossEntropyLoss(ignore_index=-1), nn.CrossEntropyLoss()
+    kept = targets >= 0
+    assert loss(logits, targets) == pytest.approx(plain(logits[kept], targets[kept]), rel=1e-6)
+    gradient = loss.backward()
+    np.testing.assert_allclose(gradient[kept], plain.backward(), rtol=1e-5)
+    assert not gradient[~kept].any()
+    assert np.isnan(loss(logits, np.full((2, 3), -1))), "a mean of nothing, as PyTorch has it"
+    with pytest.raises(ValueError, match="targets: expected classes from 0 to 3, got -1"):
+        plain(logits, targets)
+    with pytest.raises(ValueError, match="targets: expected classes from 0 to 3, got 4"):
+        loss(logits, targets + 1 + (targets < 0) * -1)
+
+
+@pytest.mark.parametrize(
+    ("weights", "error", "message"),
+    [
+        (np.array([1, -1.0, 1]), ValueError, "weights: expected finite numbers of at least 0, got -1"),
+        (np.array([1, np.nan, 1]), ValueError, "weights: expected finite numbers of at least 0, got nan"),
+        (np.ones(2), ValueError, r"weights: expected a shape that broadcasts to \(3,\), got \(2,\)"),
+        (np.array(["a"] * 3), TypeError, "weights: expected numbers or booleans"),
+    ],
+)
+@every_loss
+def test_weights_that_do_not_fit(name, weights, error, message):
+    make, _, prediction, target = problem(name, (3,) if name != "cross_entropy" else (3, 2), np.random.default_rng(0))
+    with pytest.raises(error, match=message):
+        make()(prediction, target, weights)
+    with pytest.raises(ValueError, match="expected an array, or a pair"):
+        make()(prediction, (target, weights, weights))
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.1, float("nan")])
+def test_a_smoothing_that_is_no_part(smoothing):
+    with pytest.raises(ValueError, match="label_smoothing: expected a part from 0 to 1"):
+        nn.CrossEntropyLoss(label_smoothing=smoothing)

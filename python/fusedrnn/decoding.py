@@ -108,7 +108,8 @@ def _drawn(log_p: Array, temperature: float, top_k: int | None, top_p: float, ge
         ranked = np.take_along_axis(p, order, axis=1)
         before = (ranked.cumsum(1) - ranked) / ranked.sum(1, keepdims=True)
         outside = before >= top_p
-        outside[:, top_k:] = True
+        if top_k is not None:
+            outside[:, top_k:] = True
         np.put_along_axis(p, order, np.where(outside, 0, ranked), axis=1)
     sums = p.cumsum(1)
     drawn: Array = (sums > generator.random((len(p), 1)) * sums[:, -1:]).argmax(1)
@@ -188,12 +189,12 @@ class _Beam:
         self.done = False
 
     def _over_penalty(self, log_probability: float, length: int) -> float:
-        return log_probability / ((5 + length) / 6) ** self.penalty
+        return float(log_probability / ((5 + length) / 6) ** self.penalty)
 
     def advance(
         self, order: Array, total: Array, V: int, end: int, length: int, weights: Array | None
     ) -> tuple[Array, Array, Array]:
-        """Take the best continuations, parent * V + token, best first; return parent, token and log p of W that go on."""
+        """Take the best continuations, parent * V + token, best first; give parent, token, log p of W that go on."""
         going: list[tuple[int, int, float]] = []
         for rank, (place, log_p) in enumerate(zip(order.tolist(), total.tolist(), strict=True)):
             parent, token = divmod(place, V)

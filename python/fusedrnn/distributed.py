@@ -61,9 +61,7 @@ class World:
         Raises DistributedError where facts, by name, or the kind of model or optimizer differ.
         """
 
-    def take(
-        self, x: Any, target: Any, axes: RowAxes | None, *, compare: bool = False
-    ) -> tuple[Any, Any, Rows | None]:
+    def take(self, x: Any, target: Any, axes: RowAxes | None, *, compare: bool = False) -> tuple[Any, Any, Rows | None]:
         """This process's part of a batch, ``axes`` being those of the rows in x and target; which rows they are.
 
         x and target are an array, or a tuple of arrays.
@@ -76,6 +74,10 @@ class World:
         """The loss of the joint batch, from each process's and the weight that it has there; the gradients of
         ``params`` likewise, in place."""
         return value
+
+    def share(self, weight: float) -> float:
+        """This process's part of the sum of all processes' weights; 0 where that is 0."""
+        return 1.0 if weight else 0.0
 
     def any(self, flag: bool) -> bool:
         """Whether the flag of any process is set."""
@@ -152,9 +154,7 @@ class MpiWorld(World):
         model.set_rng_state(self.comm.bcast(model.rng_state()))
         optimizer.load_state_dict(self.comm.bcast(optimizer.state_dict()))
 
-    def take(
-        self, x: Any, target: Any, axes: RowAxes | None, *, compare: bool = False
-    ) -> tuple[Any, Any, Rows | None]:
+    def take(self, x: Any, target: Any, axes: RowAxes | None, *, compare: bool = False) -> tuple[Any, Any, Rows | None]:
         """As of ``World``. ValueError where arrays differ in rows."""
         assert axes is not None
         parts = {"x": _leaves("x", x, axes[0]), "target": _leaves("target", target, axes[1])}
@@ -190,6 +190,12 @@ class MpiWorld(World):
         total = np.array([share * value])
         self.comm.Allreduce(None, total)
         return float(total[0])
+
+    def share(self, weight: float) -> float:
+        """As of ``World``."""
+        total = np.array([weight])
+        self.comm.Allreduce(None, total)
+        return weight / float(total[0]) if total[0] else 0.0
 
     def any(self, flag: bool) -> bool:
         """As of ``World``."""

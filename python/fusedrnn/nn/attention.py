@@ -21,7 +21,7 @@ def as_memory(memory: Any, features: int, dtype: Any, lengths: Any = None, mask:
 
     Args:
         lengths: [N], how many vectors of each row are there, from the first. mask: [S, N] booleans instead, True where
-            there is one.
+            there is one. What lies elsewhere has no effect, whatever it is.
 
     Raises:
         ValueError: Other shapes, a row without any vector, lengths together with a mask. TypeError: Another dtype.
@@ -48,7 +48,10 @@ def as_memory(memory: Any, features: int, dtype: Any, lengths: Any = None, mask:
         name = "memory_lengths" if mask is None else "memory_mask"
         row = int(np.argmin(present.any(axis=1)))
         raise ValueError(f"{name}: expected at least one vector to attend to in each row, got none in row {row}")
-    return Memory(np.ascontiguousarray(vectors.transpose(1, 0, 2)), np.ascontiguousarray(present))
+    rows = vectors.transpose(1, 0, 2)
+    if not present.all():
+        rows = np.where(present[:, :, None], rows, rows.dtype.type(0))  # a weight of 0 does not undo NaN
+    return Memory(np.ascontiguousarray(rows), np.ascontiguousarray(present))
 
 
 class Attention(Module):

@@ -23,8 +23,15 @@ class _Loss:
             raise ValueError(f'reduction: expected "mean" or "sum", got {reduction!r}')
         self.reduction = reduction
         self._gradient: Array | None = None
+        self._divisor = 0.0
+
+    @property
+    def divisor(self) -> float:
+        """What the last mean was over: rows, elements or their weights; the Trainer weighs several processes by it."""
+        return self._divisor
 
     def _reduced(self, total: float, gradient: Array, count: float) -> float:
+        self._divisor = float(count)
         if self.reduction == "mean":
             gradient *= gradient.dtype.type(1 / count if count else 0)
             total = total / count if count else float("nan")
@@ -162,9 +169,7 @@ def _count(weights: Array | None, size: int) -> float:
 class MixtureDensityLoss(_Loss):
     """-log of a density of points with an end flag, as `fusedrnn.mixture_density_loss`; mean or sum over rows.
 
-    The mean is over the sum of the points' weights, where there are any. Several processes that share a batch of
-    weighted rows need "sum", with weights that add up to 1 over the whole batch: the mean's divisor would be each
-    one's own.
+    The mean is over the sum of the points' weights, where there are any.
     """
 
     def __call__(self, parameters: Array, target: Array) -> float:

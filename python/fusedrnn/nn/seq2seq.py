@@ -58,7 +58,13 @@ class Seq2Seq(Module):
         self.after = Dropout(dropout, rng=generator)
         self.before.time_major = self.after.time_major = True
         self.encoder: Any = _LAYERS[cell](
-            E, H, encoder_layers, bidirectional=True, dropout=dropout, dtype=dtype, rng=generator
+            E,
+            H,
+            encoder_layers,
+            bidirectional=True,
+            dropout=dropout if encoder_layers > 1 else 0.0,
+            dtype=dtype,
+            rng=generator,
         )
         self.decoder = TokenDecoder(
             target_tokens, E, 2 * H if score == "dot" else H, 2 * H, start_size=2 * H, score=score, cell=cell,

@@ -63,8 +63,8 @@ class TokenDecoder(Module):
         E, H, L = size("embedding_dim", embedding_dim), size("hidden_size", hidden_size), size("num_layers", num_layers)
         self.cell, self.num_layers, self.hidden_size = cell, L, H
         self.embedding = Embedding(tokens, E, dtype=dtype, rng=generator)
-        states = 2 if cell == "lstm" else 1
-        self.start = Linear(start_size, states * L * H, dtype=dtype, rng=generator)
+        self.states = 2 if cell == "lstm" else 1  # arrays of a layer's state
+        self.start = Linear(start_size, self.states * L * H, dtype=dtype, rng=generator)
         self.before, self.after = Dropout(dropout, rng=generator), Dropout(dropout, rng=generator)
         self.before.time_major = self.after.time_major = True
         self.attending = score is not None
@@ -85,7 +85,7 @@ class TokenDecoder(Module):
     # states: [N, states * L * H] of the linear layer, as the recurrent part takes them and gives their gradients
 
     def _as_state(self, first: Array) -> Any:
-        parts = first.reshape(len(first), -1, self.num_layers, self.hidden_size)  # [N, 1 or 2, L, H]
+        parts = first.reshape(len(first), self.states, self.num_layers, self.hidden_size)
         if not self.attending:
             arrays = [np.ascontiguousarray(parts[:, i].swapaxes(0, 1)) for i in range(parts.shape[1])]
             return tuple(arrays) if self.cell == "lstm" else arrays[0]
@@ -104,7 +104,7 @@ class TokenDecoder(Module):
         else:
             layers = [each if self.cell == "lstm" else (each,) for each in state.layers]
             parts = np.stack([np.stack(each, axis=1) for each in layers], axis=2)
-        return np.ascontiguousarray(parts.reshape(len(parts), -1))
+        return np.ascontiguousarray(parts.reshape(len(parts), self.states * self.num_layers * self.hidden_size))
 
     def forward(self, tokens: Array, memory: Array, start: Array, memory_lengths: Any = None) -> Array:
         """Give logits [T, N, V] of what follows each token.
@@ -232,6 +232,8 @@ class TokenDecoder(Module):
         """
         tokens = np.array(tokens)
         own = np.asarray(own, bool) & (tokens >= 0)
+        if not own[1:].any():
+            return tokens
         step, state = self._stepper(memory, start, memory_lengths)
         for t in range(len(tokens) - 1):
             if not own[t + 1 :].any():

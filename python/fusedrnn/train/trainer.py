@@ -264,7 +264,12 @@ class Trainer(KeptRun):
         else:
             value = float(self.loss(prediction, target))
             self.model.backward(self.loss.backward())
-        value = self._world.sum(value, self.optimizer.params, 1.0 if rows is None or self._summed else rows.share)
+        share = 1.0
+        if rows is not None and not self._summed:
+            divisor = getattr(self.loss, "divisor", None)  # a mean is over what counts, not over rows
+            share = rows.share if divisor is None else self._world.share(divisor if rows.share else 0.0)
+            value = value if share else 0.0  # a mean of nothing is NaN
+        value = self._world.sum(value, self.optimizer.params, share)
         if not math.isfinite(value):
             self._fail(f"loss is {value}")
         if self.clip_value is not None:
@@ -346,7 +351,7 @@ class Trainer(KeptRun):
 
 def _size(target: Any) -> int:
     """How many numbers a target has: the weight of its batch in a mean, proportional to its rows."""
-    size = getattr(target, "size", 1)
+    size = getattr(target[0] if isinstance(target, tuple) and target else target, "size", 1)
     return size if isinstance(size, int) and size > 0 else 1
 
 
