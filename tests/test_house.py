@@ -81,7 +81,7 @@ def test_the_readmes_examples_run():
     assert variables["value"] < 0.01
 
 
-@pytest.mark.parametrize("page", ["estimators", "forecast", "gradients", "memory", "your-own-cell"])
+@pytest.mark.parametrize("page", ["attention", "estimators", "forecast", "gradients", "memory", "your-own-cell"])
 def test_the_examples_of_a_page_run(page, tmp_path, monkeypatch):
     """In order, with the variables of those before, where they may write files."""
     monkeypatch.chdir(tmp_path)

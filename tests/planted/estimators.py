@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.planted.bug import Bug
 
 _READER, _GRAPH = "python/fusedrnn/onnx/reader.py", "python/fusedrnn/onnx/graph.py"
-_PADDING, _SAMPLES = "python/fusedrnn/nn/many_to_one.py", "python/fusedrnn/samples.py"
+_PADDING, _SAMPLES = "python/fusedrnn/nn/padding.py", "python/fusedrnn/samples.py"
 
 BUGS = (
     Bug(
