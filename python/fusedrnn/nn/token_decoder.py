@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from fusedrnn import _core
 from fusedrnn.cells.attention import DecoderState
-from fusedrnn.decoding import Hypothesis, beam_search, sample
+from fusedrnn.decoding import Hypothesis, Stepper, beam_search, sample
 from fusedrnn.gradients import Array
 from fusedrnn.nn.attention import AttentionDecoder
 from fusedrnn.nn.linear import Dropout, Embedding, Linear
 from fusedrnn.nn.module import Module, as_generator
 from fusedrnn.nn.recurrent import GRU, LSTM, RNN
+from fusedrnn.scan.trees import map_leaves
 from fusedrnn.sizes import size
 
 _LAYERS = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
@@ -150,34 +150,26 @@ class TokenDecoder(Module):
 
     # writing
 
-    def _stepper(self, memory: Array, start: Array, memory_lengths: Any) -> tuple[Any, Any]:
+    def _stepper(self, memory: Array, start: Array, memory_lengths: Any) -> tuple[Stepper, Any]:
         """Make a stepper of `fusedrnn.decoding` in evaluation, over a memory that has one part a row, and its state."""
-        weights = None
+        table, first = self.embedding.weight.data, np.tanh(_applied(self.start, start))
         if self.attending:
-            stream = self.rnn.stream(memory, memory_lengths=memory_lengths)
-        else:
-            stream = self.rnn.stream(len(start))
+            attending = self.rnn.stream(memory, memory_lengths=memory_lengths)
 
-        def step(tokens: Array, state: Array) -> tuple[Array, Array, Array | None]:
-            nonlocal weights
-            stream.state = self._with_attended(state) if self.attending else self._as_state(state)
-            x = self.embedding.weight.data[tokens]
-            if self.attending:
-                y, weights = stream.step(x)
-                after = np.concatenate([self._as_vector(stream.state), stream.state.attended], axis=1)
-            else:
-                y, after = stream.step(x), self._as_vector(stream.state)
-            return _applied(self.head, y), after, weights
+            def attend(tokens: Array, state: Any) -> tuple[Array, Any, Array]:
+                attending.state = state
+                y, weights = attending.step(table[tokens])
+                return _applied(self.head, y), attending.state, weights
 
-        first = np.tanh(_applied(self.start, start))
-        if self.attending:
-            first = np.concatenate([first, np.zeros((len(first), self.hidden_size), first.dtype)], axis=1)
+            return attend, self._as_state(first)
+        stream = self.rnn.stream(len(start))
+
+        def step(tokens: Array, state: Array) -> tuple[Array, Array]:
+            stream.state = self._as_state(state)
+            y = stream.step(table[tokens])
+            return _applied(self.head, y), self._as_vector(stream.state)
+
         return step, first
-
-    def _with_attended(self, state: Array) -> DecoderState:
-        H = self.hidden_size
-        made: DecoderState = self._as_state(state[:, :-H])
-        return made._replace(attended=np.ascontiguousarray(state[:, -H:]))
 
     def write(
         self,
@@ -210,16 +202,18 @@ class TokenDecoder(Module):
         rows, width = len(start), size("beam", beam)
         if width > 1 and temperature:
             raise ValueError(f"temperature: expected 0 with a beam of {width}, got {temperature}")
-        search = partial(beam_search, width=width, length_penalty=length_penalty)
-        if memory_lengths is not None:
-            memory_lengths = np.repeat(np.asarray(memory_lengths), width)
-        step, state = self._stepper(np.repeat(memory, width, axis=1), np.repeat(start, width, axis=0), memory_lengths)
-        if width > 1:
-            return search(step, state[::width], rows=rows, begin=begin, end=end, most=most, never=never)
-        found = sample(
-            step, state, rows=rows, begin=begin, end=end, most=most, temperature=temperature, never=never, rng=rng
-        )
-        return [[hypothesis] for hypothesis in found]
+        if width == 1:
+            step, state = self._stepper(memory, start, memory_lengths)
+            found = sample(
+                step, state, rows=rows, begin=begin, end=end, most=most, temperature=temperature, never=never, rng=rng
+            )
+            return [[hypothesis] for hypothesis in found]
+        lengths = None if memory_lengths is None else np.repeat(np.asarray(memory_lengths), width)
+        step, state = self._stepper(np.repeat(memory, width, axis=1), np.repeat(start, width, axis=0), lengths)
+        return beam_search(
+            step, map_leaves(lambda leaf: leaf[::width], state), rows=rows, begin=begin, end=end, most=most,
+            width=width, length_penalty=length_penalty, never=never,
+        )  # fmt: skip
 
     def with_own(self, tokens: Array, own: Array, memory: Array, start: Array, memory_lengths: Any = None) -> Array:
         """Replace tokens [T, N] where ``own`` says so by the likeliest after those before (Bengio et al. 2015).
@@ -238,7 +232,7 @@ class TokenDecoder(Module):
         for t in range(len(tokens) - 1):
             if not own[t + 1 :].any():
                 break
-            logits, state, _ = step(np.maximum(tokens[t], 0), state)
+            logits, state = step(np.maximum(tokens[t], 0), state)[:2]
             tokens[t + 1] = np.where(own[t + 1], logits.argmax(1), tokens[t + 1])
         return tokens
 
