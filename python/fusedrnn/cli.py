@@ -162,13 +162,16 @@ def sample(
     bias: Annotated[float, typer.Option(help="Above 0 densities become narrower.")] = 0.0,
     count: Annotated[int, typer.Option(help="How many.")] = 1,
     length: Annotated[int, typer.Option(help="Steps of each at most.")] = 500,
+    style: Annotated[
+        int | None, typer.Option(help="Handwriting: like this example of the run, from 1.", metavar="NUMBER")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Write there rather than print.", metavar="FILE")] = None,
 ) -> None:
     """Draw from what a run has learnt so far, where its task is one that can be drawn from."""
     world = World()
     try:
-        sample_run(TASKS, run, SampleOptions(prime, temperature, bias, count, length, seed, out))
+        sample_run(TASKS, run, SampleOptions(prime, temperature, bias, count, length, style, seed, out))
     except RunError as error:
         _fail(world, str(error), 2)
     except BrokenPipeError:

@@ -82,6 +82,12 @@ class Part:
             self.refuse("expected each string once")
         return list(value)
 
+    def items(self) -> list[Part]:
+        """Return the entries of a list."""
+        if not isinstance(self.value, list):
+            self._unlike("a list")
+        return [Part(entry, self.file, f"{self.name}[{place}]") for place, entry in enumerate(self.value)]
+
     def optional(self, read: Callable[[Part], T]) -> T | None:
         """None where the value is null, else what ``read`` makes of it."""
         return None if self.value is None else read(self)

@@ -36,4 +36,7 @@ def sample_run(tasks: Mapping[str, Task], folder: Path, options: SampleOptions) 
     if draw is None:
         able = ", ".join(task.name for task in tasks.values() if task.sample is not None)
         raise RunError(f"{folder}: a run of {name}, which has nothing to sample; {able} has")
+    if options.style is not None and not tasks[name].styles:
+        able = ", ".join(task.name for task in tasks.values() if task.styles)
+        raise RunError(f"--style: an option of {able}, not of {name}")
     draw(folder, options)

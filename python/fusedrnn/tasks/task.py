@@ -109,7 +109,8 @@ class SampleOptions:
     Attributes:
         prime: what the samples go on from, None for nothing. temperature: divides the logits; 0 takes the likeliest.
         bias: of a mixture's densities (Graves 2013), 0 for none. count, length: how many, and of how many steps at
-            most. seed: of all that is drawn. out: a file to write; None prints. say: prints.
+            most. style: the number of an example to be like, from 1; None for none. seed: of all that is drawn.
+            out: a file to write; None prints. say: prints.
     """
 
     prime: str | None = None
@@ -117,6 +118,7 @@ class SampleOptions:
     bias: float = 0.0
     count: int = 1
     length: int = 500
+    style: int | None = None
     seed: int = 0
     out: Path | None = None
     say: Callable[[str], None] = print
@@ -128,7 +130,8 @@ class Task:
 
     ``data`` says what ``--data`` may be, and is empty where the task makes its own; ``options`` are those that the
     command has for this task beside the common ones. ``sample(folder, options)`` draws from the network of a run in
-    that folder, where there is something to draw; options that do not fit it are a ``RunError``. ``predict(folder,
+    that folder, where there is something to draw; options that do not fit it are a ``RunError``, and so is a style where
+    the task has no ``styles``. ``predict(folder,
     text, say)`` tells, line by line, what the network makes of a text.
     """
 
@@ -140,6 +143,7 @@ class Task:
     sample: Callable[[Path, SampleOptions], None] | None = None
     predict: Callable[[Path, str, Callable[[str], None]], None] | None = None
     options: tuple[TaskOption, ...] = ()
+    styles: bool = False
 
     def settings(self, preset: Preset, given: Mapping[str, Any]) -> dict[str, Any]:
         """The values of all own options and settings: defaults, the preset's over them, those given over both."""
