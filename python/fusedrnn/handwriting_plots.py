@@ -15,7 +15,7 @@ from fusedrnn.plots import new_figure, save_figure
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_INK, _MARGIN = "#1b2a4a", 8.0
+_INK, _MARGIN = "#1b2a4a", 2.0
 
 
 class Line(NamedTuple):
@@ -35,24 +35,24 @@ class Window(NamedTuple):
 
 def draw_sheet(path: Path, lines: Sequence[Line], window: Window | None, title: str) -> None:
     """Draw lines under each other, all in one scale, and a window over time below them, as a PNG."""
-    figure = new_figure(9, 0.6 * len(lines) + (3.2 if window is not None else 0.4))
-    heights = [1.0] * len(lines) + ([4.0] if window is not None else [])
+    placed, tops = _under_each_other([line.strokes for line in lines], gap=4.0)
+    left, top, right, bottom = _bounds(placed)
+    height = 8.6 * (bottom - top) / (right - left)
+    figure = new_figure(9, height + (3.4 if window is not None else 0.4))
+    heights = [height] + ([3.0] if window is not None else [])
     axes = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
-    width = max(float(np.ptp(np.concatenate(line.strokes)[:, 0])) for line in lines)
-    for axis, line in zip(axes, lines, strict=False):
-        _draw_strokes(axis, line.strokes)
-        left = float(np.concatenate(line.strokes)[:, 0].min())
-        axis.set_xlim(left - 0.02 * width, left + 1.02 * width)
-        axis.set_title(line.label, fontsize=8, loc="left", color="#777777", pad=1)
+    _draw_strokes(axes[0], placed)
+    for line, at in zip(lines, tops, strict=True):
+        axes[0].text(0, at - 0.7, line.label, fontsize=7, color="#777777", parse_math=False)
     if window is not None:
-        _draw_window(axes[-1], window)
+        _draw_window(axes[1], window)
     figure.suptitle(title, fontsize=10)
     save_figure(figure, path)
 
 
 def draw_lines(path: Path, lines: Sequence[Sequence[Array]]) -> None:
     """Draw lines of strokes under each other, without anything beside them, as a PNG of their size."""
-    placed = _under_each_other(lines)
+    placed, _ = _under_each_other(lines)
     left, top, right, bottom = _bounds(placed)
     figure = new_figure(max(1.0, (right - left) / 14), max(0.5, (bottom - top) / 14))
     axis = figure.subplots()
@@ -62,7 +62,7 @@ def draw_lines(path: Path, lines: Sequence[Sequence[Array]]) -> None:
 
 def write_svg(path: Path, lines: Sequence[Sequence[Array]]) -> None:
     """Write lines of strokes under each other as an SVG, by rename. Raises OSError."""
-    placed = _under_each_other(lines)
+    placed, _ = _under_each_other(lines)
     left, top, right, bottom = _bounds(placed)
     width, height = right - left, bottom - top
     ways = [" L".join(f"{x - left:.2f},{y - top:.2f}" for x, y in stroke) for stroke in placed]
@@ -77,18 +77,20 @@ def write_svg(path: Path, lines: Sequence[Sequence[Array]]) -> None:
     write_atomically(path, "".join(part + "\n" for part in parts).encode())
 
 
-def _under_each_other(lines: Sequence[Sequence[Array]]) -> list[Array]:
-    """Move lines so that each begins at the left, below the one before."""
+def _under_each_other(lines: Sequence[Sequence[Array]], gap: float = 2.5) -> tuple[list[Array], list[float]]:
+    """Move lines so that each begins at the left, below the one before; return their strokes, and where each begins."""
     placed: list[Array] = []
+    tops = []
     top = 0.0
     for strokes in lines:
         left, high, _, low = _bounds(strokes, 0)
         placed += [stroke - [left, high - top] for stroke in strokes]
-        top += low - high + 2.5
-    return placed
+        tops.append(top)
+        top += low - high + gap
+    return placed, tops
 
 
-def _bounds(strokes: Sequence[Array], margin: float = _MARGIN / 4) -> tuple[float, float, float, float]:
+def _bounds(strokes: Sequence[Array], margin: float = _MARGIN) -> tuple[float, float, float, float]:
     points = np.concatenate(strokes)
     (left, top), (right, bottom) = points.min(0) - margin, points.max(0) + margin
     return float(left), float(top), float(right), float(bottom)
@@ -97,7 +99,7 @@ def _bounds(strokes: Sequence[Array], margin: float = _MARGIN / 4) -> tuple[floa
 def _draw_strokes(axis: Axes, strokes: Sequence[Array]) -> None:
     for stroke in strokes:
         axis.plot(*stroke.T, color=_INK, linewidth=1.1, solid_capstyle="round", solid_joinstyle="round")
-    axis.set_aspect("equal", adjustable="datalim")
+    axis.set_aspect("equal")
     axis.invert_yaxis()
     axis.axis("off")
 

@@ -1,7 +1,7 @@
 """Lines of handwriting as the IAM On-Line Handwriting Database (IAM-OnDB) has them in its files.
 
-Liwicki and Bunke 2005. The database may be had after registration, and not be passed on: its users bring it. A folder has
-``lineStrokes/**/NAME-NN.xml`` with the pen's points, NN being the line, and ``ascii/**/NAME.txt`` with the transcription.
+Liwicki and Bunke 2005. The database may be had after registration, and not be passed on: its users bring it. A folder
+has ``lineStrokes/**/NAME-NN.xml`` with the pen's points, NN being the line, and ``ascii/**/NAME.txt`` with the text.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Drawn characters of KanjiVG: strokes in the order of writing, as their author drew them (Ulrich Apel, CC BY-SA 3.0).
 
-They are fetched with the package kanjivg, of which nothing is run: 6,703 kanji, kana, Latin letters and digits as Bezier
-curves in a square of 109 units.
+They are fetched with the package kanjivg, of which nothing is run: 6,703 kanji, kana, Latin letters and digits as
+Bezier curves in a square of 109 units.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Cursive words, drawn with a font of single strokes: the script simplex of A. V. Hershey (1967), in the public domain.
 
-The font is fetched with the package Hershey-Fonts, of which nothing is run. Each word has a slant, a size and a speed of
-its own, and its points tremble: that is not handwriting, but what a pen would do.
+The font is fetched with the package Hershey-Fonts, of which nothing is run. Each word has a slant, a size and a speed
+of its own, and its points tremble: that is not handwriting, but what a pen would do.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def load_font(say: Callable[[str], None]) -> dict[str, Glyph]:
 def read_font(text: str) -> dict[str, Glyph]:
     """Read a font in Hershey's format, a glyph a line from the blank (32) on; lines that begin with # are comments.
 
-    A line has five columns of a number, three with how many pairs follow, then pairs of letters that count from "R": left
-    and right side, then x and y of points; " R" lifts the pen.
+    A line has five columns of a number, three with how many pairs follow, then pairs of letters that count from "R":
+    left and right side, then x and y of points; " R" lifts the pen.
     """
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     glyphs = {}
@@ -99,7 +99,7 @@ def written(glyphs: Mapping[str, Glyph], text: str, style: Style, rng: np.random
     for character in text:
         glyph = glyphs[character]
         for stroke in glyph.strokes:
-            placed = stroke + [at - glyph.left, 0]
+            placed = stroke + np.array([at - glyph.left, 0])
             if strokes and stroke is glyph.strokes[0] and np.hypot(*(placed[0] - strokes[-1][-1])) < _TOUCHING:
                 strokes[-1] = np.concatenate([strokes[-1], placed])
             else:

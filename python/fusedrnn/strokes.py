@@ -1,7 +1,7 @@
 """Drawings of a pen: strokes as points, and as the offsets that a network reads and writes.
 
-A stroke is an array [n, 2] of x (to the right) and y (downwards), as SVG has them. Offsets [T, 3] are dx, dy and 1 where
-the pen is lifted after the point; the first is that from where the pen starts.
+A stroke is an array [n, 2] of x (to the right) and y (downwards), as SVG has them. Offsets [T, 3] are dx, dy and 1
+where the pen is lifted after the point; the first is that from where the pen starts.
 """
 
 from __future__ import annotations

@@ -1,17 +1,19 @@
 """Handwriting, point by point: what the pen does next, and any text written (Graves 2013, arXiv:1308.0850).
 
-Two networks learn side by side from the same drawings. One predicts the next point from those before: LSTM layers with
-skip connections under a mixture density (section 3). The other also has the text, through a soft window that slides along
-it (section 5), and so can be told what to write. Points are offsets in units of their root mean square length.
+Two networks learn side by side from the same drawings. One predicts the next point from those before: LSTM layers
+with skip connections under a mixture density (section 3). The other also has the text, through a soft window that
+slides along it (section 5), and so can be told what to write. Points are offsets in units of their root mean square
+length.
 
-Data: cursive words of `fusedrnn.script_font`, which are synthetic; ``--data kanji``, the characters of KanjiVG, drawn by
-hand, without a text; ``--data FOLDER``, the files of IAM-OnDB.
+Data: cursive words of `fusedrnn.script_font`, which are synthetic; ``--data kanji``, the characters of KanjiVG, drawn
+by hand, without a text; ``--data FOLDER``, the files of IAM-OnDB.
 
-Metrics, of held-out drawings: ``nll``, -log density of prediction in nats a point, and ``sse``, squared distance of the
-density's mean from the point; ``nll_conditioned`` and ``sse_conditioned``, those of the network that has the text;
-``nll_wrong_text``, the same with the text of another drawing; ``window_ok``, the fraction of texts along which the window
-moves on without going back and ends within one character of the end; ``read_back``, the fraction of letters of words
-written with bias 1 that a reader without a network recognises. The baseline is one Gaussian and a coin for the pen.
+Metrics, of held-out drawings: ``nll``, -log density of prediction in nats a point, and ``sse``, squared distance of
+the density's mean from the point; ``nll_conditioned``, ``sse_conditioned``, those of the network that has the text;
+``nll_wrong_text``, the same with the text of another drawing; ``window_ok``, the fraction of texts along which the
+window moves on without going back and ends within one character of the end; ``read_back``, the fraction of letters of
+words written with bias 1 that a reader without a network recognises. The baseline is one Gaussian and a coin for the
+pen.
 """
 
 from __future__ import annotations
@@ -25,24 +27,22 @@ from typing import Any
 import numpy as np
 
 from fusedrnn import handwriting_plots as sheets
+from fusedrnn import iam, kanji, script_font
 from fusedrnn.functional import mixture_density_mean
 from fusedrnn.gradients import Array
-from fusedrnn.iam import load_iam
-from fusedrnn.kanji import load_kanji
 from fusedrnn.nn import MixtureDensityLoss, Module
 from fusedrnn.nn.padding import padded
 from fusedrnn.optim import Adam, CosineLR
-from fusedrnn.script_font import CHARACTERS, LETTERS, draw_style, draw_text, load_font, written
 from fusedrnn.sequences import LengthBatches
 from fusedrnn.strokes import Drawing, as_strokes, scale_of, scaled
 from fusedrnn.tasks.handwriting_model import PRESENT, Both, Predictor, Sizes, Synthesizer
-from fusedrnn.tasks.handwriting_reading import Reader, paths_of
+from fusedrnn.tasks.handwriting_reading import Reader, cuts_of
 from fusedrnn.tasks.handwriting_sampling import drawn_line, sample, text_line
 from fusedrnn.tasks.handwriting_writing import numbered, write_text
 from fusedrnn.tasks.task import Metrics, Options, Preset, Run, Task
 
-TRAINING, HELD_OUT, READ = 12_000, 500, 60  # drawings; words that are written and read back
-LONGEST = 10  # characters of a drawn text
+TRAINING, HELD_OUT, READ = 12_000, 500, 40  # drawings; words that are written and read back
+LONGEST = 14  # characters of a drawn text
 BATCH, UNITS, COMPONENTS, WINDOW = 32, 96, 10, 10
 LR, CLIP = 4e-3, 5.0
 STYLES = 8  # held-out drawings that a run keeps, to write in their styles
@@ -69,14 +69,17 @@ def load(where: str | None, seed: int, settings: Mapping[str, Any], say: Callabl
     """The drawings of a run. Raises DataError."""
     rng = np.random.default_rng([seed, 7])
     if where is None:
-        glyphs = load_font(say)
+        glyphs = script_font.load_font(say)
         count = settings.get("training", TRAINING) + HELD_OUT
-        drawings = [written(glyphs, draw_text(rng, LONGEST), draw_style(rng), rng) for _ in range(count)]
-        return _split(drawings, HELD_OUT, CHARACTERS, "cursive words, synthetic")
+        drawings = [
+            script_font.written(glyphs, script_font.draw_text(rng, LONGEST), script_font.draw_style(rng), rng)
+            for _ in range(count)
+        ]
+        return _split(drawings, HELD_OUT, script_font.CHARACTERS, "cursive words, synthetic")
     if where == "kanji":
-        drawings = [drawing._replace(text="") for drawing in load_kanji(say)]
+        drawings = [drawing._replace(text="") for drawing in kanji.load_kanji(say)]
         return _split([drawings[i] for i in rng.permutation(len(drawings))], len(drawings) // 20, "", "KanjiVG")
-    drawings = load_iam(Path(where))
+    drawings = iam.load_iam(Path(where))
     alphabet = "".join(sorted({character for drawing in drawings for character in drawing.text}))
     order = rng.permutation(len(drawings))
     return _split([drawings[i] for i in order], max(1, len(drawings) // 20), alphabet, Path(where).name)
@@ -174,7 +177,7 @@ def read_back(model: Synthesizer, reader: Reader, words: Sequence[str], alphabet
     found = []
     for word in words:
         writing = write_text(model, numbered(word, alphabet), rng, bias=1.0)
-        found.append(reader.read(paths_of(writing, len(word))))
+        found.append(reader.read(cuts_of(writing, len(word))))
     return found
 
 
@@ -217,7 +220,7 @@ def setup(options: Options) -> Run:
         if isinstance(model, Both):
             found |= test.of_text(model.synthesizer)
             if options.data is None:
-                reader = Reader(load_font(options.say), LETTERS)
+                reader = Reader(script_font.load_font(options.say), script_font.LETTERS, drawings.scale)
                 found["read_back"] = letters_right(
                     words, read_back(model.synthesizer, reader, words, drawings.alphabet, seed)
                 )
@@ -254,7 +257,7 @@ def setup(options: Options) -> Run:
 
 def _words_to_read(seed: int) -> list[str]:
     rng = np.random.default_rng([seed, 8])
-    return ["".join(rng.choice(list(LETTERS), rng.integers(3, 7))) for _ in range(READ)]
+    return ["".join(rng.choice(list(script_font.LETTERS), rng.integers(3, 7))) for _ in range(READ)]
 
 
 def headline(metrics: Metrics) -> str:
@@ -281,8 +284,8 @@ def draw_picture(path: Path, model: Module, drawings: Drawings, test: Test, seed
         sheets.draw_sheet(path, lines, None, f"{drawings.source}: drawn point by point")
         return
     lines += [sheets.Line("without a text", drawn_line(model.predictor, rng, 0.5, 150))]
-    texts = [" ".join(d.text for d in drawings.held_out[40 + 2 * i : 42 + 2 * i]) for i in range(4)]
-    for text, bias in zip(texts, (0.0, 0.5, 1.0, 2.0), strict=True):
+    texts = [" ".join(d.text for d in drawings.held_out[i : i + 2]) for i in range(len(drawings.held_out))]
+    for text, bias in zip(texts, (0.0, 0.5, 1.0, 2.0), strict=False):
         strokes = text_line(model.synthesizer, text.split(), drawings.alphabet, rng, bias)
         lines.append(sheets.Line(f"bias {bias:g}: {text}", strokes))
     longest = max(range(min(40, len(drawings.held_out))), key=lambda n: len(drawings.held_out[n].text))

@@ -1,4 +1,4 @@
-"""The networks of handwriting (Graves 2013, arXiv:1308.0850): prediction of the next point, and synthesis from a text."""
+"""The networks of handwriting (Graves 2013, arXiv:1308.0850): prediction of the next point, synthesis of a text."""
 
 from __future__ import annotations
 
@@ -59,6 +59,7 @@ class Predictor(Module):
         H, dh = self.units, self.head.backward(dparameters)
         assert dh is not None
         dx, _ = self.second.backward(np.ascontiguousarray(dh[:, :, H:]))
+        assert dx is not None
         self.first.backward(dh[:, :, :H] + dx[:, :, 4:], input_grad=False)
 
 
@@ -98,6 +99,7 @@ class Synthesizer(Module):
         H, dh = self.units, self.head.backward(dparameters)
         assert dh is not None
         dx, _ = self.second.backward(np.ascontiguousarray(dh[:, :, H:]))
+        assert dx is not None
         dh1, dwindow = dh[:, :, :H] + dx[:, :, 4 : 4 + H], np.ascontiguousarray(dx[:, :, 4 + H :])
         self.first.backward(WindowOutput(dh1, dwindow, None, None), input_grad=False)
 

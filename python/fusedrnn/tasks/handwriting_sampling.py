@@ -90,7 +90,7 @@ def _text_lines(
         raise RunError("--prime: expected a text, got blanks alone")
     words = [line.split() for line in wrapped]
     writings = write_words(model, [word for line in words for word in line], alphabet, rng, bias=bias, style=style)
-    lines = []
+    lines: list[list[Array]] = []
     for line in words:
         offsets = np.concatenate([writing.offsets for writing in writings[: len(line)]])
         lines.append(as_strokes(offsets[1:] if lines or style is not None else offsets))  # without the way to it

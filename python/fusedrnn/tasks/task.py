@@ -130,9 +130,9 @@ class Task:
 
     ``data`` says what ``--data`` may be, and is empty where the task makes its own; ``options`` are those that the
     command has for this task beside the common ones. ``sample(folder, options)`` draws from the network of a run in
-    that folder, where there is something to draw; options that do not fit it are a ``RunError``, and so is a style where
-    the task has no ``styles``. ``predict(folder,
-    text, say)`` tells, line by line, what the network makes of a text.
+    that folder, where there is something to draw; options that do not fit it are a ``RunError``, and so is a style
+    where the task has no ``styles``. ``predict(folder, text, say)`` tells, line by line, what the network makes of a
+    text.
     """
 
     name: str
