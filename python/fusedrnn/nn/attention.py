@@ -16,22 +16,15 @@ from fusedrnn.nn.scan_stream import ScanStream
 from fusedrnn.sizes import size
 
 
-def as_memory(memory: Any, features: int, dtype: Any, lengths: Any = None, mask: Any = None) -> Memory:
-    """Return the context of a step, vectors [N, S, F] and booleans [N, S], of a memory [S, N, F].
+def presence(S: int, N: int, lengths: Any = None, mask: Any = None) -> Array:
+    """Return which of S vectors of N rows are there, [N, S] booleans.
 
     Args:
-        lengths: [N], how many vectors of each row are there, from the first. mask: [S, N] booleans instead, True where
-            there is one. What lies elsewhere has no effect, whatever it is.
+        lengths: [N], how many of each row, from the first. mask: [S, N] booleans instead, True where there is one.
 
     Raises:
-        ValueError: Other shapes, a row without any vector, lengths together with a mask. TypeError: Another dtype.
+        ValueError: Other shapes, a row without any vector, lengths together with a mask.
     """
-    vectors = np.asarray(memory)
-    if vectors.ndim != 3 or vectors.shape[2] != features or not vectors.shape[0]:
-        raise ValueError(f"memory: expected shape (S, N, {features}), got {vectors.shape}")
-    if vectors.dtype != dtype:
-        raise TypeError(f"memory: expected dtype {dtype} as the layer has, got {vectors.dtype}")
-    S, N = vectors.shape[:2]
     if lengths is not None and mask is not None:
         raise ValueError("memory_mask: expected it or memory_lengths, got both")
     if mask is not None:
@@ -48,10 +41,28 @@ def as_memory(memory: Any, features: int, dtype: Any, lengths: Any = None, mask:
         name = "memory_lengths" if mask is None else "memory_mask"
         row = int(np.argmin(present.any(axis=1)))
         raise ValueError(f"{name}: expected at least one vector to attend to in each row, got none in row {row}")
+    return np.ascontiguousarray(present)
+
+
+def as_memory(memory: Any, features: int, dtype: Any, lengths: Any = None, mask: Any = None) -> Memory:
+    """Return the context of a step, vectors [N, S, F] and booleans [N, S], of a memory [S, N, F].
+
+    Args:
+        lengths, mask: As `presence`. What is not there has no effect, whatever it is.
+
+    Raises:
+        ValueError: Other shapes, and as `presence`. TypeError: Another dtype.
+    """
+    vectors = np.asarray(memory)
+    if vectors.ndim != 3 or vectors.shape[2] != features or not vectors.shape[0]:
+        raise ValueError(f"memory: expected shape (S, N, {features}), got {vectors.shape}")
+    if vectors.dtype != dtype:
+        raise TypeError(f"memory: expected dtype {dtype} as the layer has, got {vectors.dtype}")
+    present = presence(*vectors.shape[:2], lengths, mask)
     rows = vectors.transpose(1, 0, 2)
     if not present.all():
         rows = np.where(present[:, :, None], rows, rows.dtype.type(0))  # a weight of 0 does not undo NaN
-    return Memory(np.ascontiguousarray(rows), np.ascontiguousarray(present))
+    return Memory(np.ascontiguousarray(rows), present)
 
 
 class Attention(Module):

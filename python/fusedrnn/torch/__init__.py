@@ -13,10 +13,13 @@ with needed_for("fusedrnn.torch", "torch"):
     import torch  # noqa: F401
 
 from fusedrnn.torch.accelerate import Report, accelerate, restore
+from fusedrnn.torch.attention import Attention, AttentionDecoder
 from fusedrnn.torch.cells import GRUCell, LSTMCell, RNNCell
+from fusedrnn.torch.decoding import beam_search, sample
 from fusedrnn.torch.memory import DNC, NTM
 from fusedrnn.torch.modules import GRU, LSTM, RNN
 from fusedrnn.torch.scan import Scan, scan
+from fusedrnn.torch.window import MixtureDensity, SoftWindow, WindowLSTM, mixture_density_loss
 
 __all__ = [
     "DNC",
@@ -24,12 +27,20 @@ __all__ = [
     "LSTM",
     "NTM",
     "RNN",
+    "Attention",
+    "AttentionDecoder",
     "GRUCell",
     "LSTMCell",
+    "MixtureDensity",
     "RNNCell",
     "Report",
     "Scan",
+    "SoftWindow",
+    "WindowLSTM",
     "accelerate",
+    "beam_search",
+    "mixture_density_loss",
     "restore",
+    "sample",
     "scan",
 ]

@@ -10,6 +10,7 @@ import torch
 from fusedrnn import cells
 from fusedrnn.cells.cell import Cell
 from fusedrnn.torch.scan import Scan
+from fusedrnn.torch.support import drawn_seed
 
 
 class _MemoryNetwork(Scan):
@@ -26,8 +27,7 @@ class _MemoryNetwork(Scan):
         dtype: torch.dtype = torch.float32,
         **options: Any,
     ) -> None:
-        seed = int(torch.randint(1 << 62, ()))  # so that torch.manual_seed tells what is drawn
-        cell = type(self)._cell(input_size, output_size, hidden_size, rng=seed, dtype="float64", **options)
+        cell = type(self)._cell(input_size, output_size, hidden_size, rng=drawn_seed(), dtype="float64", **options)
         super().__init__(*cell, batch_first=batch_first, recompute=recompute, dtype=dtype)
 
 

@@ -151,3 +151,8 @@ def rounds_products(
 
 def only_kernels(what: str, reason: str) -> ValueError:
     return ValueError(f"{what}: PyTorch's own layers have none, and the kernels do not take {reason}")
+
+
+def drawn_seed() -> int:
+    """Draw a seed from PyTorch's generator, so that ``torch.manual_seed`` tells what is drawn with it."""
+    return int(torch.randint(1 << 62, ()))
