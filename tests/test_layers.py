@@ -327,6 +327,30 @@ def test_linear_agrees_with_finite_differences(dimensions, bias, finite_differen
         np.testing.assert_allclose(p.grad, numeric[name], rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("padding", [0, 2, -1])
+def test_a_padded_vector_is_zero_and_stays_so(padding):
+    layer = nn.Embedding(4, 3, padding_idx=padding, rng=0)
+    row = padding % 4
+    plain = nn.Embedding(4, 3, rng=0)
+    indices = np.array([[0, 1, 2], [3, 2, row]])
+    y = layer(indices)
+    assert not y[indices == row].any()
+    np.testing.assert_array_equal(y[indices != row], plain(indices)[indices != row])
+    dy = np.ones((2, 3, 3), "f")
+    layer.backward(dy)
+    plain.backward(dy)
+    others = np.arange(4) != row
+    np.testing.assert_array_equal(layer.weight.grad[others], plain.weight.grad[others])
+    assert not layer.weight.grad[row].any()
+    assert repr(layer) == f"Embedding(4, 3, padding_idx={row})"
+
+
+def test_a_padding_that_there_is_not():
+    for padding in (4, -5):
+        with pytest.raises(ValueError, match=f"padding_idx: expected -4 to 3, got {padding}"):
+            nn.Embedding(4, 3, padding_idx=padding)
+
+
 @pytest.mark.parametrize("index_dtype", [np.int64, np.int32, np.uint8])
 def test_embedding_looks_up_and_adds_up(index_dtype):
     layer = nn.Embedding(6, 3, rng=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fusedrnn.decoding import Hypothesis, beam_search, sample
+from fusedrnn.nn.activation import ELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, SiLU, Softmax, Softplus, Tanh
 from fusedrnn.nn.attention import Attention, AttentionDecoder
 from fusedrnn.nn.cells import GRUCell, LSTMCell, RNNCell
 from fusedrnn.nn.elementwise import IndRNN, MinGRU
@@ -22,6 +23,7 @@ from fusedrnn.nn.window import MixtureDensity, SoftWindow, WindowLSTM
 
 __all__ = [
     "DNC",
+    "ELU",
     "GRU",
     "LSTM",
     "NTM",
@@ -40,7 +42,9 @@ __all__ = [
     "IndRNN",
     "LSTMCell",
     "LastStep",
+    "LeakyReLU",
     "Linear",
+    "LogSoftmax",
     "MSELoss",
     "ManyToOne",
     "MinGRU",
@@ -50,12 +54,18 @@ __all__ = [
     "Parameter",
     "Pooling",
     "RNNCell",
+    "ReLU",
     "Scan",
     "ScanStream",
     "Seq2Seq",
     "Sequential",
+    "SiLU",
+    "Sigmoid",
     "SoftWindow",
+    "Softmax",
+    "Softplus",
     "Stream",
+    "Tanh",
     "TokenDecoder",
     "WindowLSTM",
     "beam_search",

@@ -76,7 +76,8 @@ class Embedding(Module):
     """A table of vectors looked up by index, as ``torch.nn.Embedding``.
 
     Args:
-        num_embeddings, embedding_dim: V and E. dtype: "float32" or "float64".
+        num_embeddings, embedding_dim: V and E. padding_idx: an index whose vector is zero and stays so: it gets no
+            gradient; below zero it counts from the end. dtype: "float32" or "float64".
         rng: seed or generator of the initial values, N(0, 1).
 
     Parameters: ``weight`` [V, E].
@@ -87,6 +88,7 @@ class Embedding(Module):
         num_embeddings: int,
         embedding_dim: int,
         *,
+        padding_idx: int | None = None,
         dtype: Any = "float32",
         rng: np.random.Generator | int | None = None,
     ) -> None:
@@ -94,6 +96,12 @@ class Embedding(Module):
         V, E = size("num_embeddings", num_embeddings), size("embedding_dim", embedding_dim)
         require_memory({"num_embeddings": V, "embedding_dim": E}, 2 * V * E, np.dtype(dtype).itemsize)
         values = as_generator(rng).standard_normal((V, E))
+        if padding_idx is not None:
+            if not -V <= padding_idx < V:
+                raise ValueError(f"padding_idx: expected {-V} to {V - 1}, got {padding_idx}")
+            padding_idx %= V
+            values[padding_idx] = 0
+        self.padding_idx = padding_idx
         self.weight = Parameter(values.astype(dtype))
 
     def forward(self, indices: Array) -> Array:
@@ -116,10 +124,15 @@ class Embedding(Module):
         if dy.shape != (*indices.shape, E):
             self._saved.append(indices)
             raise ValueError(f"dy: expected shape {(*indices.shape, E)}, got {dy.shape}")
-        _core.embedding_backward(np.ascontiguousarray(dy).reshape(-1, E), indices.reshape(-1), self.weight.grad)
+        rows, flat = np.ascontiguousarray(dy).reshape(-1, E), indices.reshape(-1)
+        if self.padding_idx is not None:
+            kept = flat != self.padding_idx
+            rows, flat = rows[kept], flat[kept]
+        _core.embedding_backward(rows, flat, self.weight.grad)
 
     def __repr__(self) -> str:
-        return f"Embedding({', '.join(map(str, self.weight.data.shape))})"
+        padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
+        return f"Embedding({', '.join(map(str, self.weight.data.shape))}{padding})"
 
 
 class Dropout(Module):
