@@ -84,9 +84,9 @@ def window(places, characters=4):
         ([1, 2, 3, 4], True),
         ([1, 1.9, 3, 3.1], True),
         ([1, 2, 3, 5], True),
-        ([1, 2, 1.9, 4], True),
-        ([1, 2, 1.5, 4], False),
-        ([1, 2, 2.5, 2.9], False),
+        ([1, 2.2, 1.9, 4], True),
+        ([1, 2, 1.4, 4], False),
+        ([1, 2, 2.3, 2.4], False),
     ],
 )
 def test_a_window_is_right_that_moves_on_and_reaches_the_end(places, right):
