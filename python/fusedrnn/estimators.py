@@ -20,26 +20,19 @@ from fusedrnn.gradients import Array
 from fusedrnn.nn import CrossEntropyLoss, ManyToOne, MSELoss
 from fusedrnn.optim import AdamW, CosineLR
 from fusedrnn.protocol import all_or_nothing
+from fusedrnn.scikit import (
+    BaseEstimator,
+    ClassifierMixin,
+    NotFittedError,
+    RegressorMixin,
+    check_classification_targets,
+    check_consistent_length,
+    column_or_1d,
+    validate_data,
+)
 from fusedrnn.sequences import LengthBatches, infer, many_to_one, padded
 from fusedrnn.sizes import size
 from fusedrnn.train import Loss, Record, Trainer
-
-try:
-    from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-    from sklearn.exceptions import NotFittedError
-    from sklearn.utils.multiclass import check_classification_targets
-    from sklearn.utils.validation import check_consistent_length, column_or_1d, validate_data
-except ImportError:
-    from fusedrnn.protocol import (
-        BaseEstimator,
-        ClassifierMixin,
-        NotFittedError,
-        RegressorMixin,
-        check_classification_targets,
-        check_consistent_length,
-        column_or_1d,
-        validate_data,
-    )
 
 Self = TypeVar("Self", bound="_SequenceEstimator")
 
@@ -177,14 +170,31 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
             hidden_size=self.hidden_size,
             num_layers=self.num_layers,
             bidirectional=self.bidirectional,
-            pooling=self.pooling,
+            pooling=self._pooling,
             input_dropout=self.input_dropout,
             dropout=self.dropout,
             recurrent_dropout=self.recurrent_dropout,
             rng=rng,
         )
 
-    def _train(self: Self, sequences: list[Array], targets: Array, outputs: int, loss: Callable[[], Loss]) -> Self:
+    @property
+    def _pooling(self) -> Any:
+        return self.pooling
+
+    def _train(
+        self: Self,
+        sequences: list[Array],
+        targets: Callable[[Array], Array],
+        outputs: int,
+        loss: Callable[[], Loss],
+        held_out_loss: Callable[[ManyToOne, list[Array], Array], float],
+    ) -> Self:
+        """Train a network anew.
+
+        Args:
+            targets: Those of a batch, of the numbers of its sequences. held_out_loss: Of a network, of sequences that
+                are held out, and their numbers.
+        """
         for name in ("epochs", "batch_size", "patience"):
             size(name, getattr(self, name))
         rng = _generator(self.random_state)
@@ -193,9 +203,8 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
         held = math.ceil(self.validation_fraction * n) if self.early_stopping else 0
         if self.early_stopping and not 0 < held < n:
             raise ValueError(f"validation_fraction: expected some of {n} sequences, not all, got {held}")
-        kept, out = [sequences[i] for i in order[held:]], [sequences[i] for i in order[:held]]
-        kept_targets, out_targets = targets[order[held:]], targets[order[:held]]
-        lengths = np.array([len(row) for row in kept])
+        kept, out = order[held:], [sequences[i] for i in order[:held]]
+        lengths = np.array([len(sequences[i]) for i in kept])
         seed = int(rng.integers(2**31))
         self.model_ = model = self._network(sequences, outputs, rng)
         steps = self.epochs * -(-len(kept) // self.batch_size)
@@ -207,9 +216,9 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
                 lengths,
                 self.batch_size,
                 [seed, epoch],
-                lambda rows, _: (padded([kept[i] for i in rows]), kept_targets[rows]),
+                lambda rows, _: (padded([sequences[i] for i in kept[rows]]), targets(kept[rows])),
             ),
-            evaluate=(lambda: {"validation_loss": loss()(infer(model, out), out_targets)}) if held else None,
+            evaluate=(lambda: {"validation_loss": held_out_loss(model, out, order[:held])}) if held else None,
             epochs=self.epochs,
             schedule=CosineLR(steps),
             clip_norm=self.clip_norm,
@@ -226,7 +235,18 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
         model.eval()
         return self
 
-    def _infer(self, X: Any) -> Array:
+    def _train_pooled(self: Self, sequences: list[Array], targets: Array, outputs: int, loss: Any) -> Self:
+        """Train a network anew that gives outputs for a sequence as a whole; targets [n, ...]."""
+        return self._train(
+            sequences,
+            lambda rows: targets[rows],
+            outputs,
+            loss,
+            lambda model, out, rows: loss()(infer(model, out), targets[rows]),
+        )
+
+    def _checked(self, X: Any) -> list[Array]:
+        """Check sequences to predict from."""
         if not hasattr(self, "model_"):
             raise NotFittedError(f"This {type(self).__name__} instance is not fitted yet: call fit first")
         sequences = self._sequences(X)
@@ -235,6 +255,10 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
             most, count = max((int(row.max()) for row in sequences if row.size), default=0), len(embedding.weight.data)
             if most >= count:
                 raise ValueError(f"X: expected integers below {count}, as in fit or num_embeddings, got {most}")
+        return sequences
+
+    def _infer(self, X: Any) -> Array:
+        sequences = self._checked(X)
         return infer(self.model_, sequences)
 
 
@@ -264,7 +288,7 @@ class SequenceClassifier(ClassifierMixin, _SequenceEstimator):  # type: ignore[m
             self.classes_, targets = np.unique(labels, return_inverse=True)
             if len(self.classes_) < 2:
                 raise ValueError(f"y: expected at least 2 classes, got 1 class: {self.classes_[0]}")
-            return self._train(sequences, targets.astype(np.int64), len(self.classes_), CrossEntropyLoss)
+            return self._train_pooled(sequences, targets.astype(np.int64), len(self.classes_), CrossEntropyLoss)
 
     def predict_proba(self, X: Any) -> Array:
         """Probabilities [n, classes], in the order of ``classes_``."""
@@ -311,7 +335,7 @@ class SequenceRegressor(RegressorMixin, _SequenceEstimator):  # type: ignore[mis
             self._mean = np.where(same, table[0], table.mean(axis=0))
             self._spread = np.where(same, 1.0, table.std(axis=0))
             scaled = ((table - self._mean) / self._spread).astype(np.float32)
-            return self._train(sequences, scaled, table.shape[1], MSELoss)
+            return self._train_pooled(sequences, scaled, table.shape[1], MSELoss)
 
     def predict(self, X: Any) -> Array:
         """Numbers [n], or [n, outputs] as y was."""

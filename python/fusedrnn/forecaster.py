@@ -23,14 +23,9 @@ from fusedrnn.given import array, column_names, even_index, same_columns
 from fusedrnn.gradients import Array
 from fusedrnn.optim import Adam, CosineLR
 from fusedrnn.protocol import all_or_nothing, determination
+from fusedrnn.scikit import BaseEstimator, NotFittedError
 from fusedrnn.sizes import size
 from fusedrnn.train import Record, Trainer
-
-try:
-    from sklearn.base import BaseEstimator
-    from sklearn.exceptions import NotFittedError
-except ImportError:
-    from fusedrnn.protocol import BaseEstimator, NotFittedError
 
 
 class Forecaster(BaseEstimator):  # type: ignore[misc]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fusedrnn.gradients import Array
-from fusedrnn.nn import GRU, LSTM, RNN, Embedding, ManyToOne, Module
+from fusedrnn.nn import GRU, LSTM, RNN, Embedding, ManyToMany, ManyToOne, Module
 from fusedrnn.nn.module import as_generator
 from fusedrnn.nn.padding import padded as padded
 
@@ -29,7 +29,7 @@ def many_to_one(
     hidden_size: int = 64,
     num_layers: int = 1,
     bidirectional: bool = False,
-    pooling: str | Sequence[str] = "last",
+    pooling: str | Sequence[str] | None = "last",
     input_dropout: float = 0.0,
     dropout: float = 0.0,
     recurrent_dropout: float = 0.0,
@@ -37,8 +37,8 @@ def many_to_one(
 ) -> ManyToOne:
     """A network over features [T_i, I] (``features`` is I), or over integers (``embedding``: how many, of what size).
 
-    Others as of the layers and `fusedrnn.nn.ManyToOne`; ``dropout`` is also that between layers. ValueError: a cell
-    that is none.
+    Others as of the layers and `fusedrnn.nn.ManyToOne`; without a ``pooling`` it is a `fusedrnn.nn.ManyToMany`.
+    ``dropout`` is also that between layers. ValueError: a cell that is none.
     """
     if cell not in CELLS:
         raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {cell!r}")
@@ -53,6 +53,8 @@ def many_to_one(
         features, hidden_size, num_layers, bidirectional=bidirectional, dropout=dropout if num_layers > 1 else 0.0,
         recurrent_dropout=recurrent_dropout, rng=generator,
     )  # fmt: skip
+    if pooling is None:
+        return ManyToMany(rnn, outputs, embedding=table, input_dropout=input_dropout, dropout=dropout, rng=generator)
     return ManyToOne(
         rnn, outputs, embedding=table, pooling=pooling, input_dropout=input_dropout, dropout=dropout, rng=generator
     )
@@ -70,6 +72,22 @@ def infer(model: Module, sequences: Sequence[Array]) -> Array:
         model.train(training)
     whole: Array = np.take(np.concatenate(parts, axis=-2), np.argsort(np.concatenate(order)), axis=-2)
     return whole
+
+
+def infer_steps(model: Module, sequences: Sequence[Array]) -> list[Array]:
+    """What a `fusedrnn.nn.ManyToMany` gives for every step of sequences of uneven length, [T_i, outputs] each, in
+    evaluation mode."""
+    training = model.training
+    found: list[Array] = [np.empty(0)] * len(sequences)
+    model.eval()
+    try:
+        for rows in by_length(np.array([len(s) for s in sequences]), _INFERENCE_ROWS):
+            outputs = model(padded([sequences[i] for i in rows]))
+            for n, i in enumerate(rows):
+                found[i] = np.ascontiguousarray(outputs[: len(sequences[i]), n])
+    finally:
+        model.train(training)
+    return found
 
 
 def by_length(lengths: Array, size: int) -> Iterator[Array]:

@@ -10,7 +10,7 @@ from fusedrnn.nn.elementwise import IndRNN, MinGRU
 from fusedrnn.nn.frozen import Frozen, Stream
 from fusedrnn.nn.linear import Dropout, Embedding, LastStep, Linear
 from fusedrnn.nn.losses import BCEWithLogitsLoss, CrossEntropyLoss, MixtureDensityLoss, MSELoss
-from fusedrnn.nn.many_to_one import ManyToOne, Pooling
+from fusedrnn.nn.many_to_one import ManyToMany, ManyToOne, Pooling
 from fusedrnn.nn.memory import DNC, NTM
 from fusedrnn.nn.module import Module, Sequential
 from fusedrnn.nn.parameters import FlatParameters, Parameter
@@ -46,6 +46,7 @@ __all__ = [
     "Linear",
     "LogSoftmax",
     "MSELoss",
+    "ManyToMany",
     "ManyToOne",
     "MinGRU",
     "MixtureDensity",

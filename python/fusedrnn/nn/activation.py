@@ -35,7 +35,7 @@ class _Elementwise(Module):
 
     def _kept(self, x: Array, y: Array) -> Array:
         """Choose what backward needs: y, where the slope follows from it; a copy, as callers may change theirs."""
-        return y.copy()
+        return np.array(y)
 
     def _value(self, x: Array) -> Any:
         raise NotImplementedError
@@ -92,7 +92,7 @@ class LeakyReLU(_Elementwise):
         return np.where(x > 0, x, self.negative_slope * x)
 
     def _kept(self, x: Array, y: Array) -> Array:
-        return x.copy()
+        return np.array(x)
 
     def _slope(self, kept: Array) -> Any:
         return np.where(kept > 0, kept.dtype.type(1), kept.dtype.type(self.negative_slope))
@@ -112,7 +112,7 @@ class ELU(_Elementwise):
         return np.where(x > 0, x, self.alpha * np.expm1(np.minimum(x, 0)))
 
     def _kept(self, x: Array, y: Array) -> Array:
-        return x.copy()
+        return np.array(x)
 
     def _slope(self, kept: Array) -> Any:
         return np.where(kept > 0, kept.dtype.type(1), self.alpha * np.exp(np.minimum(kept, 0)))
@@ -128,7 +128,7 @@ class SiLU(_Elementwise):
         return x * ops.sigmoid(x)
 
     def _kept(self, x: Array, y: Array) -> Array:
-        return x.copy()
+        return np.array(x)
 
     def _slope(self, kept: Array) -> Any:
         s = ops.sigmoid(kept)
@@ -142,7 +142,7 @@ class Softplus(_Elementwise):
         return ops.softplus(x)
 
     def _kept(self, x: Array, y: Array) -> Array:
-        return x.copy()
+        return np.array(x)
 
     def _slope(self, kept: Array) -> Any:
         return ops.sigmoid(kept)

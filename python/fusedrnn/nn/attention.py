@@ -58,7 +58,8 @@ def as_memory(memory: Any, features: int, dtype: Any, lengths: Any = None, mask:
         raise ValueError(f"memory: expected shape (S, N, {features}), got {vectors.shape}")
     if vectors.dtype != dtype:
         raise TypeError(f"memory: expected dtype {dtype} as the layer has, got {vectors.dtype}")
-    present = presence(*vectors.shape[:2], lengths, mask)
+    S, N, _ = vectors.shape
+    present = presence(S, N, lengths, mask)
     rows = vectors.transpose(1, 0, 2)
     if not present.all():
         rows = np.where(present[:, :, None], rows, rows.dtype.type(0))  # a weight of 0 does not undo NaN

@@ -110,7 +110,7 @@ class ManyToOne(Module):
         self.input_dropout = Dropout(input_dropout, rng=generator)
         self.input_dropout.time_major = True
         self.rnn: Any = rnn
-        self.pooling = Pooling(pooling, rnn.directions)
+        self.pooling: Any = Pooling(pooling, rnn.directions)
         self.dropout = Dropout(dropout, rng=generator)
         features = rnn._state_sizes[-1][0] * rnn.directions * len(self.pooling.kinds)
         self.head = Linear(features, size("outputs", outputs), dtype=rnn.dtype, rng=generator)
@@ -139,3 +139,40 @@ class ManyToOne(Module):
             self.embedding.backward(self.input_dropout.backward(dx))
         else:
             self.input_dropout._pop()  # x is data
+
+
+class _Every(Module):
+    """What stands in the place of a pooling where every step counts."""
+
+    kinds = ("every",)
+
+    def forward(self, y: Array, lengths: Array) -> Array:
+        """y [T, N, F] itself."""
+        return y
+
+    def backward(self, dout: Array) -> Array:
+        """dout [T, N, F] itself."""
+        return dout
+
+
+class ManyToMany(ManyToOne):
+    """[embedding ->] recurrent layers -> linear layer on every step, over rows of uneven length: x -> [T, N, outputs].
+
+    Args:
+        rnn, outputs, embedding, input_dropout, dropout, rng: as ``ManyToOne``, which says what x is. What the network
+            gives past a row's end means nothing; a loss leaves it out by a target to ignore or a weight of 0.
+    """
+
+    def __init__(
+        self,
+        rnn: _Recurrent,
+        outputs: int,
+        *,
+        embedding: Embedding | None = None,
+        input_dropout: float = 0.0,
+        dropout: float = 0.0,
+        rng: np.random.Generator | int | None = None,
+    ) -> None:
+        super().__init__(rnn, outputs, embedding=embedding, input_dropout=input_dropout, dropout=dropout, rng=rng)
+        self.pooling = _Every()
+        self.dropout.time_major = True

@@ -21,7 +21,7 @@ def _context(memory: Tensor, features: int, lengths: Any, mask: Any) -> Memory:
     if memory.dim() != 3 or memory.shape[2] != features or not memory.shape[0]:
         raise ValueError(f"memory: expected shape (S, N, {features}), got {tuple(memory.shape)}")
     lengths, mask = (each.numpy() if isinstance(each, Tensor) else each for each in (lengths, mask))
-    present = torch.from_numpy(presence(*memory.shape[:2], lengths, mask))
+    present = torch.from_numpy(presence(memory.shape[0], memory.shape[1], lengths, mask))
     return Memory(memory.transpose(0, 1).masked_fill(~present[:, :, None], 0.0), present)
 
 
