@@ -13,7 +13,16 @@ from fusedrnn.strokes import Drawing, as_strokes
 from fusedrnn.tasks import handwriting
 from fusedrnn.tasks.handwriting_model import Both, Predictor, Sizes, Synthesizer
 from fusedrnn.tasks.handwriting_reading import Reader, cuts_of
-from fusedrnn.tasks.handwriting_writing import Writing, draw_points, numbered, write_text, write_words
+from fusedrnn.tasks.handwriting_writing import (
+    Word,
+    Writing,
+    _kept,
+    draw_points,
+    numbered,
+    on_a_line,
+    write_text,
+    write_words,
+)
 from tests import strokes_made
 
 SIZES = Sizes(units=6, components=2, window=3, characters=5, spacing=0.3)
@@ -109,6 +118,13 @@ def test_writing_stops_behind_the_last_character_with_the_pen_lifted():
     assert len(stuck.offsets) == 120
 
 
+def test_a_stroke_behind_the_text_is_left_out():
+    offsets = np.array([[1, 0, 0], [1, 0, 1], [5, 5, 0], [1, 0, 1]], "f")
+    assert len(_kept(offsets, np.array([0, 0.1, 0.7, 0.9]))) == 2
+    assert len(_kept(offsets, np.array([0, 0.1, 0.1, 0.9]))) == 4
+    assert len(_kept(offsets[2:], np.array([0.9, 0.9]))) == 2, "the only one stays"
+
+
 def test_what_has_begun_is_not_written_again():
     """The stream in the middle of a drawing is that which wrote it: with bias, the rest is the same."""
     model = Synthesizer(SIZES, np.random.default_rng(0)).eval()
@@ -120,13 +136,34 @@ def test_what_has_begun_is_not_written_again():
     np.testing.assert_allclose(begun.offsets[:same, :2], whole.offsets[7 : 7 + same, :2], atol=1e-3)
 
 
-def test_words_follow_each_other_in_any_number():
+def test_words_stand_on_one_line_in_one_style():
+    """Each is written behind the same drawing; its place is that behind it, moved behind the word before."""
     model = Synthesizer(SIZES, np.random.default_rng(0)).eval()
-    style = Drawing(np.ones((4, 3), "f"), "ab")
-    writings = write_words(model, ["a", "cb", "a"], "abc d", np.random.default_rng(0), style=style)
-    assert [w.window.shape[1] for w in writings] == [2, 3, 2]
+    model.head.bias.data[-1] = -30  # the pen, which knows no bias, is never lifted
+    style = Drawing(np.array([[1, 0, 0], [1, 1, 0], [-1, 1, 1]], "f"), "ab")
+    words = write_words(model, ["a", "cb", "a"], "abc d", np.random.default_rng(0), bias=60, style=style)
+    alone = write_words(model, ["cb"], "abc d", np.random.default_rng(0), bias=60, style=style)
+    assert len(words) == 3
+    n = min(len(words[1].strokes[0]), len(alone[0].strokes[0]), 4)
+    np.testing.assert_allclose(words[1].strokes[0][:n, 1], alone[0].strokes[0][:n, 1], atol=1e-3)
+    text = numbered("ab cb", "abc d")
+    writing = write_text(model, text, np.random.default_rng(0), bias=60, begun=style.offsets)
+    start = np.array([1, 2]) + writing.offsets[0, :2]  # from the end of the drawing, which reaches to 2
+    lefts = [stroke[:, 0].min() for stroke in as_strokes(writing.offsets[1:])]
+    assert alone[0].strokes[0][0, 1] == pytest.approx(start[1], abs=1e-3)
+    assert alone[0].gap == pytest.approx(start[0] + min(lefts) - 2, abs=0.2)
+    own = write_words(model, ["a", "b"], "abc d", np.random.default_rng(0))
+    assert own[0].gap == 0
     with pytest.raises(ValueError, match="expected characters of 'abc d', got 'x'"):
         write_words(model, ["x"], "abc d", np.random.default_rng(0))
+
+
+def test_words_behind_each_other():
+    words = [Word([np.array([[0.0, 1], [3, 2]])], 5.0), Word([np.array([[0.0, 0], [1, 1]]), np.ones((2, 2))], 0.5)]
+    first, second, third = on_a_line(words)
+    assert first.tolist() == [[0, 1], [3, 2]]
+    assert second.tolist() == [[3.5, 0], [4.5, 1]]
+    assert third.tolist() == [[4.5, 1], [4.5, 1]]
 
 
 def test_drawing_without_a_text():
@@ -210,7 +247,7 @@ def test_pictures_and_lines_of_points(runs, tmp_path):
     [
         ("text", ["--prime", "aß☃"], "--prime: expected characters of .*, got 'ß', '☃'"),
         ("text", ["--prime", " \n "], "--prime: expected a text, got blanks alone"),
-        ("text", ["--prime", "a", "--style", "9"], "--style: expected 1 to 8, got 9"),
+        ("text", ["--prime", "a", "--style", "9"], "--style: expected 1 to [78], got 9"),
         ("text", ["--style", "1"], "--style: expected a text beside it"),
         ("text", ["--temperature", "0.5"], "--temperature: handwriting has --bias instead, got 0.5"),
         ("text", ["--out", "word.pdf"], r"--out: expected a name that ends in .svg or .png, got word.pdf"),

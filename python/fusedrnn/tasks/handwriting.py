@@ -248,10 +248,18 @@ def setup(options: Options) -> Run:
             "source": drawings.source,
             "styles": [
                 {"text": d.text, "offsets": [round(float(v), 4) for v in d.offsets.reshape(-1)]}
-                for d in drawings.held_out[: STYLES if drawings.alphabet else 0]
+                for d in _styles(drawings)
             ],
         },
     )
+
+
+def _styles(drawings: Drawings) -> list[Drawing]:
+    """Held-out drawings to write in the styles of: single words where there are some, of letters alone."""
+    if not drawings.alphabet:
+        return []
+    fit = [d for d in drawings.held_out if d.text.isalpha() and 4 <= len(d.text) <= 6] or drawings.held_out
+    return fit[:STYLES]
 
 
 def _words_to_read(seed: int) -> list[str]:

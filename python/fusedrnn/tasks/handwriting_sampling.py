@@ -12,7 +12,7 @@ from fusedrnn import handwriting_plots as sheets
 from fusedrnn.gradients import Array
 from fusedrnn.strokes import Drawing, as_strokes
 from fusedrnn.tasks.handwriting_model import Both, Predictor, Sizes, Synthesizer
-from fusedrnn.tasks.handwriting_writing import draw_points, write_words
+from fusedrnn.tasks.handwriting_writing import draw_points, on_a_line, write_words
 from fusedrnn.tasks.saved import SavedRun
 from fusedrnn.tasks.task import RunError, SampleOptions
 
@@ -23,8 +23,7 @@ def text_line(
     model: Synthesizer, words: Sequence[str], alphabet: str, rng: np.random.Generator, bias: float
 ) -> list[Array]:
     """Write words on one line; return the strokes [n, 2]."""
-    writings = write_words(model, words, alphabet, rng, bias=bias)
-    return as_strokes(np.concatenate([writing.offsets for writing in writings]))
+    return on_a_line(write_words(model, words, alphabet, rng, bias=bias))
 
 
 def drawn_line(model: Predictor, rng: np.random.Generator, bias: float, most: int) -> list[Array]:
@@ -37,7 +36,8 @@ def sample(folder: Path, options: SampleOptions) -> None:
 
     ``prime``: the text; lines break at newlines, and between words when they are full. Without one, and with a run that
     knows no texts, points of which each follows from those before. ``bias``, ``seed``: of the densities (Graves 2013,
-    section 5.4), of what is drawn. ``count``: versions. ``style``: from 1, a held-out text whose style they have.
+    section 5.4), of what is drawn. ``count``: versions. ``style``: from 1, a held-out word whose style they have;
+    None: each that of another, which the seed chooses.
     ``length``: points of a drawing without a text. ``out``: .svg or .png; None prints a line "x,y x,y ..." for each
     stroke, in units of the mean distance of points, y downwards.
 
@@ -64,10 +64,13 @@ def sample(folder: Path, options: SampleOptions) -> None:
         drawn = draw_points(predictor, options.count, rng, bias=options.bias, most=options.length)
         lines = [as_strokes(offsets) for offsets in drawn]
     else:
-        style = _style(saved, options.style)
+        styles = _styles(saved)
+        if options.style is not None and not 1 <= options.style <= len(styles):
+            raise RunError(f"--style: expected 1 to {len(styles)}, got {options.style}")
         lines = []
-        for _ in range(options.count):
-            lines += _text_lines(model.synthesizer, options.prime, alphabet, rng, options.bias, style)
+        for version in range(options.count):
+            chosen = (options.seed + version) % len(styles) if options.style is None else options.style - 1
+            lines += _text_lines(model.synthesizer, options.prime, alphabet, rng, options.bias, styles[chosen])
     if options.out is None:
         for strokes in lines:
             for stroke in strokes:
@@ -79,7 +82,7 @@ def sample(folder: Path, options: SampleOptions) -> None:
 
 
 def _text_lines(
-    model: Synthesizer, text: str, alphabet: str, rng: np.random.Generator, bias: float, style: Drawing | None
+    model: Synthesizer, text: str, alphabet: str, rng: np.random.Generator, bias: float, style: Drawing
 ) -> list[list[Array]]:
     """Write a text on as many lines as it takes, all of them in one style."""
     unknown = sorted(set(text) - set(alphabet) - {"\n"})
@@ -88,25 +91,19 @@ def _text_lines(
     wrapped = [part for line in text.split("\n") for part in textwrap.wrap(line, _LINE) if part]
     if not wrapped:
         raise RunError("--prime: expected a text, got blanks alone")
-    words = [line.split() for line in wrapped]
-    writings = write_words(model, [word for line in words for word in line], alphabet, rng, bias=bias, style=style)
-    lines: list[list[Array]] = []
-    for line in words:
-        offsets = np.concatenate([writing.offsets for writing in writings[: len(line)]])
-        lines.append(as_strokes(offsets[1:] if lines or style is not None else offsets))  # without the way to it
-        writings = writings[len(line) :]
-    return lines
+    written = [write_words(model, line.split(), alphabet, rng, bias=bias, style=style) for line in wrapped]
+    return [on_a_line(words) for words in written]
 
 
-def _style(saved: SavedRun, number: int | None) -> Drawing | None:
-    """The held-out drawing of a number from 1, of those that the run keeps."""
-    if number is None:
-        return None
-    kept = saved.metadata.of("styles").items()
-    if not 1 <= number <= len(kept):
-        raise RunError(f"--style: expected 1 to {len(kept)}, got {number}")
-    part = kept[number - 1]
-    offsets = np.array([entry.number() for entry in part.of("offsets").items()], np.float32)
-    if offsets.size % 3 or not offsets.size:
-        part.refuse(f"expected offsets of three numbers each, got {offsets.size}")
-    return Drawing(offsets.reshape(-1, 3), part.of("text").text())
+def _styles(saved: SavedRun) -> list[Drawing]:
+    """The held-out drawings that the run keeps, at least one."""
+    kept = saved.metadata.of("styles")
+    found = []
+    for part in kept.items():
+        offsets = np.array([entry.number() for entry in part.of("offsets").items()], np.float32)
+        if offsets.size % 3 or not offsets.size:
+            part.refuse(f"expected offsets of three numbers each, got {offsets.size}")
+        found.append(Drawing(offsets.reshape(-1, 3), part.of("text").text()))
+    if not found:
+        kept.refuse("expected drawings, got none")
+    return found
