@@ -23,7 +23,7 @@ def test_offsets_and_back():
     offsets = as_offsets(STROKES)
     assert offsets.tolist() == [[1, 0, 0], [0, 2, 1], [3, 2, 1], [-8, -7, 0], [2, 2, 1]]
     for stroke, found in zip(STROKES, as_strokes(offsets), strict=True):
-        np.testing.assert_allclose(found + [5, 5], stroke)
+        np.testing.assert_allclose(found + np.array([5, 5]), stroke)
 
 
 def test_points_lie_at_equal_distances_along_a_stroke():
