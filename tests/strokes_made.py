@@ -9,7 +9,7 @@ from fusedrnn import script_font
 
 
 def font():
-    """Every character a stroke of three points of its own, some with a second: as `script_font.read_font` reads them."""
+    """Every character a stroke of its own, some with a second: a text that `script_font.read_font` reads."""
     lines = ['#{"define_base_line": 9.0}']
     for code in range(32, 127):
         turn = code % 7
@@ -49,12 +49,11 @@ def iam_folder(folder, lines=(("a01-001", ["Hello there", "my friend"]), ("a02-0
         for line in range(1, len(texts) + 1):
             strokes = folder / "lineStrokes" / name[:3] / name
             strokes.mkdir(parents=True, exist_ok=True)
-            points = [
-                "".join(f'<Point x="{100 * s + 10 * i + number}" y="{50 * line + i * i}" time="0.1"/>' for i in range(6))
-                for s in range(3)
-            ]
-            body = "".join(f'<Stroke colour="black">{each}</Stroke>' for each in points)
-            (strokes / f"{name}-{line:02d}.xml").write_text(
-                f'<?xml version="1.0"?><WhiteboardCaptureSession><StrokeSet>{body}</StrokeSet></WhiteboardCaptureSession>'
+            places = [[(100 * s + 10 * i + number, 50 * line + i * i) for i in range(6)] for s in range(3)]
+            strokes_of_line = "".join(
+                "<Stroke>" + "".join(f'<Point x="{x}" y="{y}" time="0.1"/>' for x, y in stroke) + "</Stroke>"
+                for stroke in places
             )
+            content = f'<?xml version="1.0"?><Session><StrokeSet>{strokes_of_line}</StrokeSet></Session>'
+            (strokes / f"{name}-{line:02d}.xml").write_text(content)
     return folder
