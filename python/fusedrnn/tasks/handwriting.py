@@ -45,6 +45,7 @@ TRAINING, HELD_OUT, READ = 12_000, 500, 40  # drawings; words that are written a
 LONGEST = 14  # characters of a drawn text
 BATCH, UNITS, COMPONENTS, WINDOW = 32, 96, 10, 10
 LR, CLIP = 4e-3, 5.0
+_PANGRAMS = ("How vexingly quick daft", "zebras jump! And five", "boxing wizards jump, too,", "on 10 of 26 letters.")
 STYLES = 8  # held-out drawings that a run keeps, to write in their styles
 
 
@@ -291,9 +292,10 @@ def draw_picture(path: Path, model: Module, drawings: Drawings, test: Test, seed
         sheets.draw_sheet(path, lines, None, f"{drawings.source}: drawn point by point")
         return
     lines += [sheets.Line("without a text", drawn_line(model.predictor, rng, 0.5, 150))]
-    texts = [" ".join(d.text for d in drawings.held_out[i : i + 2]) for i in range(len(drawings.held_out))]
-    for text, bias in zip(texts, (0.0, 0.5, 1.0, 2.0), strict=False):
-        strokes = text_line(model.synthesizer, text.split(), drawings.alphabet, rng, bias)
+    styles, own = _styles(drawings), [drawing.text for drawing in drawings.held_out]
+    texts = _PANGRAMS if set("".join(_PANGRAMS)) <= set(drawings.alphabet) else own
+    for text, style, bias in zip(texts, styles, (0.0, 0.5, 1.0, 2.0), strict=False):
+        strokes = text_line(model.synthesizer, text.split(), drawings.alphabet, rng, bias, style)
         lines.append(sheets.Line(f"bias {bias:g}: {text}", strokes))
     longest = max(range(min(40, len(drawings.held_out))), key=lambda n: len(drawings.held_out[n].text))
     d = drawings.held_out[longest]

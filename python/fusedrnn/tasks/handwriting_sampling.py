@@ -20,10 +20,10 @@ _LINE = 32  # characters of a line
 
 
 def text_line(
-    model: Synthesizer, words: Sequence[str], alphabet: str, rng: np.random.Generator, bias: float
+    model: Synthesizer, words: Sequence[str], alphabet: str, rng: np.random.Generator, bias: float, style: Drawing
 ) -> list[Array]:
-    """Write words on one line; return the strokes [n, 2]."""
-    return on_a_line(write_words(model, words, alphabet, rng, bias=bias))
+    """Write words on one line in a style; return the strokes [n, 2]."""
+    return on_a_line(write_words(model, words, alphabet, rng, bias=bias, style=style))
 
 
 def drawn_line(model: Predictor, rng: np.random.Generator, bias: float, most: int) -> list[Array]:
@@ -91,8 +91,7 @@ def _text_lines(
     wrapped = [part for line in text.split("\n") for part in textwrap.wrap(line, _LINE) if part]
     if not wrapped:
         raise RunError("--prime: expected a text, got blanks alone")
-    written = [write_words(model, line.split(), alphabet, rng, bias=bias, style=style) for line in wrapped]
-    return [on_a_line(words) for words in written]
+    return [text_line(model, line.split(), alphabet, rng, bias, style) for line in wrapped]
 
 
 def _styles(saved: SavedRun) -> list[Drawing]:
