@@ -251,3 +251,17 @@ def test_handwriting(figures):
 def test_handwriting_smoke(figures):
     (metrics,) = figures("handwriting", 1, "smoke")
     assert metrics["nll_conditioned"] <= -1.0, metrics
+
+
+def test_caption(figures):
+    """Each seed: fresh scenes of pairs of objects that training has, and of pairs that it has not."""
+    for metrics in figures("caption", 3):
+        assert metrics["exact"] >= 0.97, metrics
+        assert metrics["exact_unseen"] >= 0.85, metrics
+        assert metrics["bleu"] >= 95, metrics
+        assert max(metrics["blind_exact"], metrics["blind_most"]) <= 0.01, metrics
+
+
+def test_caption_smoke(figures):
+    (metrics,) = figures("caption", 1, "smoke")
+    assert metrics["nats"] <= 0.2, metrics

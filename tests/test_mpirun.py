@@ -19,6 +19,7 @@ from fusedrnn import distributed
 from fusedrnn.checkpoint import read_checkpoint
 from fusedrnn.distributed import DistributedError, World, find_world
 from fusedrnn.tasks import TASKS
+from tests import strokes_made
 
 
 @pytest.fixture
@@ -240,18 +241,19 @@ def series(tmp_path):
 TASKS_IN_TURN = """
 import json, sys
 from pathlib import Path
-from fusedrnn import memory_plots, plots
-from fusedrnn.tasks import TASKS, dnc_babi, dnc_copy, dnc_graph, dnc_reuse
-from fusedrnn.tasks import ntm_copy, ntm_ngram, ntm_recall, ntm_repeat_copy
+from fusedrnn import caption_plots, handwriting_plots, memory_plots, plots
+from fusedrnn.tasks import TASKS, caption_scenes, dnc_babi, dnc_copy, dnc_graph, dnc_reuse
+from fusedrnn.tasks import ntm_copy, ntm_ngram, ntm_recall, ntm_repeat_copy, translate_exact
 from fusedrnn.tasks.run import Command, run_task
 
-for module in (plots, memory_plots):
+for module in (plots, caption_plots, memory_plots, handwriting_plots):
     for picture in [name for name in vars(module) if name.startswith("draw_")]:
         setattr(module, picture, lambda path, *rest: None)
-for module in (dnc_babi, dnc_copy, dnc_graph, dnc_reuse):
+for module in (dnc_babi, dnc_copy, dnc_graph, dnc_reuse, translate_exact):
     module.TESTED = 4
 for module in (ntm_copy, ntm_recall, ntm_repeat_copy):
     module.LONG_ROWS = 2
+caption_scenes.TRAINING, caption_scenes.TESTED = 200, 4
 ntm_ngram.TEST_ROWS = 4
 commands = json.loads(sys.argv[1])
 for name, command in commands.items():
@@ -264,6 +266,7 @@ def test_every_task_trains_in_two_processes_as_in_one(mpirun, digits, series, tm
     """Each process takes its rows of every batch, along the axes that the task names."""
     (tmp_path / "text").write_text("to be or not to be, " * 600)
     data = {"mnist": digits, "forecast": series, "text": tmp_path / "text", "sentiment": "generated"}
+    data |= {"translate": "reversal", "handwriting": strokes_made.iam_folder(tmp_path / "iam")}
 
     def commands(folder):
         (tmp_path / folder).mkdir()

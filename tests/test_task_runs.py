@@ -15,7 +15,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from fusedrnn import cli, data, nn, optim, plots
+from fusedrnn import cli, data, nn, optim, plots, script_font, sentence_pairs
 from fusedrnn.batches import Batches
 from fusedrnn.checkpoint import CheckpointError, read_checkpoint
 from fusedrnn.series import Series
@@ -23,12 +23,14 @@ from fusedrnn.tasks import (
     TASKS,
     adding_problem,
     addition,
+    caption_scenes,
     count_ones,
     dnc_babi,
     dnc_copy,
     dnc_graph,
     dnc_reuse,
     forecast,
+    handwriting,
     lorenz,
     mnist,
     ntm_copy,
@@ -37,10 +39,12 @@ from fusedrnn.tasks import (
     ntm_repeat_copy,
     polygon,
     sentiment,
+    translate_sentences,
 )
 from fusedrnn.tasks.run import Command, run_task
 from fusedrnn.tasks.task import Preset, Run, RunError, TaskOption
 from fusedrnn.train import Trainer, TrainingInterrupted
+from tests import strokes_made
 
 PNG = b"\x89PNG\r\n\x1a\n"
 STEPS = 5
@@ -51,6 +55,15 @@ LITTLE = (
     (adding_problem, {"STEPS": 10, "UNITS": 8, "HELD_OUT": 50}),
     (mnist, {"UNITS": 8}),
     (polygon, {"TRAINING": 1000, "HELD_OUT": 100, "DRAWN": 50, "UNITS": 8}),
+    (
+        caption_scenes,
+        {
+            "TRAINING": 60,
+            "TESTED": 20,
+            "RECIPE": dataclasses.replace(caption_scenes.RECIPE, units=8, decoder_units=8),
+        },
+    ),
+    (handwriting, {"TRAINING": 60, "HELD_OUT": 20, "READ": 2, "UNITS": 8}),
     (lorenz, {"TRAINING": 30, "HELD_OUT": 10, "POINTS": 190, "FREE_STEPS": 60, "DRAWN": 60}),
     (dnc_copy, {"TESTED": 5}),
     (dnc_reuse, {"TESTED": 5}),
@@ -82,9 +95,15 @@ def little_tasks():
         patch.setattr(data, "load_images", lambda where, say: made)
         patch.setattr(data, "load_text", lambda where, say: text)
         patch.setattr(data, "load_rated", lambda say: dict.fromkeys(data.RATED, texts))
+        patch.setattr(script_font, "load_font", lambda say: strokes_made.glyphs())
         patch.setattr(forecast, "load_series", lambda where, say: series)
         reviews = dataclasses.replace(sentiment.RECIPES["reviews"], embedding=8, units=8)
         patch.setitem(sentiment.RECIPES, "reviews", reviews)
+        pairs = [sentence_pairs.Pair(f"Das ist {a} {b}.", f"That is {b} {a}.") for a in "abcdef" for b in "ghijkl"]
+        halves = sentence_pairs.Pairs(pairs[4:], pairs[:4], [], "little pairs")
+        patch.setattr(sentence_pairs, "load_pairs", lambda where, say: halves)
+        little = dataclasses.replace(translate_sentences.RECIPE, embedding=8, units=8, most=8)
+        patch.setattr(translate_sentences, "RECIPE", little)
         patch.setitem(TASKS["text"].presets, "default", Preset("", 10, settings={"hidden": 8, "dropout": 0.1}))
         for module, sizes in LITTLE:
             for name, size in sizes.items():

