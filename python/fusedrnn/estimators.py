@@ -17,7 +17,7 @@ from fusedrnn import samples
 from fusedrnn.distributed import World
 from fusedrnn.given import column_names, unmasked
 from fusedrnn.gradients import Array
-from fusedrnn.nn import CrossEntropyLoss, ManyToOne, MSELoss
+from fusedrnn.nn import CrossEntropyLoss, ManyToOne, Module, MSELoss
 from fusedrnn.optim import AdamW, CosineLR
 from fusedrnn.protocol import all_or_nothing
 from fusedrnn.scikit import (
@@ -104,6 +104,9 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
         self.patience = patience
         self.random_state = random_state
         self.verbose = verbose
+
+    history_: list[Record]
+    n_iter_: int
 
     # sequences
 
@@ -198,41 +201,23 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
         for name in ("epochs", "batch_size", "patience"):
             size(name, getattr(self, name))
         rng = _generator(self.random_state)
-        n = len(sequences)
-        order = rng.permutation(n)
-        held = math.ceil(self.validation_fraction * n) if self.early_stopping else 0
-        if self.early_stopping and not 0 < held < n:
-            raise ValueError(f"validation_fraction: expected some of {n} sequences, not all, got {held}")
-        kept, out = order[held:], [sequences[i] for i in order[:held]]
+        kept, out = held_out(self, len(sequences), rng)
         lengths = np.array([len(sequences[i]) for i in kept])
         seed = int(rng.integers(2**31))
         self.model_ = model = self._network(sequences, outputs, rng)
-        steps = self.epochs * -(-len(kept) // self.batch_size)
-        trainer = Trainer(
-            model,
-            loss(),
-            AdamW(model, lr=self.lr, weight_decay=self.weight_decay),  # Adam where that is 0
-            batches=lambda epoch: LengthBatches(
+
+        def batches(epoch: int) -> LengthBatches:
+            return LengthBatches(
                 lengths,
                 self.batch_size,
                 [seed, epoch],
                 lambda rows, _: (padded([sequences[i] for i in kept[rows]]), targets(kept[rows])),
-            ),
-            evaluate=(lambda: {"validation_loss": held_out_loss(model, out, order[:held])}) if held else None,
-            epochs=self.epochs,
-            schedule=CosineLR(steps),
-            clip_norm=self.clip_norm,
-            patience=self.patience if held else None,
-            monitor="validation_loss" if held else None,
-            seed=seed,
-            progress=self.verbose,
-            world=World(),  # a search may run many at once; processes that train as one are the Trainer's
-        )
-        self.history_: list[Record] = trainer.fit()
-        self.n_iter_ = trainer.epoch
-        if held:
-            trainer.restore_best()
-        model.eval()
+            )
+
+        def evaluate() -> float:
+            return held_out_loss(model, [sequences[i] for i in out], out)
+
+        train(self, model, loss(), batches, len(kept), evaluate if len(out) else None, seed)
         return self
 
     def _train_pooled(self: Self, sequences: list[Array], targets: Array, outputs: int, loss: Any) -> Self:
@@ -260,6 +245,51 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
     def _infer(self, X: Any) -> Array:
         sequences = self._checked(X)
         return infer(self.model_, sequences)
+
+
+def held_out(estimator: Any, count: int, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Draw which of so many sequences train, and which are held out for early stopping. ValueError: none, or all."""
+    order = rng.permutation(count)
+    held = math.ceil(estimator.validation_fraction * count) if estimator.early_stopping else 0
+    if estimator.early_stopping and not 0 < held < count:
+        raise ValueError(f"validation_fraction: expected some of {count} sequences, not all, got {held}")
+    return order[held:], order[:held]
+
+
+def train(
+    estimator: Any,
+    model: Module,
+    loss: Loss,
+    batches: Callable[[int], LengthBatches],
+    count: int,
+    evaluate: Callable[[], float] | None,
+    seed: int,
+) -> None:
+    """Train a network as the parameters of an estimator say; it gets ``history_`` and ``n_iter_``.
+
+    Args:
+        batches: Of an epoch, of so many sequences (``count``). evaluate: The loss of those held out; None for none.
+    """
+    trainer = Trainer(
+        model,
+        loss,
+        AdamW(model, lr=estimator.lr, weight_decay=estimator.weight_decay),  # Adam where that is 0
+        batches=batches,
+        evaluate=None if evaluate is None else (lambda: {"validation_loss": evaluate()}),
+        epochs=estimator.epochs,
+        schedule=CosineLR(estimator.epochs * -(-count // estimator.batch_size)),
+        clip_norm=estimator.clip_norm,
+        patience=None if evaluate is None else estimator.patience,
+        monitor=None if evaluate is None else "validation_loss",
+        seed=seed,
+        progress=estimator.verbose,
+        world=World(),  # a search may run many at once; processes that train as one are the Trainer's
+    )
+    estimator.history_ = trainer.fit()
+    estimator.n_iter_ = trainer.epoch
+    if evaluate is not None:
+        trainer.restore_best()
+    model.eval()
 
 
 def _documented(summary: str, end: str) -> str:

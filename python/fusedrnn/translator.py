@@ -8,17 +8,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from fusedrnn.distributed import World
-from fusedrnn.estimators import _generator
+from fusedrnn.estimators import _generator, held_out, train
 from fusedrnn.gradients import Array
 from fusedrnn.nn import CrossEntropyLoss, Seq2Seq
 from fusedrnn.nn.padding import padded
-from fusedrnn.optim import AdamW, CosineLR
 from fusedrnn.protocol import all_or_nothing
 from fusedrnn.scikit import BaseEstimator, NotFittedError, check_consistent_length
 from fusedrnn.sequences import LengthBatches
 from fusedrnn.sizes import size
-from fusedrnn.train import Record, Trainer
+from fusedrnn.train import Record
 
 Self = TypeVar("Self", bound="SequenceTranslator")
 UNKNOWN, BEGIN, END = 0, 0, 1  # the first of the source's tokens, the first two of the target's
@@ -89,6 +87,9 @@ class SequenceTranslator(BaseEstimator):  # type: ignore[misc]
         self.random_state = random_state
         self.verbose = verbose
 
+    history_: list[Record]
+    n_iter_: int
+
     def fit(self: Self, X: Any, y: Any) -> Self:
         """Train anew on sequences X and those that belong to them, y. ValueError: what does not fit."""
         if y is None:
@@ -113,12 +114,7 @@ class SequenceTranslator(BaseEstimator):  # type: ignore[misc]
 
     def _train(self: Self, read: list[Array], told: list[Array]) -> Self:
         rng = _generator(self.random_state)
-        n = len(read)
-        order = rng.permutation(n)
-        held = math.ceil(self.validation_fraction * n) if self.early_stopping else 0
-        if self.early_stopping and not 0 < held < n:
-            raise ValueError(f"validation_fraction: expected some of {n} sequences, not all, got {held}")
-        kept, out = order[held:], order[:held]
+        kept, out = held_out(self, len(read), rng)
         seed = int(rng.integers(2**31))
         self.model_ = model = Seq2Seq(
             len(self.source_tokens_) + 1, len(self.target_tokens_) + 2, self.embedding_dim, self.hidden_size,
@@ -135,26 +131,12 @@ class SequenceTranslator(BaseEstimator):  # type: ignore[misc]
             return (np.where(forgotten, UNKNOWN, source), tokens), target
 
         lengths = np.array([len(read[i]) for i in kept])
-        trainer = Trainer(
-            model,
-            CrossEntropyLoss(ignore_index=_PADDING, label_smoothing=self.label_smoothing),
-            AdamW(model, lr=self.lr, weight_decay=self.weight_decay),  # Adam where that is 0
-            batches=lambda epoch: LengthBatches(lengths, self.batch_size, [seed, epoch], make),
-            evaluate=(lambda: {"validation_loss": self._loss(pairs, out)}) if held else None,
-            epochs=self.epochs,
-            schedule=CosineLR(self.epochs * -(-len(kept) // self.batch_size)),
-            clip_norm=self.clip_norm,
-            patience=self.patience if held else None,
-            monitor="validation_loss" if held else None,
-            seed=seed,
-            progress=self.verbose,
-            world=World(),  # a search may run many at once; processes that train as one are the Trainer's
-        )
-        self.history_: list[Record] = trainer.fit()
-        self.n_iter_ = trainer.epoch
-        if held:
-            trainer.restore_best()
-        model.eval()
+
+        def batches(epoch: int) -> LengthBatches:
+            return LengthBatches(lengths, self.batch_size, [seed, epoch], make)
+
+        loss = CrossEntropyLoss(ignore_index=_PADDING, label_smoothing=self.label_smoothing)
+        train(self, model, loss, batches, len(kept), (lambda: self._loss(pairs, out)) if len(out) else None, seed)
         return self
 
     def _loss(self, pairs: Callable[[Array], tuple[tuple[Array, Array], Array]], rows: Array) -> float:

@@ -82,24 +82,22 @@ TRAINING = (
     Bug(
         "estimators_keep_the_last_epoch",
         _ESTIMATORS,
-        "            trainer.restore_best()\n",
-        "            pass\n",
+        "        trainer.restore_best()\n",
+        "        pass\n",
         "tests/test_estimators.py::test_the_fitted_parameters_are_those_of_the_best_epoch",
     ),
     Bug(
         "estimators_train_on_what_they_validate_on",
         _ESTIMATORS,
-        "kept, out = [sequences[i] for i in order[held:]], [sequences[i] for i in order[:held]]\n"
-        "        kept_targets, out_targets = targets[order[held:]], targets[order[:held]]",
-        "kept, out = [sequences[i] for i in order], [sequences[i] for i in order[:held]]\n"
-        "        kept_targets, out_targets = targets[order], targets[order[:held]]",
+        "    return order[held:], order[:held]\n",
+        "    return order, order[:held]\n",
         "tests/test_estimators.py::test_what_was_held_out_is_not_trained_on",
     ),
     Bug(
         "validation_part_rounded_down",
         _ESTIMATORS,
-        "math.ceil(self.validation_fraction * n)",
-        "math.floor(self.validation_fraction * n)",
+        "math.ceil(estimator.validation_fraction * count)",
+        "math.floor(estimator.validation_fraction * count)",
         "tests/test_estimators.py::test_a_part_of_a_sequence_is_one_to_validate_on",
     ),
     Bug(
