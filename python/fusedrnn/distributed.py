@@ -76,7 +76,7 @@ class World:
         return value
 
     def share(self, weight: float) -> float:
-        """This process's part of the sum of all processes' weights; 0 where that is 0."""
+        """Return this process's part of the sum of all processes' weights; 0 where that is 0."""
         return 1.0 if weight else 0.0
 
     def any(self, flag: bool) -> bool:

@@ -75,8 +75,8 @@ def infer(model: Module, sequences: Sequence[Array]) -> Array:
 
 
 def infer_steps(model: Module, sequences: Sequence[Array]) -> list[Array]:
-    """What a `fusedrnn.nn.ManyToMany` gives for every step of sequences of uneven length, [T_i, outputs] each, in
-    evaluation mode."""
+    """Return what a `fusedrnn.nn.ManyToMany` gives at every step of sequences of uneven length, [T_i, outputs] each,
+    in evaluation mode."""
     training = model.training
     found: list[Array] = [np.empty(0)] * len(sequences)
     model.eval()

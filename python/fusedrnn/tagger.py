@@ -85,7 +85,7 @@ class SequenceTagger(_SequenceEstimator):
             )
 
     def predict_proba(self, X: Any) -> list[Array]:
-        """Probabilities [T_i, classes] of each sequence's steps, in the order of ``classes_``."""
+        """Return probabilities [T_i, classes] of each sequence's steps, in the order of ``classes_``."""
         found = []
         sequences = self._checked(X)
         for logits in infer_steps(self.model_, sequences):
@@ -94,12 +94,12 @@ class SequenceTagger(_SequenceEstimator):
         return found
 
     def predict(self, X: Any) -> list[Array]:
-        """The likeliest label of each step, [T_i] of each sequence."""
+        """Return the likeliest label of each step, [T_i] of each sequence."""
         sequences = self._checked(X)
         return [self.classes_[logits.argmax(axis=1)] for logits in infer_steps(self.model_, sequences)]
 
     def score(self, X: Any, y: Any) -> float:
-        """The fraction of all steps labelled rightly."""
+        """Return the fraction of all steps labelled rightly."""
         predicted = self.predict(X)
         right = np.concatenate([a == b for a, b in zip(predicted, _labels(y, predicted), strict=True)])
         return float(right.mean())

@@ -140,7 +140,7 @@ class SequenceTranslator(BaseEstimator):  # type: ignore[misc]
         return self
 
     def _loss(self, pairs: Callable[[Array], tuple[tuple[Array, Array], Array]], rows: Array) -> float:
-        """The loss a token of pairs that are held out, in evaluation mode."""
+        """Return the loss a token of pairs that are held out, in evaluation mode."""
         loss, total, count = CrossEntropyLoss("sum", ignore_index=_PADDING), 0.0, 0
         for at in range(0, len(rows), self.batch_size):
             x, target = pairs(rows[at : at + self.batch_size])
@@ -160,7 +160,7 @@ class SequenceTranslator(BaseEstimator):  # type: ignore[misc]
         return [self._written_as(self.target_tokens_[token - END - 1] for token in best.tokens) for best, *_ in written]
 
     def score(self, X: Any, y: Any) -> float:
-        """The fraction of sequences written exactly."""
+        """Return the fraction of sequences written exactly."""
         predicted, wanted = self.predict(X), _sequences("y", y)
         check_consistent_length(predicted, wanted)
         return float(np.mean([list(a) == list(b) for a, b in zip(predicted, wanted, strict=True)]))
@@ -182,7 +182,7 @@ def _sequences(name: str, given: Any) -> list[Any]:
 
 
 def _plain(token: Any) -> Any:
-    """A token as Python has it: NumPy's numbers are equal to its own, but of another type."""
+    """Return a token as Python has it: NumPy's numbers are equal to its own, but of another type."""
     token = token.item() if isinstance(token, np.generic) else token
     try:
         hash(token)
@@ -192,5 +192,5 @@ def _plain(token: Any) -> Any:
 
 
 def _tokens(sequences: Sequence[Sequence[Any]]) -> list[Any]:
-    """All tokens of sequences, sorted, whatever their types."""
+    """Return all tokens of sequences, sorted, whatever their types."""
     return sorted({token for row in sequences for token in row}, key=lambda token: (type(token).__name__, token))

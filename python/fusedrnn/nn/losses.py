@@ -27,7 +27,7 @@ class _Loss:
 
     @property
     def divisor(self) -> float:
-        """What the last mean was over: rows, elements or their weights; the Trainer weighs several processes by it."""
+        """Tell what the last mean was over: rows, elements or weights; the Trainer weighs several processes by it."""
         return self._divisor
 
     def _reduced(self, total: float, gradient: Array, count: float) -> float:

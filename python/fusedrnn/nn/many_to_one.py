@@ -142,7 +142,7 @@ class ManyToOne(Module):
 
 
 class _Every(Module):
-    """What stands in the place of a pooling where every step counts."""
+    """Stand in the place of a pooling where every step counts."""
 
     kinds = ("every",)
 

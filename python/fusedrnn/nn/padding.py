@@ -31,7 +31,7 @@ def padded(sequences: Sequence[Array]) -> Array:
 
 
 def own_steps(x: Array, lengths: Any = None) -> tuple[Array, Array]:
-    """Rows that all begin at step 0 with zeros past their ends, as x [T, N] or [T, N, I], and their steps [N], int64.
+    """Return rows that all begin at step 0, zeros past their ends, x [T, N] or [T, N, I], and their steps [N], int64.
 
     Padding is where the caller says: past ``lengths`` [N]; else where x, a masked array of NumPy, is masked; else where
     ids are -1. It may stand before a row's own steps, behind them or both. A number never says it: NaN is NaN.

@@ -67,7 +67,7 @@ class Drawings:
 
 
 def load(where: str | None, seed: int, settings: Mapping[str, Any], say: Callable[[str], None]) -> Drawings:
-    """The drawings of a run. Raises DataError."""
+    """Return the drawings of a run. Raises DataError."""
     rng = np.random.default_rng([seed, 7])
     if where is None:
         glyphs = script_font.load_font(say)
@@ -113,7 +113,7 @@ def batch(drawings: Sequence[Drawing], alphabet: str) -> tuple[tuple[Array, Arra
 
 
 def density_metrics(parameters: Array, target: Array) -> tuple[float, float]:
-    """-log density in nats a point, and the squared distance of the mean, of parameters [T, N, 6K + 1]."""
+    """Return nats a point (-log density) and the squared distance of the mean, of parameters [T, N, 6K + 1]."""
     weight = target[:, :, 3]
     nll = MixtureDensityLoss()(parameters, target)
     square = np.square(mixture_density_mean(parameters) - target[:, :, :2]).sum(-1)
@@ -121,7 +121,7 @@ def density_metrics(parameters: Array, target: Array) -> tuple[float, float]:
 
 
 def one_gaussian(training: Sequence[Drawing], held_out: Sequence[Drawing]) -> Metrics:
-    """The baseline: a Gaussian of the offset and a coin for the pen, from training; ``sse`` of the mean."""
+    """Measure the baseline: a Gaussian of the offset and a coin for the pen, from training; ``sse`` of the mean."""
     offsets = np.concatenate([d.offsets for d in training]).astype(np.float64)
     covariance, lifted = np.cov(offsets[:, :2].T), offsets[:, 2].mean()
     sigma = np.sqrt(covariance.diagonal())
@@ -133,7 +133,7 @@ def one_gaussian(training: Sequence[Drawing], held_out: Sequence[Drawing]) -> Me
 
 
 def window_is_right(weights: Array, characters: int) -> bool:
-    """Whether a window, φ [T, U + 1], moves on along so many characters and ends within one of the last.
+    """Tell whether a window, φ [T, U + 1], moves on along so many characters and ends within one of the last.
 
     It is at the character that has the most weight, and may never go back.
     """
@@ -142,7 +142,7 @@ def window_is_right(weights: Array, characters: int) -> bool:
 
 
 class Test:
-    """What is measured of held-out drawings; in evaluation mode."""
+    """Measure held-out drawings; in evaluation mode."""
 
     def __init__(self, drawings: Drawings) -> None:
         self.drawings = drawings.held_out
@@ -150,7 +150,7 @@ class Test:
         self.x, self.target = batch(self.drawings, self.alphabet)
 
     def densities(self, model: Both | Predictor) -> Metrics:
-        """``nll`` and ``sse``, and those of the network with the text where there is one."""
+        """Return ``nll`` and ``sse``, and those of the network with the text where there is one."""
         predictor = model.predictor if isinstance(model, Both) else model
         found = dict(zip(("nll", "sse"), density_metrics(predictor(self.x[0]), self.target), strict=True))
         if isinstance(model, Both):
@@ -159,7 +159,7 @@ class Test:
         return found
 
     def of_text(self, model: Synthesizer) -> Metrics:
-        """``nll_wrong_text`` and ``window_ok``."""
+        """Return ``nll_wrong_text`` and ``window_ok``."""
         points, texts = self.x
         wrong = np.ascontiguousarray(np.roll(texts, 1, axis=1))  # each has that of its neighbour
         nll, _ = density_metrics(model((points, wrong)), self.target)
@@ -172,7 +172,7 @@ class Test:
 
 
 def read_back(model: Synthesizer, reader: Reader, words: Sequence[str], alphabet: str, seed: int) -> list[str]:
-    """What a reader takes words to be that the network writes with bias 1."""
+    """Write words with bias 1, and return what a reader takes them to be."""
     rng = np.random.default_rng([seed, 9])
     found = []
     for word in words:
@@ -182,7 +182,7 @@ def read_back(model: Synthesizer, reader: Reader, words: Sequence[str], alphabet
 
 
 def letters_right(words: Sequence[str], found: Sequence[str]) -> float:
-    """The fraction of letters that were recognised."""
+    """Return the fraction of letters that were recognised."""
     pairs = [(a, b) for word, other in zip(words, found, strict=True) for a, b in zip(word, other, strict=True)]
     return float(np.mean([a == b for a, b in pairs]))
 
@@ -191,7 +191,7 @@ def letters_right(words: Sequence[str], found: Sequence[str]) -> float:
 
 
 def setup(options: Options) -> Run:
-    """One run: drawings, the two networks side by side, optimizer."""
+    """Make one run: drawings, the two networks side by side, optimizer."""
     settings, seed = options.preset.settings, options.seed
     drawings = load(options.data, seed, settings, options.say)
     points = sum(len(d.offsets) for d in drawings.training)
@@ -256,7 +256,7 @@ def setup(options: Options) -> Run:
 
 
 def _styles(drawings: Drawings) -> list[Drawing]:
-    """Held-out drawings to write in the styles of: single words where there are some, of letters alone."""
+    """Choose held-out drawings to write in the styles of: single words of letters, where there are some."""
     if not drawings.alphabet:
         return []
     fit = [d for d in drawings.held_out if d.text.isalpha() and 4 <= len(d.text) <= 6] or drawings.held_out
@@ -269,7 +269,7 @@ def _words_to_read(seed: int) -> list[str]:
 
 
 def headline(metrics: Metrics) -> str:
-    """The figures in words."""
+    """Put the figures into words."""
     if "nll_conditioned" not in metrics:
         return f"{metrics['nll']:.2f} nats a point, squared error {metrics['sse']:.3f}"
     read = f", {100 * metrics['read_back']:.0f} % of letters read back" if "read_back" in metrics else ""

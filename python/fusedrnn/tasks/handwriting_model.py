@@ -47,7 +47,7 @@ class Predictor(Module):
         self.head = MixtureDensity(2 * H, sizes.components, rng=rng)
 
     def forward(self, x: Array) -> Array:
-        """Parameters [T, N, 6K + 1] of x [T, N, 4]."""
+        """Give parameters [T, N, 6K + 1] of x [T, N, 4]."""
         lengths = lengths_of(x)
         h1, _ = self.first(x, lengths=lengths)
         h2, _ = self.second(np.concatenate([x, h1], axis=2), lengths=lengths)
@@ -55,7 +55,7 @@ class Predictor(Module):
         return parameters
 
     def backward(self, dparameters: Array) -> None:
-        """Adds to the gradients; x is data and gets none."""
+        """Add to the gradients; x is data and gets none."""
         H, dh = self.units, self.head.backward(dparameters)
         assert dh is not None
         dx, _ = self.second.backward(np.ascontiguousarray(dh[:, :, H:]))
@@ -79,23 +79,23 @@ class Synthesizer(Module):
         self.head = MixtureDensity(2 * H, sizes.components, rng=rng)
 
     def characters(self, text: Array) -> Array:
-        """Vectors [N, U + 1, C] of texts [U, N]; one place more than there are, which the window reaches at the end."""
+        """Return vectors [N, U + 1, C] of texts [U, N]; one place more, which the window reaches at the end."""
         rows = np.concatenate([text, np.full((1, text.shape[1]), -1, text.dtype)]).T
         return np.ascontiguousarray(self.table[rows])
 
     def look(self, x: Array, text: Array) -> tuple[Array, WindowOutput]:
-        """Parameters, and what the window did."""
+        """Give parameters, and what the window did."""
         lengths = lengths_of(x)
         window, _ = self.first(x, None, self.characters(text), lengths=lengths)
         h2, _ = self.second(np.concatenate([x, window.h, window.window], axis=2), lengths=lengths)
         return self.head(np.concatenate([window.h, h2], axis=2)), window
 
     def forward(self, x: tuple[Array, Array]) -> Array:
-        """Parameters [T, N, 6K + 1]."""
+        """Give parameters [T, N, 6K + 1]."""
         return self.look(*x)[0]
 
     def backward(self, dparameters: Array) -> None:
-        """Adds to the gradients; points and texts are data and get none."""
+        """Add to the gradients; points and texts are data and get none."""
         H, dh = self.units, self.head.backward(dparameters)
         assert dh is not None
         dx, _ = self.second.backward(np.ascontiguousarray(dh[:, :, H:]))
@@ -112,10 +112,10 @@ class Both(Module):
         self.predictor, self.synthesizer = Predictor(sizes, rng), Synthesizer(sizes, rng)
 
     def forward(self, x: tuple[Array, Array]) -> Array:
-        """Parameters of both."""
+        """Give parameters of both."""
         return np.stack([self.predictor(x[0]), self.synthesizer(x)])
 
     def backward(self, dparameters: Array) -> None:
-        """Adds to the gradients."""
+        """Add to the gradients."""
         self.synthesizer.backward(dparameters[1])
         self.predictor.backward(dparameters[0])

@@ -95,7 +95,7 @@ def _text_lines(
 
 
 def _styles(saved: SavedRun) -> list[Drawing]:
-    """The held-out drawings that the run keeps, at least one."""
+    """Return the held-out drawings that the run keeps, at least one."""
     kept = saved.metadata.of("styles")
     found = []
     for part in kept.items():

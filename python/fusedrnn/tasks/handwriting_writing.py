@@ -32,7 +32,7 @@ class Writing(NamedTuple):
 
 
 def numbered(text: str, alphabet: str) -> Array:
-    """Numbers [U] of a text's characters. ValueError for one that the alphabet does not have."""
+    """Return numbers [U] of a text's characters. ValueError for one that the alphabet does not have."""
     unknown = sorted(set(text) - set(alphabet))
     if unknown:
         raise ValueError(f"expected characters of {alphabet!r}, got {', '.join(map(repr, unknown))}")
