@@ -117,7 +117,7 @@ class Case:
         network: one of `NETWORKS`.
         T, N, I, H: steps, rows, inputs, and units of the LSTM.
         slots, width, heads: of a memory; heads are those that read, or a window's components.
-        S, F: positions that are attended to, and features of each.
+        S, F: positions that are attended to, and features of each; 0 for H.
     """
 
     network: str
@@ -133,11 +133,16 @@ class Case:
     dtype: str = "float32"
 
     @property
+    def features(self) -> int:
+        """Features of each position."""
+        return self.F or self.H
+
+    @property
     def shape(self) -> str:
         """Write it as tables print it."""
         memory = f" {self.slots}x{self.width}" if self.slots else ""
         heads = {"dnc": f" R{self.heads}", "window": f" K{self.heads}"}.get(self.network, "")
-        attended = f" S{self.S} F{self.F}" if self.S else ""
+        attended = f" S{self.S} F{self.features}" if self.S else ""
         return f"T{self.T} N{self.N} I{self.I} H{self.H}{memory}{heads}{attended}"
 
 
@@ -203,12 +208,12 @@ def _dnc_parameters(c: Case) -> dict[str, tuple[int, ...]]:
 
 
 def _attention_parameters(c: Case) -> dict[str, tuple[int, ...]]:
-    scores = {"keys": (c.H, c.F), "query": (c.H, c.H), "v": (c.H,)}
-    return _lstm_parameters(c.H, c.I + c.H) | scores | _outputs(c.H, c.H + c.F)
+    scores = {"keys": (c.H, c.features), "query": (c.H, c.H), "v": (c.H,)}
+    return _lstm_parameters(c.H, c.I + c.H) | scores | _outputs(c.H, c.H + c.features)
 
 
 def _window_parameters(c: Case) -> dict[str, tuple[int, ...]]:
-    return _lstm_parameters(c.H, c.I + c.F) | {"slide": (3 * c.heads, c.H), "slide_b": (3 * c.heads,)}
+    return _lstm_parameters(c.H, c.I + c.features) | {"slide": (3 * c.heads, c.H), "slide_b": (3 * c.heads,)}
 
 
 def _hidden(c: Case) -> list[tuple[str, tuple[int, ...]]]:
@@ -235,8 +240,8 @@ NETWORKS = {
         attention, _attention_parameters, lambda c: [*_hidden(c), ("state", (c.H,))], lambda c: c.H
     ),
     "window": Network(
-        window, _window_parameters, lambda c: [*_hidden(c), ("state", (c.heads,)), ("state", (c.F,))],
-        lambda c: c.H + c.F,
+        window, _window_parameters, lambda c: [*_hidden(c), ("state", (c.heads,)), ("state", (c.features,))],
+        lambda c: c.H + c.features,
     ),
 }  # fmt: skip
 
@@ -269,5 +274,5 @@ def draw(case: Case, seed: int = 0) -> Arrays:
         parameters[name] = cast(centre + rng.uniform(-bound, bound, shape))
     state = tuple(cast(_drawn(rng, kind, (case.N, *shape))) for kind, shape in network.state(case))
     x = cast(rng.uniform(-1, 1, (case.T, case.N, case.I)))
-    context = {"encoded": cast(rng.uniform(-1, 1, (case.N, case.S, case.F)))} if case.S else None
+    context = {"encoded": cast(rng.uniform(-1, 1, (case.N, case.S, case.features)))} if case.S else None
     return Arrays(parameters, state, x, context, cast(rng.uniform(-1, 1, (case.T, case.N, network.outputs(case)))))

@@ -165,7 +165,7 @@ def translating(reduction):
                 source, tokens = (padded([rng.integers(6, size=n) for n in rng.integers(1, 6, rows)]) for _ in range(2))
                 own, weights = rng.random(tokens.shape) < 0.3, rng.random(tokens.shape) * (tokens >= 0)
                 weights[:, : rows // 2] = 0  # a process may have nothing that counts
-                found.append(((source, tokens, own), (np.where(weights > 0, tokens, -1), weights)))
+                found.append(((source, tokens, own), nn.Weighted(np.where(weights > 0, tokens, -1), weights)))
             return found
 
         loss = nn.CrossEntropyLoss(reduction, ignore_index=-1, label_smoothing=0.1)

@@ -183,7 +183,7 @@ def test_weights(name, reduction, dimensions, isa, dtype):
     spoilt[0], wrong[0] = np.nan, (-7 if target.dtype.kind == "i" else np.inf)
     tolerance = 1e-11 if dtype == np.float64 else 1e-5
     loss = make(reduction)
-    for given in ((wrong, weights), ((wrong, weights),)):  # two arguments, or a pair as a batch brings it
+    for given in ((wrong, weights), (nn.Weighted(wrong, weights),)):  # as a batch of a Trainer brings both
         assert loss(spoilt, *given) == pytest.approx(wanted, rel=tolerance)
         gradient = loss.backward()
         assert not gradient[0].any()
@@ -240,8 +240,8 @@ def test_weights_that_do_not_fit(name, weights, error, message):
     make, _, prediction, target = problem(name, (3,) if name != "cross_entropy" else (3, 2), np.random.default_rng(0))
     with pytest.raises(error, match=message):
         make()(prediction, target, weights)
-    with pytest.raises(ValueError, match="expected an array, or a pair"):
-        make()(prediction, (target, weights, weights))
+    with pytest.raises(ValueError, match="weights: expected them once"):
+        make()(prediction, nn.Weighted(target, weights), weights)
 
 
 @pytest.mark.parametrize("smoothing", [-0.1, 1.1, float("nan")])

@@ -174,13 +174,8 @@ class MpiWorld(World):
                     )
         rows = self._rows(count, first_axis)
         part = slice(rows.start, rows.stop)
-        own = {name: tuple(_part(array, part, axis) for array, axis in leaves) for name, leaves in parts.items()}
-        of_x, of_target = own["x"], own["target"]
-        return (
-            of_x if isinstance(x, tuple) else of_x[0],
-            of_target if isinstance(target, tuple) else of_target[0],
-            rows,
-        )
+        own = [[_part(array, part, axis) for array, axis in leaves] for leaves in parts.values()]
+        return _like(x, own[0]), _like(target, own[1]), rows
 
     def sum(self, value: float, params: FlatParameters, share: float) -> float:
         """As of ``World``."""
@@ -337,6 +332,13 @@ def _leaves(name: str, value: Any, axes: int | tuple[int, ...]) -> list[tuple[An
         if not 0 <= axis < np.ndim(array):
             raise ValueError(f"row_axes: expected an axis of {name} {np.shape(array)}, got {axis}")
     return list(zip(arrays, own, strict=True))
+
+
+def _like(value: Any, arrays: list[Array]) -> Any:
+    """Put arrays into a tuple of the kind of value, or give the one that stands for an array."""
+    if not isinstance(value, tuple):
+        return arrays[0]
+    return type(value)(*arrays) if hasattr(value, "_fields") else tuple(arrays)
 
 
 def _part(a: Array, part: slice, axis: int) -> Array:

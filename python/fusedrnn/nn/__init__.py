@@ -9,7 +9,7 @@ from fusedrnn.nn.cells import GRUCell, LSTMCell, RNNCell
 from fusedrnn.nn.elementwise import IndRNN, MinGRU
 from fusedrnn.nn.frozen import Frozen, Stream
 from fusedrnn.nn.linear import Dropout, Embedding, LastStep, Linear
-from fusedrnn.nn.losses import BCEWithLogitsLoss, CrossEntropyLoss, MixtureDensityLoss, MSELoss
+from fusedrnn.nn.losses import BCEWithLogitsLoss, CrossEntropyLoss, MixtureDensityLoss, MSELoss, Weighted
 from fusedrnn.nn.many_to_one import ManyToMany, ManyToOne, Pooling
 from fusedrnn.nn.memory import DNC, NTM
 from fusedrnn.nn.module import Module, Sequential
@@ -68,6 +68,7 @@ __all__ = [
     "Stream",
     "Tanh",
     "TokenDecoder",
+    "Weighted",
     "WindowLSTM",
     "beam_search",
     "sample",

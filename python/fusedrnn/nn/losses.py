@@ -5,7 +5,7 @@ Classifying losses start from logits: softmax and sigmoid are fused into them, s
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,13 @@ from fusedrnn import _core
 from fusedrnn.functional import mixture_density_loss
 from fusedrnn.gradients import Array
 from fusedrnn.nn.inputs import as_array
+
+
+class Weighted(NamedTuple):
+    """A target and the weights of its rows or elements, as the batch of a Trainer brings both."""
+
+    target: Array
+    weights: Array
 
 
 class _Loss:
@@ -66,12 +73,12 @@ class CrossEntropyLoss(_Loss):
             raise ValueError(f"label_smoothing: expected a part from 0 to 1, got {label_smoothing}")
         self.ignore_index, self.label_smoothing = ignore_index, label_smoothing
 
-    def __call__(self, logits: Array, targets: Array | tuple[Array, Array], weights: Array | None = None) -> float:
+    def __call__(self, logits: Array, targets: Array | Weighted, weights: Array | None = None) -> float:
         """Loss of logits [..., C] for integer targets [...] from 0 to C - 1, weighted by weights [...].
 
         Args:
-            targets: Or a pair of them and their weights, as a batch brings them. weights: At least 0; None for 1. What
-                has weight 0, such as steps past a sequence's end, has no effect, whatever it holds.
+            targets: Or `Weighted` ones. weights: At least 0; None for 1. What has weight 0, such as steps past a
+                sequence's end, has no effect, whatever it holds.
 
         Raises:
             ValueError: shapes that do not fit, a target out of range. TypeError: targets that are not integers.
@@ -115,11 +122,11 @@ class BCEWithLogitsLoss(_Elementwise):
 
     names = ("logits", "targets")
 
-    def __call__(self, logits: Array, targets: Array | tuple[Array, Array], weights: Array | None = None) -> float:
+    def __call__(self, logits: Array, targets: Array | Weighted, weights: Array | None = None) -> float:
         """Loss of logits [...] for targets of the same shape and dtype, from 0 to 1.
 
         Args:
-            targets: Or a pair of them and their weights. weights: Of a shape that broadcasts to that of the logits, at
+            targets: Or `Weighted` ones. weights: Of a shape that broadcasts to that of the logits, at
                 least 0; None for 1. What has weight 0 has no effect, whatever it holds.
         """
         return self._compare(_core.binary_cross_entropy, logits, targets, weights)
@@ -130,22 +137,22 @@ class MSELoss(_Elementwise):
 
     names = ("prediction", "target")
 
-    def __call__(self, prediction: Array, target: Array | tuple[Array, Array], weights: Array | None = None) -> float:
+    def __call__(self, prediction: Array, target: Array | Weighted, weights: Array | None = None) -> float:
         """Loss of a prediction [...] for a target of the same shape and dtype.
 
         Args:
-            target: Or a pair of it and its weights. weights: Of a shape that broadcasts to that of the prediction, at
+            target: Or a `Weighted` one. weights: Of a shape that broadcasts to that of the prediction, at
                 least 0; None for 1. What has weight 0 has no effect, whatever it holds.
         """
         return self._compare(_core.squared_error, prediction, target, weights)
 
 
 def _with_weights(target: Any, weights: Array | None) -> tuple[Any, Array | None]:
-    """Take a pair of a target and weights apart. ValueError for weights twice."""
-    if not isinstance(target, tuple):
+    """Take a `Weighted` target apart. ValueError for weights twice."""
+    if not isinstance(target, Weighted):
         return target, weights
-    if len(target) != 2 or weights is not None:
-        raise ValueError(f"targets: expected an array, or a pair of it and weights, got {len(target)} and weights")
+    if weights is not None:
+        raise ValueError("weights: expected them once, got a Weighted target and others")
     return target
 
 
