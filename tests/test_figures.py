@@ -1,5 +1,5 @@
-"""The figures that the README states, over seeds: full training runs. ``pytest -m slow`` runs them, in about an
-hour on two cores."""
+"""The figures that the README states, over seeds: full training runs. ``pytest -m slow`` runs them, in some three
+hours on two cores."""
 
 from __future__ import annotations
 
