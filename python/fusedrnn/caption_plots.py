@@ -14,6 +14,7 @@ from fusedrnn.plots import new_figure, save_figure
 _RIGHT, _WRONG, _SEEN = "#2a7f62", "#c8372d", "#2b5c9e"
 _VEIL = 0.85  # how much of a picture is hidden where nothing was looked at
 _INCHES = 1.05  # of a panel
+_WIDTH = 8  # inches at least, as titles need
 _LEAST = 0.15  # a weight that is told in words
 
 
@@ -45,7 +46,7 @@ class Captioned(NamedTuple):
 def draw_captions(path: Path, shown: Sequence[Captioned], title: str) -> None:
     """Draw a row for each caption: the picture, then for each word where attention was. Wrong captions are red."""
     most = max(len(each.words) for each in shown)
-    figure = new_figure(_INCHES * (most + 2), (_INCHES + 0.35) * len(shown) + 0.4)
+    figure = new_figure(max(_WIDTH, _INCHES * (most + 2)), (_INCHES + 0.35) * len(shown) + 0.4)
     rows = figure.subplots(len(shown), most + 1, squeeze=False, width_ratios=[2.0] + [1.0] * most)
     for panels, each in zip(rows, shown, strict=True):
         _draw_picture(panels[0], each)

@@ -207,8 +207,8 @@ def set_up(options: Options, exercise: Exercise) -> Run:
         return {**found, **blind, **{f"nearest_{name}": value for name, value in of_nearest.items()}}
 
     def draw(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
-        chosen = slice(0, SHOWN)
-        pictures, truths = last.examples.pictures[chosen], last.examples.captions[chosen]
+        chosen = np.linspace(0, len(last.examples.captions) - 1, SHOWN).astype(int)  # emoji are in order of their kinds
+        pictures, truths = last.examples.pictures[chosen], [last.examples.captions[i] for i in chosen]
         found = told(pictures)[0]
         rows = [captioned(p, words, w, truth) for p, w, truth in zip(pictures, found, truths, strict=True)]
         caption_plots.draw_captions(path, rows, exercise.title)
