@@ -143,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         theirs.give(model)
         figures["bleu"]["pytorch"] = score(model, RECIPE, corpus)
         for name, value in figures["bleu"].items():
-            print(f"{name:9} BLEU {100 * value:.2f} after {given.seconds:g} s, {figures['updates'][name]:,} updates")
+            print(f"{name:9} BLEU {value:.2f} after {given.seconds:g} s, {figures['updates'][name]:,} updates")
     if given.json:
         given.json.write_text(json.dumps(figures, indent=1) + "\n")
     return 0

@@ -95,11 +95,11 @@ def draw_translations(
         panel.set_title(name, fontsize=8, parse_math=False)
     curve = panels[len(translations)]
     for (metric, legend), colour in zip(names.items(), _COLOURS, strict=False):
-        points = [(record["step"], 100 * record[metric]) for record in history if metric in record]
+        points = [(record["step"], record[metric]) for record in history if metric in record]
         if points:
             curve.plot(*zip(*points, strict=True), marker="o", markersize=3, color=colour, label=legend)
     for (legend, level), style in zip(levels.items(), ("--", ":"), strict=False):
-        curve.axhline(100 * level, color=_COLOURS[-1], linestyle=style, label=legend)
+        curve.axhline(level, color=_COLOURS[-1], linestyle=style, label=legend)
     curve.set(xlabel="updates")
     curve.grid(alpha=0.3)
     curve.legend(fontsize=7)

@@ -4,7 +4,7 @@ Three exercises. The default: sentences of a German-English dictionary, or of a 
 "reversal": strings written backwards, with attention and without; "dates": dates in eight formats into ISO 8601
 (`translate_exact`).
 
-Metrics, sentences: ``bleu``, corpus BLEU of the test sentences by sacrebleu as a share of 1, with beam search;
+Metrics, sentences: ``bleu``, corpus BLEU of the test sentences by sacrebleu, 0 to 100, with beam search;
 ``bleu_dictionary`` and ``bleu_nearest``, those of a word-for-word dictionary and of the most similar known sentence,
 and the better of both, ``bleu_baseline``; ``nats`` and ``bleu_validation``, on sentences kept out of training: nats a
 subword, and BLEU token by token. Reversal and dates: ``exact``, the share of answers without a mistake; reversal also

@@ -125,7 +125,8 @@ def setup(options: Options) -> Run:
         names = (
             {"exact": "with attention", "exact_plain": "without"} if recipe.plain_units else {"exact": "the network"}
         )
-        draw_translations(path, titles, history, names, {}, f"translate, {exercise.kind}: unseen texts, %")
+        percent = [{key: 100 * value if key in names else value for key, value in r.items()} for r in history]
+        draw_translations(path, titles, percent, names, {}, f"translate, {exercise.kind}: unseen texts, %")
 
     def headline(metrics: Metrics) -> str:
         parts = [f"{100 * metrics['exact']:.1f} % of {TESTED:,} unseen texts exactly right"]

@@ -92,8 +92,8 @@ class Corpus:
 
 
 def bleu(answers: Sequence[str], pairs: Sequence[Pair]) -> float:
-    """Return the BLEU of answers to pairs' sources, as a share of 1."""
-    return float(corpus_bleu(answers, [pair.target for pair in pairs])) / 100
+    """Return the BLEU of answers to pairs' sources, from 0 to 100."""
+    return corpus_bleu(answers, [pair.target for pair in pairs])
 
 
 def give_vectors(model: Module, sources: Sequence[Array], targets: Sequence[Array], rng: np.random.Generator) -> None:
@@ -159,8 +159,8 @@ def setup(options: Options) -> Run:
 
     def headline(metrics: Metrics) -> str:
         return (
-            f"BLEU {100 * metrics['bleu']:.1f} on {len(corpus.test):,} unseen sentences; word for word "
-            f"{100 * metrics['bleu_dictionary']:.1f}, most similar sentence {100 * metrics['bleu_nearest']:.1f}"
+            f"BLEU {metrics['bleu']:.1f} on {len(corpus.test):,} unseen sentences; word for word "
+            f"{metrics['bleu_dictionary']:.1f}, most similar sentence {metrics['bleu_nearest']:.1f}"
         )
 
     return Run(
