@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def told_anew():
+    """Every test is told again what falls back to PyTorch."""
+    support = sys.modules.get("fusedrnn.torch.support")
+    if support is not None:
+        support.fallbacks.clear()
 
 
 @pytest.fixture

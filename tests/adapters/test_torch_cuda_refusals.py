@@ -55,7 +55,10 @@ def test_what_is_missing_is_said_where_a_layer_goes_to_pytorch(emulated_gpu, gpu
 
     monkeypatch.setattr(compiled, "missing", lambda: "no NVIDIA driver is installed")
     layer = ft.LSTM(5, 17)
-    with emulated_gpu(), pytest.warns(UserWarning, match="leaves layers on cpu to PyTorch: no NVIDIA driver is"):
+    with (
+        emulated_gpu(),
+        pytest.warns(ft.FallbackWarning, match="LSTM: tensors on cpu: no NVIDIA driver is installed: not taken"),
+    ):
         layer(torch.randn(4, 3, 5))
     assert gpu_calls() == 0
     with emulated_gpu():

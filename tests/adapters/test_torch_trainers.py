@@ -218,7 +218,7 @@ def test_lightning_reaches_the_same_losses(common, tmp_path):
 
     ours = on_our_kernels(common.network())
     close(losses(ours), losses(common.network()))
-    assert type(ours.lstm) is fusedrnn.torch.LSTM
+    assert isinstance(ours.lstm, fusedrnn.torch.LSTM)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -243,7 +243,7 @@ def test_accelerate_reaches_the_same_losses(common):
 
     ours = on_our_kernels(common.network())
     close(losses(ours), losses(common.network()))
-    assert type(ours.gru) is fusedrnn.torch.GRU
+    assert isinstance(ours.gru, fusedrnn.torch.GRU)
 
 
 # JAX, where another test of this process imported it, warns of any fork.

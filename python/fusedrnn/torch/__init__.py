@@ -12,13 +12,14 @@ from fusedrnn.extras import needed_for
 with needed_for("fusedrnn.torch", "torch"):
     import torch  # noqa: F401
 
-from fusedrnn.torch.accelerate import Report, accelerate, restore
+from fusedrnn.torch.accelerate import Report, accelerate, accelerating, restore
 from fusedrnn.torch.attention import Attention, AttentionDecoder
 from fusedrnn.torch.cells import GRUCell, LSTMCell, RNNCell
 from fusedrnn.torch.decoding import beam_search, sample
 from fusedrnn.torch.memory import DNC, NTM
 from fusedrnn.torch.modules import GRU, LSTM, RNN
 from fusedrnn.torch.scan import Scan, scan
+from fusedrnn.torch.support import FallbackWarning, fallbacks
 from fusedrnn.torch.window import MixtureDensity, SoftWindow, WindowLSTM, mixture_density_loss
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "RNN",
     "Attention",
     "AttentionDecoder",
+    "FallbackWarning",
     "GRUCell",
     "LSTMCell",
     "MixtureDensity",
@@ -38,7 +40,9 @@ __all__ = [
     "SoftWindow",
     "WindowLSTM",
     "accelerate",
+    "accelerating",
     "beam_search",
+    "fallbacks",
     "mixture_density_loss",
     "restore",
     "sample",

@@ -1,22 +1,25 @@
 """``accelerate`` gives a model's recurrent layers the kernels by changing their classes in place: the same objects, so
-parameters, hooks, parametrizations and optimizers go on as they were. ``restore`` takes them back."""
+parameters, hooks, parametrizations and optimizers go on as they were. ``restore`` takes them back, and
+``accelerating`` is for models that a library builds."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import wraps
 from typing import Any
 
 import torch
-from torch.nn.utils import parametrize
 
 from fusedrnn.cuda import arrays, compiled
-from fusedrnn.torch.cells import GRUCell, LSTMCell, RNNCell
 from fusedrnn.torch.function import forget
-from fusedrnn.torch.modules import GRU, LSTM, RNN
+from fusedrnn.torch.recurrent import reason_of_others
+from fusedrnn.torch.stand_ins import become, is_ours, kind_of, overridden, stand_in, stood_for
 from fusedrnn.torch.support import DTYPES, GPU_DTYPES
 
-_OURS: dict[type, type] = {ours.__bases__[1]: ours for ours in (RNN, LSTM, GRU, RNNCell, LSTMCell, GRUCell)}
-_THEIRS = {ours: theirs for theirs, ours in _OURS.items()}
+_BASES = (torch.nn.RNNBase, torch.nn.RNNCellBase)
 
 
 @dataclass
@@ -39,54 +42,78 @@ class Report:
 def accelerate(model: torch.nn.Module) -> Report:
     """Let every RNN, LSTM and GRU of ``model``, and every cell, run on the kernels.
 
-    Each stays the same object with the same parameters, hooks and parametrizations; its class becomes the subclass of
-    this package. Modules that cannot are left, with the reason in the report. ``restore`` undoes it.
+    Each stays the same object with the same parameters, hooks and parametrizations; its class becomes a subclass of the
+    one of this package, which equals the class that it had (``type(layer) == torch.nn.LSTM``, though not ``is``).
+    Subclasses that inherit their forward are taken as well. Whatever is recurrent and cannot be taken is left, with the
+    reason in the report: the model's own cells, scripted and quantized modules too. ``restore`` undoes it.
 
     Raises:
         TypeError: ``model`` is not a ``torch.nn.Module``.
     """
-    return _swap(model, _OURS, "now on fusedrnn's kernels")
-
-
-def restore(model: torch.nn.Module) -> Report:
-    """Give every module that ``accelerate`` changed its class of ``torch.nn`` back.
-
-    Raises:
-        TypeError: ``model`` is not a ``torch.nn.Module``.
-    """
-    return _swap(model, _THEIRS, "back on PyTorch's own code")
-
-
-def _swap(model: Any, classes: dict[type, type], title: str) -> Report:
-    if not isinstance(model, torch.nn.Module):
-        raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
-    report = Report(title)
-    for name, module in model.named_modules():
-        if not isinstance(module, (torch.nn.RNNBase, torch.nn.RNNCellBase)):
+    report = Report("now on fusedrnn's kernels")
+    for name, module in _modules_of(model):
+        if not isinstance(module, _BASES):
+            reason = reason_of_others(name, module, report.left)
+        elif is_ours(type(module)):
             continue
-        parametrized = parametrize.is_parametrized(module)
-        kind = type(module).__bases__[0] if parametrized else type(module)
-        if kind in classes.values():
-            continue
-        reason = _reason(module, kind, classes)
+        else:
+            reason = _reason(module) or _reason_of_parameters(module)
         if reason:
             report.left[name] = reason
-            continue
-        other = classes[kind]
-        # A parametrized module has a class of its own, with the parametrizations as properties.
-        module.__class__ = _rebased(type(module), other) if parametrized else other
-        forget(module)
-        report.swapped[name] = other.__name__
+        elif isinstance(module, _BASES):
+            report.swapped[name] = _take(module)
     return report
 
 
-def _reason(module: Any, kind: type, classes: dict[type, type]) -> str:
-    if kind not in classes:
-        return f"its class is {kind.__module__}.{kind.__qualname__}, whose own code would be lost"
-    if "forward" in vars(module):
-        return "its forward was replaced"
-    if classes is _THEIRS:
-        return "" if not vars(module).get("kernel_options") else "PyTorch's has none of its options"
+def restore(model: torch.nn.Module) -> Report:
+    """Give every module that ``accelerate`` changed its class back, and every layer of this package that of
+    ``torch.nn``.
+
+    Raises:
+        TypeError: ``model`` is not a ``torch.nn.Module``.
+    """
+    report = Report("back on PyTorch's own code")
+    for name, module in _modules_of(model):
+        if not is_ours(type(module)):
+            continue
+        if "forward" in vars(module):
+            report.left[name] = "its forward was replaced"
+        elif vars(module).get("kernel_options"):
+            report.left[name] = "PyTorch's has none of its options"
+        elif stood_for(kind_of(module)) is None:
+            report.left[name] = f"its class {kind_of(module).__qualname__} is made of one of ours"
+        else:
+            other = stood_for(kind_of(module))
+            become(module, other)
+            forget(module)
+            report.swapped[name] = other.__name__
+    return report
+
+
+def _modules_of(model: Any) -> Iterator[tuple[str, torch.nn.Module]]:
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+    yield from model.named_modules()
+
+
+def _take(module: torch.nn.Module) -> str:
+    kind = kind_of(module)
+    become(module, stand_in(kind))
+    forget(module)
+    return kind.__name__
+
+
+def _reason(module: torch.nn.Module) -> str:
+    """Why the kernels cannot stand behind such an object; empty where they can."""
+    kind = kind_of(module)
+    lost = overridden(kind)
+    if lost:
+        its = "own code" if lost == "class" else f"own {lost}"
+        return f"its class is {kind.__module__}.{kind.__qualname__}, whose {its} would be lost"
+    return "its forward was replaced" if "forward" in vars(module) else ""
+
+
+def _reason_of_parameters(module: torch.nn.Module) -> str:
     for parameter in module.parameters():
         on_gpu = arrays.on_gpu(parameter)
         if not on_gpu and not parameter.is_cpu:
@@ -99,6 +126,63 @@ def _reason(module: Any, kind: type, classes: dict[type, type]) -> str:
     return ""
 
 
-def _rebased(parametrized: type, base: type) -> type:
-    names = {k: v for k, v in vars(parametrized).items() if k not in ("__dict__", "__weakref__")}
-    return type(f"Parametrized{base.__name__}", (base,), names)
+_open: list[Report] = []  # of the ``accelerating`` that are in force
+_lock = threading.Lock()
+
+
+@contextmanager
+def accelerating() -> Iterator[Report]:
+    """Let layers and cells that are built or unpickled within the ``with`` run on the kernels, by any library and in
+    any thread, as ``accelerate`` would; the report fills with them, numbered in the order of their making.
+
+    For models that a library builds itself, as ``load_from_checkpoint`` or a clone of an estimator does. Layers that
+    exist stay as they are; those that were built keep their kernels afterwards, and so do copies of them. A function
+    can have it as its decorator.
+    """
+    report = Report("built on fusedrnn's kernels")
+    with _lock:
+        _open.append(report)
+        if len(_open) == 1:
+            _watch()
+    try:
+        yield report
+    finally:
+        with _lock:
+            _open[:] = [other for other in _open if other is not report]
+            if not _open:
+                _unwatch()
+
+
+_watched: list[tuple[type, str, Any]] = []  # class, method, what it was; None of one that was inherited
+
+
+def _watch() -> None:
+    """Let PyTorch's base classes take an object as soon as they have made it."""
+    for base in _BASES:
+        for name in ("__init__", "__setstate__"):
+            _watched.append((base, name, vars(base).get(name)))
+            setattr(base, name, _taking(getattr(base, name)))
+
+
+def _unwatch() -> None:
+    while _watched:
+        base, name, method = _watched.pop()
+        if method is None:
+            delattr(base, name)
+        else:
+            setattr(base, name, method)
+
+
+def _taking(method: Any) -> Any:
+    @wraps(method)
+    def made(self: Any, *arguments: Any, **keywords: Any) -> None:
+        method(self, *arguments, **keywords)
+        if is_ours(type(self)):
+            return
+        reason = _reason(self)
+        taken = "" if reason else _take(self)
+        for report in _open:
+            into, text = (report.left, reason) if reason else (report.swapped, taken)
+            into[str(len(report.swapped) + len(report.left))] = text
+
+    return made

@@ -96,6 +96,7 @@ class Call:
     ``sequences`` are lengths, batch_sizes and resets, tensors or None; ``options`` those of ``Cell.direct`` and
     ``Cell.options`` that are not the plain cell's, and the seed. ``training`` draws masks and keeps a reserve. With
     ``step`` x is one step [N, I], and there is no y beside the new states. With ``stacked`` states are [1, N, P].
+    ``one_operator``: PyTorch's own class has it as one operator, which lets nothing change before backward.
     """
 
     cell: Cell
@@ -105,10 +106,17 @@ class Call:
     options: dict[str, Any] | None = None
     step: bool = False
     stacked: bool = False
+    one_operator: bool = False
 
     @property
     def outputs(self) -> int:
         return len(self.cell.states) + (not self.step)
+
+    def plain(self) -> bool:
+        """Whether PyTorch's own class has such a call."""
+        return self.options is None or (
+            self.options.keys() == {"nonlinearity"} and self.options["nonlinearity"] in ("tanh", "relu")
+        )
 
     def direct(self) -> list[Any]:
         if self.options is None:

@@ -12,7 +12,7 @@ from fusedrnn.torch import calls, gpu
 from fusedrnn.torch.function import memory_of
 from fusedrnn.torch.ops import layer as run_layer
 from fusedrnn.torch.options import check_sizes
-from fusedrnn.torch.support import autocast, autocast_outputs, fx_call, prepare_scriptable, refusal
+from fusedrnn.torch.support import autocast, autocast_outputs, fell_back, fx_call, prepare_scriptable, refusal
 
 _PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
@@ -44,9 +44,13 @@ class _Step(torch.nn.RNNCellBase):
             dtypes = autocast_outputs(self.cell, (x, *states), parameters[0])
             x, *states = autocast((x, *states), parameters[0].dtype)  # type: ignore[assignment]
         expected = (*x.shape[:-1], self.hidden_size)
+        reason = refusal([x, *states, *(p for p in parameters if p is not None)])
+        if reason:
+            result = super().forward(input, hx)
+            fell_back(self, reason)  # where PyTorch had no error
+            return result
         if (
-            refusal([x, *states, *(p for p in parameters if p is not None)])
-            or x.dim() not in (1, 2)
+            x.dim() not in (1, 2)
             or x.shape[-1] != self.input_size
             or 0 in (*x.shape, self.hidden_size)
             or any([s.shape != expected for s in states])

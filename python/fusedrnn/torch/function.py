@@ -6,6 +6,7 @@ over a token in their place, and add to sums of gradients, which reach autograd 
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor
 from fusedrnn.torch import calls, composite, operators
 from fusedrnn.torch.backward import LayerBackward
 from fusedrnn.torch.calls import Call
+from fusedrnn.torch.kept import CHANGED, Kept, watched_parameters
 from fusedrnn.torch.support import batched
 
 
@@ -28,18 +30,23 @@ class Layer(torch.autograd.Function):
         inputs = tensors[: 1 + len(call.cell.states)]
         outputs, reserve = calls.forward(call, inputs[0], inputs[1:], weights.arrays)
         ctx.call, ctx.weights, ctx.shared = call, weights, token is not None
+        ctx.kept = Kept(call, inputs, weights.parameters, outputs[0])
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*inputs, outputs[0], reserve)
+        ctx.save_for_backward(*ctx.kept.watched, reserve)
+        ctx.kept.watched = ()
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *doutputs: Tensor | None) -> tuple[Any, ...]:
-        *inputs, y, reserve = ctx.saved_tensors
-        call, weights, input_grad = ctx.call, ctx.weights, ctx.needs_input_grad[3]
-        weights.look_again()
-        weights.sums.reached = True
-        gradients: Sequence[Tensor | None]
+        *saved, y, reserve = ctx.saved_tensors
+        call, weights, kept, input_grad = ctx.call, ctx.weights, ctx.kept, ctx.needs_input_grad[3]
         many = batched(doutputs)
+        exact = many or torch.is_grad_enabled() or reserve is None
+        inputs = kept.inputs(saved, exact=exact)
+        weights.look_again(None if exact else partial(watched_parameters, call, inputs[0], ctx.needs_input_grad[3:5]))
+        weights.sums.reached = True
+        y = kept.y(call, inputs, weights, y)
+        gradients: Sequence[Tensor | None]
         if many or torch.is_grad_enabled():
             # y follows from the inputs: no gradient goes by way of it
             arguments = (*inputs, *weights.parameters)
@@ -132,23 +139,22 @@ class Weights:
             self._token = Token.apply(self.sums, *self.parameters)
         return self._token
 
-    def look_again(self) -> None:
-        """Before backward: raise if a value changed, as autograd does for what it saves, and find the memory of the
-        parameters as it lies now. Who shards or offloads a model frees it after forward and brings the same values back
-        to another place."""
-        moved = False
-        for parameter, kept in zip(self.parameters, self._state, strict=True):
-            if parameter is None:
-                continue
-            if parameter._version != kept[0]:
-                raise RuntimeError(
-                    "one of the variables needed for gradient computation has been modified by an inplace operation: "
-                    "a weight of a recurrent layer, between its forward and its backward"
-                )
-            moved = moved or parameter.data_ptr() != kept[1]
-        if moved:
-            self.arrays = calls.arrays_of(self.parameters)
-            self._state = [_state(p) for p in self.parameters]
+    def look_again(self, watched: Callable[[int], list[bool] | None] | None) -> None:
+        """Before backward: raise if a value changed, of all or of those that ``watched`` finds among so many, as
+        autograd does for what it saves, and find the memory of the parameters as it lies now. Who shards or offloads a
+        model frees it after forward and brings the same values back to another place."""
+        for parameter, old in zip(self.parameters, self._state, strict=True):
+            if parameter is not None and (parameter._version != old[0] or parameter.data_ptr() != old[1]):
+                break
+        else:
+            return
+        now = [_state(p) for p in self.parameters]
+        kept = None if watched is None else watched(len(now))
+        for place, (new, old) in enumerate(zip(now, self._state, strict=True)):
+            if new is not None and new[0] != old[0] and (kept is None or kept[place]):
+                raise RuntimeError(CHANGED + "a weight of a recurrent layer, between its forward and its backward")
+        self.arrays = calls.arrays_of(self.parameters)
+        self._state = [old and (old[0], *new[1:]) for new, old in zip(now, self._state, strict=True)]
 
 
 def _state(parameter: Tensor | None) -> Any:
@@ -173,25 +179,26 @@ class Token(torch.autograd.Function):
 
 
 class Memory:
-    """What a module remembers of its last calls: the weights of each layer and direction. It is not part of the
-    module's state: copies and pickles have an empty one."""
+    """What a module remembers of its last calls: the weights of each layer and direction, as long as their graph is
+    there. It is not part of the module's state: copies and pickles have an empty one."""
 
     def __init__(self) -> None:
-        self._last: dict[int, Weights] = {}
+        self._last: dict[int, weakref.ref[Weights]] = {}
 
     def __reduce__(self) -> Any:
         return Memory, ()
 
     def weights(self, place: int, parameters: Sequence[Tensor | None]) -> Weights:
         """Those of the call before, if it had these very parameters and its backward is still to come; or new ones."""
-        last = self._last.get(place)
+        known = self._last.get(place)
+        last = None if known is None else known()
         if last is not None and not last.sums.reached and last.same(parameters):
             last.again = True
             return last
         fresh = Weights(parameters)
         # Others would be kept alive for nothing, or be copies that see no change by way of ``data``.
         if all([p is None or (p.is_leaf and p.is_contiguous()) for p in parameters]):
-            self._last[place] = fresh
+            self._last[place] = weakref.ref(fresh)
         return fresh
 
 

@@ -7,6 +7,7 @@ PyTorch's own forward, and so does one that is wrong: its errors are PyTorch's.
 
 from __future__ import annotations
 
+from operator import is_
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from fusedrnn.cuda import arrays
 from fusedrnn.torch import calls, gpu
 from fusedrnn.torch.calls import NO_SEQUENCES
 from fusedrnn.torch.function import memory_of
+from fusedrnn.torch.kept import one_operator
 from fusedrnn.torch.ops import layer as run_layer
 from fusedrnn.torch.options import add_parameters, check_sizes, is_own_nonlinearity, of_a_call, take_options
 from fusedrnn.torch.options import reset_parameters as reset_options
@@ -26,6 +28,7 @@ from fusedrnn.torch.support import (
     NoSteps,
     autocast,
     autocast_outputs,
+    fell_back,
     fx_call,
     only_kernels,
     prepare_scriptable,
@@ -78,10 +81,10 @@ class _Recurrent(torch.nn.RNNBase):
         packed = isinstance(input, PackedSequence)
         x, batch_sizes = (input.data, input.batch_sizes) if packed else (input, None)
         sorted_indices = input.sorted_indices if packed else None
-        parameters = [self._layer_parameters(names) for names in self._all_weights]
         states = self._states(hx)
         if states is None or not isinstance(x, Tensor):
             return self._leave(input, hx, lengths, resets, "such arguments")
+        parameters = self._layer_parameters()
         if not packed and x.dim() in (2, 3) and not x.shape[int(self.batch_first and x.dim() == 3)]:
             raise NoSteps(f"input: {NO_STEPS}")
         dtypes, on_gpu = None, arrays.on_gpu(x)
@@ -93,17 +96,28 @@ class _Recurrent(torch.nn.RNNBase):
                 self.cell, (x, *states), weight, one_length=not packed, projected=self.proj_size > 0
             )
             x, *states = autocast((x, *states), weight.dtype)
-        reason = self._refusal(x, batch_sizes, states, parameters)
+        reason = refusal([x, *states, *(p for layer in parameters for p in layer if p is not None)])
         if on_gpu and not reason:
             reason = self._refusal_on_gpu(resets)
         if reason:
-            return self._leave(input, hx, lengths, resets, reason)
+            result = self._leave(input, hx, lengths, resets, reason)
+            fell_back(self, reason)  # where PyTorch had no error
+            return result
+        unfit = self._misfit(x, batch_sizes, states)
+        if unfit:
+            return self._leave(input, hx, lengths, resets, unfit)
 
         unbatched = x.dim() == 2 and not packed
         if unbatched:
             x, states = x.unsqueeze(1), [s.unsqueeze(1) for s in states]
         elif self.batch_first and not packed:
-            x = x.transpose(0, 1).contiguous()
+            x = x.transpose(0, 1)
+        beyond = self.kernel_options is not None or lengths is not None or resets is not None or self.proj_size > 0
+        whole = torch.compiler.is_compiling() or one_operator(self.cell, x, batch_sizes, beyond=beyond)
+        if not packed and not x.is_contiguous():  # a copy where PyTorch has one, so that the input may change
+            T, N = x.shape[:2]
+            if whole or (T > 1 and N > 1 and x.stride(0) != N * x.stride(1)):
+                x = x.contiguous()
         if sorted_indices is not None:
             states = [s.index_select(1, sorted_indices) for s in states]
         if batch_sizes is not None and not states and torch.compiler.is_compiling():
@@ -117,7 +131,7 @@ class _Recurrent(torch.nn.RNNBase):
         if on_gpu:
             y, final = gpu.walk(self, x, states, parameters, sequences)
         else:
-            y, final = self._walk(x, states, parameters, sequences)
+            y, final = self._walk(x, states, parameters, sequences, whole)
         if dtypes is not None:
             y, *final = (t.to(dtype) for t, dtype in zip((y, *final), dtypes, strict=True))
 
@@ -131,7 +145,9 @@ class _Recurrent(torch.nn.RNNBase):
             y = y.transpose(0, 1)
         return y, tuple(final) if len(final) > 1 else final[0]
 
-    def _walk(self, x: Tensor, states: Any, parameters: Any, sequences: Any) -> tuple[Tensor, list[Tensor]]:
+    def _walk(
+        self, x: Tensor, states: Any, parameters: Any, sequences: Any, whole: bool
+    ) -> tuple[Tensor, list[Tensor]]:
         """y and the final states [L * D, N, ...] of the whole stack."""
         directions = 2 if self.bidirectional else 1
         options, random = self._options(), False
@@ -152,7 +168,7 @@ class _Recurrent(torch.nn.RNNBase):
             y, *final = run_layer(
                 self.cell, x, initial, weights,
                 sequences=sequences, reverse=k % directions == 1, options=options, seed=seed, keep=random,
-                memory=memory, place=k, stacked=alone,
+                memory=memory, place=k, stacked=alone, one_operator=whole,
             )  # fmt: skip
             ys.append(y)
             finals.append(final)
@@ -164,16 +180,31 @@ class _Recurrent(torch.nn.RNNBase):
         """What differs from the plain cell."""
         return None
 
-    def _layer_parameters(self, names: list[str]) -> list[Any]:
-        """In the order of ``Cell.parameters``; by attribute where parametrized, as the value is then computed."""
-        own = self._parameters
-        given = [own[name] if name in own else getattr(self, name) for name in names[: 4 if self.bias else 2]]
-        if not self.bias:
-            given += [None, None]
-        if self.proj_size or self.kernel_options is not None:
-            suffix = names[0].removeprefix("weight_ih")
-            given += [getattr(self, name + suffix, None) for name in self.cell.parameters[4:]]
-        return given
+    def _layer_parameters(self) -> list[list[Any]]:
+        """Of each layer and direction, in the order of ``Cell.parameters``: PyTorch's ``_flat_weights``, which a
+        client may have set and PyTorch fills anew where a named parameter is another, be it parametrized or called
+        functionally."""
+        own, flat = self._parameters, self._flat_weights
+        if not all(map(is_, map(own.get, self._flat_weights_names), flat)):
+            if torch.compiler.is_compiling():  # an export takes no attributes that change
+                flat = [getattr(self, name) for name in self._flat_weights_names]
+            else:
+                self._update_flat_weights()
+                flat = self._flat_weights
+        found, at = [], 0
+        for names in self._all_weights:
+            weights: list[Any] = flat[at : at + len(names)]
+            at += len(names)
+            if not self.bias:
+                weights[2:2] = [None, None]
+            if self.kernel_options is not None:
+                suffix = names[0].removeprefix("weight_ih")
+                given = dict(zip(names, weights, strict=False))
+                weights[4:] = [given.get(n + suffix, getattr(self, n + suffix, None)) for n in self.cell.parameters[4:]]
+            elif self.proj_size:
+                weights[4:] = [None, weights[4]]
+            found.append(weights)
+        return found
 
     def _states(self, hx: Any) -> list[Tensor] | None:
         """hx as a list, empty for zeros; None where it is not what PyTorch takes."""
@@ -185,10 +216,8 @@ class _Recurrent(torch.nn.RNNBase):
             return list(hx)
         return None
 
-    def _refusal(self, x: Tensor, batch_sizes: Tensor | None, states: Any, parameters: Any) -> str:
-        reason = refusal([x, *states, *(p for layer in parameters for p in layer if p is not None)])
-        if reason:
-            return reason
+    def _misfit(self, x: Tensor, batch_sizes: Tensor | None, states: Any) -> str:
+        """Shapes that PyTorch's own forward has the error for, or of which it has nothing to compute."""
         dims = x.dim()
         if dims not in ((2,) if batch_sizes is not None else (2, 3)) or x.shape[-1] != self.input_size:
             return f"an input of shape {tuple(x.shape)}"

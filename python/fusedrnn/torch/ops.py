@@ -31,6 +31,7 @@ def layer(
     place: int = 0,
     step: bool = False,
     stacked: bool = False,
+    one_operator: bool = False,
 ) -> tuple[Tensor, ...]:
     """(y, h_n[, c_n]) of one layer in one direction, or without y; gradients flow to x, states and parameters.
 
@@ -46,6 +47,7 @@ def layer(
         memory, place: of the module, and which of its layers and directions this is; for loops of calls.
         step: x is one step, [N, I], and y is left out.
         stacked: states have a leading axis of one, given and returned.
+        one_operator: as ``Call``.
 
     Under torch.autocast to bfloat16, products are rounded where the kernels can.
 
@@ -69,7 +71,7 @@ def layer(
     through = transformed()
     if seed is not None:
         options = {**(options or {}), "seed": seed if through else int(seed)}
-    call = Call(cell, sequences, reverse, training, options or None, step, stacked)
+    call = Call(cell, sequences, reverse, training, options or None, step, stacked, one_operator)
     if through:
         with torch.autocast("cpu", enabled=False):
             return unroll(call, x, states, parameters)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +21,37 @@ DTYPES = (torch.float32, torch.float64)
 GPU_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
+fallbacks: Counter[str] = Counter()
+"""How many calls went to PyTorch's own code, by layer and reason, as "GRU: tensors of type Series"."""
+TRACED = ("torch.jit.trace and exports by tracing", "exports to ONNX")
+
+
+class FallbackWarning(UserWarning):
+    """A layer on the kernels computes with PyTorch's own code, for a reason that the text gives."""
+
+
+def fell_back(module: torch.nn.Module, reason: str) -> None:
+    """Count a call that PyTorch's own code has taken, and say so the first time, but where nothing is computed or a
+    graph is meant to hold PyTorch's."""
+    name = f"{type(module).__name__}: {reason}"
+    fallbacks[name] += 1
+    if fallbacks[name] == 1 and reason not in (*TRACED, "tensors on meta"):
+        warnings.warn(
+            f"{name}: not taken by fusedrnn's kernels, so PyTorch's own code computes this call and those like it, of "
+            "which fusedrnn.torch.fallbacks keeps count",
+            FallbackWarning,
+            stacklevel=2 + _depth_of_caller(),
+        )
+
+
+def _depth_of_caller() -> int:
+    """How many frames up the first one is that is neither ours nor PyTorch's."""
+    frame, depth = inspect.currentframe(), 0
+    while frame is not None and frame.f_globals.get("__name__", "").split(".")[0] in ("fusedrnn", "torch"):
+        frame, depth = frame.f_back, depth + 1
+    return max(depth - 2, 0)
+
+
 class NoSteps(ValueError, RuntimeError):
     """An input without steps: a ValueError as in all of this package, a RuntimeError as in PyTorch's layers."""
 
@@ -27,9 +60,9 @@ def refusal(tensors: Sequence[Tensor]) -> str:
     """Why the kernels do not take a call with these tensors; empty where they do."""
     compiling = torch.compiler.is_compiling()
     if not compiling and torch._C._is_tracing():
-        return "torch.jit.trace and exports by tracing"
+        return TRACED[0]
     if compiling and torch.onnx.is_in_onnx_export():
-        return "exports to ONNX"
+        return TRACED[1]
     if arrays.on_gpu(tensors[0]):
         return _refusal_on_gpu(tensors, compiling)
     plain_types = not compiling and not torch._C._len_torch_dispatch_stack()
@@ -53,7 +86,6 @@ def _refusal_on_gpu(tensors: Sequence[Tensor], compiling: bool) -> str:
     first = tensors[0]
     missing = compiled.missing()
     if missing is not None:
-        warnings.warn(f"fusedrnn leaves layers on {first.device} to PyTorch: {missing}", stacklevel=4)
         return f"tensors on {first.device}: {missing}"
     if compiling or transformed():
         return f"{'torch.compile' if compiling else 'transforms of torch.func'} on a GPU"

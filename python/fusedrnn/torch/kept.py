@@ -1,0 +1,135 @@
+"""What a call keeps for backward, and what of it may change in place until then: what PyTorch's own class lets change.
+
+PyTorch's layers are loops of operators, and autograd refuses the change of what an operator saved: the input of a
+product where its weight needs a gradient, the weight where its input does, and never a bias. The y that a user sees is
+a copy of the states. But an LSTM in float32 over rows of one length is one operator of oneDNN, which saves all that it
+takes and gives, and an RNNCell saves the state that it returns.
+
+Kernels read y where PyTorch has a copy. So y is kept by an alias that autograd does not watch, beside a tensor that
+counts the changes; where there was one, the forward runs again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fusedrnn.torch import calls
+from fusedrnn.torch.calls import GRU, LSTM, RNN, Call, Cell
+
+_EMPTY: dict[torch.dtype, Tensor] = {dtype: torch.empty(0, dtype=dtype) for dtype in (torch.float32, torch.float64)}
+CHANGED = "one of the variables needed for gradient computation has been modified by an inplace operation: "
+
+
+@dataclass(slots=True)
+class _Free:
+    """An input that may change: ``value`` is what the kernels read then."""
+
+    tensor: Tensor  # part of the graph, for derivatives of gradients
+    version: int
+    value: Tensor
+
+    def unchanged(self) -> bool:
+        return bool(self.tensor._version == self.version)
+
+
+class Kept:
+    """Of one call: x and the states, each watched by autograd or free, and y."""
+
+    __slots__ = ("_free", "_probe", "_version", "watched")
+
+    def __init__(
+        self, call: Call, inputs: Sequence[Tensor | None], parameters: Sequence[Tensor | None], y: Tensor
+    ) -> None:
+        #: x, the states and y, in this order, for ``save_for_backward``; the free ones and a y that nobody reads are
+        #: None
+        self.watched: list[Tensor | None] = [*inputs, y]
+        self._free: dict[int, _Free] | None = None
+        self._probe: Tensor | None = None
+        if call.one_operator:
+            return
+        if call.plain():
+            for place in _free_inputs(inputs, parameters):
+                tensor = inputs[place]
+                if tensor is not None:
+                    read = place == 2 or (place == 1 and call.cell is GRU)  # else only for a gradient that nobody wants
+                    self._free = self._free or {}
+                    self._free[place] = _Free(tensor, tensor._version, tensor.clone() if read else tensor)
+                    self.watched[place] = None
+        if call.step:
+            if call.cell is not RNN:
+                self.watched[-1] = None  # the gradient of one step has no use for h after it
+        elif self._free and 0 in self._free:
+            self.watched[-1] = y.clone()  # as the forward could not run again
+        else:
+            self.watched[-1] = y.data
+            self._probe = y.detach()
+            self._probe.data = _EMPTY[y.dtype]  # shares the count of changes, not the memory
+            self._version = y._version
+
+    def inputs(self, saved: list[Tensor | None], *, exact: bool) -> list[Tensor | None]:
+        """x and the states, from what autograd saved. Of the free ones what kernels may read, or with ``exact`` the
+        very tensors.
+
+        Raises:
+            RuntimeError: ``exact`` asks for a tensor that changed.
+        """
+        for place, free in (self._free or {}).items():
+            if exact and not free.unchanged():
+                raise RuntimeError(CHANGED + "an input of a recurrent layer whose gradient is differentiated once more")
+            saved[place] = free.tensor if exact else free.value
+        return saved
+
+    def y(self, call: Call, inputs: Sequence[Any], weights: Any, saved: Tensor | None) -> Tensor:
+        """y as forward left it; ``inputs`` are x and the states, ``weights`` the call's.
+
+        Raises:
+            RuntimeError: y changed, and with it a parameter or a state, of which it could be computed again.
+        """
+        if saved is None:  # anything of its shape
+            if inputs[1] is not None:
+                return inputs[1]
+            x, weight_hh = inputs[0], weights.parameters[1]
+            return x.new_empty(*x.shape[:-1], weight_hh.shape[1])
+        if self._probe is None or self._probe._version == self._version:
+            return saved
+        weights.look_again(None)
+        if not all([free.unchanged() for free in (self._free or {}).values()]):
+            raise RuntimeError(CHANGED + "the output of a recurrent layer, and with it its initial state")
+        return calls.forward(call, inputs[0], inputs[1:], weights.arrays)[0][0]
+
+
+def _free_inputs(inputs: Sequence[Tensor | None], parameters: Sequence[Tensor | None]) -> Sequence[int]:
+    """The places of x and states that no operator of PyTorch's would save."""
+    weight_ih, weight_hh = parameters[:2]
+    assert weight_ih is not None
+    assert weight_hh is not None
+    free_x, free_h0 = not weight_ih.requires_grad, not weight_hh.requires_grad
+    if not (free_x or free_h0):
+        return ()
+    x, h0, *c0 = inputs
+    # c is multiplied by a forget gate, which may be without a gradient.
+    free_c0 = c0 and not any([t is not None and t.requires_grad for t in (x, h0, *parameters)])
+    return [place for place, free in enumerate((free_x, free_h0, free_c0)) if free and place < len(inputs)]
+
+
+def watched_parameters(call: Call, x: Tensor, input_grads: Sequence[bool], count: int) -> list[bool] | None:
+    """Of each of ``count`` parameters, whether PyTorch would save it: weights that an input with a gradient is
+    multiplied by; None: all. ``input_grads``: whether x and h0 have gradients."""
+    if call.one_operator or not call.plain():
+        return None
+    batch_sizes = call.sequences[1]
+    several = not call.step and (x.shape[0] if batch_sizes is None else len(batch_sizes)) > 1
+    return [input_grads[0], several or input_grads[1], False, False] + [True] * (count - 4)
+
+
+def one_operator(cell: Cell, x: Tensor, batch_sizes: Tensor | None, *, beyond: bool) -> bool:
+    """Whether PyTorch computes such a layer by one operator of oneDNN, which saves its inputs and y; ``beyond``: the
+    call has what oneDNN has not."""
+    if cell is not LSTM or beyond or x.dtype is not torch.float32 or not torch._C._get_mkldnn_enabled():
+        return False
+    return batch_sizes is None or int(batch_sizes[0]) == int(batch_sizes[-1])

@@ -1,0 +1,108 @@
+"""The classes that ``accelerate`` gives to layers: ours over the class that the layer had, and equal to it.
+
+Other libraries keep tables by ``type(module)``: quantization, validators, counters of operations. A stand-in compares
+and hashes as the class that it stands for, so such tables know it; ``is`` tells them apart.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import weakref
+from typing import Any
+
+import torch
+from torch.nn.utils import parametrize
+
+from fusedrnn.torch.cells import GRUCell, LSTMCell, RNNCell
+from fusedrnn.torch.modules import GRU, LSTM, RNN
+
+OURS: tuple[type, ...] = (RNN, LSTM, GRU, RNNCell, LSTMCell, GRUCell)
+# What PyTorch's forward calls and ours does not: whoever overrides one of these means it.
+_OF_FORWARD = (
+    "forward", "check_input", "check_hidden_size", "check_forward_args", "get_expected_hidden_size",
+    "get_expected_cell_size", "permute_hidden",
+)  # fmt: skip
+_made: weakref.WeakValueDictionary[type, type] = weakref.WeakValueDictionary()
+
+
+class _Equal(type):
+    """The class of stand-ins; a subclass of one, as parametrizations make it, is only equal to itself."""
+
+    def __eq__(cls, other: object) -> bool:
+        return cls is other or (other is not None and vars(cls).get("stands_for") is other)
+
+    def __hash__(cls) -> int:
+        return hash(vars(cls)["stands_for"]) if "stands_for" in vars(cls) else type.__hash__(cls)
+
+
+def kind_of(module: torch.nn.Module) -> type:
+    """The module's class, without its parametrizations."""
+    kind = type(module)
+    return kind.__bases__[0] if parametrize.is_parametrized(module) else kind
+
+
+def theirs(ours: type) -> type:
+    """PyTorch's class of one of ``OURS``."""
+    return ours.__bases__[1]
+
+
+def stood_for(kind: type) -> Any:
+    """The class that a stand-in stands for, PyTorch's of one of ``OURS``; or else None."""
+    return vars(kind)["stands_for"] if "stands_for" in vars(kind) else theirs(kind) if kind in OURS else None
+
+
+def is_ours(kind: type) -> bool:
+    return issubclass(kind, OURS)
+
+
+def overridden(kind: type) -> str:
+    """The method of a subclass of PyTorch's layers and cells that would be lost; empty if there is none, "class" of one
+    that has no class of ours."""
+    base = next((theirs(ours) for ours in OURS if issubclass(kind, theirs(ours))), None)
+    if base is None:
+        return "class"
+    return next((n for n in _OF_FORWARD if getattr(kind, n, None) is not getattr(base, n, None)), "")
+
+
+def stand_in(kind: type) -> type:
+    """The class that stands for ``kind``, one of PyTorch's or a subclass without a forward of its own."""
+    found = _made.get(kind)
+    if found is None:
+        ours = next(ours for ours in OURS if issubclass(kind, theirs(ours)))
+        members = {
+            "__module__": __name__,
+            "__doc__": kind.__doc__,
+            "__init__": kind.__init__,  # type: ignore[misc] # for libraries that build a layer like this one
+            "stands_for": kind,
+        }
+        bases = (ours,) if kind is theirs(ours) else (ours, kind)
+        found = _made[kind] = _pickled_by_kind(_Equal(kind.__name__, bases, members), kind)
+    return found
+
+
+def _pickled_by_kind(made: Any, kind: type) -> type:
+    """Let copies and pickles hold ``kind``, as no module has the class that stands for it by its name."""
+
+    def __reduce_ex__(self: Any, protocol: Any) -> Any:
+        make, arguments, *rest = super(made, self).__reduce_ex__(protocol)
+        if make is copyreg.__newobj__ and arguments == (made,):  # type: ignore[attr-defined]
+            return rebuilt, (kind,), *rest
+        return make, arguments, *rest
+
+    made.__reduce_ex__ = __reduce_ex__
+    return made  # type: ignore[no-any-return]
+
+
+def rebuilt(kind: type) -> Any:
+    """An empty module of the class that stands for ``kind``."""
+    made: Any = stand_in(kind)
+    return made.__new__(made)
+
+
+def become(module: torch.nn.Module, kind: type) -> None:
+    """Change the module's class, under its parametrizations."""
+    if parametrize.is_parametrized(module):
+        # It has a class of its own, with the parametrizations as properties.
+        names = {k: v for k, v in vars(type(module)).items() if k not in ("__dict__", "__weakref__")}
+        kind = type(f"Parametrized{kind.__name__}", (kind,), names)
+    module.__class__ = kind
