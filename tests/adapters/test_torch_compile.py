@@ -6,6 +6,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install '.[torch]'")
 
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence  # noqa: E402
+
 import fusedrnn.torch as ft  # noqa: E402
 
 torch.set_num_threads(1)  # tests run side by side
@@ -20,11 +22,11 @@ pytestmark = [
 
 
 class Model(torch.nn.Module):
-    def __init__(self, name, **options):
+    def __init__(self, name, package=ft, **options):
         super().__init__()
         torch.manual_seed(0)
         self.first = torch.nn.Linear(3, 4)
-        self.recurrent = getattr(ft, name)(4, 5, **options)
+        self.recurrent = getattr(package, name)(4, 5, **options)
         self.last = torch.nn.Linear(5 * (2 if self.recurrent.bidirectional else 1), 2)
 
     def forward(self, x):
@@ -60,11 +62,11 @@ def nodes(graph):
     return [str(node.target).removesuffix(".default") for node in graph.nodes if "fusedrnn" in str(node.target)]
 
 
-def compare(model, compiled, x):
-    results = []
+def compare(model, compiled, x, module=None):
+    results, parameters = [], list((module or model).parameters())
     for f in (model, compiled):
         outputs = f(x)
-        results.append([*outputs, *torch.autograd.grad(sum(o.pow(2).sum() for o in outputs), list(model.parameters()))])
+        results.append([*outputs, *torch.autograd.grad(sum(o.pow(2).sum() for o in outputs), parameters)])
         with torch.no_grad():
             results[-1] += f(x)
     for a, b in zip(*results, strict=True):
@@ -88,13 +90,77 @@ def test_cells(allow_rnn):
     compare(model, torch.compile(model, backend="aot_eager", fullgraph=True), torch.randn(3, 2, 3))
 
 
-def test_without_the_setting_the_layer_runs_between_two_graphs():
-    import torch._dynamo
+class Tagger(torch.nn.Module):
+    """Packed rows of many lengths, and cells in a loop that no graph holds."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = torch.nn.Embedding(9, 4)
+        self.lstm = torch.nn.LSTM(4, 5, 2, batch_first=True, bidirectional=True)
+        self.cell = torch.nn.GRUCell(10, 3)
+
+    def forward(self, tokens, lengths):
+        packed = pack_padded_sequence(self.embedding(tokens), lengths, batch_first=True, enforce_sorted=False)
+        y = pad_packed_sequence(self.lstm(packed)[0], batch_first=True)[0]
+        torch._dynamo.graph_break()
+        state = None
+        for step in y.unbind(1):
+            state = self.cell(step, state)
+        return state.sum()
+
+
+def trained(model, compiled):
+    """(losses, Dynamo's counts) of training over rows of 14 different lengths."""
+    from torch._dynamo.utils import counters
 
     torch._dynamo.reset()
-    model = Model("GRU")
-    compare(model, torch.compile(model, backend="aot_eager"), torch.randn(6, 2, 3))
-    assert torch._dynamo.explain(model)(torch.randn(6, 2, 3)).graph_break_count == 1
+    counters.clear()
+    optimizer, losses = torch.optim.SGD(model.parameters(), 0.1), []
+    for T in range(2, 16):
+        optimizer.zero_grad()
+        loss = compiled(torch.arange(3 * T).reshape(3, T) % 9, torch.tensor([T, 1, T - 1]))
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+        with torch.no_grad():
+            compiled(torch.zeros(2, T, dtype=torch.long), torch.tensor([T, T]))
+    return torch.stack(losses), {name: dict(counters[name]) for name in ("frames", "graph_break")}
+
+
+def test_our_own_python_is_not_compiled():
+    """No frame, no graph break and no warning (they are errors here) more than with PyTorch's own layers."""
+    import torch._dynamo
+
+    found = {}
+    for where in ("PyTorch's", "ours", "ours, uncompiled"):
+        model = Tagger()
+        if where != "PyTorch's":
+            ft.accelerate(model)
+        found[where] = trained(model, model if "un" in where else torch.compile(model, backend="aot_eager"))
+    assert found["ours"][1] == found["PyTorch's"][1]
+    assert found["PyTorch's"][1]["frames"]
+    for losses, _ in found.values():
+        torch.testing.assert_close(losses, found["PyTorch's"][0], rtol=1e-4, atol=1e-5)
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("kind", ["plain", "within a function"])
+def test_without_the_setting_graphs_end_where_they_end_at_pytorchs_layers(kind):
+    import torch._dynamo
+
+    counts = []
+    for accelerated in (False, True):
+        torch._dynamo.reset()
+        model = Model("GRU", package=torch.nn)
+        if accelerated:
+            ft.accelerate(model)
+        function = model if kind == "plain" else lambda x, model=model: (model(x + 1)[0] + 1,)
+        compare(function, torch.compile(function, backend="aot_eager"), torch.randn(6, 2, 3), model)
+        explained = torch._dynamo.explain(function)(torch.randn(6, 2, 3))
+        counts.append((explained.graph_count, explained.graph_break_count))
+    assert counts[0] == counts[1]
+    torch._dynamo.reset()
 
 
 def test_the_setting_is_for_the_call_that_compiles():

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fusedrnn.torch import calls, composite
 from fusedrnn.torch.calls import Call
+from fusedrnn.torch.compiling import runs_as_it_is
 from fusedrnn.torch.second import double_backward
 
 
@@ -30,6 +31,7 @@ class LayerBackward(torch.autograd.Function):
     """``_backward``, differentiable in doutputs, x, states and parameters; y and the reserve follow from them."""
 
     @staticmethod
+    @runs_as_it_is
     def forward(ctx: Any, call: Call, input_grad: bool, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
         ctx.call = call
         ctx.set_materialize_grads(False)
@@ -37,6 +39,7 @@ class LayerBackward(torch.autograd.Function):
         return _backward(call, input_grad, *tensors)
 
     @staticmethod
+    @runs_as_it_is
     def backward(ctx: Any, *ddinputs: Tensor | None) -> tuple[Any, ...]:
         tensors = ctx.saved_tensors
         outputs = ctx.call.outputs

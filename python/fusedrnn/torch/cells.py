@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fusedrnn.cuda import arrays
 from fusedrnn.torch import calls, gpu
+from fusedrnn.torch.compiling import runs_as_it_is
 from fusedrnn.torch.function import memory_of
 from fusedrnn.torch.ops import layer as run_layer
 from fusedrnn.torch.options import check_sizes
@@ -24,6 +25,7 @@ class _Step(torch.nn.RNNCellBase):
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*check_sizes(self.cell, ("input_size", "hidden_size"), arguments, keywords), **keywords)
 
+    @runs_as_it_is
     def forward(self, input: Any, hx: Any = None) -> Any:
         """As the cell of ``torch.nn``: input [N, I] or [I]; hx h [N, H] or [H], or (h, c) of an LSTM, None for zeros.
 

@@ -21,6 +21,7 @@ from fusedrnn.reference.random import zoned
 from fusedrnn.reference.steps import gru_step, lstm_step
 from fusedrnn.torch import masks
 from fusedrnn.torch.calls import GRU, LSTM, Call
+from fusedrnn.torch.compiling import runs_as_it_is
 
 # of W_ih x_t + b_ih, h as the product sees it, and the states
 _Step = Callable[[Tensor, Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]
@@ -125,10 +126,12 @@ class _ClippedGradient(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
+    @runs_as_it_is
     def forward(h: Tensor, clipping: _Clipping, levels: _Levels) -> Tensor:
         return h.clone()
 
     @staticmethod
+    @runs_as_it_is
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         _, ctx.clipping, ctx.levels = inputs
         if ctx.needs_input_grad[0]:
@@ -136,12 +139,14 @@ class _ClippedGradient(torch.autograd.Function):
         ctx.level = ctx.levels.count
 
     @staticmethod
+    @runs_as_it_is
     def backward(ctx: Any, dh: Tensor) -> tuple[Tensor, None, None]:
         bound = ctx.clipping.bound
         clips = bound is not None and ctx.level == ctx.levels.count
         return dh.clamp(-bound, bound) if clips else dh, None, None
 
     @staticmethod
+    @runs_as_it_is
     def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
         return tangent.clone()
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from fusedrnn.torch import calls, composite, operators
 from fusedrnn.torch.backward import LayerBackward
 from fusedrnn.torch.calls import Call
+from fusedrnn.torch.compiling import runs_as_it_is
 from fusedrnn.torch.kept import CHANGED, Kept, watched_parameters
 from fusedrnn.torch.support import batched
 
@@ -26,6 +27,7 @@ class Layer(torch.autograd.Function):
     which are those of ``weights``, are left out; they are not saved, so that calls with and without save the same."""
 
     @staticmethod
+    @runs_as_it_is
     def forward(ctx: Any, call: Call, weights: Weights, token: Tensor | None, *tensors: Tensor | None) -> Any:
         inputs = tensors[: 1 + len(call.cell.states)]
         outputs, reserve = calls.forward(call, inputs[0], inputs[1:], weights.arrays)
@@ -37,6 +39,7 @@ class Layer(torch.autograd.Function):
         return outputs
 
     @staticmethod
+    @runs_as_it_is
     def backward(ctx: Any, *doutputs: Tensor | None) -> tuple[Any, ...]:
         *saved, y, reserve = ctx.saved_tensors
         call, weights, kept, input_grad = ctx.call, ctx.weights, ctx.kept, ctx.needs_input_grad[3]
@@ -166,6 +169,7 @@ class Token(torch.autograd.Function):
     their sums."""
 
     @staticmethod
+    @runs_as_it_is
     def forward(ctx: Any, sums: Sums, *parameters: Tensor | None) -> Tensor:
         ctx.sums = sums  # not the Weights, which have the token
         ctx.count = len(parameters)
@@ -173,6 +177,7 @@ class Token(torch.autograd.Function):
         return torch.empty(0)
 
     @staticmethod
+    @runs_as_it_is
     def backward(ctx: Any, dtoken: Tensor | None) -> tuple[Any, ...]:
         sums = ctx.sums.of_run.pop(torch._C._current_graph_task_id(), [None] * ctx.count)
         return None, *[s if s is None or isinstance(s, Tensor) else torch.from_numpy(s) for s in sums]

@@ -16,6 +16,7 @@ from fusedrnn.cuda import cells
 from fusedrnn.cuda.arrays import Torch
 from fusedrnn.functional.reserve import check_batch_sizes
 from fusedrnn.torch.calls import Cell
+from fusedrnn.torch.compiling import runs_as_it_is
 
 _LIBRARY = Torch(torch)
 _PLACE = 3  # of x among the arguments of ``_Layer``
@@ -25,6 +26,7 @@ class _Layer(torch.autograd.Function):
     """(layer, lengths, training, x, h0, c0, four parameters of each direction...) -> (y, h_n[, c_n])."""
 
     @staticmethod
+    @runs_as_it_is
     def forward(
         ctx: Any, layer: cells.Layer, lengths: Tensor | None, training: bool, *tensors: Tensor | None
     ) -> tuple[Tensor, ...]:
@@ -38,6 +40,7 @@ class _Layer(torch.autograd.Function):
         return (y, h_n) if c_n is None else (y, h_n, c_n)
 
     @staticmethod
+    @runs_as_it_is
     def backward(ctx: Any, dy: Tensor | None, dh_n: Tensor | None, dc_n: Tensor | None = None) -> tuple[Any, ...]:
         kept = dict(zip(ctx.names, ctx.saved_tensors, strict=True))
         needed = ctx.needs_input_grad[_PLACE:]
@@ -56,10 +59,12 @@ class _Once(torch.autograd.Function):
     """(how many, gradients..., what they depend on...) -> the gradients, which nobody can differentiate."""
 
     @staticmethod
+    @runs_as_it_is
     def forward(ctx: Any, count: int, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
         return tuple(None if t is None else t.view_as(t) for t in tensors[:count])
 
     @staticmethod
+    @runs_as_it_is
     def backward(ctx: Any, *ddgradients: Tensor | None) -> Any:
         raise RuntimeError(
             "fusedrnn on a GPU: there are no derivatives of gradients; the layers on the CPU and torch.nn's cells have"

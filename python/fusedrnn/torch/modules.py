@@ -18,6 +18,7 @@ from fusedrnn._core import NO_STEPS
 from fusedrnn.cuda import arrays
 from fusedrnn.torch import calls, gpu
 from fusedrnn.torch.calls import NO_SEQUENCES
+from fusedrnn.torch.compiling import runs_as_it_is
 from fusedrnn.torch.function import memory_of
 from fusedrnn.torch.kept import one_operator
 from fusedrnn.torch.ops import layer as run_layer
@@ -63,6 +64,7 @@ class _Recurrent(torch.nn.RNNBase):
     def extra_repr(self) -> str:
         return str(super().extra_repr()) + "".join(options_text(self.kernel_options))
 
+    @runs_as_it_is
     def forward(self, input: Any, hx: Any = None, lengths: Any = None, resets: Any = None) -> Any:
         """As the layer of ``torch.nn``, and beyond it:
 

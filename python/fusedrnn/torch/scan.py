@@ -15,6 +15,7 @@ from fusedrnn.functional.scan_second import scan_double_backward
 from fusedrnn.nn.scan_start import Start
 from fusedrnn.nn.scan_trees import dotted, initial
 from fusedrnn.scan.trees import Structure, flatten, leaves_of
+from fusedrnn.torch.compiling import never_traced, runs_as_it_is
 from fusedrnn.torch.support import DTYPES, transformed
 
 _ROLES = ("params", "state", "x", "context", "reset_state")
@@ -68,6 +69,7 @@ class _Scan(torch.autograd.Function):
     """(call, leaves of the arguments...) -> leaves of y and of the last state."""
 
     @staticmethod
+    @runs_as_it_is
     def forward(ctx: Any, call: _Call, *leaves: Tensor) -> tuple[Tensor, ...]:
         params, state, x, context, reset_state = call.trees([_array(leaf) for leaf in leaves])
         y, state_n, call.reserve = scan_forward(
@@ -86,6 +88,7 @@ class _Scan(torch.autograd.Function):
         return tuple(found)
 
     @staticmethod
+    @runs_as_it_is
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
         leaves = ctx.saved_tensors  # raises where one was changed in place
         if ctx.call.reserve is None:
@@ -97,6 +100,7 @@ class _ScanBackward(torch.autograd.Function):
     """(call, count, gradients of the results..., leaves of the arguments...) -> gradients of those leaves."""
 
     @staticmethod
+    @runs_as_it_is
     def forward(ctx: Any, call: _Call, count: int, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
         gradients = [_array(each) for each in tensors[:count]]
         dy, dstate_n = call.result_trees(gradients)
@@ -106,6 +110,7 @@ class _ScanBackward(torch.autograd.Function):
         return tuple(call.gradients(scan_backward(dy, dstate_n, call.reserve, input_grad=call.input_grad)))
 
     @staticmethod
+    @runs_as_it_is
     def backward(ctx: Any, *directions: Tensor | None) -> tuple[Any, ...]:
         found = _ScanDoubleBackward.apply(ctx.call, ctx.count, len(directions), *directions, *ctx.saved_tensors)
         return tuple(
@@ -122,6 +127,7 @@ class _ScanDoubleBackward(torch.autograd.Function):
     """
 
     @staticmethod
+    @runs_as_it_is
     def forward(ctx: Any, call: _Call, count: int, places: int, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
         ctx.set_materialize_grads(False)
         grads = ScanGradients(*call.trees([_array(each) for each in tensors[:places]]))
@@ -131,11 +137,12 @@ class _ScanDoubleBackward(torch.autograd.Function):
         return *(_tensor(a) for a in (*leaves_of(ddy, y), *leaves_of(ddstate_n, state))), *call.gradients(found)
 
     @staticmethod
+    @runs_as_it_is
     def backward(ctx: Any, *_: Tensor | None) -> tuple[Any, ...]:
         raise RuntimeError("fusedrnn.torch.scan: expected derivatives of first or second order, got a third")
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@never_traced
 def scan(
     step: Callable[..., Any],
     params: Any,
@@ -259,7 +266,7 @@ class Scan(torch.nn.Module):
             raise ValueError(f"parameters: expected a name that is free, got {name!r}")
         self.register_parameter(name, parameter)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @never_traced
     def forward(
         self,
         x: Any,

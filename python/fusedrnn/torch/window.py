@@ -12,6 +12,7 @@ from fusedrnn import cells
 from fusedrnn.functional import mixture_density_loss as _loss
 from fusedrnn.functional import mixture_density_mean, mixture_density_sample
 from fusedrnn.sizes import size
+from fusedrnn.torch.compiling import runs_as_it_is
 from fusedrnn.torch.scan import Scan
 from fusedrnn.torch.support import drawn_seed
 
@@ -72,12 +73,14 @@ class MixtureDensity(torch.nn.Linear):
         super().__init__(in_features, 6 * self.components + 1, dtype=dtype)
 
     @staticmethod
+    @runs_as_it_is
     def sample(parameters: Tensor, *, bias: float = 0.0) -> Tensor:
         """Draw points and end flags [..., 3], by PyTorch's generator; see ``fusedrnn.mixture_density_sample``."""
         drawn = mixture_density_sample(_array(parameters), np.random.default_rng(drawn_seed()), bias=bias)
         return torch.from_numpy(drawn)
 
     @staticmethod
+    @runs_as_it_is
     def mean(parameters: Tensor) -> Tensor:
         """Return the means of the mixtures, [..., 2], without gradients."""
         return torch.from_numpy(mixture_density_mean(_array(parameters)))
@@ -85,6 +88,7 @@ class MixtureDensity(torch.nn.Linear):
 
 class _MixtureDensityLoss(torch.autograd.Function):
     @staticmethod
+    @runs_as_it_is
     def forward(ctx: Any, parameters: Tensor, target: Tensor, weights: Tensor | None) -> Tensor:
         value, gradient = _loss(_array(parameters), _array(target), None if weights is None else _array(weights))
         ctx.save_for_backward(torch.from_numpy(gradient))

@@ -1,0 +1,34 @@
+"""What torch.compile does with the adapter's own Python: nothing, unless it traces a call into a graph of its caller.
+
+Dynamo ends a graph at a recurrent layer, runs the layer, and would compile every function of ours that runs there, one
+by one, and again for other lengths. PyTorch's own layers are spared by a list of folders; ours are marked one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def runs_as_it_is(function: _Function) -> _Function:
+    """Mark a function that Dynamo meets as a frame of its own, so that it and what it calls run in Python. Where Dynamo
+    traces a call of it, nothing changes. (``torch.compiler.disable`` would end the graph there too.)"""
+    frames: Any = torch._C._dynamo.eval_frame
+    code: Any = getattr(function, "__code__")  # noqa: B009 - no attribute of every callable
+    try:
+        skip = frames._FrameAction.SKIP
+        frames.set_code_exec_strategy(code, frames._FrameExecStrategy(skip, skip))
+    except AttributeError:  # of an older PyTorch, which compiles it
+        pass
+    return function
+
+
+def never_traced(function: _Function) -> _Function:
+    """Mark a function at which graphs end, as ``torch.compiler.disable`` does, which would import the whole compiler."""
+    function._torchdynamo_disable = True  # type: ignore[attr-defined]
+    function._torchdynamo_disable_msg = None  # type: ignore[attr-defined]
+    return runs_as_it_is(function)
