@@ -64,7 +64,6 @@ class _Recurrent(torch.nn.RNNBase):
     def extra_repr(self) -> str:
         return str(super().extra_repr()) + "".join(options_text(self.kernel_options))
 
-    @runs_as_it_is
     def forward(self, input: Any, hx: Any = None, lengths: Any = None, resets: Any = None) -> Any:
         """As the layer of ``torch.nn``, and beyond it:
 
@@ -80,6 +79,10 @@ class _Recurrent(torch.nn.RNNBase):
             ValueError, RuntimeError: as PyTorch's; ValueError: T = 0, lengths or resets that do not fit, or in a call
                 that the kernels do not take.
         """
+        return self._run(input, hx, lengths, resets)
+
+    @runs_as_it_is  # and forward not: Dynamo begins there with a layer that is compiled by itself
+    def _run(self, input: Any, hx: Any, lengths: Any, resets: Any) -> Any:
         packed = isinstance(input, PackedSequence)
         x, batch_sizes = (input.data, input.batch_sizes) if packed else (input, None)
         sorted_indices = input.sorted_indices if packed else None

@@ -14,6 +14,7 @@ import torch
 from torch.nn.utils import parametrize
 
 from fusedrnn.torch.cells import GRUCell, LSTMCell, RNNCell
+from fusedrnn.torch.compiling import runs_as_it_is
 from fusedrnn.torch.modules import GRU, LSTM, RNN
 
 OURS: tuple[type, ...] = (RNN, LSTM, GRU, RNNCell, LSTMCell, GRUCell)
@@ -64,6 +65,11 @@ def overridden(kind: type) -> str:
     return next((n for n in _OF_FORWARD if getattr(kind, n, None) is not getattr(base, n, None)), "")
 
 
+@runs_as_it_is
+def _forward(self: Any, input: Any, hx: Any = None, lengths: Any = None, resets: Any = None) -> Any:
+    return self._run(input, hx, lengths, resets)
+
+
 def stand_in(kind: type) -> type:
     """The class that stands for ``kind``, one of PyTorch's or a subclass without a forward of its own."""
     found = _made.get(kind)
@@ -75,6 +81,8 @@ def stand_in(kind: type) -> type:
             "__init__": kind.__init__,  # type: ignore[misc] # for libraries that build a layer like this one
             "stands_for": kind,
         }
+        if issubclass(ours, torch.nn.RNNBase):
+            members["forward"] = _forward  # which Dynamo does not even try to compile, as it does PyTorch's
         bases = (ours,) if kind is theirs(ours) else (ours, kind)
         found = _made[kind] = _pickled_by_kind(_Equal(kind.__name__, bases, members), kind)
     return found
