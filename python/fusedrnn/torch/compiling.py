@@ -28,7 +28,7 @@ def runs_as_it_is(function: _Function) -> _Function:
 
 
 def never_traced(function: _Function) -> _Function:
-    """Mark a function at which graphs end, as ``torch.compiler.disable`` does, which would import the whole compiler."""
+    """Mark a function at which graphs end, as ``torch.compiler.disable`` does, which would import the compiler."""
     function._torchdynamo_disable = True  # type: ignore[attr-defined]
     function._torchdynamo_disable_msg = None  # type: ignore[attr-defined]
     return runs_as_it_is(function)

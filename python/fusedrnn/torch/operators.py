@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fusedrnn.functional.reserve import reserve_width
-from fusedrnn.torch import calls
+from fusedrnn.torch import calls, decompositions
 from fusedrnn.torch.backward import LayerBackward
 from fusedrnn.torch.calls import CELLS, Call, Cell
 from fusedrnn.torch.compiling import runs_as_it_is
@@ -57,6 +57,7 @@ class _Operator:
         torch.library.register_autograd(forward, self.backward_of_forward, setup_context=self.keep_forward)
         torch.library.register_vmap(backward, self.each_backward)
         torch.library.register_autograd(backward, self.backward_of_backward, setup_context=self.keep_backward)
+        decompositions.register(self)
 
     def call(self, sequences: Sequence[Tensor | None], options: Sequence[Any], training: bool) -> Call:
         """From (lengths, batch_sizes, resets, seed) and (reverse, options...)."""
