@@ -182,6 +182,15 @@ py::array_t<T> empty(const std::vector<int64_t>& shape) {
   return py::array_t<T>(sizes, static_cast<T*>(block), py::capsule(block, give_block));
 }
 
+// The caller's own array to write to, or a fresh one.
+template <class T>
+py::array_t<T> given_or_empty(const py::object& given, const char* name, const char* like,
+                              const std::vector<int64_t>& shape) {
+  if (given.is_none()) return empty<T>(shape);
+  output<T>(given, name, like, shape);
+  return py::reinterpret_borrow<py::array_t<T>>(given);
+}
+
 // H where weight_hh agrees with itself; otherwise the rows of weight_ih say what weight_hh should have been.
 inline int64_t hidden_size(const py::array& ih, const py::array& hh, int64_t gates) {
   require_ndim(ih, "weight_ih", 2, gates == 1 ? "[H, I]" : gates == 3 ? "[3H, I]" : "[4H, I]");

@@ -38,7 +38,8 @@ struct GruCall {
 py::tuple call_gru_forward(const Argument& x, const Argument& h0, const Argument& weight_ih, const Argument& weight_hh,
                            const Argument& bias_ih, const Argument& bias_hh, bool reset_after,
                            const py::object& lengths, const py::object& batch_sizes, const py::object& resets,
-                           bool reverse, bool training, bool recompute, const py::object& options) {
+                           bool reverse, bool training, bool recompute, const py::object& options,
+                           const py::object& given_y) {
   return dispatch_dtype(x, "x", [&](auto scalar) -> py::tuple {
     using T = decltype(scalar);
     const GruCall<T> call(x, weight_ih, weight_hh, reset_after, lengths, batch_sizes, resets, options, reverse,
@@ -55,7 +56,7 @@ py::tuple call_gru_forward(const Argument& x, const Argument& h0, const Argument
     p.weight_hh = input<T>(weight_hh, "weight_hh", "x", {3 * H, H});
     p.bias_ih = optional_input<T>(bias_ih, "bias_ih", "x", {3 * H});
     p.bias_hh = optional_input<T>(bias_hh, "bias_hh", "x", {3 * H});
-    auto y = empty<T>(d.of(H)), h_n = empty<T>({N, H});
+    auto y = given_or_empty<T>(given_y, "y", "x", d.of(H)), h_n = empty<T>({N, H});
     py::object reserve = py::none();
     if (training) {
       auto buffer = empty<T>(d.of(call.reserve(recompute)));
@@ -124,7 +125,7 @@ void register_gru(py::module_& m) {
   using namespace py::literals;
   m.def("gru_forward", &call_gru_forward, "x"_a, "h0"_a, "weight_ih"_a, "weight_hh"_a, "bias_ih"_a, "bias_hh"_a,
         "reset_after"_a, "lengths"_a, "batch_sizes"_a, "resets"_a, "reverse"_a, "training"_a, "recompute"_a,
-        "options"_a);
+        "options"_a, "y"_a = py::none());
   m.def("gru_backward", &call_gru_backward, "dy"_a, "dh_n"_a, "x"_a, "h0"_a, "y"_a, "weight_ih"_a, "weight_hh"_a,
         "bias_ih"_a, "bias_hh"_a, "reserve"_a, "reset_after"_a, "lengths"_a, "batch_sizes"_a, "resets"_a, "reverse"_a,
         "recompute"_a, "options"_a, "input_grad"_a, "dweight_ih"_a, "dweight_hh"_a, "dbias_ih"_a, "dbias_hh"_a,

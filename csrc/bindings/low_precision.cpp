@@ -75,14 +75,15 @@ struct LowPrecisionCall {
 py::tuple call_forward(const std::string& cell, const std::string& precision, const Argument& x, const Argument& h0,
                        const Argument& c0, const Argument& weight_ih, const Argument& weight_hh,
                        const Argument& bias_ih, const Argument& bias_hh, const py::object& lengths,
-                       const py::object& batch_sizes, const py::object& resets, bool reverse, bool training) {
+                       const py::object& batch_sizes, const py::object& resets, bool reverse, bool training,
+                       const py::object& given_y) {
   const LowPrecisionCall call(cell, x, weight_ih, weight_hh, lengths, batch_sizes, resets, reverse);
   const auto [N, I, H, rows] = std::array{call.N, call.I, call.H, call.gates * call.H};
   const Data& d = call.data;
   require_int8_sums(precision, I, H);
   const Small of_h0(h0, "h0", {N, H}), of_c0(c0, "c0", {N, H});
   const Small of_bias_ih(bias_ih, "bias_ih", {rows}), of_bias_hh(bias_hh, "bias_hh", {rows});
-  auto y = empty<float>(d.of(H)), h_n = empty<float>({N, H});
+  auto y = given_or_empty<float>(given_y, "y", "h_n", d.of(H)), h_n = empty<float>({N, H});
   LowPrecisionForward p{.precision = precision == "int8" ? Precision::int8 : Precision::bfloat16,
                         .cell = call.cell,
                         .shape = d.shape,
@@ -171,7 +172,8 @@ void require_int8_sums(const std::string& precision, int64_t inputs, int64_t hid
 void register_low_precision(py::module_& m) {
   using namespace py::literals;
   m.def("low_precision_forward", &call_forward, "cell"_a, "precision"_a, "x"_a, "h0"_a, "c0"_a, "weight_ih"_a,
-        "weight_hh"_a, "bias_ih"_a, "bias_hh"_a, "lengths"_a, "batch_sizes"_a, "resets"_a, "reverse"_a, "training"_a);
+        "weight_hh"_a, "bias_ih"_a, "bias_hh"_a, "lengths"_a, "batch_sizes"_a, "resets"_a, "reverse"_a, "training"_a,
+        "y"_a = py::none());
   m.def("low_precision_backward", &call_backward, "cell"_a, "dy"_a, "dh_n"_a, "dc_n"_a, "x"_a, "h0"_a, "c0"_a, "y"_a,
         "weight_ih"_a, "weight_hh"_a, "reserve"_a, "lengths"_a, "batch_sizes"_a, "resets"_a, "reverse"_a,
         "input_grad"_a, "dweight_ih"_a, "dweight_hh"_a, "dbias_ih"_a, "dbias_hh"_a);

@@ -56,7 +56,8 @@ struct LstmCall {
 py::tuple call_lstm_forward(const Argument& x, const Argument& h0, const Argument& c0, const Argument& weight_ih,
                             const Argument& weight_hh, const Argument& bias_ih, const Argument& bias_hh,
                             const py::object& lengths, const py::object& batch_sizes, const py::object& resets,
-                            bool reverse, bool training, bool recompute, const py::object& options, bool return_c) {
+                            bool reverse, bool training, bool recompute, const py::object& options, bool return_c,
+                            const py::object& given_y) {
   return dispatch_dtype(x, "x", [&](auto scalar) -> py::tuple {
     using T = decltype(scalar);
     const LstmCall<T> call(x, weight_ih, weight_hh, lengths, batch_sizes, resets, options, reverse, training);
@@ -73,7 +74,7 @@ py::tuple call_lstm_forward(const Argument& x, const Argument& h0, const Argumen
     p.weight_hh = input<T>(weight_hh, "weight_hh", "x", {rows, P});
     p.bias_ih = optional_input<T>(bias_ih, "bias_ih", "x", {rows});
     p.bias_hh = optional_input<T>(bias_hh, "bias_hh", "x", {rows});
-    auto y = empty<T>(d.of(P)), h_n = empty<T>({N, P}), c_n = empty<T>({N, H});
+    auto y = given_or_empty<T>(given_y, "y", "x", d.of(P)), h_n = empty<T>({N, P}), c_n = empty<T>({N, H});
     py::object reserve = py::none(), c = py::none();
     if (training) {
       auto buffer = empty<T>(d.of(call.reserve(recompute)));
@@ -157,7 +158,7 @@ void register_lstm(py::module_& m) {
   using namespace py::literals;
   m.def("lstm_forward", &call_lstm_forward, "x"_a, "h0"_a, "c0"_a, "weight_ih"_a, "weight_hh"_a, "bias_ih"_a,
         "bias_hh"_a, "lengths"_a, "batch_sizes"_a, "resets"_a, "reverse"_a, "training"_a, "recompute"_a, "options"_a,
-        "return_c"_a);
+        "return_c"_a, "y"_a = py::none());
   m.def("lstm_backward", &call_lstm_backward, "dy"_a, "dh_n"_a, "dc_n"_a, "dc"_a, "x"_a, "h0"_a, "c0"_a, "y"_a,
         "weight_ih"_a, "weight_hh"_a, "bias_ih"_a, "bias_hh"_a, "reserve"_a, "lengths"_a, "batch_sizes"_a, "resets"_a,
         "reverse"_a, "recompute"_a, "options"_a, "input_grad"_a, "dweight_ih"_a, "dweight_hh"_a, "dbias_ih"_a,

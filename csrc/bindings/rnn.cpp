@@ -39,7 +39,7 @@ struct RnnCall {
 py::tuple call_rnn_forward(const Argument& x, const Argument& h0, const Argument& weight_ih, const Argument& weight_hh,
                            const Argument& bias_ih, const Argument& bias_hh, const std::string& nonlinearity,
                            const py::object& lengths, const py::object& batch_sizes, const py::object& resets,
-                           bool reverse, bool training, const py::object& options) {
+                           bool reverse, bool training, const py::object& options, const py::object& given_y) {
   return dispatch_dtype(x, "x", [&](auto scalar) -> py::tuple {
     using T = decltype(scalar);
     const RnnCall<T> call(x, weight_ih, weight_hh, nonlinearity, lengths, batch_sizes, resets, options, reverse,
@@ -56,7 +56,7 @@ py::tuple call_rnn_forward(const Argument& x, const Argument& h0, const Argument
     p.weight_hh = input<T>(weight_hh, "weight_hh", "x", {H, H});
     p.bias_ih = optional_input<T>(bias_ih, "bias_ih", "x", {H});
     p.bias_hh = optional_input<T>(bias_hh, "bias_hh", "x", {H});
-    auto y = empty<T>(d.of(H)), h_n = empty<T>({N, H});
+    auto y = given_or_empty<T>(given_y, "y", "x", d.of(H)), h_n = empty<T>({N, H});
     py::object reserve = py::none();
     if (training) {  // an empty buffer where y is all that backward needs
       auto buffer = empty<T>(d.of(call.reserve()));
@@ -121,7 +121,8 @@ py::tuple call_rnn_backward(const Argument& dy, const Argument& dh_n, const Argu
 void register_rnn(py::module_& m) {
   using namespace py::literals;
   m.def("rnn_forward", &call_rnn_forward, "x"_a, "h0"_a, "weight_ih"_a, "weight_hh"_a, "bias_ih"_a, "bias_hh"_a,
-        "nonlinearity"_a, "lengths"_a, "batch_sizes"_a, "resets"_a, "reverse"_a, "training"_a, "options"_a);
+        "nonlinearity"_a, "lengths"_a, "batch_sizes"_a, "resets"_a, "reverse"_a, "training"_a, "options"_a,
+        "y"_a = py::none());
   m.def("rnn_backward", &call_rnn_backward, "dy"_a, "dh_n"_a, "x"_a, "h0"_a, "y"_a, "weight_ih"_a, "weight_hh"_a,
         "reserve"_a, "nonlinearity"_a, "lengths"_a, "batch_sizes"_a, "resets"_a, "reverse"_a, "options"_a,
         "input_grad"_a, "dweight_ih"_a, "dweight_hh"_a, "dbias_ih"_a, "dbias_hh"_a, "dlayer_norm"_a);

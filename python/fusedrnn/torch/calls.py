@@ -155,6 +155,24 @@ def arrays_of(tensors: Sequence[Tensor | None]) -> Sequence[Any]:
     return _core.views(tensors)
 
 
+def weights_of(parameters: Sequence[Tensor | None]) -> Sequence[Any]:
+    """``arrays_of`` parameters, as far as they have memory.
+
+    Raises:
+        ValueError: one has a storage that became smaller than it, as whoever shards or offloads a model makes it.
+    """
+    if any([p is not None and p.untyped_storage().nbytes() < p.nbytes and not _fits(p) for p in parameters]):
+        raise ValueError("expected weights with memory; the storage of one of these was resized to less than it holds")
+    return arrays_of(parameters)
+
+
+def _fits(tensor: Tensor) -> bool:
+    """Whether a tensor's elements, which may share memory, lie within its storage."""
+    spans = [(size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)]
+    last = tensor.storage_offset() + sum(spans)
+    return not tensor.numel() or (last + 1) * tensor.itemsize <= tensor.untyped_storage().nbytes()
+
+
 def forward(
     call: Call, x: Tensor, states: Sequence[Tensor | None], weights: Sequence[Any]
 ) -> tuple[tuple[Tensor, ...], Tensor | None]:
@@ -167,32 +185,35 @@ def forward(
     if call.stacked:
         initial = [None if s is None else s[0] for s in initial]
     data = (x_[None] if call.step else x_, *initial, *weights[:4])
+    # Memory of PyTorch's, which its owner may resize, as who offloads activations does.
+    own_y = None if call.step else x.new_empty((*x.shape[:-1], weights[1].shape[1]))
+    (y,) = arrays_of((own_y,))
     sequences = arrays_of(call.sequences)
     if call.options and "precision" in call.options:
         *outputs, c_n, reserve = _compiled.low_precision_forward(
             _low_precision_cell(call), call.options["precision"], data[0], *(*initial, None)[:2], *weights[:4],
-            *sequences, call.reverse, call.training,
+            *sequences, call.reverse, call.training, y,
         )  # fmt: skip
         if c_n is not None:
             outputs.append(c_n)
     elif call.cell is LSTM:
         *outputs, reserve, _ = _compiled.lstm_forward(
-            *data, *sequences, call.reverse, call.training, *call.direct(), options, False
+            *data, *sequences, call.reverse, call.training, *call.direct(), options, False, y
         )
     elif call.cell is GRU:
         reset_after, recompute = call.direct()
         *outputs, reserve = _compiled.gru_forward(
-            *data, reset_after, *sequences, call.reverse, call.training, recompute, options
+            *data, reset_after, *sequences, call.reverse, call.training, recompute, options, y
         )
     else:
         *outputs, reserve = _compiled.rnn_forward(
-            *data, *call.direct(), *sequences, call.reverse, call.training, options
+            *data, *call.direct(), *sequences, call.reverse, call.training, options, y
         )
-    if call.step:
-        del outputs[0]
+    states_n = outputs[1:]
     if call.stacked:
-        outputs[1:] = [s[None] for s in outputs[1:]]
-    return tuple([torch.from_numpy(a) for a in outputs]), None if reserve is None else torch.from_numpy(reserve)
+        states_n = [s[None] for s in states_n]
+    final = tuple([torch.from_numpy(a) for a in states_n])
+    return final if own_y is None else (own_y, *final), None if reserve is None else torch.from_numpy(reserve)
 
 
 def zeros_like(weights: Sequence[Any]) -> list[Any]:

@@ -32,8 +32,8 @@ def register(operator: Any) -> None:
         if isinstance(x.shape[0], torch.SymInt) and not x.shape[0].node.is_constant():
             raise ValueError(
                 f"{operator.cell.name}_forward: expected a program with a fixed number of steps, got a dynamic one, "
-                "over which PyTorch's operators do not run; export with that dimension static, or write the layers with "
-                "fusedrnn.onnx.export"
+                "over which PyTorch's operators do not run; export with that dimension static, or write the layers "
+                "with fusedrnn.onnx.export"
             )
         if training and seed is not None:
             return NotImplemented  # type: ignore[no-any-return] # PyTorch's operators do not draw these masks

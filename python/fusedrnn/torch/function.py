@@ -125,7 +125,7 @@ class Weights:
         self.parameters = parameters
         self.sums = Sums()
         self.again = False  # whether this is not the first call
-        self.arrays = calls.arrays_of(parameters)
+        self.arrays = calls.weights_of(parameters)
         self._state = [_state(p) for p in parameters]
         self._token: Tensor | None = None
 
@@ -156,7 +156,7 @@ class Weights:
         for place, (new, old) in enumerate(zip(now, self._state, strict=True)):
             if new is not None and new[0] != old[0] and (kept is None or kept[place]):
                 raise RuntimeError(CHANGED + "a weight of a recurrent layer, between its forward and its backward")
-        self.arrays = calls.arrays_of(self.parameters)
+        self.arrays = calls.weights_of(self.parameters)
         self._state = [old and (old[0], *new[1:]) for new, old in zip(now, self._state, strict=True)]
 
 

@@ -86,6 +86,8 @@ class _Recurrent(torch.nn.RNNBase):
         packed = isinstance(input, PackedSequence)
         x, batch_sizes = (input.data, input.batch_sizes) if packed else (input, None)
         sorted_indices = input.sorted_indices if packed else None
+        if packed and not torch.compiler.is_compiling():
+            x, batch_sizes = _rows_in_use(x, batch_sizes, self.bidirectional)
         states = self._states(hx)
         if states is None or not isinstance(x, Tensor):
             return self._leave(input, hx, lengths, resets, "such arguments")
@@ -141,7 +143,7 @@ class _Recurrent(torch.nn.RNNBase):
             y, *final = (t.to(dtype) for t, dtype in zip((y, *final), dtypes, strict=True))
 
         if packed:
-            y = PackedSequence(y, batch_sizes, sorted_indices, input.unsorted_indices)
+            y = PackedSequence(y, input.batch_sizes, sorted_indices, input.unsorted_indices)
             if input.unsorted_indices is not None:
                 final = [s.index_select(1, input.unsorted_indices) for s in final]
         elif unbatched:
@@ -291,6 +293,17 @@ class _Recurrent(torch.nn.RNNBase):
         if unbatched:
             return resets.unsqueeze(-1)
         return resets.transpose(0, 1) if self.batch_first and not packed else resets
+
+
+def _rows_in_use(data: Tensor, batch_sizes: Tensor, bidirectional: bool) -> tuple[Tensor, Tensor]:
+    """Packed rows without steps of no rows at the end, and without data that no step has, as PyTorch takes them. (Where
+    there is such data, PyTorch's reverse direction walks over it, and ours has an error.)"""
+    if not batch_sizes.numel() or int(batch_sizes[-1]) < 0 or not int(batch_sizes[0]):
+        return data, batch_sizes
+    if not int(batch_sizes[-1]):
+        batch_sizes = batch_sizes[: int((batch_sizes != 0).sum())]
+    used = int(batch_sizes.sum())
+    return (data[:used] if 0 < used < len(data) and not bidirectional else data), batch_sizes
 
 
 class RNN(_Recurrent, torch.nn.RNN):

@@ -80,4 +80,4 @@ def layer(
         if weights.again:
             return Layer.apply(call, weights, weights.token, x, *states)  # type: ignore[no-any-return]
         return Layer.apply(call, weights, None, *tensors)  # type: ignore[no-any-return]
-    return calls.forward(call, x, states, calls.arrays_of(parameters))[0]
+    return calls.forward(call, x, states, calls.weights_of(parameters))[0]
