@@ -23,6 +23,7 @@ _compiled: Any = _core  # whose arguments are put together of parts here
 _NORM = ("gain_ih", "gain_hh", "norm_bias_ih", "norm_bias_hh")
 _NORM_LSTM = ("gain_ih", "gain_hh", "gain_c", "norm_bias_ih", "norm_bias_hh", "norm_bias_c")
 _WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+_LARGE = 1 << 13  # elements of y, from which on copying it to a tensor takes longer than to have one made first
 _EXCHANGE = hasattr(Tensor, "__dlpack_c_exchange_api__")  # of PyTorch 2.10 and newer; reading it takes a third as long
 NO_SEQUENCES = (None, None, None)
 _SHARED: dict[str, Any] = {
@@ -161,7 +162,10 @@ def weights_of(parameters: Sequence[Tensor | None]) -> Sequence[Any]:
     Raises:
         ValueError: one has a storage that became smaller than it, as whoever shards or offloads a model makes it.
     """
-    if any([p is not None and p.untyped_storage().nbytes() < p.nbytes and not _fits(p) for p in parameters]):
+    ih: Any = parameters[0]
+    hh: Any = parameters[1]
+    small = ih.untyped_storage().nbytes() < ih.nbytes or hh.untyped_storage().nbytes() < hh.nbytes
+    if small and not (_fits(ih) and _fits(hh)):
         raise ValueError("expected weights with memory; the storage of one of these was resized to less than it holds")
     return arrays_of(parameters)
 
@@ -185,9 +189,11 @@ def forward(
     if call.stacked:
         initial = [None if s is None else s[0] for s in initial]
     data = (x_[None] if call.step else x_, *initial, *weights[:4])
-    # Memory of PyTorch's, which its owner may resize, as who offloads activations does.
-    own_y = None if call.step else x.new_empty((*x.shape[:-1], weights[1].shape[1]))
-    (y,) = arrays_of((own_y,))
+    # In training y lies in memory of PyTorch's, which its owner may resize, as whoever offloads activations does.
+    own_y = y = None
+    if not call.step and x_.size // x_.shape[-1] * weights[1].shape[1] >= _LARGE:
+        own_y = x.new_empty((*x.shape[:-1], weights[1].shape[1]))
+        (y,) = arrays_of((own_y,))
     sequences = arrays_of(call.sequences)
     if call.options and "precision" in call.options:
         *outputs, c_n, reserve = _compiled.low_precision_forward(
@@ -209,11 +215,16 @@ def forward(
         *outputs, reserve = _compiled.rnn_forward(
             *data, *call.direct(), *sequences, call.reverse, call.training, options, y
         )
-    states_n = outputs[1:]
+    if call.step:
+        del outputs[0]
     if call.stacked:
-        states_n = [s[None] for s in states_n]
-    final = tuple([torch.from_numpy(a) for a in states_n])
-    return final if own_y is None else (own_y, *final), None if reserve is None else torch.from_numpy(reserve)
+        outputs[1:] = [s[None] for s in outputs[1:]]
+    tensors = [torch.from_numpy(a) for a in outputs]
+    if own_y is not None:
+        tensors[0] = own_y
+    elif call.training and not call.step:
+        tensors[0] = tensors[0].clone()
+    return tuple(tensors), None if reserve is None else torch.from_numpy(reserve)
 
 
 def zeros_like(weights: Sequence[Any]) -> list[Any]:

@@ -46,7 +46,7 @@ class _Step(torch.nn.RNNCellBase):
             dtypes = autocast_outputs(self.cell, (x, *states), parameters[0])
             x, *states = autocast((x, *states), parameters[0].dtype)  # type: ignore[assignment]
         expected = (*x.shape[:-1], self.hidden_size)
-        reason = refusal([x, *states, *(p for p in parameters if p is not None)])
+        reason = refusal([x, *states, *[p for p in parameters if p is not None]])
         if reason:
             result = super().forward(input, hx)
             fell_back(self, reason)  # where PyTorch had no error

@@ -86,7 +86,8 @@ class _Recurrent(torch.nn.RNNBase):
         packed = isinstance(input, PackedSequence)
         x, batch_sizes = (input.data, input.batch_sizes) if packed else (input, None)
         sorted_indices = input.sorted_indices if packed else None
-        if packed and not torch.compiler.is_compiling():
+        compiling = torch.compiler.is_compiling()
+        if packed and not compiling:
             x, batch_sizes = _rows_in_use(x, batch_sizes, self.bidirectional)
         states = self._states(hx)
         if states is None or not isinstance(x, Tensor):
@@ -103,7 +104,7 @@ class _Recurrent(torch.nn.RNNBase):
                 self.cell, (x, *states), weight, one_length=not packed, projected=self.proj_size > 0
             )
             x, *states = autocast((x, *states), weight.dtype)
-        reason = refusal([x, *states, *(p for layer in parameters for p in layer if p is not None)])
+        reason = refusal([x, *states, *[p for layer in parameters for p in layer if p is not None]])
         if on_gpu and not reason:
             reason = self._refusal_on_gpu(resets)
         if reason:
@@ -120,20 +121,20 @@ class _Recurrent(torch.nn.RNNBase):
         elif self.batch_first and not packed:
             x = x.transpose(0, 1)
         beyond = self.kernel_options is not None or lengths is not None or resets is not None or self.proj_size > 0
-        whole = torch.compiler.is_compiling() or one_operator(self.cell, x, batch_sizes, beyond=beyond)
+        whole = compiling or one_operator(self.cell, x, batch_sizes, beyond=beyond)
         if not packed and not x.is_contiguous():  # a copy where PyTorch has one, so that the input may change
             T, N = x.shape[:2]
             if whole or (T > 1 and N > 1 and x.stride(0) != N * x.stride(1)):
                 x = x.contiguous()
         if sorted_indices is not None:
             states = [s.index_select(1, sorted_indices) for s in states]
-        if batch_sizes is not None and not states and torch.compiler.is_compiling():
+        if batch_sizes is not None and not states and compiling:
             states = self._zeros(x, int(batch_sizes[0]))  # as an operator's outputs need a size
         sequences: Any = NO_SEQUENCES
         if packed or lengths is not None or resets is not None:
             lengths = self._lengths(lengths, packed, on_gpu)
             sequences = (lengths, batch_sizes, self._resets(resets, packed, unbatched))
-            if not torch.compiler.is_compiling():  # the operators that a compiler sees do it themselves
+            if not compiling:  # the operators that a compiler sees do it themselves
                 sequences = calls.owned(sequences)
         if on_gpu:
             y, final = gpu.walk(self, x, states, parameters, sequences)
