@@ -84,12 +84,13 @@ def stand_in(kind: type) -> type:
         if issubclass(ours, torch.nn.RNNBase):
             members["forward"] = _forward  # which Dynamo does not even try to compile, as it does PyTorch's
         bases = (ours,) if kind is theirs(ours) else (ours, kind)
-        found = _made[kind] = _pickled_by_kind(_Equal(kind.__name__, bases, members), kind)
+        found = _made[kind] = _completed(_Equal(kind.__name__, bases, members), kind)
     return found
 
 
-def _pickled_by_kind(made: Any, kind: type) -> type:
-    """Let copies and pickles hold ``kind``, as no module has the class that stands for it by its name."""
+def _completed(made: Any, kind: type) -> type:
+    """With what must know both classes. Copies and pickles hold ``kind``, as no module has the other by its name. Who
+    is about to be quantized becomes ``kind`` again, as ``torch.ao.quantization`` builds by ``type(module) is``."""
 
     def __reduce_ex__(self: Any, protocol: Any) -> Any:
         make, arguments, *rest = super(made, self).__reduce_ex__(protocol)
@@ -97,7 +98,15 @@ def _pickled_by_kind(made: Any, kind: type) -> type:
             return rebuilt, (kind,), *rest
         return make, arguments, *rest
 
+    def __setattr__(self: Any, name: str, value: Any) -> None:
+        if name == "qconfig" and value is not None:
+            become(self, kind)
+            setattr(self, name, value)
+        else:
+            super(made, self).__setattr__(name, value)
+
     made.__reduce_ex__ = __reduce_ex__
+    made.__setattr__ = __setattr__
     return made  # type: ignore[no-any-return]
 
 
