@@ -183,7 +183,7 @@ def test_everything_recurrent_that_is_left_is_told():
                 "empty_graph": traced,
                 "quantizable": torch.ao.nn.quantizable.LSTM(3, 4),
                 "attention": nn.MultiheadAttention(4, 2),
-                "transformer": nn.Transformer(8, 2, 1, 1, 8),
+                "transformer": nn.TransformerEncoderLayer(8, 2, 16),
                 "convolution": nn.Conv1d(3, 4, 1),
                 "scan": ft.Scan(*__import__("fusedrnn").cells.JANET(3, 4)),
             }
