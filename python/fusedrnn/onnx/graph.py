@@ -7,7 +7,7 @@ and, by onnx's own checker, every node against the operator that it names. Nothi
 from __future__ import annotations
 
 from graphlib import CycleError, TopologicalSorter
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -15,11 +15,11 @@ from onnx import checker, defs, helper, numpy_helper
 
 from fusedrnn.gradients import Array
 
-_SAME_VALUES = ("Expand", "Identity", "Reshape", "Squeeze", "Unsqueeze")  # of a state that is the same for all rows
+SAME_VALUES = ("Expand", "Identity", "Reshape", "Squeeze", "Unsqueeze")  # of a state that is the same for all rows
 _OLDEST_OPSET = 7  # older operators have other attributes
-_OWN_DOMAINS = ("", "ai.onnx")
+OWN_DOMAINS = ("", "ai.onnx")
 _OF_GRAPHS = ("If", "Loop", "Scan", "SequenceMap")  # have no place in a chain, and the checker would want all around
-_MOST_INTEGERS = 64  # of a list of axes, steps or sizes: no tensor has more axes
+MOST_INTEGERS = 64  # of a list of axes, steps or sizes: no tensor has more axes
 
 
 def attributes(node: onnx.NodeProto) -> dict[str, Any]:
@@ -38,10 +38,25 @@ def input_name(node: onnx.NodeProto, index: int) -> str:
     return str(node.input[index]) if index < len(node.input) else ""
 
 
+def label(node: onnx.NodeProto) -> str:
+    """The name of a node, or of its first output."""
+    return str(node.name or next(filter(None, node.output), "without a name"))
+
+
+def constant_in(node: onnx.NodeProto) -> onnx.TensorProto | Array | None:
+    """The numbers of a node Constant, None if it has text or a sparse tensor."""
+    given = attributes(node)
+    if "value" in given:
+        return cast("onnx.TensorProto", given["value"])
+    for kind, dtype in (("value_int", "i8"), ("value_ints", "i8"), ("value_float", "f4"), ("value_floats", "f4")):
+        if kind in given:
+            return np.array(given[kind], dtype)
+    return None
+
+
 def refused(node: onnx.NodeProto, wanted: str, got: Any) -> ValueError:
     """The error for a node that no network of ours has."""
-    name = node.name or next(filter(None, node.output), "without a name")
-    return ValueError(f"{node.op_type} {name}: expected {wanted}, got {got}")
+    return ValueError(f"{node.op_type} {label(node)}: expected {wanted}, got {got}")
 
 
 class Graph:
@@ -58,9 +73,9 @@ class Graph:
         for tensor in graph.initializer:
             self._keep(tensor.name, tensor)
         self.nodes: list[onnx.NodeProto] = []
-        context = _context(model)
+        context = context_of(model)
         for node in graph.node:
-            if node.domain not in _OWN_DOMAINS:
+            if node.domain not in OWN_DOMAINS:
                 raise refused(node, "an operator of a recurrent network", f"{node.domain} {node.op_type}")
             if node.op_type not in _OF_GRAPHS:
                 try:
@@ -85,16 +100,14 @@ class Graph:
 
     def _keep_constant(self, node: onnx.NodeProto) -> bool:
         """Whether the node Constant has numbers that may be asked for."""
-        name, given = node.output[0], attributes(node)
-        if "value" in given:
-            self._keep(name, given["value"])
-            return True
-        for kind, dtype in (("value_int", "i8"), ("value_ints", "i8"), ("value_float", "f4"), ("value_floats", "f4")):
-            if kind in given:
-                self._keep(name, onnx.TensorProto())
-                self._arrays[name] = np.array(given[kind], dtype)
-                return True
-        return False
+        found = constant_in(node)
+        if found is None:
+            return False
+        name = node.output[0]
+        self._keep(name, found if isinstance(found, onnx.TensorProto) else onnx.TensorProto())
+        if not isinstance(found, onnx.TensorProto):
+            self._arrays[name] = found
+        return True
 
     def _connect(self, sparse: set[str]) -> None:
         """Who makes and who takes each tensor; ValueError where that is not clear, or goes round in a circle."""
@@ -143,7 +156,7 @@ class Graph:
     def value(self, name: str) -> Array:
         """The array of a constant. Raises ValueError for one that is damaged or not in the file."""
         if name not in self._arrays:
-            self._arrays[name] = _array(name, self._tensors[name])
+            self._arrays[name] = array_of(name, self._tensors[name])
         return self._arrays[name]
 
     def constant(self, node: onnx.NodeProto, index: int, what: str) -> Array:
@@ -153,7 +166,7 @@ class Graph:
             raise refused(node, f"a constant {what}", name or "none")
         return self.value(name)
 
-    def integers(self, node: onnx.NodeProto, index: int, attribute: str, most: int = _MOST_INTEGERS) -> list[int]:
+    def integers(self, node: onnx.NodeProto, index: int, attribute: str, most: int = MOST_INTEGERS) -> list[int]:
         """What newer operators take as an input and older ones as an attribute; empty where there is neither."""
         if not input_name(node, index):
             return list(attributes(node).get(attribute, []))
@@ -193,9 +206,9 @@ class Graph:
         self._use_all_above(node)
         if node.op_type == "ConstantOfShape":
             value = attributes(node).get("value")
-            if value is None or not _array(name, value).any():
+            if value is None or not array_of(name, value).any():
                 return None, 0
-        if node.op_type in _SAME_VALUES:
+        if node.op_type in SAME_VALUES:
             return str(node.input[0]), 0
         if node.op_type in ("Slice", "Split", "Gather"):
             return str(node.input[0]), self._first_row(node, name)
@@ -230,20 +243,20 @@ class Graph:
                 waiting += [self.maker[name] for name in node.input if name in self.maker]
 
 
-def _context(model: onnx.ModelProto) -> Any:
+def context_of(model: onnx.ModelProto) -> Any:
     """Return the context of onnx's checker, with the version of the operators."""
-    versions = {o.version for o in model.opset_import if o.domain in _OWN_DOMAINS}
+    versions = {o.version for o in model.opset_import if o.domain in OWN_DOMAINS}
     newest = defs.onnx_opset_version()
     if len(versions) != 1 or not _OLDEST_OPSET <= min(versions) <= newest:
         got = ", ".join(map(str, sorted(versions))) or "none"
         raise ValueError(f"model: expected one version of ONNX's operators from {_OLDEST_OPSET} to {newest}, got {got}")
     context = type(checker.DEFAULT_CONTEXT)()
     context.ir_version = model.ir_version
-    context.opset_imports = dict.fromkeys(_OWN_DOMAINS, min(versions))
+    context.opset_imports = dict.fromkeys(OWN_DOMAINS, min(versions))
     return context
 
 
-def _array(name: str, tensor: onnx.TensorProto) -> Array:
+def array_of(name: str, tensor: onnx.TensorProto) -> Array:
     """The numbers of a tensor of this file."""
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
         raise ValueError(f"{name}: expected numbers within the model, got a file beside it; load the model by its path")

@@ -1,13 +1,13 @@
 """A network from an ONNX model whose nodes are a chain: embedding, RNN, LSTM or GRU, the last step, linear layers.
 
 The chain is followed from the first input on, with a letter for every axis of the tensor at hand: "a" and "b" are the
-input's first two, and the first recurrent node tells which is time; "D" directions, "F" features. What exporters write
-between two layers (transposes, squeezes, reshapes) moves letters. What has no place in the chain is refused by name.
+input's first two, and the first recurrent node tells which is time; "D" directions, "F" features, "1" the axis of a
+last step that is not squeezed yet. What exporters write between two layers (transposes, squeezes, reshapes) moves
+letters. What has no place in the chain is refused by name.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -21,60 +21,25 @@ from fusedrnn.onnx.activations import USUAL, from_attributes
 from fusedrnn.onnx.graph import Graph, attributes, input_name, refused
 
 _MOVES = ("Concat", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
-
-
-_DTYPES = ("float32", "float64", "float16", "bfloat16")
+DTYPES = ("float32", "float64", "float16", "bfloat16")
+_TO_THE_END = 2**31 - 1  # or more, as the end of a Slice: exporters write the largest integer of 32 or 64 bits
 _SHARED = 64  # how many layers may take the same weights, on average
 
 
-def load(model: str | os.PathLike[str] | onnx.ModelProto, *, dtype: Any = None) -> nn.Module:
-    """A network with the weights of an ONNX model, as `fusedrnn.onnx.export` or `torch.onnx.export` writes it.
-
-    Args:
-        model: a file, or the model itself. Its nodes are a chain: perhaps an embedding (Gather), then RNN, LSTM or GRU
-            with layout=0, perhaps the last step (Gather, or the last layer's Y_h), linear layers (MatMul and Add, or
-            Gemm). Initial states are zeros or inputs; ``sequence_lens`` of a model of recurrent nodes alone may be an
-            input, the ``lengths`` of a call.
-        dtype: of the weights; None leaves them, but widens float16 to float32.
-
-    Returns:
-        An ``nn.RNN``, ``LSTM`` or ``GRU``, in which consecutive nodes that fit are the layers of one stack; or a
-        ``Sequential`` of such, ``Embedding``, ``LastStep`` and ``Linear``. In evaluation.
-
-    Raises:
-        ValueError: a damaged file; whatever no network of ours has, by its node's name: clip, constant sequence_lens,
-            ... and a graph that is none: cycles, names that come twice or from nowhere, sizes that do not fit.
-            OSError: a file that cannot be read.
-    """
-    if not isinstance(model, onnx.ModelProto):
-        model = _read(os.fspath(model))
+def network(model: onnx.ModelProto, dtype: Any) -> nn.Module:
+    """The network that a whole graph is. Raises ValueError for a graph that is no chain of layers."""
     chain = _Chain(Graph(model))
     chain.follow()
     stacks: list[list[Any]] = []
     for step in chain.steps:
-        if isinstance(step, _Recurrent) and stacks and step.goes_on(stacks[-1][-1]):
+        if isinstance(step, Recurrent) and stacks and step.goes_on(stacks[-1][-1]):
             stacks[-1].append(step)
         else:
             stacks.append([step])
     if chain.lengths and len(stacks) > 1:
         raise refused(chain.recurrent[0], "no sequence_lens among other layers, which know none", chain.lengths)
-    modules = [_module(steps, chain.batch_first, dtype) for steps in stacks]
+    modules = [module_of(steps, chain.batch_first, dtype) for steps in stacks]
     return (modules[0] if len(modules) == 1 else nn.Sequential(*modules)).eval()
-
-
-def _read(path: str) -> onnx.ModelProto:
-    """The model in a file, and the numbers in files beside it, where it has such."""
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except OSError:
-        raise
-    except Exception as error:  # of protobuf
-        raise ValueError(f"{path}: truncated, or not an ONNX model ({error})") from None
-    try:
-        onnx.load_external_data_for_model(model, os.path.dirname(path))
-    except Exception as error:  # OSError, or onnx's own about places outside the folder
-        raise ValueError(f"{path}: the files with its numbers cannot be read ({error})") from None
-    return model
 
 
 def _dtype(name: str, kind: int) -> np.dtype[Any]:
@@ -82,19 +47,19 @@ def _dtype(name: str, kind: int) -> np.dtype[Any]:
         dtype: np.dtype[Any] = helper.tensor_dtype_to_np_dtype(kind)
     except Exception:  # KeyError or ValueError, for kinds that there are not
         dtype = np.dtype(object)
-    if dtype.name not in _DTYPES:
-        raise ValueError(f"{name}: expected an input of {', '.join(_DTYPES)} or of integers, got ONNX's type {kind}")
+    if dtype.name not in DTYPES:
+        raise ValueError(f"{name}: expected an input of {', '.join(DTYPES)} or of integers, got ONNX's type {kind}")
     return dtype
 
 
-class _Recurrent(NamedTuple):
+class Recurrent(NamedTuple):
     cell: str
     options: dict[str, Any]  # of our layer
     tensors: dict[str, Array]  # W, R, B, P
 
     def goes_on(self, below: Any) -> bool:
         """Whether this may be the next layer of the stack that ``below`` belongs to."""
-        if not isinstance(below, _Recurrent):
+        if not isinstance(below, Recurrent):
             return False
         return (
             self[:2] == below[:2]
@@ -116,14 +81,14 @@ class _LastStep(NamedTuple):
     pass
 
 
-def _module(steps: list[Any], batch_first: bool, dtype: Any) -> nn.Module:
+def module_of(steps: list[Any], batch_first: bool, dtype: Any) -> nn.Module:
     """The module of a step, or of recurrent steps that are one stack."""
     first = steps[0]
     if isinstance(first, _LastStep):
         return nn.LastStep(batch_first=batch_first)
     state: gates.State = {}
     module: nn.Module
-    if isinstance(first, _Recurrent):
+    if isinstance(first, Recurrent):
         coupled = first.options.get("coupled", False)
         for layer, step in enumerate(steps):
             state.update(gates.from_onnx(step.tensors, step.cell, layer=layer, coupled=coupled, dtype=dtype))
@@ -186,10 +151,10 @@ class _Chain:
             if len(nodes) > 1 or self.tensor in graph.outputs:
                 raise refused(nodes[-1], "a chain of layers", f"another use of {self.tensor}")
             (node,) = nodes
-            if node.op_type not in _OPERATORS:
+            if node.op_type not in OPERATORS:
                 raise refused(node, "an operator of a recurrent network", node.op_type)
             graph.use(node)
-            self.tensor = str(_OPERATORS[node.op_type](self, node) or node.output[0])
+            self.tensor = str(OPERATORS[node.op_type](self, node) or node.output[0])
         if not self.recurrent:
             raise ValueError("model: expected an RNN, LSTM or GRU that takes its first input, got none")
         if self.tensor not in graph.outputs or self.axes not in ("abF", self.order[1:]):
@@ -219,14 +184,36 @@ class _Chain:
 
     def _squeeze(self, node: onnx.NodeProto) -> None:
         found = self.graph.integers(node, 1, "axes")
-        place = self.axes.find("D")
-        if place < 0 or found not in ([place], [place - len(self.axes)]) or self._directions() != 1:
-            raise refused(node, "the axis of one direction", f"axes {found}")
-        self.axes = self.axes.replace("D", "")
+        ones = [letter for letter in "1D" if letter in self.axes and (letter == "1" or self._directions() == 1)]
+        letters = [self.axes[k] if -len(self.axes) <= k < len(self.axes) else "" for k in found]
+        if not letters or len(set(letters)) != len(letters) or not {*letters} <= {*ones}:
+            raise refused(node, "the axis of one direction, or of the last step", f"axes {found}")
+        self.axes = "".join(letter for letter in self.axes if letter not in letters)
+
+    def _slice(self, node: onnx.NodeProto) -> None:
+        """The last step, [-1:] of time, which Squeeze then takes the axis from; other axes may be taken whole."""
+        starts, ends = self.graph.integers(node, 1, "starts"), self.graph.integers(node, 2, "ends")
+        axes = self.graph.integers(node, 3, "axes") or list(range(len(starts)))
+        steps = self.graph.integers(node, 4, "steps") or [1] * len(starts)
+        rank = len(self.axes)
+        letters = [self.axes[k] if -rank <= k < rank else "" for k in axes]
+        as_many = len(starts) == len(ends) == len(axes) == len(steps)
+        if node.input[0] != self.tensor or not as_many or "" in letters or len(set(letters)) != len(letters):
+            raise refused(node, "a start, an end and a step for each of different axes", f"axes {axes}")
+        sizes = {"1": 1, "F": self.width, "D": self._directions() if "D" in self.axes else None}
+        for letter, start, end, step in zip(letters, starts, ends, steps, strict=True):
+            size = sizes.get(letter)
+            if step == 1 and start == 0 and end >= (size or _TO_THE_END):
+                continue
+            if (start, step) != (-1, 1) or end < _TO_THE_END or not self.order or letter != self.order[0]:
+                got = f"[{start}:{end}:{step}] of axis {self.axes.index(letter)}"
+                raise refused(node, "the last step of the recurrent layer, [-1:] of the axis of time", got)
+            self.steps.append(_LastStep())
+            self.axes = self.axes.replace(letter, "1")
 
     def _reshape(self, node: onnx.NodeProto) -> None:
         wanted = self.graph.integers(node, 1, "shape")
-        possible = len(wanted) == 3 and min(wanted) >= -1 and wanted.count(-1) <= 1
+        possible = len(self.axes) == 4 and len(wanted) == 3 and min(wanted) >= -1 and wanted.count(-1) <= 1
         if not self.axes.endswith("DF") or not possible or wanted[2] not in (-1, self._features()):
             raise refused(node, "directions side by side", f"shape {wanted}")
         self.axes, self.width = self.axes.replace("D", ""), self._features()
@@ -275,8 +262,8 @@ class _Chain:
         self.order = self.order or self.axes
         if node.input[0] != self.tensor or self.axes != self.order or self.axes[2:] != "F":
             raise refused(node, "x with time, batch and features in the order of the layer below", "another")
-        tensors = self._tensors(node)
-        self.steps.append(_Recurrent(node.op_type.lower(), _options(node, "P" in tensors), tensors))
+        step = self._recurrent(node)
+        self.steps.append(step)
         self.recurrent.append(node)
         for index in range(5, 7):
             source = self.graph.origin(input_name(node, index), node)
@@ -291,7 +278,7 @@ class _Chain:
         if not self.graph.takers(y) and y not in self.graph.outputs:
             return self._top_state(node)
         self.axes = f"{self.order[0]}D{self.order[1]}F"
-        self.width = int(tensors["R"].shape[2])
+        self.width = int(step.tensors["R"].shape[2])
         return y
 
     def _top_state(self, node: onnx.NodeProto) -> str:
@@ -315,33 +302,20 @@ class _Chain:
                 return str(taker.output[0])
         raise refused(node, "Y, or Y_h of the last layer's one direction, to go on", "neither")
 
-    def _tensors(self, node: onnx.NodeProto) -> dict[str, Array]:
+    def _recurrent(self, node: onnx.NodeProto) -> Recurrent:
         lengths = input_name(node, 4)
         if lengths != self.lengths and (self.recurrent or lengths not in self.names or lengths == self.x):
             raise refused(node, "sequence_lens for all layers from one input, or none", lengths or "none")
         self.lengths = lengths
-        given = attributes(node)
-        D = 2 if given.get("direction") == "bidirectional" else 1
-        H = int(given["hidden_size"] if "hidden_size" in given else [0, *self.graph.constant(node, 2, "R").shape][-1])
-        rows = {"RNN": 1, "GRU": 3, "LSTM": 4}[node.op_type] * H
-        tensors = {"W": self._weight(node, 1, "W", D, rows, "I"), "R": self._weight(node, 2, "R", D, rows, H)}
-        for index, name, size in ((3, "B", 2 * rows), (7, "P", 3 * H)):
-            if input_name(node, index):
-                tensors[name] = self._weight(node, index, name, D, size)
-        self._fits(node, tensors["W"].shape[2])
-        return tensors
+        step = recurrent(node, self.graph.constant, self._weight)
+        self._fits(node, step.tensors["W"].shape[2])
+        return step
 
     def _weight(self, node: onnx.NodeProto, index: int, what: str, *shape: int | str) -> Array:
         """A constant that becomes a parameter, of this shape, in which a letter stands for any size but 0."""
         weight = self.graph.constant(node, index, what)
         self.dtype = weight.dtype if self.dtype is None else self.dtype
-        fits = len(shape) == weight.ndim and all(
-            got > 0 if isinstance(want, str) else want == got for want, got in zip(shape, weight.shape, strict=True)
-        )
-        if not fits or weight.dtype != self.dtype or weight.dtype.name not in _DTYPES:
-            dtype = self.dtype.name if self.dtype.name in _DTYPES else " or ".join(_DTYPES)
-            wanted = f"{what} of {dtype}, as before it, and shape ({', '.join(map(str, shape))})"
-            raise refused(node, wanted, f"{weight.dtype} {weight.shape}")
+        check_weight(node, weight, what, self.dtype, shape)
         name = input_name(node, index)
         self.taken += weight.nbytes
         self.own += 0 if name in self.weights else weight.nbytes
@@ -360,11 +334,11 @@ class _Chain:
     def _features(self) -> int:
         return self._directions() * int(self._top().tensors["R"].shape[2])
 
-    def _top(self) -> _Recurrent:
-        return next(step for step in reversed(self.steps) if isinstance(step, _Recurrent))
+    def _top(self) -> Recurrent:
+        return next(step for step in reversed(self.steps) if isinstance(step, Recurrent))
 
 
-_OPERATORS: dict[str, Callable[[_Chain, onnx.NodeProto], str | None]] = {
+OPERATORS: dict[str, Callable[[_Chain, onnx.NodeProto], str | None]] = {
     "Add": _Chain._add,
     "Dropout": _Chain._identity,  # in inference
     "GRU": _Chain._layer,
@@ -375,9 +349,36 @@ _OPERATORS: dict[str, Callable[[_Chain, onnx.NodeProto], str | None]] = {
     "MatMul": _Chain._matmul,
     "RNN": _Chain._layer,
     "Reshape": _Chain._reshape,
+    "Slice": _Chain._slice,
     "Squeeze": _Chain._squeeze,
     "Transpose": _Chain._transpose,
 }
+
+
+def recurrent(node: onnx.NodeProto, constant: Callable[..., Array], weight: Callable[..., Array]) -> Recurrent:
+    """The layer of a node; ``constant(node, index, what)``, ``weight(node, index, what, *shape)`` give its inputs."""
+    given = attributes(node)
+    D = 2 if given.get("direction") == "bidirectional" else 1
+    H = int(given["hidden_size"] if "hidden_size" in given else [0, *constant(node, 2, "R").shape][-1])
+    rows = {"RNN": 1, "GRU": 3, "LSTM": 4}[node.op_type] * H
+    tensors = {"W": weight(node, 1, "W", D, rows, "I"), "R": weight(node, 2, "R", D, rows, H)}
+    for index, name, size in ((3, "B", 2 * rows), (7, "P", 3 * H)):
+        if input_name(node, index):
+            tensors[name] = weight(node, index, name, D, size)
+    return Recurrent(node.op_type.lower(), _options(node, "P" in tensors), tensors)
+
+
+def check_weight(
+    node: onnx.NodeProto, weight: Array, what: str, dtype: np.dtype[Any], shape: tuple[int | str, ...]
+) -> None:
+    """Raise ValueError for a parameter of another dtype or shape, in which a letter stands for any size but 0."""
+    fits = len(shape) == weight.ndim and all(
+        got > 0 if isinstance(want, str) else want == got for want, got in zip(shape, weight.shape, strict=True)
+    )
+    if not fits or weight.dtype != dtype or weight.dtype.name not in DTYPES:
+        name = dtype.name if dtype.name in DTYPES else " or ".join(DTYPES)
+        wanted = f"{what} of {name}, as before it, and shape ({', '.join(map(str, shape))})"
+        raise refused(node, wanted, f"{weight.dtype} {weight.shape}")
 
 
 def _options(node: onnx.NodeProto, peephole: bool) -> dict[str, Any]:
