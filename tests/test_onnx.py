@@ -462,3 +462,30 @@ def test_pytorchs_exports(kind, read, options, assert_close):
         expected = network(torch.tensor(x))
     y, expected = (v[0] if isinstance(v, tuple) else v for v in (y, expected))
     assert_close(y, expected.numpy(), "float32", kind)
+
+
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
+def test_a_layer_by_name_of_pytorchs_speech_model(kind, run, assert_close):
+    """Its weights are put together by nodes, as the exporter leaves them without constant folding."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install '.[bench]'")
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv1d(2, 4, 3)
+            self.rnn = getattr(torch.nn, kind)(4, 6, bidirectional=True)
+
+        def forward(self, audio):
+            features = self.conv(audio).relu().permute(2, 0, 1)
+            return features, self.rnn(features)[0]
+
+    stream = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter, about its successor
+        options = {"input_names": ["audio"], "dynamo": False, "do_constant_folding": False}
+        torch.onnx.export(Network().eval(), (torch.zeros(3, 2, 9),), stream, **options)
+    model = onnx.load_from_string(stream.getvalue())
+    with pytest.raises(ValueError, match=rf"Conv \(/conv/Conv\), Relu .* '/rnn/{kind}'"):
+        load(model)
+    features, y = run(model, audio=normal(3, 2, 9)).values()
+    assert_close(load(model, node=f"/rnn/{kind}")(features)[0], y, "float32", kind)

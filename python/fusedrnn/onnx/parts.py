@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from graphlib import CycleError, TopologicalSorter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -181,13 +182,14 @@ def _check_start(scopes: Scopes, scope: Scope, taker: onnx.NodeProto, name: str)
     """Raise ValueError for an initial state in the file that is not zero: a call of the layer would begin elsewhere."""
     if not name or scopes.is_computed(scope, name):
         return
-    waiting, passed = [(scope, name)], set()
+    start, waiting = name, [(scope, name)]
+    above: dict[tuple[int, str], list[tuple[int, str]]] = {}
     while waiting:
         scope, name = waiting.pop()
         home = scopes.home(scope, name)
-        if home is None or (home.number, name) in passed:
+        if home is None or (home.number, name) in above:
             continue
-        passed.add((home.number, name))
+        above[home.number, name] = []
         node = home.makers.get(name)
         if node is None or node.op_type == "Constant":
             zero = _is_constant(scopes, home, name) and not scopes.value(home, name).any()
@@ -197,7 +199,14 @@ def _check_start(scopes: Scopes, scope: Scope, taker: onnx.NodeProto, name: str)
             zero = value is None or not array_of(name, value).any()
         else:
             zero = node.op_type in _MOVES
-            waiting += [(home, i) for i in (node.input if node.op_type == "Concat" else node.input[:1])]
+            for taken in node.input if node.op_type == "Concat" else node.input[:1]:
+                waiting.append((home, taken))
+                around = scopes.home(home, taken)
+                above[home.number, name] += [] if around is None else [(around.number, taken)]
         if not zero:
             wanted = "an initial state of zeros, or one that the graph is given or computes"
             raise refused(taker, wanted, f"the constant {name}")
+    try:
+        TopologicalSorter(above).prepare()
+    except CycleError:
+        raise refused(taker, "an initial state from a graph without cycles", start) from None
