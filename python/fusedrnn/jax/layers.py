@@ -13,7 +13,7 @@ import numpy as np
 
 from fusedrnn._core import NO_STEPS
 from fusedrnn.functional.reserve import COUNTERS, check_batch_sizes
-from fusedrnn.jax.calls import AXES, GATES, OPTIONS, RANDOM, Call, check
+from fusedrnn.jax.calls import AXES, GATES, OPTIONS, RANDOM, STATES, Call, check
 from fusedrnn.jax.primitives import forward_p
 
 _NAMES = {f"norm_bias_{name}": f"layer_norm bias_{name}" for name in ("ih", "hh", "c")}
@@ -49,7 +49,8 @@ def rnn(
     """y [T, N, H] and h_n [N, H] of ``fusedrnn.rnn_forward``, which says what the options are.
 
     Args:
-        x, h0: [T, N, I], [N, H] or None for zeros; float32 or float64, with a precision also bfloat16.
+        x, h0: [T, N, I], [N, H] or None for zeros; float32 or float64, with a precision also bfloat16. One sequence is
+            x [T, I] and h0 [H]; then a length is an integer, resets are [T], and y [T, H] and h_n [H] come back.
         weight_ih, weight_hh, bias_ih, bias_hh: [H, I], [H, H], [H], [H]; biases may be None.
         lengths: integers [N]; resets: booleans [T, N]. Both may be traced.
         layer_norm: ((gain_ih, gain_hh), (bias_ih, bias_hh)), arrays like others.
@@ -133,7 +134,8 @@ def lstm(
     return_c: bool = False,
     precision: str | None = None,
 ) -> Any:
-    """y [T, N, H], h_n and c_n [N, H] of ``fusedrnn.lstm_forward``; with return_c also c [T, N, H].
+    """y [T, N, H], h_n and c_n [N, H] of ``fusedrnn.lstm_forward``; with return_c also c [T, N, H]. Of one sequence x
+    [T, I], as ``rnn``, without N.
 
     Weights [4H, I], [4H, H], gates i, f, g, o; weight_peephole [3, H] and weight_hr [P, H] are arrays like others;
     arguments as ``rnn``."""
@@ -150,6 +152,8 @@ def _run(kind: str, arguments: dict[str, Any]) -> tuple[Any, ...]:
             raise TypeError(f"{_NAMES.get(name, name)}: expected an array, got {type(a).__name__}")
     # jax.numpy may take the memory of an array of NumPy as it lies; a call keeps integers and booleans of its own.
     arrays = {name: (jnp.array if name in ("lengths", "resets") else jnp.asarray)(a) for name, a in arrays.items()}
+    if arrays["x"].ndim == 2 and arguments["batch_sizes"] is None:
+        return _one_row(kind, arguments, arrays)
     options = {name: value for name, value in _static(kind, arguments).items() if value != OPTIONS[name]}
     random = [name for name in RANDOM if name in options]
     if random and arguments["training"]:
@@ -168,6 +172,25 @@ def _run(kind: str, arguments: dict[str, Any]) -> tuple[Any, ...]:
         options = {name: value for name, value in options.items() if name not in ("recurrent_dropout", "dropconnect")}
         call = replace(call, options=tuple(options.items()))
     return tuple(forward_p.bind(*arrays.values(), call=call))
+
+
+def _one_row(kind: str, arguments: dict[str, Any], arrays: dict[str, Any]) -> tuple[Any, ...]:
+    """A call without a batch: of the one row that it has. Under vmap all rows are in one call again."""
+    axes = {name: AXES[name].replace("L", "TN") for name in ("x", "h0", "c0", "lengths", "resets")}
+    rows = {}
+    for name, letters in axes.items():
+        if name not in arrays:
+            continue
+        if arrays[name].ndim != len(letters) - 1:
+            shown = ", ".join(letters.replace("N", "").replace("P", "H"))
+            raise ValueError(f"{name}: expected shape [{shown}] beside x [T, I], got {arrays[name].shape}")
+        if name == "lengths" and not isinstance(arguments[name], jax.core.Tracer):
+            rows[name] = np.asarray(arguments[name])[None]  # as the caller gave it, to be checked at once
+        else:
+            rows[name] = jnp.expand_dims(arrays[name], letters.index("N"))
+    results = _run(kind, {**arguments, **rows})
+    axis_of_rows = [1, *[0] * len(STATES[kind]), 1]
+    return tuple(jnp.squeeze(a, axis) for a, axis in zip(results, axis_of_rows, strict=False))
 
 
 def _static(kind: str, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -230,11 +253,15 @@ def _check_arrays(call: Call, arrays: dict[str, Any]) -> None:
     dtype, precision = arrays["x"].dtype, call.option("precision")
     gates = GATES[call.kind] - call.option("coupled")
     letters = "P" if "weight_hr" in arrays else "H"
-    axes = {"x": "[M, I]" if packed else "[T, N, I]", "weight_hh": f"[{gates}H, {letters}]", "weight_hr": "[P, H]"}
+    axes = {
+        "x": "[M, I]" if packed else "[T, N, I]" if arrays["x"].ndim == 3 else "[T, N, I] or [T, I]",
+        "weight_hh": f"[{gates}H, {letters}]",
+        "weight_hr": "[P, H]",
+    }
     if dtype not in (np.float32, np.float64) and not precision:
         raise TypeError(f"x: expected float32 or float64, got {dtype}")
     for name, text in axes.items():
-        if name in arrays and arrays[name].ndim != text.count(",") + 1:
+        if name in arrays and arrays[name].ndim != text.split("]")[0].count(",") + 1:
             raise ValueError(f"{name}: expected shape {text}, got {arrays[name].shape}")
     sizes = call.sizes(arrays)
     for name, size, what in (
