@@ -22,15 +22,18 @@ _OF_GRAPHS = ("If", "Loop", "Scan", "SequenceMap")  # have no place in a chain, 
 MOST_INTEGERS = 64  # of a list of axes, steps or sizes: no tensor has more axes
 
 
+def text(name: str | bytes) -> str:
+    """A name that may be no UTF-8, which protobuf gives as bytes."""
+    return name.decode(errors="replace") if isinstance(name, bytes) else name
+
+
 def attributes(node: onnx.NodeProto) -> dict[str, Any]:
     """The attributes that a node has, text as str."""
 
-    def text(value: Any) -> Any:
-        if isinstance(value, list):
-            return [text(v) for v in value]
-        return value.decode(errors="replace") if isinstance(value, bytes) else value
+    def decoded(value: Any) -> Any:
+        return [text(v) for v in value] if isinstance(value, list) else text(value)
 
-    return {a.name: text(helper.get_attribute_value(a)) for a in node.attribute}
+    return {a.name: decoded(helper.get_attribute_value(a)) for a in node.attribute}
 
 
 def input_name(node: onnx.NodeProto, index: int) -> str:
@@ -40,7 +43,7 @@ def input_name(node: onnx.NodeProto, index: int) -> str:
 
 def label(node: onnx.NodeProto) -> str:
     """The name of a node, or of its first output."""
-    return str(node.name or next(filter(None, node.output), "without a name"))
+    return text(node.name or next(filter(None, node.output), "without a name"))
 
 
 def constant_in(node: onnx.NodeProto) -> onnx.TensorProto | Array | None:
@@ -113,7 +116,7 @@ class Graph:
         """Who makes and who takes each tensor; ValueError where that is not clear, or goes round in a circle."""
         given = [i.name for i in self.inputs]
         if len(set(given)) != len(given):
-            raise ValueError(f"model: expected inputs of different names, got {', '.join(given)}")
+            raise ValueError(f"model: expected inputs of different names, got {', '.join(map(text, given))}")
         known = {*given, *self._tensors, *sparse}
         for node in self.nodes:
             for name in filter(None, node.output):

@@ -10,7 +10,7 @@ import onnx
 
 from fusedrnn import nn
 from fusedrnn.gradients import Array
-from fusedrnn.onnx.graph import OWN_DOMAINS, SAME_VALUES, array_of, attributes, input_name, label, refused
+from fusedrnn.onnx.graph import OWN_DOMAINS, SAME_VALUES, array_of, attributes, input_name, label, refused, text
 from fusedrnn.onnx.reader import OPERATORS, Recurrent, check_weight, module_of, recurrent
 from fusedrnn.onnx.scopes import NotConstant, Scope, Scopes
 
@@ -65,16 +65,16 @@ def advice(model: onnx.ModelProto) -> str:
             own = node.domain in OWN_DOMAINS
             if not own or (node.op_type not in OPERATORS and node.op_type not in _AROUND):
                 kinds.setdefault(node.op_type if own else f"{node.domain}.{node.op_type}", []).append(label(node))
-    text = ""
+    advised = ""
     if kinds:
         met = [f"{op} ({_listed(found, _MOST_OF_A_KIND)})" for op, found in kinds.items()]
-        text = f"; operators that no network of ours has: {_listed(met, _MOST_NAMES)}"
+        advised = f"; operators that no network of ours has: {_listed(met, _MOST_NAMES)}"
     if names:
-        text += (
+        advised += (
             "; a recurrent node can be taken out by its name, fusedrnn.onnx.load(model, node=NAME), here: "
             f"{_listed(names, _MOST_NAMES)}"
         )
-    return text
+    return advised
 
 
 def _listed(names: list[str], most: int) -> str:
@@ -104,7 +104,7 @@ def _all(scopes: Scopes) -> list[_Found]:
 
 def _names(node: onnx.NodeProto, scope: Scope) -> list[str]:
     output = next(filter(None, node.output), "")
-    names = [name for name in (node.name, output) if name]
+    names = [text(name) for name in (node.name, output) if name]
     return names + [scope.place + name for name in names]
 
 
