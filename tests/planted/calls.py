@@ -48,8 +48,8 @@ OWNERSHIP = (
     Bug(
         "torch_backward_reads_where_weights_were",
         f"{_TORCH}/function.py",
-        "moved = moved or parameter.data_ptr() != kept[1]",
-        "moved = False",
+        "parameter._version != old[0] or parameter.data_ptr() != old[1]",
+        "parameter._version != old[0]",
         f"{_MOVED} tests/adapters/test_torch_trainers.py",
     ),
     Bug(
