@@ -371,8 +371,8 @@ class Ending:
     def squeeze(self, x, y, axes):
         if self.opset < 13:
             return node("Squeeze", x, y, f"squeeze_{y}", axes=axes)
-        self.constants.append(stored(f"{y}_axes", axes))
-        return node("Squeeze", f"{x},{y}_axes", y, f"squeeze_{y}")
+        self.constants.append(stored(f"axes{len(self.constants)}", axes))
+        return node("Squeeze", f"{x},{self.constants[-1].name}", y, f"squeeze_{y}")
 
     def slice(self, x, y, starts=(-1,), ends=None, axes=(0,), steps=None):
         ends = [MOST[self.bits]] * len(starts) if ends is None else ends
