@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import copy
 import io
 import pickle
@@ -80,6 +81,57 @@ def test_subclasses_that_inherit_forward(model, count_calls):
     assert (type(model.named), type(model.cell), type(model.gru)) == (Named, NamedCell, nn.GRU)
     assert type(model.named) is Named
     assert torch.equal(model(X), expected)
+
+
+class Abstract(nn.GRU, abc.ABC):
+    """Of a metaclass, behind a mixin."""
+
+
+class Counting:
+    def __call__(self, *arguments):
+        self.calls = getattr(self, "calls", 0) + 1
+        return super().__call__(*arguments)
+
+
+class Mixed(Counting, nn.LSTM):
+    """A mixin before PyTorch's class."""
+
+
+class Hidden(nn.RNN):
+    """Has a method of the name of one of ours."""
+
+    def _walk(self):
+        return "its own"
+
+
+class Slotted(nn.RNN):
+    """Of another layout in memory."""
+
+    __slots__ = ("more",)
+
+
+class Registered(nn.GRUCell):
+    """Wants to know of its subclasses."""
+
+    def __init_subclass__(cls, /, name, **keywords):
+        super().__init_subclass__(**keywords)
+
+
+def test_unusual_subclasses():
+    model = nn.ModuleDict({
+        "abstract": Abstract(2, 3), "mixed": Mixed(2, 3), "hidden": Hidden(2, 3), "slotted": Slotted(2, 3),
+        "registered": Registered(2, 3),
+    })  # fmt: skip
+    report = ft.accelerate(model)
+    assert report.swapped == {"abstract": "Abstract", "mixed": "Mixed", "slotted": "Slotted"}
+    assert report.left["hidden"].endswith("Hidden, whose own _walk would be lost")
+    assert "Registered, of which Python makes no other: " in report.left["registered"]
+    for name in ("abstract", "mixed", "slotted"):
+        x = torch.ones(4, 1, 2)
+        again = pickle.loads(pickle.dumps(model[name]))
+        assert torch.equal(again(x)[0], model[name](x)[0])
+        assert type(again) is type(model[name])
+    assert ft.restore(model).swapped == report.swapped
 
 
 def test_subclasses_with_code_of_their_own_are_left():

@@ -57,11 +57,11 @@ def accelerate(model: torch.nn.Module) -> Report:
         elif is_ours(type(module)):
             continue
         else:
-            reason = _reason(module) or _reason_of_parameters(module)
+            reason = _reason_of_parameters(module) or _take(module)
         if reason:
             report.left[name] = reason
         elif isinstance(module, _BASES):
-            report.swapped[name] = _take(module)
+            report.swapped[name] = kind_of(module).__name__
     return report
 
 
@@ -97,20 +97,20 @@ def _modules_of(model: Any) -> Iterator[tuple[str, torch.nn.Module]]:
 
 
 def _take(module: torch.nn.Module) -> str:
-    kind = kind_of(module)
-    become(module, stand_in(kind))
-    forget(module)
-    return kind.__name__
-
-
-def _reason(module: torch.nn.Module) -> str:
-    """Why the kernels cannot stand behind such an object; empty where they can."""
+    """Put the kernels behind an object; returns why not, where they cannot stand there, or an empty text."""
     kind = kind_of(module)
     lost = overridden(kind)
     if lost:
         its = "own code" if lost == "class" else f"own {lost}"
         return f"its class is {kind.__module__}.{kind.__qualname__}, whose {its} would be lost"
-    return "its forward was replaced" if "forward" in vars(module) else ""
+    if "forward" in vars(module):
+        return "its forward was replaced"
+    try:
+        become(module, stand_in(kind))
+    except TypeError as error:
+        return f"its class is {kind.__module__}.{kind.__qualname__}, of which Python makes no other: {error}"
+    forget(module)
+    return ""
 
 
 def _reason_of_parameters(module: torch.nn.Module) -> str:
@@ -179,10 +179,9 @@ def _taking(method: Any) -> Any:
         method(self, *arguments, **keywords)
         if is_ours(type(self)):
             return
-        reason = _reason(self)
-        taken = "" if reason else _take(self)
+        reason = _take(self)
         for report in _open:
-            into, text = (report.left, reason) if reason else (report.swapped, taken)
+            into, text = (report.left, reason) if reason else (report.swapped, kind_of(self).__name__)
             into[str(len(report.swapped) + len(report.left))] = text
 
     return made

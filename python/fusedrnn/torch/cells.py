@@ -20,10 +20,12 @@ _PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 class _Step(torch.nn.RNNCellBase):
     __prepare_scriptable__ = prepare_scriptable
-    cell: Any  # a Cell, by a property: strict torch.export of PyTorch 2.6 takes no such attribute of a class
+    _kernel_cell: Any  # a Cell, by a property: strict torch.export of PyTorch 2.6 takes no such attribute of a class
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        super().__init__(*check_sizes(self.cell, ("input_size", "hidden_size"), arguments, keywords), **keywords)
+        super().__init__(
+            *check_sizes(self._kernel_cell, ("input_size", "hidden_size"), arguments, keywords), **keywords
+        )
 
     @runs_as_it_is
     def forward(self, input: Any, hx: Any = None) -> Any:
@@ -33,7 +35,10 @@ class _Step(torch.nn.RNNCellBase):
             ValueError, RuntimeError: as PyTorch's.
         """
         states = () if hx is None else tuple(hx) if isinstance(hx, (tuple, list)) else (hx,)
-        if not all([isinstance(t, Tensor) for t in (input, *states)]) or len(states) not in (0, len(self.cell.states)):
+        if not all([isinstance(t, Tensor) for t in (input, *states)]) or len(states) not in (
+            0,
+            len(self._kernel_cell.states),
+        ):
             node = fx_call(self, input, *(() if hx is None else (hx,)))
             return super().forward(input, hx) if node is None else node
         x = input
@@ -43,7 +48,7 @@ class _Step(torch.nn.RNNCellBase):
         if on_gpu:
             (x, *states), (parameters,) = gpu.autocast((x, *states), (parameters,))  # type: ignore[assignment]
         elif torch.is_autocast_enabled("cpu") and x.is_cpu:
-            dtypes = autocast_outputs(self.cell, (x, *states), parameters[0])
+            dtypes = autocast_outputs(self._kernel_cell, (x, *states), parameters[0])
             x, *states = autocast((x, *states), parameters[0].dtype)  # type: ignore[assignment]
         expected = (*x.shape[:-1], self.hidden_size)
         reason = refusal([x, *states, *[p for p in parameters if p is not None]])
@@ -61,12 +66,12 @@ class _Step(torch.nn.RNNCellBase):
         batched = x.dim() == 2
         if not batched:
             x, states = x.unsqueeze(0), tuple([s.unsqueeze(0) for s in states])
-        states = states or (None,) * len(self.cell.states)
+        states = states or (None,) * len(self._kernel_cell.states)
         if on_gpu:
-            final = gpu.step(self.cell, x, states, parameters, relu=self._options() is not None)
+            final = gpu.step(self._kernel_cell, x, states, parameters, relu=self._options() is not None)
         else:
             final = run_layer(
-                self.cell, x, states, parameters, options=self._options(), memory=memory_of(self), step=True
+                self._kernel_cell, x, states, parameters, options=self._options(), memory=memory_of(self), step=True
             )
         if not batched:
             final = tuple([s.squeeze(0) for s in final])
@@ -81,7 +86,7 @@ class _Step(torch.nn.RNNCellBase):
 class RNNCell(_Step, torch.nn.RNNCell):
     """``torch.nn.RNNCell`` on the kernels."""
 
-    cell = property(lambda self: calls.RNN)
+    _kernel_cell = property(lambda self: calls.RNN)
 
     def _options(self) -> dict[str, Any] | None:
         return None if self.nonlinearity == "tanh" else {"nonlinearity": self.nonlinearity}
@@ -90,10 +95,10 @@ class RNNCell(_Step, torch.nn.RNNCell):
 class LSTMCell(_Step, torch.nn.LSTMCell):
     """``torch.nn.LSTMCell`` on the kernels."""
 
-    cell = property(lambda self: calls.LSTM)
+    _kernel_cell = property(lambda self: calls.LSTM)
 
 
 class GRUCell(_Step, torch.nn.GRUCell):
     """``torch.nn.GRUCell`` on the kernels."""
 
-    cell = property(lambda self: calls.GRU)
+    _kernel_cell = property(lambda self: calls.GRU)

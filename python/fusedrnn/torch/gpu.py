@@ -119,9 +119,14 @@ def walk(
     for k in range(0, len(parameters), directions):
         if k and module.dropout and module.training:
             x = torch.nn.functional.dropout(x, module.dropout, True)
-        initial = [s[k : k + directions] for s in states] or [None] * len(module.cell.states)
+        initial = [s[k : k + directions] for s in states] or [None] * len(module._kernel_cell.states)
         x, *final = layer(
-            module.cell, x, initial, parameters[k : k + directions], lengths=lengths, relu=module.mode == "RNN_RELU"
+            module._kernel_cell,
+            x,
+            initial,
+            parameters[k : k + directions],
+            lengths=lengths,
+            relu=module.mode == "RNN_RELU",
         )
         finals.append(final)
     if places is not None:

@@ -42,12 +42,12 @@ _SIZES = ("input_size", "hidden_size", "num_layers")
 class _Recurrent(torch.nn.RNNBase):
     """What the three share: inputs and states in PyTorch's layouts, and the walk through layers and directions."""
 
-    cell: Any  # a Cell, by a property: strict torch.export of PyTorch 2.6 takes no such attribute of a class
+    _kernel_cell: Any  # a Cell, by a property: strict torch.export of PyTorch 2.6 takes no such attribute of a class
     kernel_options: dict[str, Any] | None = None  # of the constructor, that torch.nn has not
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        options = take_options(self.cell, keywords)
-        super().__init__(*check_sizes(self.cell, _SIZES, arguments, keywords), **keywords)
+        options = take_options(self._kernel_cell, keywords)
+        super().__init__(*check_sizes(self._kernel_cell, _SIZES, arguments, keywords), **keywords)
         if options is not None:
             self.kernel_options = options
             add_parameters(self)
@@ -101,7 +101,7 @@ class _Recurrent(torch.nn.RNNBase):
         elif torch.is_autocast_enabled("cpu") and x.is_cpu:
             weight = parameters[0][0]
             dtypes = autocast_outputs(
-                self.cell, (x, *states), weight, one_length=not packed, projected=self.proj_size > 0
+                self._kernel_cell, (x, *states), weight, one_length=not packed, projected=self.proj_size > 0
             )
             x, *states = autocast((x, *states), weight.dtype)
         reason = refusal([x, *states, *[p for layer in parameters for p in layer if p is not None]])
@@ -121,7 +121,7 @@ class _Recurrent(torch.nn.RNNBase):
         elif self.batch_first and not packed:
             x = x.transpose(0, 1)
         beyond = self.kernel_options is not None or lengths is not None or resets is not None or self.proj_size > 0
-        whole = compiling or one_operator(self.cell, x, batch_sizes, beyond=beyond)
+        whole = compiling or one_operator(self._kernel_cell, x, batch_sizes, beyond=beyond)
         if not packed and not x.is_contiguous():  # a copy where PyTorch has one, so that the input may change
             T, N = x.shape[:2]
             if whole or (T > 1 and N > 1 and x.stride(0) != N * x.stride(1)):
@@ -170,11 +170,11 @@ class _Recurrent(torch.nn.RNNBase):
                 if k and self.dropout and self.training:
                     x = torch.nn.functional.dropout(x, self.dropout, True)
                 ys = []
-            initial = (states if alone else [s[k] for s in states]) or [None] * len(self.cell.states)
+            initial = (states if alone else [s[k] for s in states]) or [None] * len(self._kernel_cell.states)
             if random:
                 options = {**options, "layer": k // directions}  # type: ignore[dict-item]
             y, *final = run_layer(
-                self.cell, x, initial, weights,
+                self._kernel_cell, x, initial, weights,
                 sequences=sequences, reverse=k % directions == 1, options=options, seed=seed, keep=random,
                 memory=memory, place=k, stacked=alone, one_operator=whole,
             )  # fmt: skip
@@ -208,7 +208,9 @@ class _Recurrent(torch.nn.RNNBase):
             if self.kernel_options is not None:
                 suffix = names[0].removeprefix("weight_ih")
                 given = dict(zip(names, weights, strict=False))
-                weights[4:] = [given.get(n + suffix, getattr(self, n + suffix, None)) for n in self.cell.parameters[4:]]
+                weights[4:] = [
+                    given.get(n + suffix, getattr(self, n + suffix, None)) for n in self._kernel_cell.parameters[4:]
+                ]
             elif self.proj_size:
                 weights[4:] = [None, weights[4]]
             found.append(weights)
@@ -218,7 +220,7 @@ class _Recurrent(torch.nn.RNNBase):
         """hx as a list, empty for zeros; None where it is not what PyTorch takes."""
         if hx is None:
             return []
-        if len(self.cell.states) == 1:
+        if len(self._kernel_cell.states) == 1:
             return [hx] if isinstance(hx, Tensor) else None
         if isinstance(hx, (tuple, list)) and len(hx) == 2 and all(isinstance(s, Tensor) for s in hx):
             return list(hx)
@@ -272,7 +274,7 @@ class _Recurrent(torch.nn.RNNBase):
 
     def _zeros(self, x: Tensor, rows: int) -> list[Tensor]:
         stack = self.num_layers * (2 if self.bidirectional else 1)
-        widths = (self.proj_size or self.hidden_size, self.hidden_size)[: len(self.cell.states)]
+        widths = (self.proj_size or self.hidden_size, self.hidden_size)[: len(self._kernel_cell.states)]
         return [x.new_zeros(stack, rows, width) for width in widths]
 
     def _lengths(self, lengths: Any, packed: bool, on_gpu: bool) -> Tensor | None:
@@ -322,7 +324,7 @@ class RNN(_Recurrent, torch.nn.RNN):
         TypeError, ValueError: as PyTorch's; an option of ours out of its range.
     """
 
-    cell = property(lambda self: calls.RNN)
+    _kernel_cell = property(lambda self: calls.RNN)
     nonlinearity: str
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
@@ -346,7 +348,7 @@ class LSTM(_Recurrent, torch.nn.LSTM):
         others: as ``RNN``.
     """
 
-    cell = property(lambda self: calls.LSTM)
+    _kernel_cell = property(lambda self: calls.LSTM)
 
 
 class GRU(_Recurrent, torch.nn.GRU):
@@ -357,4 +359,4 @@ class GRU(_Recurrent, torch.nn.GRU):
         others: as ``RNN``.
     """
 
-    cell = property(lambda self: calls.GRU)
+    _kernel_cell = property(lambda self: calls.GRU)

@@ -59,10 +59,12 @@ def is_ours(kind: type) -> bool:
 def overridden(kind: type) -> str:
     """The method of a subclass of PyTorch's layers and cells that would be lost; empty if there is none, "class" of one
     that has no class of ours."""
-    base = next((theirs(ours) for ours in OURS if issubclass(kind, theirs(ours))), None)
-    if base is None:
+    ours = next((ours for ours in OURS if issubclass(kind, theirs(ours))), None)
+    if ours is None:
         return "class"
-    return next((n for n in _OF_FORWARD if getattr(kind, n, None) is not getattr(base, n, None)), "")
+    base = theirs(ours)
+    lost = (n for n in _OF_FORWARD if getattr(kind, n, None) is not getattr(base, n, None))
+    return next(lost, "") or next((n for n in dir(ours) if n in dir(kind) and not hasattr(base, n)), "")
 
 
 @runs_as_it_is
@@ -84,7 +86,9 @@ def stand_in(kind: type) -> type:
         if issubclass(ours, torch.nn.RNNBase):
             members["forward"] = _forward  # which Dynamo does not even try to compile, as it does PyTorch's
         bases = (ours,) if kind is theirs(ours) else (ours, kind)
-        found = _made[kind] = _completed(_Equal(kind.__name__, bases, members), kind)
+        # of a class with a metaclass, as abstract ones have, both
+        equal = _Equal if type(kind) is type else type("_Equal", (_Equal, type(kind)), {})
+        found = _made[kind] = _completed(equal(kind.__name__, bases, members), kind)
     return found
 
 
