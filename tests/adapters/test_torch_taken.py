@@ -32,7 +32,9 @@ class Named(nn.LSTM):
 
 
 class NamedCell(nn.GRUCell):
-    pass
+    def __init__(self, title, size, hidden_size):
+        super().__init__(size, hidden_size)
+        self.title = title
 
 
 class Checked(nn.GRU):
@@ -50,7 +52,7 @@ class Scaled(nn.RNNCell):
 class Model(nn.Module):
     def __init__(self, size=4):
         super().__init__()
-        self.named, self.cell, self.gru = Named(size), NamedCell(2 * size, 3), nn.GRU(3, 3)
+        self.named, self.cell, self.gru = Named(size), NamedCell("first", 2 * size, 3), nn.GRU(3, 3)
 
     def forward(self, x):
         return self.gru(self.cell(self.named(x)[0][:, -1])[None])[0]
@@ -77,6 +79,8 @@ def test_subclasses_that_inherit_forward(model, count_calls):
     assert isinstance(again, ft.LSTM)
     assert again.scale == 2
     assert again.was_reset
+    other = type(model.cell)("second", 3, 4)
+    assert (other.title, other.hidden_size) == ("second", 4)
     assert ft.restore(model).swapped == {"named": "Named", "cell": "NamedCell", "gru": "GRU"}
     assert (type(model.named), type(model.cell), type(model.gru)) == (Named, NamedCell, nn.GRU)
     assert type(model.named) is Named

@@ -14,9 +14,8 @@ BUGS = (
     Bug(
         "a_changed_y_is_read_as_it_is",
         TORCH + "kept.py",
-        "        if self._probe is None or (self._probe._version == self._version and saved.untyped_storage().nbytes()):\n"
-        "            return saved\n",
-        "        return saved\n",
+        "        if self._probe is None or (",
+        "        if True or (",
         IN_PLACE,
     ),
     Bug(
@@ -135,7 +134,7 @@ BUGS = (
     Bug(
         "a_subclass_is_built_without_its_constructor",
         TORCH + "stand_ins.py",
-        '            "__init__": kind.__init__,  # type: ignore[misc] # for libraries that build a layer like this one\n',
+        '            "__init__": kind.__init__,  # type: ignore[misc] # for who builds a layer like this one\n',
         "",
         TAKEN,
     ),

@@ -80,7 +80,7 @@ def stand_in(kind: type) -> type:
         members = {
             "__module__": __name__,
             "__doc__": kind.__doc__,
-            "__init__": kind.__init__,  # type: ignore[misc] # for libraries that build a layer like this one
+            "__init__": kind.__init__,  # type: ignore[misc] # for who builds a layer like this one
             "stands_for": kind,
         }
         if issubclass(ours, torch.nn.RNNBase):
