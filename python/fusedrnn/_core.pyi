@@ -31,6 +31,7 @@ def rnn_forward(
     reverse: bool,
     training: bool,
     options: dict[str, Any] | None,
+    y: Array | None = None,
 ) -> tuple[Array, Array, Array | None]: ...
 def rnn_backward(
     dy: Array | None,
@@ -70,6 +71,7 @@ def lstm_forward(
     recompute: bool,
     options: dict[str, Any] | None,
     return_c: bool,
+    y: Array | None = None,
 ) -> tuple[Array, Array, Array, Array | None, Array | None]: ...
 def lstm_backward(
     dy: Array | None,
@@ -115,6 +117,7 @@ def gru_forward(
     training: bool,
     recompute: bool,
     options: dict[str, Any] | None,
+    y: Array | None = None,
 ) -> tuple[Array, Array, Array | None]: ...
 def gru_backward(
     dy: Array | None,
@@ -215,6 +218,7 @@ def low_precision_forward(
     resets: Array | None,
     reverse: bool,
     training: bool,
+    y: Array | None = None,
 ) -> tuple[Array, Array, Array | None, Array | None]: ...
 def low_precision_backward(
     cell: str,

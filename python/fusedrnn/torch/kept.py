@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -132,4 +133,19 @@ def one_operator(cell: Cell, x: Tensor, batch_sizes: Tensor | None, *, beyond: b
     call has what oneDNN has not."""
     if cell is not LSTM or beyond or x.dtype is not torch.float32 or not torch._C._get_mkldnn_enabled():
         return False
-    return batch_sizes is None or int(batch_sizes[0]) == int(batch_sizes[-1])
+    return batch_sizes is None or (int(batch_sizes[0]) == int(batch_sizes[-1]) and _takes_packed_rows())
+
+
+@cache
+def _takes_packed_rows() -> bool:
+    """Whether this PyTorch gives packed rows of one length to oneDNN, as newer ones do."""
+    with torch.enable_grad(), torch.autocast("cpu", enabled=False):
+        x, state = torch.zeros(1, 1, requires_grad=True), torch.zeros(1, 1, 1)
+        weights = [torch.zeros(4, 1), torch.zeros(4, 1)]
+        y = torch._VF.lstm(x, torch.ones(1, dtype=torch.long), (state, state), weights, False, 1, 0.0, True, False)[0]
+    nodes, found = [y.grad_fn], ""
+    while nodes:
+        node = nodes.pop()
+        found += node.name()
+        nodes += [parent for parent, _ in node.next_functions if parent is not None]
+    return "Mkldnn" in found
