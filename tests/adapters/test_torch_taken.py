@@ -324,6 +324,12 @@ def test_what_falls_back_is_told_once_and_counted(name):
                                   f"{name}: torch.bfloat16 (float32 and float64 they do)": 1}  # fmt: skip
 
 
+def test_what_runs_step_by_step_is_counted():
+    cell = ft.GRUCell(3, 4)
+    torch.func.jvp(cell, (torch.ones(2, 3),), (torch.ones(2, 3),))
+    assert dict(ft.fallbacks) == {"GRU: forward mode and transforms of torch.func, step by step": 1}
+
+
 @pytest.mark.parametrize("name", ["RNN", "LSTM", "GRU"])
 @pytest.mark.parametrize("bias", [True, False])
 def test_flat_weights_that_a_client_sets(name, bias):

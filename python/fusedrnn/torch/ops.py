@@ -13,7 +13,7 @@ from fusedrnn.torch import calls, operators
 from fusedrnn.torch.calls import NO_SEQUENCES, Call, Cell
 from fusedrnn.torch.composite import unroll
 from fusedrnn.torch.function import Layer, Memory, Weights
-from fusedrnn.torch.support import rounds_products, transformed
+from fusedrnn.torch.support import fallbacks, rounds_products, transformed
 
 
 def layer(
@@ -73,6 +73,7 @@ def layer(
         options = {**(options or {}), "seed": seed if through else int(seed)}
     call = Call(cell, sequences, reverse, training, options or None, step, stacked, one_operator)
     if through:
+        fallbacks[f"{cell.name.upper()}: forward mode and transforms of torch.func, step by step"] += 1
         with torch.autocast("cpu", enabled=False):
             return unroll(call, x, states, parameters)
     if needed:

@@ -22,7 +22,7 @@ GPU_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 fallbacks: Counter[str] = Counter()
-"""How many calls went to PyTorch's own code, by layer and reason, as "GRU: tensors of type Series"."""
+"""How many calls went to PyTorch's own code or operators, by layer and reason, as "GRU: tensors of type Series"."""
 TRACED = ("torch.jit.trace and exports by tracing", "exports to ONNX")
 
 
