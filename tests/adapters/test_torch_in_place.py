@@ -218,6 +218,19 @@ def test_options_and_masks(options):
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("name", ["RNN", "GRU"])
+def test_under_modes_that_look_at_operators(name):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    torch.manual_seed(0)
+    layer, x = getattr(ft, name)(I, H), torch.randn(T, N, I)
+    expected = torch.autograd.grad(layer(x)[0].relu_().sum(), list(layer.parameters()))
+    with FlopCounterMode(display=False):
+        found = torch.autograd.grad(layer(x)[0].relu_().sum(), list(layer.parameters()))
+    for a, b in zip(found, expected, strict=True):
+        assert torch.equal(a, b)
+
+
 @pytest.mark.parametrize("changed", ["y", "x"])
 def test_derivatives_of_gradients(changed):
     """Those of a changed y are exact; those with a changed input, of which they are functions, are refused."""

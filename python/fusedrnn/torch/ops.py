@@ -65,6 +65,8 @@ def layer(
         if stacked:
             states = [None if s is None else s[0] for s in states]
         y, *final = operators.run(cell, x, states, parameters, sequences, seed, reverse, options or {}, training)
+        if needed and not (step or one_operator or torch.compiler.is_compiling()):
+            y = y.clone()  # the operator keeps its own, and this one may change
         if stacked:
             final = [s.unsqueeze(0) for s in final]
         return tuple(final) if step else (y, *final)
