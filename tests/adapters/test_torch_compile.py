@@ -85,9 +85,19 @@ def test_one_node_without_a_graph_break(name, allow_rnn):
     assert nodes(graphs[0]) == [f"fusedrnn.{name.lower()}_forward"] * 4
 
 
-def test_cells(allow_rnn):
-    model = Steps()
-    compare(model, torch.compile(model, backend="aot_eager", fullgraph=True), torch.randn(3, 2, 3))
+def test_cells_of_a_compiled_loop_are_pytorchs(count_calls):
+    """The compiler fuses their operators over the steps, which calls of ours would keep apart."""
+    model, graphs = Steps(), []
+
+    def backend(module, inputs):
+        graphs.append(module.graph)
+        return torch._dynamo.lookup_backend("aot_eager")(module, inputs)
+
+    compiled = torch.compile(model, backend=backend, fullgraph=True)
+    compiled(torch.randn(3, 2, 3))
+    assert not nodes(graphs[0])
+    assert count_calls() == 0
+    compare(model, compiled, torch.randn(3, 2, 3))
 
 
 class Tagger(torch.nn.Module):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fusedrnn.cuda import arrays
 from fusedrnn.torch import calls, gpu
-from fusedrnn.torch.compiling import runs_as_it_is
+from fusedrnn.torch.compiling import exporting, runs_as_it_is
 from fusedrnn.torch.function import memory_of
 from fusedrnn.torch.ops import layer as run_layer
 from fusedrnn.torch.options import check_sizes
@@ -34,6 +34,8 @@ class _Step(torch.nn.RNNCellBase):
         Raises:
             ValueError, RuntimeError: as PyTorch's.
         """
+        if torch.compiler.is_dynamo_compiling() and not exporting():
+            return super().forward(input, hx)  # whose operators a compiler fuses over the steps of a loop
         states = () if hx is None else tuple(hx) if isinstance(hx, (tuple, list)) else (hx,)
         if not all([isinstance(t, Tensor) for t in (input, *states)]) or len(states) not in (
             0,

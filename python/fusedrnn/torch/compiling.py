@@ -32,3 +32,8 @@ def never_traced(function: _Function) -> _Function:
     function._torchdynamo_disable = True  # type: ignore[attr-defined]
     function._torchdynamo_disable_msg = None  # type: ignore[attr-defined]
     return runs_as_it_is(function)
+
+
+def exporting() -> bool:
+    """Whether ``torch.export`` traces the call; older versions of PyTorch do not tell it from a compiler."""
+    return bool(getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)())
