@@ -359,9 +359,10 @@ def test_autocast(low, emulated_gpu, gpu_calls):
 
 def test_autocast_leaves_float64_alone(emulated_gpu, gpu_calls):
     x = torch.randn(4, 3, 5, dtype=torch.float64)
-    with emulated_gpu(), autocast(torch.bfloat16):
+    with emulated_gpu(), autocast(torch.bfloat16), pytest.warns(ft.FallbackWarning, match="float64 on a GPU") as told:
         assert ft.LSTM(5, 17).double()(x)[0].dtype is torch.float64
         assert ft.GRUCell(5, 17).double()(x[0]).dtype is torch.float64
+    assert len(told) == 2
     assert gpu_calls() == 0
 
 
