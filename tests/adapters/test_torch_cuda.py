@@ -357,12 +357,13 @@ def test_autocast(low, emulated_gpu, gpu_calls):
     assert x.grad.dtype is layer.weight_hh_l0.grad.dtype is torch.float32
 
 
+@pytest.mark.filterwarnings("ignore:.* on a GPU")
 def test_autocast_leaves_float64_alone(emulated_gpu, gpu_calls):
     x = torch.randn(4, 3, 5, dtype=torch.float64)
-    with emulated_gpu(), autocast(torch.bfloat16), pytest.warns(ft.FallbackWarning, match="float64 on a GPU") as told:
+    with emulated_gpu(), autocast(torch.bfloat16):
         assert ft.LSTM(5, 17).double()(x)[0].dtype is torch.float64
         assert ft.GRUCell(5, 17).double()(x[0]).dtype is torch.float64
-    assert len(told) == 2
+    assert len(ft.fallbacks) == 2
     assert gpu_calls() == 0
 
 
