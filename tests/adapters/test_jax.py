@@ -253,7 +253,7 @@ def test_errors_come_when_the_call_is_traced():
         ({"weight_hh": None}, TypeError, "weight_hh: expected an array, got NoneType"),
         ({"x": arrays["x"].astype(np.float16)}, TypeError, "x: expected float32 or float64, got float16"),
         ({"h0": arrays["h0"].astype(np.float64)}, TypeError, "h0: expected dtype float32 like x, got float64"),
-        ({"x": arrays["x"][0]}, ValueError, r"h0: expected shape \[H\] beside x \[T, I\], got \(3, 7\)"),
+        ({"x": arrays["x"][0]}, ValueError, r"h0: expected shape .* or \[H\] beside x \[T, I\]; got \(3, 7\) beside"),
         ({"x": arrays["x"][:0]}, ValueError, "x: expected a sequence length of at least 1, got 0"),
         ({"weight_hh": arrays["h0"]}, ValueError, r"weight_ih: expected shape|weight_hh: expected shape \(28, 7\)"),
         ({"c0": arrays["c0"][:2]}, ValueError, r"c0: expected shape \(3, 7\), got \(2, 7\)"),

@@ -12,9 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.interpreters import batching
 
 from fusedrnn.jax.calls import RANDOM, STATES, Call, Sizes, seed_of
-from fusedrnn.jax.host import on_host, primitive
+from fusedrnn.jax.host import on_host, one_by_one, primitive
 from fusedrnn.reference.norm import EPSILON
 from fusedrnn.reference.random import find_random, zoned
 from fusedrnn.reference.sequences import find_sequence
@@ -175,6 +176,7 @@ def _drawn(_: Any, *, call: Call, sizes: Sizes, dtype: Any) -> list[Any]:
 
 _masks_p = primitive("masks", _drawn)
 on_host(_masks_p, _draw)
+batching.primitive_batchers[_masks_p] = partial(one_by_one, _masks_p)  # of seeds
 
 
 # The cells: a step, of the call, its arrays and what the products see of h.

@@ -48,3 +48,15 @@ def on_host(p: Any, run: Callable[..., Sequence[Any]]) -> None:
     mlir.register_lowering(p, lower)
     # outside of jit there is nothing to come back from
     p.def_impl(lambda *operands, **of: [jnp.asarray(a) for a in run(*map(np.asarray, operands), **of)])
+
+
+def one_by_one(p: Any, operands: Sequence[Any], dims: Sequence[Any], **parameters: Any) -> Any:
+    """Batch the primitive for vmap: one call after another, as elements may have weights or a seed of their own."""
+    batched = [jnp.moveaxis(a, dim, 0) for a, dim in zip(operands, dims, strict=True) if dim is not None]
+
+    def one(parts: Any) -> Any:
+        rest = iter(parts)
+        return p.bind(*(a if dim is None else next(rest) for a, dim in zip(operands, dims, strict=True)), **parameters)
+
+    results = jax.lax.map(one, batched)
+    return results, [0] * len(results)

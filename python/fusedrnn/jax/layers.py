@@ -13,11 +13,12 @@ import numpy as np
 
 from fusedrnn._core import NO_STEPS
 from fusedrnn.functional.reserve import COUNTERS, check_batch_sizes
-from fusedrnn.jax.calls import AXES, GATES, OPTIONS, RANDOM, STATES, Call, check
+from fusedrnn.jax.calls import AXES, GATES, OPTIONS, RANDOM, Call, check
 from fusedrnn.jax.primitives import forward_p
 
 _NAMES = {f"norm_bias_{name}": f"layer_norm bias_{name}" for name in ("ih", "hh", "c")}
 _NAMES.update({f"gain_{name}": f"layer_norm gain_{name}" for name in ("ih", "hh", "c")})
+_BATCHED = ("x", "h0", "c0", "lengths", "resets")  # arguments that have rows
 _ACTIVATIONS = {"gru": ("sigmoid", "tanh"), "lstm": ("sigmoid", "tanh", "tanh")}
 
 
@@ -50,7 +51,8 @@ def rnn(
 
     Args:
         x, h0: [T, N, I], [N, H] or None for zeros; float32 or float64, with a precision also bfloat16. One sequence is
-            x [T, I] and h0 [H]; then a length is an integer, resets are [T], and y [T, H] and h_n [H] come back.
+            x [T, I] and h0 [H]; then lengths is one integer or None, resets are [T], there are no batch_sizes, and
+            y [T, H] and h_n [H] come back.
         weight_ih, weight_hh, bias_ih, bias_hh: [H, I], [H, H], [H], [H]; biases may be None.
         lengths: integers [N]; resets: booleans [T, N]. Both may be traced.
         layer_norm: ((gain_ih, gain_hh), (bias_ih, bias_hh)), arrays like others.
@@ -152,9 +154,15 @@ def _run(kind: str, arguments: dict[str, Any]) -> tuple[Any, ...]:
             raise TypeError(f"{_NAMES.get(name, name)}: expected an array, got {type(a).__name__}")
     # jax.numpy may take the memory of an array of NumPy as it lies; a call keeps integers and booleans of its own.
     arrays = {name: (jnp.array if name in ("lengths", "resets") else jnp.asarray)(a) for name, a in arrays.items()}
-    if arrays["x"].ndim == 2 and arguments["batch_sizes"] is None:
-        return _one_row(kind, arguments, arrays)
-    options = {name: value for name, value in _static(kind, arguments).items() if value != OPTIONS[name]}
+    static = _static(kind, arguments)
+    packed = static["batch_sizes"] is not None
+    single = arrays["x"].ndim == 2 and not packed
+    _check_dimensions(arrays, packed)
+    if single:  # the one row of a batch; under vmap all rows are in one call again
+        for name in _BATCHED:
+            if name in arrays:
+                arrays[name] = jnp.expand_dims(arrays[name], _axis_of_rows(name))
+    options = {name: value for name, value in static.items() if value != OPTIONS[name]}
     random = [name for name in RANDOM if name in options]
     if random and arguments["training"]:
         if arguments["seed"] is None:
@@ -166,31 +174,38 @@ def _run(kind: str, arguments: dict[str, Any]) -> tuple[Any, ...]:
     _check_batch_sizes(call, arrays["x"])
     if options:
         check(call)
-    _check_arrays(call, arrays)
+    _check_arrays(call, arrays, single)
     _check_lengths(arguments["lengths"], len(arrays["x"]))
     if not arguments["training"]:
         options = {name: value for name, value in options.items() if name not in ("recurrent_dropout", "dropconnect")}
         call = replace(call, options=tuple(options.items()))
-    return tuple(forward_p.bind(*arrays.values(), call=call))
+    results = forward_p.bind(*arrays.values(), call=call)
+    return tuple(jnp.squeeze(a, a.ndim - 2) for a in results) if single else tuple(results)
 
 
-def _one_row(kind: str, arguments: dict[str, Any], arrays: dict[str, Any]) -> tuple[Any, ...]:
-    """A call without a batch: of the one row that it has. Under vmap all rows are in one call again."""
-    axes = {name: AXES[name].replace("L", "TN") for name in ("x", "h0", "c0", "lengths", "resets")}
-    rows = {}
-    for name, letters in axes.items():
-        if name not in arrays:
+def _axis_of_rows(name: str) -> int:
+    """Where N is among an argument's axes."""
+    return 0 if AXES[name][0] == "N" else 1
+
+
+def _check_dimensions(arrays: dict[str, Any], packed: bool) -> None:
+    """Whether x and what has rows beside it agree on a batch."""
+    x = arrays["x"]
+    if x.ndim not in ((2,) if packed else (2, 3)):
+        return  # the error of x itself comes later
+    for name in _BATCHED:
+        axes = AXES[name].replace("P", "H").replace("L", "M" if packed else "TN")
+        alone = axes.replace("N", "")
+        if name not in arrays or arrays[name].ndim == len(axes if packed or x.ndim == 3 else alone):
             continue
-        if arrays[name].ndim != len(letters) - 1:
-            shown = ", ".join(letters.replace("N", "").replace("P", "H"))
-            raise ValueError(f"{name}: expected shape [{shown}] beside x [T, I], got {arrays[name].shape}")
-        if name == "lengths" and not isinstance(arguments[name], jax.core.Tracer):
-            rows[name] = np.asarray(arguments[name])[None]  # as the caller gave it, to be checked at once
+        batched, single = (f"[{', '.join(letters)}]" for letters in (axes, alone))
+        if packed and name == "lengths":
+            continue  # an error of its own
+        if packed:
+            told = f"{batched} beside packed rows x [M, I], or {single} beside x [T, I] without batch_sizes"
         else:
-            rows[name] = jnp.expand_dims(arrays[name], letters.index("N"))
-    results = _run(kind, {**arguments, **rows})
-    axis_of_rows = [1, *[0] * len(STATES[kind]), 1]
-    return tuple(jnp.squeeze(a, axis) for a, axis in zip(results, axis_of_rows, strict=False))
+            told = f"{batched} beside x [T, N, I], or {single} beside x [T, I]"
+        raise ValueError(f"{name}: expected shape {told}; got {arrays[name].shape} beside x {x.shape}")
 
 
 def _static(kind: str, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -205,8 +220,10 @@ def _static(kind: str, arguments: dict[str, Any]) -> dict[str, Any]:
         if isinstance(plain, bool):
             value = bool(value)
         options[name] = tuple(value) if isinstance(value, list) else value
-    if options["batch_sizes"] is not None:  # numbers of Python, whose sums do not wrap around
-        options["batch_sizes"] = tuple(map(operator.index, options["batch_sizes"]))
+    if (sizes := options["batch_sizes"]) is not None:  # numbers of Python, whose sums do not wrap around
+        if not hasattr(sizes, "__iter__"):
+            raise TypeError(f"batch_sizes: expected a sequence of integers, got {type(sizes).__name__}")
+        options["batch_sizes"] = tuple(map(operator.index, sizes))
     if options["activations"] == _ACTIVATIONS.get(kind):
         options["activations"] = None
     return options
@@ -247,14 +264,14 @@ def _words(seed: Any) -> Any:
     return jnp.stack([seed.astype(np.uint32), jnp.asarray(upper, seed.dtype).astype(np.uint32)])
 
 
-def _check_arrays(call: Call, arrays: dict[str, Any]) -> None:
-    """Errors as those of the compiled module."""
+def _check_arrays(call: Call, arrays: dict[str, Any], single: bool) -> None:
+    """Errors as those of the compiled module; of one sequence, shapes without the row that was put in."""
     packed = call.option("batch_sizes") is not None
     dtype, precision = arrays["x"].dtype, call.option("precision")
     gates = GATES[call.kind] - call.option("coupled")
     letters = "P" if "weight_hr" in arrays else "H"
     axes = {
-        "x": "[M, I]" if packed else "[T, N, I]" if arrays["x"].ndim == 3 else "[T, N, I] or [T, I]",
+        "x": "[M, I]" if packed else "[T, N, I] or [T, I]",
         "weight_hh": f"[{gates}H, {letters}]",
         "weight_hr": "[P, H]",
     }
@@ -286,15 +303,22 @@ def _check_arrays(call: Call, arrays: dict[str, Any]) -> None:
             raise TypeError(f"{shown}: expected float32 or bfloat16 together with precision, got {a.dtype}")
         elif not precision and a.dtype != dtype:
             raise TypeError(f"{shown}: expected dtype {dtype} like x, got {a.dtype}")
-        if a.shape != (shape := sizes.shape(name)):
-            raise ValueError(f"{shown}: expected shape {shape}, got {a.shape}")
+        shapes = [sizes.shape(name), a.shape]
+        if shapes[0] != shapes[1]:
+            if single and name in _BATCHED:
+                shapes = [np.delete(shape, _axis_of_rows(name)) for shape in shapes]
+            expected, got = (tuple(map(int, shape)) for shape in shapes)
+            raise ValueError(f"{shown}: expected shape {expected}, got {got}")
 
 
 def _check_batch_sizes(call: Call, x: Any) -> None:
     """Before anything is made that is as large as they say."""
     sizes = call.option("batch_sizes")
     if sizes:
-        check_batch_sizes(sizes, len(x) if x.ndim == 2 else sum(sizes))
+        try:
+            check_batch_sizes(sizes, len(x) if x.ndim == 2 else sum(sizes))
+        except ValueError as error:
+            raise ValueError(f"{error}; of one sequence, x [T, I], leave batch_sizes out") from None
         if x.ndim != 2:
             raise ValueError(f"x: expected shape [M, I], got {x.shape}")
 

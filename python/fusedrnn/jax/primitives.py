@@ -18,7 +18,7 @@ from jax.interpreters import ad, batching, mlir
 
 from fusedrnn.jax import composite
 from fusedrnn.jax.calls import CONSTANTS, RANDOM, Call, check
-from fusedrnn.jax.host import on_host, primitive
+from fusedrnn.jax.host import on_host, one_by_one, primitive
 
 # The composite is traced once for a call and its shapes.
 _outputs = jax.jit(lambda *operands, call: composite.unroll(call, call.named(operands)), static_argnames="call")
@@ -42,18 +42,20 @@ tangents_p.def_impl(_tangents)
 
 # vmap. Rows are independent, so that those of all elements can be the rows of one call.
 
+_BY_ROW = tuple(name for name in RANDOM if name != "dropconnect")  # of which the mask of weights is the same for all
 _ROWS = ("x", "h0", "c0", "lengths", "resets", "y", "reserve", "dy", "dh_n", "dc_n", "dc")
 _AT_FRONT = ("h0", "c0", "lengths", "dh_n", "dc_n")  # where N is the first axis; elsewhere it is the second
 
 
 def _merges(call: Call, batched: set[str]) -> bool:
     """Whether one call can have the rows of all elements: not where results or operands are not of rows, nor where the
-    order of the kept rows follows from all their lengths together, nor where masks are counted by row."""
+    order of the kept rows follows from all their lengths together, nor where masks are counted by row: each element
+    counts its own from 0."""
     kept = call.keep or "reserve" in call.given
     return (
         {*batched, *call.wanted} <= {*_ROWS}
         and not (kept and "lengths" in call.given)
-        and "seed" not in call.given
+        and not ("seed" in call.given and any(call.option(name) for name in _BY_ROW))
         and not call.option("batch_sizes")
     )
 
@@ -61,32 +63,20 @@ def _merges(call: Call, batched: set[str]) -> bool:
 def _batch(p: Any, operands: Sequence[Any], dims: Sequence[Any], *, call: Call) -> Any:
     batched = {name for name, dim in zip(call.given, dims, strict=True) if dim is not None}
     if not _merges(call, batched):
-        return _one_by_one(p, operands, dims, call)
+        return one_by_one(p, operands, dims, call=call)
     B = next(a.shape[dim] for a, dim in zip(operands, dims, strict=True) if dim is not None)
-    merged = []
+    merged, rows = [], 0  # of one element
     for name, a, dim in zip(call.given, operands, dims, strict=True):
         if name in _ROWS:
             axis = 0 if name in _AT_FRONT else 1
             a = jnp.repeat(jnp.expand_dims(a, axis), B, axis) if dim is None else jnp.moveaxis(a, dim, axis)
-            a = a.reshape(*a.shape[:axis], B * a.shape[axis + 1], *a.shape[axis + 2 :])
+            rows = a.shape[axis + 1]
+            a = a.reshape(*a.shape[:axis], B * rows, *a.shape[axis + 2 :])
         merged.append(a)
     results = p.bind(*merged, call=call)
     axes = [a.ndim - 2 for a in results]  # of N, and where B will be
-    split = [
-        a.reshape(*a.shape[:axis], B, a.shape[axis] // B, a.shape[-1]) for a, axis in zip(results, axes, strict=True)
-    ]
+    split = [a.reshape(*a.shape[:axis], B, rows, a.shape[-1]) for a, axis in zip(results, axes, strict=True)]
     return split, axes
-
-
-def _one_by_one(p: Any, operands: Sequence[Any], dims: Sequence[Any], call: Call) -> Any:
-    batched = [jnp.moveaxis(a, dim, 0) for a, dim in zip(operands, dims, strict=True) if dim is not None]
-
-    def one(parts: Any) -> Any:
-        rest = iter(parts)
-        return p.bind(*(a if dim is None else next(rest) for a, dim in zip(operands, dims, strict=True)), call=call)
-
-    results = jax.lax.map(one, batched)
-    return results, [0] * len(results)
 
 
 def _batch_composite(operands: Sequence[Any], dims: Sequence[Any], **parameters: Any) -> Any:

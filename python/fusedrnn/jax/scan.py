@@ -14,7 +14,7 @@ from jax.interpreters import batching
 
 from fusedrnn.functional.scan import ScanGradients, scan_backward, scan_forward, trace
 from fusedrnn.functional.scan_second import scan_double_backward
-from fusedrnn.jax.host import on_host, primitive
+from fusedrnn.jax.host import on_host, one_by_one, primitive
 from fusedrnn.nn.scan_start import Start
 from fusedrnn.scan.program import Program
 from fusedrnn.scan.tracing import TraceError
@@ -153,20 +153,8 @@ _double_p = primitive("scan_double_backward", _double_shapes)
 on_host(_double_p, lambda *arrays, call: call.double(*arrays))
 
 
-def _one_by_one(p: Any, operands: Sequence[Any], dims: Sequence[Any], *, call: _Call) -> Any:
-    """One call after another: elements may have parameters of their own."""
-    batched = [jnp.moveaxis(a, dim, 0) for a, dim in zip(operands, dims, strict=True) if dim is not None]
-
-    def one(parts: Any) -> Any:
-        rest = iter(parts)
-        return p.bind(*(a if dim is None else next(rest) for a, dim in zip(operands, dims, strict=True)), call=call)
-
-    results = jax.lax.map(one, batched)
-    return results, [0] * len(results)
-
-
 for _p in (_forward_p, _backward_p, _double_p):
-    batching.primitive_batchers[_p] = partial(_one_by_one, _p)
+    batching.primitive_batchers[_p] = partial(one_by_one, _p)
 
 
 # Derivatives: of the function, and of its gradient.
@@ -241,7 +229,7 @@ def scan(
     Args:
         step: ``step(params, state, x)``, or with the context, in NumPy, of one sequence: not in ``jax.numpy``.
         params, state, x, context: As ``scan_forward``: float32, or float64 under ``jax_enable_x64``; integers and
-            booleans beside them.
+            booleans beside them. Rows N are there always: one sequence has N = 1. ``vmap`` calls once for each element.
         steps, reverse, training, seed: As ``scan_forward``; they are no arrays.
         lengths: N integers, which may be traced.
 
