@@ -231,6 +231,21 @@ def test_under_modes_that_look_at_operators(name):
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("name", ["GRU", "GRUCell"])
+def test_inputs_of_inference_mode_beside_frozen_weights(name):
+    with torch.inference_mode():
+        x = torch.ones(N, I) if name == "GRUCell" else torch.ones(T, N, I)
+    h0 = torch.zeros(N, H) if name == "GRUCell" else torch.zeros(1, N, H)
+    found = []
+    for package in (torch.nn, ft):
+        torch.manual_seed(0)
+        layer, state = getattr(package, name)(I, H).requires_grad_(False), h0.clone().requires_grad_()
+        y = layer(x, state)
+        (y if torch.is_tensor(y) else y[0]).sum().backward()
+        found.append(state.grad)
+    torch.testing.assert_close(*found)
+
+
 @pytest.mark.parametrize("changed", ["y", "x"])
 def test_derivatives_of_gradients(changed):
     """Those of a changed y are exact; those with a changed input, of which they are functions, are refused."""

@@ -35,7 +35,12 @@ class _Free:
     value: Tensor
 
     def unchanged(self) -> bool:
-        return bool(self.tensor._version == self.version)
+        return _version(self.tensor) == self.version
+
+
+def _version(tensor: Tensor) -> int:
+    """How often a tensor changed; those of inference mode do not count."""
+    return 0 if tensor.is_inference() else int(tensor._version)
 
 
 class Kept:
@@ -59,7 +64,7 @@ class Kept:
                 if tensor is not None:
                     read = place == 2 or (place == 1 and call.cell is GRU)  # else only for a gradient that nobody wants
                     self._free = self._free or {}
-                    self._free[place] = _Free(tensor, tensor._version, tensor.clone() if read else tensor)
+                    self._free[place] = _Free(tensor, _version(tensor), tensor.clone() if read else tensor)
                     self.watched[place] = None
         if call.step:
             if call.cell is not RNN:
