@@ -37,8 +37,7 @@ def load(model: str | os.PathLike[str] | onnx.ModelProto, *, node: str | None = 
             is not, with those that there are.
             OSError: a file that cannot be read.
     """
-    if not isinstance(model, onnx.ModelProto):
-        model = _read(os.fspath(model))
+    model = _model_of(model)
     if node is not None:
         return parts.layer_of(model, node, dtype)
     try:
@@ -60,11 +59,14 @@ def recurrent_nodes(model: str | os.PathLike[str] | onnx.ModelProto) -> list[par
     Raises:
         ValueError: a damaged file, or a graph that is none. OSError: a file that cannot be read.
     """
-    return parts.recurrent_nodes_of(model if isinstance(model, onnx.ModelProto) else _read(os.fspath(model)))
+    return parts.recurrent_nodes_of(_model_of(model))
 
 
-def _read(path: str) -> onnx.ModelProto:
-    """The model in a file, and the numbers in files beside it, where it has such."""
+def _model_of(given: str | os.PathLike[str] | onnx.ModelProto) -> onnx.ModelProto:
+    """The model itself, or that in a file, with the numbers in files beside it, where it has such."""
+    if isinstance(given, onnx.ModelProto):
+        return given
+    path = os.fspath(given)
     try:
         model = onnx.load(path, load_external_data=False)
     except OSError:

@@ -199,7 +199,7 @@ class Scopes:
 
 
 class Fold:
-    """What a node with constants as inputs is made of; the functions below say what its output is.
+    """A node whose inputs are constants; the functions below compute its output.
 
     They raise ValueError, whose message tells what came instead of constants that the operator takes.
     """
@@ -219,7 +219,7 @@ class Fold:
         return array
 
     def integers(self, index: int, attribute: str) -> list[int] | None:
-        """What newer operators take as an input and older ones as an attribute."""
+        """Return the list that newer operators take as an input and older ones as an attribute."""
         array = self.inputs[index] if index < len(self.inputs) else None
         if array is None:
             return self.given.get(attribute)

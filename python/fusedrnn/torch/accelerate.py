@@ -15,11 +15,9 @@ import torch
 
 from fusedrnn.cuda import arrays, compiled
 from fusedrnn.torch.function import forget
-from fusedrnn.torch.recurrent import reason_of_others
+from fusedrnn.torch.recurrent import BASES, reason_of_others
 from fusedrnn.torch.stand_ins import become, is_ours, kind_of, overridden, stand_in, stood_for
 from fusedrnn.torch.support import DTYPES, GPU_DTYPES
-
-_BASES = (torch.nn.RNNBase, torch.nn.RNNCellBase)
 
 
 @dataclass
@@ -52,15 +50,16 @@ def accelerate(model: torch.nn.Module) -> Report:
     """
     report = Report("now on fusedrnn's kernels")
     for name, module in _modules_of(model):
-        if not isinstance(module, _BASES):
-            reason = reason_of_others(name, module, report.left)
-        elif is_ours(type(module)):
+        if is_ours(type(module)):
             continue
-        else:
+        layer = isinstance(module, BASES)
+        if layer:
             reason = _reason_of_parameters(module) or _take(module)
+        else:
+            reason = reason_of_others(name, module, report.left)
         if reason:
             report.left[name] = reason
-        elif isinstance(module, _BASES):
+        elif layer:
             report.swapped[name] = kind_of(module).__name__
     return report
 
@@ -80,10 +79,9 @@ def restore(model: torch.nn.Module) -> Report:
             report.left[name] = "its forward was replaced"
         elif vars(module).get("kernel_options"):
             report.left[name] = "PyTorch's has none of its options"
-        elif stood_for(kind_of(module)) is None:
+        elif (other := stood_for(kind_of(module))) is None:
             report.left[name] = f"its class {kind_of(module).__qualname__} is made of one of ours"
         else:
-            other = stood_for(kind_of(module))
             become(module, other)
             forget(module)
             report.swapped[name] = other.__name__
@@ -158,7 +156,7 @@ _watched: list[tuple[type, str, Any]] = []  # class, method, what it was; None o
 
 def _watch() -> None:
     """Let PyTorch's base classes take an object as soon as they have made it."""
-    for base in _BASES:
+    for base in BASES:
         for name in ("__init__", "__setstate__"):
             _watched.append((base, name, vars(base).get(name)))
             setattr(base, name, _taking(getattr(base, name)))

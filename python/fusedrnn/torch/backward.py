@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fusedrnn.torch import calls, composite
 from fusedrnn.torch.calls import Call
-from fusedrnn.torch.compiling import runs_as_it_is
+from fusedrnn.torch.compiling import methods_run_as_they_are
 from fusedrnn.torch.second import double_backward
 
 
@@ -27,11 +27,11 @@ def _backward(call: Call, input_grad: bool, *tensors: Tensor | None) -> tuple[Te
     return *gradients, *calls.tensors_of(dweights)
 
 
+@methods_run_as_they_are
 class LayerBackward(torch.autograd.Function):
     """``_backward``, differentiable in doutputs, x, states and parameters; y and the reserve follow from them."""
 
     @staticmethod
-    @runs_as_it_is
     def forward(ctx: Any, call: Call, input_grad: bool, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
         ctx.call = call
         ctx.set_materialize_grads(False)
@@ -39,7 +39,6 @@ class LayerBackward(torch.autograd.Function):
         return _backward(call, input_grad, *tensors)
 
     @staticmethod
-    @runs_as_it_is
     def backward(ctx: Any, *ddinputs: Tensor | None) -> tuple[Any, ...]:
         tensors = ctx.saved_tensors
         outputs = ctx.call.outputs

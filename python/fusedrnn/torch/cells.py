@@ -23,9 +23,8 @@ class _Step(torch.nn.RNNCellBase):
     _kernel_cell: Any  # a Cell, by a property: strict torch.export of PyTorch 2.6 takes no such attribute of a class
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        super().__init__(
-            *check_sizes(self._kernel_cell, ("input_size", "hidden_size"), arguments, keywords), **keywords
-        )
+        sizes = check_sizes(self._kernel_cell, ("input_size", "hidden_size"), arguments, keywords)
+        super().__init__(*sizes, **keywords)
 
     @runs_as_it_is
     def forward(self, input: Any, hx: Any = None) -> Any:
@@ -36,11 +35,9 @@ class _Step(torch.nn.RNNCellBase):
         """
         if torch.compiler.is_dynamo_compiling() and not exporting():
             return super().forward(input, hx)  # whose operators a compiler fuses over the steps of a loop
+        cell = self._kernel_cell
         states = () if hx is None else tuple(hx) if isinstance(hx, (tuple, list)) else (hx,)
-        if not all([isinstance(t, Tensor) for t in (input, *states)]) or len(states) not in (
-            0,
-            len(self._kernel_cell.states),
-        ):
+        if not all([isinstance(t, Tensor) for t in (input, *states)]) or len(states) not in (0, len(cell.states)):
             node = fx_call(self, input, *(() if hx is None else (hx,)))
             return super().forward(input, hx) if node is None else node
         x = input
@@ -50,7 +47,7 @@ class _Step(torch.nn.RNNCellBase):
         if on_gpu:
             (x, *states), (parameters,) = gpu.autocast((x, *states), (parameters,))  # type: ignore[assignment]
         elif torch.is_autocast_enabled("cpu") and x.is_cpu:
-            dtypes = autocast_outputs(self._kernel_cell, (x, *states), parameters[0])
+            dtypes = autocast_outputs(cell, (x, *states), parameters[0])
             x, *states = autocast((x, *states), parameters[0].dtype)  # type: ignore[assignment]
         expected = (*x.shape[:-1], self.hidden_size)
         reason = refusal([x, *states, *[p for p in parameters if p is not None]])
@@ -68,13 +65,11 @@ class _Step(torch.nn.RNNCellBase):
         batched = x.dim() == 2
         if not batched:
             x, states = x.unsqueeze(0), tuple([s.unsqueeze(0) for s in states])
-        states = states or (None,) * len(self._kernel_cell.states)
+        states = states or (None,) * len(cell.states)
         if on_gpu:
-            final = gpu.step(self._kernel_cell, x, states, parameters, relu=self._options() is not None)
+            final = gpu.step(cell, x, states, parameters, relu=self._options() is not None)
         else:
-            final = run_layer(
-                self._kernel_cell, x, states, parameters, options=self._options(), memory=memory_of(self), step=True
-            )
+            final = run_layer(cell, x, states, parameters, options=self._options(), memory=memory_of(self), step=True)
         if not batched:
             final = tuple([s.squeeze(0) for s in final])
         if dtypes is not None:

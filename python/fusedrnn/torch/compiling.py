@@ -1,4 +1,4 @@
-"""What torch.compile does with the adapter's own Python: nothing, unless it traces a call into a graph of its caller.
+"""Marks that keep torch.compile from the adapter's own Python, but where it traces a call into a graph of its caller.
 
 Dynamo ends a graph at a recurrent layer, runs the layer, and would compile every function of ours that runs there, one
 by one, and again for other lengths. PyTorch's own layers are spared by a list of folders; ours are marked one by one.
@@ -7,11 +7,13 @@ by one, and again for other lengths. PyTorch's own layers are spared by a list o
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any, TypeVar
 
 import torch
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+_Class = TypeVar("_Class")
 
 
 def runs_as_it_is(function: _Function) -> _Function:
@@ -25,6 +27,15 @@ def runs_as_it_is(function: _Function) -> _Function:
     except AttributeError:  # of an older PyTorch, which compiles it
         pass
     return function
+
+
+def methods_run_as_they_are(cls: type[_Class]) -> type[_Class]:
+    """Mark all methods of a class so, as those of a ``torch.autograd.Function``, which autograd calls."""
+    for member in vars(cls).values():
+        function = member.__func__ if isinstance(member, staticmethod) else member
+        if isinstance(function, FunctionType):
+            runs_as_it_is(function)
+    return cls
 
 
 def never_traced(function: _Function) -> _Function:

@@ -21,7 +21,7 @@ from fusedrnn.reference.random import zoned
 from fusedrnn.reference.steps import gru_step, lstm_step
 from fusedrnn.torch import masks
 from fusedrnn.torch.calls import GRU, LSTM, Call
-from fusedrnn.torch.compiling import runs_as_it_is
+from fusedrnn.torch.compiling import methods_run_as_they_are
 
 # of W_ih x_t + b_ih, h as the product sees it, and the states
 _Step = Callable[[Tensor, Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]
@@ -116,6 +116,7 @@ def unroll(
     return y if places is None else y[places], *now
 
 
+@methods_run_as_they_are
 class _ClippedGradient(torch.autograd.Function):
     """h itself, whose gradient is clipped to the bound that ``clipping`` has when backward runs.
 
@@ -126,12 +127,10 @@ class _ClippedGradient(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    @runs_as_it_is
     def forward(h: Tensor, clipping: _Clipping, levels: _Levels) -> Tensor:
         return h.clone()
 
     @staticmethod
-    @runs_as_it_is
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         _, ctx.clipping, ctx.levels = inputs
         if ctx.needs_input_grad[0]:
@@ -139,14 +138,12 @@ class _ClippedGradient(torch.autograd.Function):
         ctx.level = ctx.levels.count
 
     @staticmethod
-    @runs_as_it_is
     def backward(ctx: Any, dh: Tensor) -> tuple[Tensor, None, None]:
         bound = ctx.clipping.bound
         clips = bound is not None and ctx.level == ctx.levels.count
         return dh.clamp(-bound, bound) if clips else dh, None, None
 
     @staticmethod
-    @runs_as_it_is
     def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
         return tangent.clone()
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch._decomp import register_decomposition
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
-from fusedrnn.torch.calls import GRU, LSTM, Call
+from fusedrnn.torch.calls import Call
 from fusedrnn.torch.composite import unroll
 
 _Tensors = Sequence[Tensor | None]
@@ -49,9 +49,7 @@ def register(operator: Any) -> None:
 
 def _is_one(call: Call, parameters: _Tensors) -> bool:
     """Whether PyTorch has an operator for it that ONNX has too, which knows no projection."""
-    names = call.cell.parameters[4:]
-    beyond = [name for name, p in zip(names, parameters[4:], strict=True) if p is not None]
-    return call.plain() and not beyond and all(s is None for s in call.sequences)
+    return call.plain() and all(p is None for p in parameters[4:]) and all(s is None for s in call.sequences)
 
 
 def _as_one(call: Call, x: Tensor, states: _Tensors, parameters: _Tensors) -> tuple[Tensor, ...]:
@@ -61,24 +59,12 @@ def _as_one(call: Call, x: Tensor, states: _Tensors, parameters: _Tensors) -> tu
     given = [zeros if state is None else state.unsqueeze(0) for state in states]
     if call.reverse:
         x = x.flip(0)
-    has_biases, layers, dropout, train, bidirectional, batch_first = (
-        parameters[2] is not None,
-        1,
-        0.0,
-        False,
-        False,
-        False,
-    )
-    settings = (weights, has_biases, layers, dropout, train, bidirectional, batch_first)
-    aten = torch.ops.aten
-    if call.cell is LSTM:
-        y, *final = aten.lstm.input(x, given, *settings)
-    elif call.cell is GRU:
-        y, *final = aten.gru.input(x, given[0], *settings)
-    elif (call.options or {}).get("nonlinearity") == "relu":
-        y, *final = aten.rnn_relu.input(x, given[0], *settings)
-    else:
-        y, *final = aten.rnn_tanh.input(x, given[0], *settings)
+    plain = (1, 0.0, False, False, False)  # layers, dropout, train, bidirectional, batch_first
+    name = call.cell.name
+    if name == "rnn":
+        name = f"rnn_{(call.options or call.cell.direct)['nonlinearity']}"
+    run = getattr(torch.ops.aten, name).input
+    y, *final = run(x, given if len(given) > 1 else given[0], weights, parameters[2] is not None, *plain)
     return y.flip(0) if call.reverse else y, *[s.squeeze(0) for s in final]
 
 

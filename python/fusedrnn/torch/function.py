@@ -17,17 +17,17 @@ from torch import Tensor
 from fusedrnn.torch import calls, composite, operators
 from fusedrnn.torch.backward import LayerBackward
 from fusedrnn.torch.calls import Call
-from fusedrnn.torch.compiling import runs_as_it_is
+from fusedrnn.torch.compiling import methods_run_as_they_are
 from fusedrnn.torch.kept import CHANGED, Kept, watched_parameters
 from fusedrnn.torch.support import batched
 
 
+@methods_run_as_they_are
 class Layer(torch.autograd.Function):
     """(call, weights, token, x, h0[, c0], parameters...) -> (y, h_n[, c_n]), or without y. With a token the parameters,
     which are those of ``weights``, are left out; they are not saved, so that calls with and without save the same."""
 
     @staticmethod
-    @runs_as_it_is
     def forward(ctx: Any, call: Call, weights: Weights, token: Tensor | None, *tensors: Tensor | None) -> Any:
         inputs = tensors[: 1 + len(call.cell.states)]
         outputs, reserve = calls.forward(call, inputs[0], inputs[1:], weights.arrays)
@@ -39,18 +39,18 @@ class Layer(torch.autograd.Function):
         return outputs
 
     @staticmethod
-    @runs_as_it_is
     def backward(ctx: Any, *doutputs: Tensor | None) -> tuple[Any, ...]:
         *saved, y, reserve = ctx.saved_tensors
         call, weights, kept, input_grad = ctx.call, ctx.weights, ctx.kept, ctx.needs_input_grad[3]
         many = batched(doutputs)
-        exact = many or torch.is_grad_enabled() or reserve is None
+        by_operators = many or torch.is_grad_enabled()
+        exact = by_operators or reserve is None
         inputs = kept.inputs(saved, exact=exact)
         weights.look_again(None if exact else partial(watched_parameters, call, inputs[0], ctx.needs_input_grad[3:5]))
         weights.sums.reached = True
         y = kept.y(call, inputs, weights, y)
         gradients: Sequence[Tensor | None]
-        if many or torch.is_grad_enabled():
+        if by_operators:
             # y follows from the inputs: no gradient goes by way of it
             arguments = (*inputs, *weights.parameters)
             found: Sequence[Tensor | None]
@@ -164,12 +164,12 @@ def _state(parameter: Tensor | None) -> Any:
     return None if parameter is None else (parameter._version, parameter.data_ptr(), parameter.requires_grad)
 
 
+@methods_run_as_they_are
 class Token(torch.autograd.Function):
     """(sums, parameters...) -> a tensor that stands for them; its backward, after that of all calls with it, hands over
     their sums."""
 
     @staticmethod
-    @runs_as_it_is
     def forward(ctx: Any, sums: Sums, *parameters: Tensor | None) -> Tensor:
         ctx.sums = sums  # not the Weights, which have the token
         ctx.count = len(parameters)
@@ -177,15 +177,14 @@ class Token(torch.autograd.Function):
         return torch.empty(0)
 
     @staticmethod
-    @runs_as_it_is
     def backward(ctx: Any, dtoken: Tensor | None) -> tuple[Any, ...]:
         sums = ctx.sums.of_run.pop(torch._C._current_graph_task_id(), [None] * ctx.count)
         return None, *[s if s is None or isinstance(s, Tensor) else torch.from_numpy(s) for s in sums]
 
 
 class Memory:
-    """What a module remembers of its last calls: the weights of each layer and direction, as long as their graph is
-    there. It is not part of the module's state: copies and pickles have an empty one."""
+    """A module remembers the weights of its last calls here, by layer and direction, as long as their graph is there.
+    It is not part of the module's state: copies and pickles have an empty one."""
 
     def __init__(self) -> None:
         self._last: dict[int, weakref.ref[Weights]] = {}

@@ -16,17 +16,17 @@ from fusedrnn.cuda import cells
 from fusedrnn.cuda.arrays import Torch
 from fusedrnn.functional.reserve import check_batch_sizes
 from fusedrnn.torch.calls import Cell
-from fusedrnn.torch.compiling import runs_as_it_is
+from fusedrnn.torch.compiling import methods_run_as_they_are
 
 _LIBRARY = Torch(torch)
 _PLACE = 3  # of x among the arguments of ``_Layer``
 
 
+@methods_run_as_they_are
 class _Layer(torch.autograd.Function):
     """(layer, lengths, training, x, h0, c0, four parameters of each direction...) -> (y, h_n[, c_n])."""
 
     @staticmethod
-    @runs_as_it_is
     def forward(
         ctx: Any, layer: cells.Layer, lengths: Tensor | None, training: bool, *tensors: Tensor | None
     ) -> tuple[Tensor, ...]:
@@ -40,7 +40,6 @@ class _Layer(torch.autograd.Function):
         return (y, h_n) if c_n is None else (y, h_n, c_n)
 
     @staticmethod
-    @runs_as_it_is
     def backward(ctx: Any, dy: Tensor | None, dh_n: Tensor | None, dc_n: Tensor | None = None) -> tuple[Any, ...]:
         kept = dict(zip(ctx.names, ctx.saved_tensors, strict=True))
         needed = ctx.needs_input_grad[_PLACE:]
@@ -55,16 +54,15 @@ class _Layer(torch.autograd.Function):
         return *(None,) * _PLACE, *gradients
 
 
+@methods_run_as_they_are
 class _Once(torch.autograd.Function):
     """(how many, gradients..., what they depend on...) -> the gradients, which nobody can differentiate."""
 
     @staticmethod
-    @runs_as_it_is
     def forward(ctx: Any, count: int, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
         return tuple(None if t is None else t.view_as(t) for t in tensors[:count])
 
     @staticmethod
-    @runs_as_it_is
     def backward(ctx: Any, *ddgradients: Tensor | None) -> Any:
         raise RuntimeError(
             "fusedrnn on a GPU: there are no derivatives of gradients; the layers on the CPU and torch.nn's cells have"
@@ -108,6 +106,7 @@ def walk(
     module: Any, x: Tensor, states: Sequence[Tensor], parameters: Sequence[Any], sequences: tuple[Any, Any, Any]
 ) -> tuple[Tensor, list[Tensor]]:
     """y and the final states [L * D, N, H] of a module's whole stack; ``sequences``: lengths, batch_sizes, None."""
+    cell = module._kernel_cell
     lengths, batch_sizes, _ = sequences
     places = None
     if batch_sizes is not None:
@@ -119,14 +118,9 @@ def walk(
     for k in range(0, len(parameters), directions):
         if k and module.dropout and module.training:
             x = torch.nn.functional.dropout(x, module.dropout, True)
-        initial = [s[k : k + directions] for s in states] or [None] * len(module._kernel_cell.states)
+        initial = [s[k : k + directions] for s in states] or [None] * len(cell.states)
         x, *final = layer(
-            module._kernel_cell,
-            x,
-            initial,
-            parameters[k : k + directions],
-            lengths=lengths,
-            relu=module.mode == "RNN_RELU",
+            cell, x, initial, parameters[k : k + directions], lengths=lengths, relu=module.mode == "RNN_RELU"
         )
         finals.append(final)
     if places is not None:

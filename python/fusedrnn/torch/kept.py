@@ -1,4 +1,4 @@
-"""What a call keeps for backward, and what of it may change in place until then: what PyTorch's own class lets change.
+"""A call keeps tensors for backward, some of which may change in place until then: those that PyTorch lets change.
 
 PyTorch's layers are loops of operators, and autograd refuses the change of what an operator saved: the input of a
 product where its weight needs a gradient, the weight where its input does, and never a bias. The y that a user sees is
@@ -44,7 +44,7 @@ def _version(tensor: Tensor) -> int:
 
 
 class Kept:
-    """Of one call: x and the states, each watched by autograd or free, and y."""
+    """The tensors that one call keeps: x and the states, each watched by autograd or free, and y."""
 
     __slots__ = ("_free", "_probe", "_version", "watched")
 
@@ -54,7 +54,7 @@ class Kept:
         #: x, the states and y, in this order, for ``save_for_backward``; the free ones and a y that nobody reads are
         #: None
         self.watched: list[Tensor | None] = [*inputs, y]
-        self._free: dict[int, _Free] | None = None
+        self._free: dict[int, _Free] = {}
         self._probe: Tensor | None = None
         if call.one_operator:
             return
@@ -63,13 +63,12 @@ class Kept:
                 tensor = inputs[place]
                 if tensor is not None:
                     read = place == 2 or (place == 1 and call.cell is GRU)  # else only for a gradient that nobody wants
-                    self._free = self._free or {}
                     self._free[place] = _Free(tensor, _version(tensor), tensor.clone() if read else tensor)
                     self.watched[place] = None
         if call.step:
             if call.cell is not RNN:
                 self.watched[-1] = None  # the gradient of one step has no use for h after it
-        elif self._free and 0 in self._free:
+        elif 0 in self._free:
             self.watched[-1] = y.clone()  # as the forward could not run again
         else:
             self.watched[-1] = y.data
@@ -84,7 +83,7 @@ class Kept:
         Raises:
             RuntimeError: ``exact`` asks for a tensor that changed.
         """
-        for place, free in (self._free or {}).items():
+        for place, free in self._free.items():
             if exact and not free.unchanged():
                 raise RuntimeError(CHANGED + "an input of a recurrent layer whose gradient is differentiated once more")
             saved[place] = free.tensor if exact else free.value
@@ -104,7 +103,7 @@ class Kept:
         if self._probe is None or (self._probe._version == self._version and saved.untyped_storage().nbytes()):
             return saved
         weights.look_again(None)
-        if not all([free.unchanged() for free in (self._free or {}).values()]):
+        if not all([free.unchanged() for free in self._free.values()]):
             raise RuntimeError(CHANGED + "the output of a recurrent layer, and with it its initial state")
         return calls.forward(call, inputs[0], inputs[1:], weights.arrays)[0][0]
 
@@ -124,7 +123,7 @@ def _free_inputs(inputs: Sequence[Tensor | None], parameters: Sequence[Tensor | 
 
 
 def watched_parameters(call: Call, x: Tensor, input_grads: Sequence[bool], count: int) -> list[bool] | None:
-    """Of each of ``count`` parameters, whether PyTorch would save it: weights that an input with a gradient is
+    """Tell for each of ``count`` parameters whether PyTorch would save it: weights that an input with a gradient is
     multiplied by; None: all. ``input_grads``: whether x and h0 have gradients."""
     if call.one_operator or not call.plain():
         return None

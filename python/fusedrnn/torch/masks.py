@@ -12,7 +12,7 @@ from torch import Tensor
 from fusedrnn.reference.random import Random, find_random
 from fusedrnn.reference.sequences import find_sequence
 from fusedrnn.torch.calls import Call
-from fusedrnn.torch.compiling import runs_as_it_is
+from fusedrnn.torch.compiling import methods_run_as_they_are
 
 _Drawing = Callable[[Tensor], tuple[Tensor, ...]]  # of a seed
 
@@ -60,21 +60,19 @@ def draw(call: Call, steps: int, rows: int, units: int, weight_hh: Tensor) -> Ma
     return Masks(**dict(zip(names, masks, strict=True)))
 
 
+@methods_run_as_they_are
 class _Drawn(torch.autograd.Function):
     """(seed, drawing) -> its tensors; under vmap a seed for each example gives each its own."""
 
     @staticmethod
-    @runs_as_it_is
     def forward(seed: Tensor, drawing: _Drawing) -> tuple[Tensor, ...]:
         return drawing(seed)
 
     @staticmethod
-    @runs_as_it_is
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.mark_non_differentiable(*output)
 
     @staticmethod
-    @runs_as_it_is
     def vmap(info: Any, in_dims: tuple[Any, ...], seeds: Tensor, drawing: _Drawing) -> tuple[Any, Any]:
         each = [_Drawn.apply(seed, drawing) for seed in seeds.unbind(in_dims[0])]
         masks = tuple(torch.stack(of_one) for of_one in zip(*each, strict=True))

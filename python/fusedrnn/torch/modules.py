@@ -189,9 +189,9 @@ class _Recurrent(torch.nn.RNNBase):
         return None
 
     def _layer_parameters(self) -> list[list[Any]]:
-        """Of each layer and direction, in the order of ``Cell.parameters``: PyTorch's ``_flat_weights``, which a
-        client may have set and PyTorch fills anew where a named parameter is another, be it parametrized or called
-        functionally."""
+        """Return those of each layer and direction in the order of ``Cell.parameters``, from PyTorch's
+        ``_flat_weights``, which a client may have set and PyTorch fills anew where a named parameter is another, be it
+        parametrized or called functionally."""
         own, flat = self._parameters, self._flat_weights
         if not all(map(is_, map(own.get, self._flat_weights_names), flat)):
             if torch.compiler.is_compiling():  # an export takes no attributes that change

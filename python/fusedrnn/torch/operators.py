@@ -19,7 +19,7 @@ from fusedrnn.functional.reserve import reserve_width
 from fusedrnn.torch import calls, decompositions
 from fusedrnn.torch.backward import LayerBackward
 from fusedrnn.torch.calls import CELLS, Call, Cell
-from fusedrnn.torch.compiling import runs_as_it_is
+from fusedrnn.torch.compiling import methods_run_as_they_are
 from fusedrnn.torch.second import double_backward
 
 _SEQUENCES = ("lengths", "batch_sizes", "resets", "seed")
@@ -27,6 +27,7 @@ _TYPES = {"nonlinearity": "str", "reset_after": "bool", "recompute": "bool", "co
 _OPTIONAL = {"grad_clip": "float?", "cell_clip": "float?", "activations": "str[]?", "precision": "str?"}
 
 
+@methods_run_as_they_are
 class _Operator:
     """Both operators of a cell: the places of their arguments and what the dispatcher asks for."""
 
@@ -76,7 +77,6 @@ class _Operator:
         n = self.tensors
         return arguments[:n], arguments[n : n + len(_SEQUENCES)], arguments[n + len(_SEQUENCES) :]
 
-    @runs_as_it_is
     def forward(self, *arguments: Any) -> tuple[Tensor, ...]:
         (x, *rest), sequences, (*options, training) = self.split(arguments)
         call = self.call(sequences, options, training)
@@ -87,7 +87,6 @@ class _Operator:
             reserve.flatten(0, 1)[int(sequences[0].sum()) :] = 0
         return *outputs, reserve
 
-    @runs_as_it_is
     def backward(self, *arguments: Any) -> tuple[Tensor, ...]:
         doutputs, (x, *rest), y, reserve, sequences, options, input_grad = self.split_backward(arguments)
         call = self.call(sequences, options, True)
@@ -98,7 +97,6 @@ class _Operator:
         gradients += calls.tensors_of(dweights)
         return tuple(x.new_empty(0) if g is None else g for g in gradients)
 
-    @runs_as_it_is
     def each_backward(self, info: Any, dims: Sequence[int | None], *arguments: Any) -> tuple[Any, Any]:
         """Under vmap: one after the other."""
         run = getattr(torch.ops.fusedrnn, f"{self.cell.name}_backward")
@@ -115,7 +113,6 @@ class _Operator:
         sequences, (*options, input_grad) = rest[: len(_SEQUENCES)], rest[len(_SEQUENCES) :]
         return doutputs, tensors, y, reserve, sequences, options, input_grad
 
-    @runs_as_it_is
     def fake_forward(self, *arguments: Any) -> tuple[Tensor, ...]:
         (x, *rest), (_, batch_sizes, *_), (_, *options, training) = self.split(arguments)
         given = dict(zip(self.plain, options, strict=True))
@@ -133,13 +130,11 @@ class _Operator:
         width = reserve_width(self.cell.name, given, units, normalized)
         return y, *states, x.new_empty((*x.shape[:-1], width)) if training else x.new_empty(0)
 
-    @runs_as_it_is
     def fake_backward(self, *arguments: Any) -> tuple[Tensor, ...]:
         _, (x, *rest), _, _, _, _, input_grad = self.split_backward(arguments)
         given = (x if input_grad else None, *rest)
         return tuple(x.new_empty(0) if t is None else x.new_empty(t.shape) for t in given)
 
-    @runs_as_it_is
     def keep_forward(self, ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         tensors, sequences, (*options, training) = self.split(inputs)
         ctx.set_materialize_grads(False)
@@ -147,7 +142,6 @@ class _Operator:
         ctx.save_for_backward(*tensors, output[0], output[-1], *calls.owned(sequences))
         ctx.options, ctx.training = options, training
 
-    @runs_as_it_is
     def backward_of_forward(self, ctx: Any, *doutputs: Tensor | None) -> tuple[Any, ...]:
         run = getattr(torch.ops.fusedrnn, f"{self.cell.name}_backward")
         input_grad = ctx.needs_input_grad[0]
@@ -162,14 +156,12 @@ class _Operator:
         gradients = [g if need else None for g, need in zip(gradients, needed, strict=True)]
         return *gradients, *[None] * (len(_SEQUENCES) + len(ctx.options) + 1)
 
-    @runs_as_it_is
     def keep_backward(self, ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         doutputs, tensors, _, _, sequences, options, _ = self.split_backward(inputs)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*doutputs, *tensors, *calls.owned(sequences))
         ctx.options = options
 
-    @runs_as_it_is
     def backward_of_backward(self, ctx: Any, *ddinputs: Tensor | None) -> tuple[Any, ...]:
         outputs = 1 + self.states
         doutputs, rest = ctx.saved_tensors[:outputs], ctx.saved_tensors[outputs:]

@@ -1,4 +1,4 @@
-"""What of a model is recurrent beside PyTorch's layers and cells: for the report of ``accelerate``, which leaves it."""
+"""Modules that are recurrent beside PyTorch's layers and cells: ``accelerate`` leaves them and reports why."""
 
 from __future__ import annotations
 
@@ -9,24 +9,12 @@ from typing import Any
 
 import torch
 
-_BASES = (torch.nn.RNNBase, torch.nn.RNNCellBase)
-_NAMES = re.compile(
-    r"(?i:rnn|lstm|gru|recurren)|(?:Cell|RU)(?:V?\d+)?$"
-)  # LiGRU, AUGRU, MogrifierLSTM, SRU, NTMCell ...
+BASES = (torch.nn.RNNBase, torch.nn.RNNCellBase)
+# of classes such as LiGRU, AUGRU, MogrifierLSTM, SRU, NTMCell
+_NAMES = re.compile(r"(?i:rnn|lstm|gru|recurren)|(?:Cell|RU)(?:V?\d+)?$")
 _STATES = {
-    "hx",
-    "hc",
-    "h",
-    "hidden",
-    "state",
-    "states",
-    "hidden_state",
-    "prev_state",
-    "h_prev",
-    "h_0",
-    "h0",
-    "prev_hidden",
-}
+    "h", "h0", "h_0", "h_prev", "hc", "hidden", "hidden_state", "hx", "prev_hidden", "prev_state", "state", "states",
+}  # fmt: skip
 _OPERATORS = re.compile(r"aten(?:::|\.)((?:quantized_)?(?:lstm|gru|rnn_tanh|rnn_relu)(?:_cell)?)\b")
 
 
@@ -43,7 +31,7 @@ def reason_of_others(name: str, module: torch.nn.Module, left: Mapping[str, str]
         return f"its class {kind.__module__}.{kind.__qualname__} is one of PyTorch's quantization" if recurrent else ""
     if kind.__module__.startswith(("torch.nn.modules", "fusedrnn.")):
         return ""
-    if any([isinstance(part, _BASES) for part in module.modules()]) or not any(True for _ in module.parameters()):
+    if any([isinstance(part, BASES) for part in module.modules()]) or not any(True for _ in module.parameters()):
         return ""
     if _NAMES.search(kind.__name__) or _takes_a_state(module):
         return (

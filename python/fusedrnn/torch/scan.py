@@ -15,7 +15,7 @@ from fusedrnn.functional.scan_second import scan_double_backward
 from fusedrnn.nn.scan_start import Start
 from fusedrnn.nn.scan_trees import dotted, initial
 from fusedrnn.scan.trees import Structure, flatten, leaves_of
-from fusedrnn.torch.compiling import never_traced, runs_as_it_is
+from fusedrnn.torch.compiling import methods_run_as_they_are, never_traced
 from fusedrnn.torch.support import DTYPES, transformed
 
 _ROLES = ("params", "state", "x", "context", "reset_state")
@@ -65,11 +65,11 @@ def _array(tensor: Tensor | None) -> Any:
     return None if tensor is None else tensor.detach().contiguous().numpy()
 
 
+@methods_run_as_they_are
 class _Scan(torch.autograd.Function):
     """(call, leaves of the arguments...) -> leaves of y and of the last state."""
 
     @staticmethod
-    @runs_as_it_is
     def forward(ctx: Any, call: _Call, *leaves: Tensor) -> tuple[Tensor, ...]:
         params, state, x, context, reset_state = call.trees([_array(leaf) for leaf in leaves])
         y, state_n, call.reserve = scan_forward(
@@ -88,7 +88,6 @@ class _Scan(torch.autograd.Function):
         return tuple(found)
 
     @staticmethod
-    @runs_as_it_is
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
         leaves = ctx.saved_tensors  # raises where one was changed in place
         if ctx.call.reserve is None:
@@ -96,11 +95,11 @@ class _Scan(torch.autograd.Function):
         return None, *_ScanBackward.apply(ctx.call, len(gradients), *gradients, *leaves)
 
 
+@methods_run_as_they_are
 class _ScanBackward(torch.autograd.Function):
     """(call, count, gradients of the results..., leaves of the arguments...) -> gradients of those leaves."""
 
     @staticmethod
-    @runs_as_it_is
     def forward(ctx: Any, call: _Call, count: int, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
         gradients = [_array(each) for each in tensors[:count]]
         dy, dstate_n = call.result_trees(gradients)
@@ -110,7 +109,6 @@ class _ScanBackward(torch.autograd.Function):
         return tuple(call.gradients(scan_backward(dy, dstate_n, call.reserve, input_grad=call.input_grad)))
 
     @staticmethod
-    @runs_as_it_is
     def backward(ctx: Any, *directions: Tensor | None) -> tuple[Any, ...]:
         found = _ScanDoubleBackward.apply(ctx.call, ctx.count, len(directions), *directions, *ctx.saved_tensors)
         return tuple(
@@ -118,6 +116,7 @@ class _ScanBackward(torch.autograd.Function):
         )
 
 
+@methods_run_as_they_are
 class _ScanDoubleBackward(torch.autograd.Function):
     """(call, count, places, directions of the gradients of the arguments..., gradients of the results..., leaves of the
     arguments...) -> gradients of those of the results, and of those leaves.
@@ -127,7 +126,6 @@ class _ScanDoubleBackward(torch.autograd.Function):
     """
 
     @staticmethod
-    @runs_as_it_is
     def forward(ctx: Any, call: _Call, count: int, places: int, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
         ctx.set_materialize_grads(False)
         grads = ScanGradients(*call.trees([_array(each) for each in tensors[:places]]))
@@ -137,7 +135,6 @@ class _ScanDoubleBackward(torch.autograd.Function):
         return *(_tensor(a) for a in (*leaves_of(ddy, y), *leaves_of(ddstate_n, state))), *call.gradients(found)
 
     @staticmethod
-    @runs_as_it_is
     def backward(ctx: Any, *_: Tensor | None) -> tuple[Any, ...]:
         raise RuntimeError("fusedrnn.torch.scan: expected derivatives of first or second order, got a third")
 

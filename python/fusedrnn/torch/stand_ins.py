@@ -18,7 +18,7 @@ from fusedrnn.torch.compiling import runs_as_it_is
 from fusedrnn.torch.modules import GRU, LSTM, RNN
 
 OURS: tuple[type, ...] = (RNN, LSTM, GRU, RNNCell, LSTMCell, GRUCell)
-# What PyTorch's forward calls and ours does not: whoever overrides one of these means it.
+# PyTorch's forward calls these and ours does not: whoever overrides one means it.
 _OF_FORWARD = (
     "forward", "check_input", "check_hidden_size", "check_forward_args", "get_expected_hidden_size",
     "get_expected_cell_size", "permute_hidden",
@@ -56,10 +56,14 @@ def is_ours(kind: type) -> bool:
     return issubclass(kind, OURS)
 
 
+def _ours_for(kind: type) -> type | None:
+    return next((ours for ours in OURS if issubclass(kind, theirs(ours))), None)
+
+
 def overridden(kind: type) -> str:
     """The method of a subclass of PyTorch's layers and cells that would be lost; empty if there is none, "class" of one
     that has no class of ours."""
-    ours = next((ours for ours in OURS if issubclass(kind, theirs(ours))), None)
+    ours = _ours_for(kind)
     if ours is None:
         return "class"
     base = theirs(ours)
@@ -76,7 +80,7 @@ def stand_in(kind: type) -> type:
     """The class that stands for ``kind``, one of PyTorch's or a subclass without a forward of its own."""
     found = _made.get(kind)
     if found is None:
-        ours = next(ours for ours in OURS if issubclass(kind, theirs(ours)))
+        ours: Any = _ours_for(kind)
         members = {
             "__module__": __name__,
             "__doc__": kind.__doc__,

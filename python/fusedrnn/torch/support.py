@@ -69,7 +69,6 @@ def refusal(tensors: Sequence[Tensor]) -> str:
     dtype = tensors[0].dtype
     if dtype is not torch.float32 and dtype is not torch.float64:
         return f"{dtype} (float32 and float64 they do)"
-    strided = torch.strided
     for tensor in tensors:
         if plain_types and type(tensor) not in _PLAIN:  # first, as other types may not answer the rest
             return f"tensors of type {type(tensor).__name__}"
@@ -77,7 +76,7 @@ def refusal(tensors: Sequence[Tensor]) -> str:
             return f"tensors on {tensor.device}"
         if tensor.dtype is not dtype:
             return f"{tensor.dtype} beside {dtype}"
-        if tensor.layout is not strided:
+        if tensor.layout is not torch.strided:
             return f"tensors of layout {tensor.layout}"
     return ""
 

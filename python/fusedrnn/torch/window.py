@@ -12,7 +12,7 @@ from fusedrnn import cells
 from fusedrnn.functional import mixture_density_loss as _loss
 from fusedrnn.functional import mixture_density_mean, mixture_density_sample
 from fusedrnn.sizes import size
-from fusedrnn.torch.compiling import runs_as_it_is
+from fusedrnn.torch.compiling import methods_run_as_they_are, runs_as_it_is
 from fusedrnn.torch.scan import Scan
 from fusedrnn.torch.support import drawn_seed
 
@@ -86,9 +86,9 @@ class MixtureDensity(torch.nn.Linear):
         return torch.from_numpy(mixture_density_mean(_array(parameters)))
 
 
+@methods_run_as_they_are
 class _MixtureDensityLoss(torch.autograd.Function):
     @staticmethod
-    @runs_as_it_is
     def forward(ctx: Any, parameters: Tensor, target: Tensor, weights: Tensor | None) -> Tensor:
         value, gradient = _loss(_array(parameters), _array(target), None if weights is None else _array(weights))
         ctx.save_for_backward(torch.from_numpy(gradient))
