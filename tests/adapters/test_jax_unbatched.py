@@ -124,7 +124,7 @@ def test_vmap_over_other_axes(kind, axis, kernel_calls):
 
 
 def test_gradients_of_a_batch_of_sequences(problem, kernel_calls):
-    """Of all arguments, in one call of each way; and of each element's."""
+    """Gradients of all arguments come in one call of each way; and those of each element."""
     run, x, states, weights, options, of_rows = problem
 
     def loss(outputs):

@@ -1,4 +1,4 @@
-"""What may change between forward and backward: exactly what PyTorch's own classes let change, with their gradients."""
+"""Tensors may change between forward and backward where PyTorch lets them, with its gradients, and nowhere else."""
 
 from __future__ import annotations
 
@@ -248,7 +248,7 @@ def test_inputs_of_inference_mode_beside_frozen_weights(name):
 
 @pytest.mark.parametrize("changed", ["y", "x"])
 def test_derivatives_of_gradients(changed):
-    """Those of a changed y are exact; those with a changed input, of which they are functions, are refused."""
+    """They are exact with a changed y, and refused with a changed input, of which they are functions."""
     results = []
     for in_place in (False, True):
         torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""What `accelerate` and `accelerating` take, what they leave and say of it, and what other libraries see then."""
+"""`accelerate` and `accelerating` take layers, leave others and say so; other libraries see PyTorch's classes."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_subclasses_that_inherit_forward(model, count_calls):
 
 
 class Abstract(nn.GRU, abc.ABC):
-    """Of a metaclass, behind a mixin."""
+    """Has a metaclass."""
 
 
 class Counting:
@@ -109,7 +109,7 @@ class Hidden(nn.RNN):
 
 
 class Slotted(nn.RNN):
-    """Of another layout in memory."""
+    """Has another layout in memory."""
 
     __slots__ = ("more",)
 
@@ -303,7 +303,7 @@ def test_accelerating_in_each_other_and_as_a_decorator():
 
 
 class Series(torch.Tensor):
-    """As libraries for time series have them."""
+    """Libraries for time series have such tensors."""
 
 
 @pytest.mark.parametrize("name", ["GRU", "GRUCell"])
