@@ -98,6 +98,7 @@ class Call:
     ``Cell.options`` that are not the plain cell's, and the seed. ``training`` draws masks and keeps a reserve. With
     ``step`` x is one step [N, I], and there is no y beside the new states. With ``stacked`` states are [1, N, P].
     ``one_operator``: PyTorch's own class has it as one operator, which lets nothing change before backward.
+    ``changeable``: y goes to a caller who may change it, so that backward has a y of its own.
     """
 
     cell: Cell
@@ -108,6 +109,7 @@ class Call:
     step: bool = False
     stacked: bool = False
     one_operator: bool = False
+    changeable: bool = False
 
     @property
     def outputs(self) -> int:
@@ -189,9 +191,9 @@ def forward(
     if call.stacked:
         initial = [None if s is None else s[0] for s in initial]
     data = (x_[None] if call.step else x_, *initial, *weights[:4])
-    # In training y lies in memory of PyTorch's, which its owner may resize, as whoever offloads activations does.
+    # In training a caller's y lies in memory of PyTorch's, which may be resized, as whoever offloads activations does.
     own_y = y = None
-    if not call.step and x_.size // x_.shape[-1] * weights[1].shape[1] >= _LARGE:
+    if not call.step and not call.changeable and x_.size // x_.shape[-1] * weights[1].shape[1] >= _LARGE:
         own_y = x.new_empty((*x.shape[:-1], weights[1].shape[1]))
         (y,) = arrays_of((own_y,))
     sequences = arrays_of(call.sequences)
@@ -222,7 +224,7 @@ def forward(
     tensors = [torch.from_numpy(a) for a in outputs]
     if own_y is not None:
         tensors[0] = own_y
-    elif call.training and not call.step:
+    elif call.training and not (call.step or call.changeable):
         tensors[0] = tensors[0].clone()
     return tuple(tensors), None if reserve is None else torch.from_numpy(reserve)
 

@@ -18,7 +18,7 @@ from fusedrnn.torch import calls, composite, operators
 from fusedrnn.torch.backward import LayerBackward
 from fusedrnn.torch.calls import Call
 from fusedrnn.torch.compiling import methods_run_as_they_are
-from fusedrnn.torch.kept import CHANGED, Kept, watched_parameters
+from fusedrnn.torch.kept import CHANGED, Kept, any_y, watched_parameters
 from fusedrnn.torch.support import batched
 
 
@@ -33,6 +33,8 @@ class Layer(torch.autograd.Function):
         outputs, reserve = calls.forward(call, inputs[0], inputs[1:], weights.arrays)
         ctx.call, ctx.weights, ctx.shared = call, weights, token is not None
         ctx.kept = Kept(call, inputs, weights.parameters, outputs[0])
+        if call.changeable:
+            outputs = (outputs[0].clone(), *outputs[1:])
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*ctx.kept.watched, reserve)
         ctx.kept.watched = ()
@@ -46,9 +48,11 @@ class Layer(torch.autograd.Function):
         by_operators = many or torch.is_grad_enabled()
         exact = by_operators or reserve is None
         inputs = kept.inputs(saved, exact=exact)
-        weights.look_again(None if exact else partial(watched_parameters, call, inputs[0], ctx.needs_input_grad[3:5]))
+        watched = None if exact else partial(watched_parameters, call, inputs[0], ctx.needs_input_grad[3:5])
+        weights.look_again(watched, exact=exact)
         weights.sums.reached = True
-        y = kept.y(call, inputs, weights, y)
+        if y is None:
+            y = any_y(inputs, weights.parameters)
         gradients: Sequence[Tensor | None]
         if by_operators:
             # y follows from the inputs: no gradient goes by way of it
@@ -127,6 +131,8 @@ class Weights:
         self.again = False  # whether this is not the first call
         self.arrays = calls.weights_of(parameters)
         self._state = [_state(p) for p in parameters]
+        # Another tensor's memory may be put under a parameter, by ``data``; the calls go on with what they had.
+        self._storages = [None if p is None else p.untyped_storage() for p in parameters]
         self._token: Tensor | None = None
 
     def same(self, parameters: Sequence[Tensor | None]) -> bool:
@@ -142,10 +148,16 @@ class Weights:
             self._token = Token.apply(self.sums, *self.parameters)
         return self._token
 
-    def look_again(self, watched: Callable[[int], list[bool] | None] | None) -> None:
+    def look_again(self, watched: Callable[[int], list[bool] | None] | None, *, exact: bool) -> None:
         """Before backward: raise if a value changed, of all or of those that ``watched`` finds among so many, as
         autograd does for what it saves, and find the memory of the parameters as it lies now. Who shards or offloads a
-        model frees it after forward and brings the same values back to another place."""
+        model frees it after forward and brings the same values back to another place.
+
+        Raises:
+            RuntimeError: a value changed; with ``exact``, which asks for the very tensors, also if one has other memory
+                by ``data``.
+            ValueError: the memory is gone.
+        """
         for parameter, old in zip(self.parameters, self._state, strict=True):
             if parameter is not None and (parameter._version != old[0] or parameter.data_ptr() != old[1]):
                 break
@@ -156,8 +168,23 @@ class Weights:
         for place, (new, old) in enumerate(zip(now, self._state, strict=True)):
             if new is not None and new[0] != old[0] and (kept is None or kept[place]):
                 raise RuntimeError(CHANGED + "a weight of a recurrent layer, between its forward and its backward")
-        self.arrays = calls.weights_of(self.parameters)
+        values = list(self.parameters)
+        known = zip(self.parameters, self._storages, self._state, self.arrays, strict=True)
+        for place, (parameter, storage, old, array) in enumerate(known):
+            if parameter is not None and _replaced(parameter, storage, old[1], array.nbytes):
+                if exact:
+                    raise RuntimeError(CHANGED + "a weight of a recurrent layer, whose data was set to another tensor")
+                values[place], now[place] = torch.from_numpy(array), old
+        self.arrays = calls.weights_of(values)
         self._state = [old and (old[0], *new[1:]) for new, old in zip(now, self._state, strict=True)]
+
+
+def _replaced(parameter: Tensor, storage: Any, address: int, size: int) -> bool:
+    """Whether a parameter has another storage than this one, which still has the ``size`` bytes at ``address``."""
+    if parameter.untyped_storage()._cdata == storage._cdata:
+        return False
+    first = storage.data_ptr()
+    return bool(first <= address and address + size <= first + storage.nbytes())
 
 
 def _state(parameter: Tensor | None) -> Any:

@@ -5,12 +5,13 @@ product where its weight needs a gradient, the weight where its input does, and 
 a copy of the states. But an LSTM in float32 over rows of one length is one operator of oneDNN, which saves all that it
 takes and gives, and an RNNCell saves the state that it returns.
 
-Kernels read y where PyTorch has a copy. So y is kept by an alias that autograd does not watch, beside a tensor that
-counts the changes; where there was one, the forward runs again.
+Kernels read y where PyTorch has a copy, so the caller of such a layer gets a copy. Of an input PyTorch saves a view,
+whose memory stays when ``data`` puts other memory under the input; ours sees that and refuses it.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,10 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fusedrnn.torch import calls
 from fusedrnn.torch.calls import GRU, LSTM, RNN, Call, Cell
 
-_EMPTY: dict[torch.dtype, Tensor] = {dtype: torch.empty(0, dtype=dtype) for dtype in (torch.float32, torch.float64)}
 CHANGED = "one of the variables needed for gradient computation has been modified by an inplace operation: "
 
 
@@ -46,7 +45,7 @@ def _version(tensor: Tensor) -> int:
 class Kept:
     """The tensors that one call keeps: x and the states, each watched by autograd or free, and y."""
 
-    __slots__ = ("_free", "_probe", "_version", "watched")
+    __slots__ = ("_free", "_storages", "watched")
 
     def __init__(
         self, call: Call, inputs: Sequence[Tensor | None], parameters: Sequence[Tensor | None], y: Tensor
@@ -55,7 +54,7 @@ class Kept:
         #: None
         self.watched: list[Tensor | None] = [*inputs, y]
         self._free: dict[int, _Free] = {}
-        self._probe: Tensor | None = None
+        self._storages: list[Any] = []
         if call.one_operator:
             return
         if call.plain():
@@ -68,44 +67,33 @@ class Kept:
         if call.step:
             if call.cell is not RNN:
                 self.watched[-1] = None  # the gradient of one step has no use for h after it
-        elif 0 in self._free:
-            self.watched[-1] = y.clone()  # as the forward could not run again
         else:
-            self.watched[-1] = y.data
-            self._probe = y.detach()
-            self._probe.data = _EMPTY[y.dtype]  # shares the count of changes, not the memory
-            self._version = y._version
+            self._storages = [
+                None if t is None else (weakref.ref(t), t.untyped_storage()._cdata) for t in self.watched[:-1]
+            ]
 
     def inputs(self, saved: list[Tensor | None], *, exact: bool) -> list[Tensor | None]:
         """x and the states, from what autograd saved. Of the free ones what kernels may read, or with ``exact`` the
         very tensors.
 
         Raises:
-            RuntimeError: ``exact`` asks for a tensor that changed.
+            RuntimeError: ``exact`` asks for a tensor that changed; or one has other memory by ``data``.
         """
+        for tensor, known in zip(saved, self._storages, strict=False):
+            # Hooks of saved tensors may give another, which they answer for.
+            if known is not None and tensor is known[0]() and tensor.untyped_storage()._cdata != known[1]:
+                raise RuntimeError(CHANGED + "an input of a recurrent layer, whose data was set to another tensor")
         for place, free in self._free.items():
             if exact and not free.unchanged():
                 raise RuntimeError(CHANGED + "an input of a recurrent layer whose gradient is differentiated once more")
             saved[place] = free.tensor if exact else free.value
         return saved
 
-    def y(self, call: Call, inputs: Sequence[Any], weights: Any, saved: Tensor | None) -> Tensor:
-        """y as forward left it; ``inputs`` are x and the states, ``weights`` the call's.
 
-        Raises:
-            RuntimeError: y changed, and with it a parameter or a state, of which it could be computed again.
-        """
-        if saved is None:  # anything of its shape
-            if inputs[1] is not None:
-                return inputs[1]
-            x, weight_hh = inputs[0], weights.parameters[1]
-            return x.new_empty(*x.shape[:-1], weight_hh.shape[1])
-        if self._probe is None or (self._probe._version == self._version and saved.untyped_storage().nbytes()):
-            return saved
-        weights.look_again(None)
-        if not all([free.unchanged() for free in self._free.values()]):
-            raise RuntimeError(CHANGED + "the output of a recurrent layer, and with it its initial state")
-        return calls.forward(call, inputs[0], inputs[1:], weights.arrays)[0][0]
+def any_y(inputs: Sequence[Any], parameters: Sequence[Any]) -> Tensor:
+    """Something of the shape of h after one step, x and the states being ``inputs``."""
+    x, h0 = inputs[:2]
+    return h0 if h0 is not None else x.new_empty(*x.shape[:-1], parameters[1].shape[1])
 
 
 def _free_inputs(inputs: Sequence[Tensor | None], parameters: Sequence[Tensor | None]) -> Sequence[int]:

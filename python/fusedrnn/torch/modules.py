@@ -149,8 +149,8 @@ class _Recurrent(torch.nn.RNNBase):
                 final = [s.index_select(1, input.unsorted_indices) for s in final]
         elif unbatched:
             y, final = y.squeeze(1), [s.squeeze(1) for s in final]
-        elif self.batch_first:
-            y = y.transpose(0, 1)
+        elif self.batch_first:  # a view only where PyTorch has one
+            y = y.transpose(0, 1) if whole or on_gpu or self._kernel_cell is calls.LSTM else y.transpose_(0, 1)
         return y, tuple(final) if len(final) > 1 else final[0]
 
     def _walk(
@@ -173,10 +173,12 @@ class _Recurrent(torch.nn.RNNBase):
             initial = (states if alone else [s[k] for s in states]) or [None] * len(self._kernel_cell.states)
             if random:
                 options = {**options, "layer": k // directions}  # type: ignore[dict-item]
+            # The y of others stays here, as an input or a part of what is put together.
+            changeable = not whole and directions == 1 and k == len(parameters) - 1
             y, *final = run_layer(
                 self._kernel_cell, x, initial, weights,
                 sequences=sequences, reverse=k % directions == 1, options=options, seed=seed, keep=random,
-                memory=memory, place=k, stacked=alone, one_operator=whole,
+                memory=memory, place=k, stacked=alone, one_operator=whole, changeable=changeable,
             )  # fmt: skip
             ys.append(y)
             finals.append(final)

@@ -32,6 +32,7 @@ def layer(
     step: bool = False,
     stacked: bool = False,
     one_operator: bool = False,
+    changeable: bool = False,
 ) -> tuple[Tensor, ...]:
     """(y, h_n[, c_n]) of one layer in one direction, or without y; gradients flow to x, states and parameters.
 
@@ -47,7 +48,7 @@ def layer(
         memory, place: of the module, and which of its layers and directions this is; for loops of calls.
         step: x is one step, [N, I], and y is left out.
         stacked: states have a leading axis of one, given and returned.
-        one_operator: as ``Call``.
+        one_operator, changeable: as ``Call``.
 
     Under torch.autocast to bfloat16, products are rounded where the kernels can.
 
@@ -65,7 +66,7 @@ def layer(
         if stacked:
             states = [None if s is None else s[0] for s in states]
         y, *final = operators.run(cell, x, states, parameters, sequences, seed, reverse, options or {}, training)
-        if needed and not (step or one_operator or torch.compiler.is_compiling()):
+        if needed and changeable:
             y = y.clone()  # the operator keeps its own, and this one may change
         if stacked:
             final = [s.unsqueeze(0) for s in final]
@@ -73,7 +74,7 @@ def layer(
     through = transformed()
     if seed is not None:
         options = {**(options or {}), "seed": seed if through else int(seed)}
-    call = Call(cell, sequences, reverse, training, options or None, step, stacked, one_operator)
+    call = Call(cell, sequences, reverse, training, options or None, step, stacked, one_operator, needed and changeable)
     if through:
         fallbacks[f"{cell.name.upper()}: forward mode and transforms of torch.func, step by step"] += 1
         with torch.autocast("cpu", enabled=False):
