@@ -422,7 +422,20 @@ def test_packed_steps_without_rows_and_rows_without_steps(name, sizes, rows):
     for ours, theirs in ((found[2], found[0]), (found[3], found[1])):
         for a, b in zip(ours, theirs, strict=True):
             torch.testing.assert_close(a, b)
-    with pytest.raises(ValueError, match="batch_sizes: expected a sum of 7, the rows of x, got 5"):
-        getattr(ft, name)(I, H, bidirectional=True)(
-            torch.nn.utils.rnn.PackedSequence(torch.randn(7, I), torch.tensor([3, 2]))
-        )
+
+
+def test_packed_rows_that_pytorch_takes_in_a_way_of_its_own_or_not_at_all():
+    """Its reverse direction begins with the last data, also with such as no step has."""
+    theirs, ours = torch.nn.GRU(I, H, bidirectional=True), ft.GRU(I, H, bidirectional=True)
+    ours.load_state_dict(theirs.state_dict())
+    spare = torch.nn.utils.rnn.PackedSequence(torch.randn(7, I), torch.tensor([3, 2]))
+    with pytest.warns(ft.FallbackWarning, match="packed data of 7 rows where batch_sizes have 5"):
+        found = ours(spare)
+    torch.testing.assert_close(found[0].data, theirs(spare)[0].data)
+    for sizes in (torch.tensor([3, 3, 2, 1]), torch.tensor([3, 2, 2], dtype=torch.int32)):
+        errors = []
+        for layer in (theirs, ours):
+            with pytest.raises(RuntimeError) as raised:
+                layer(torch.nn.utils.rnn.PackedSequence(torch.randn(7, I), sizes))
+            errors.append(str(raised.value))
+        assert errors[0] == errors[1]

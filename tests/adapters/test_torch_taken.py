@@ -8,6 +8,7 @@ import io
 import pickle
 import threading
 import warnings
+from typing import ClassVar
 
 import pytest
 
@@ -115,22 +116,59 @@ class Slotted(nn.RNN):
 
 
 class Registered(nn.GRUCell):
-    """Wants to know of its subclasses."""
+    """Keeps a register of its subclasses, which need a name."""
+
+    register: ClassVar[dict[str, type]] = {}
+    made = 0
 
     def __init_subclass__(cls, /, name, **keywords):
         super().__init_subclass__(**keywords)
+        cls.register[name] = cls
+
+    def count(self):
+        type(self).made += 1
+
+
+class Strict(type):
+    """A metaclass that wants no other below it."""
+
+    def __init_subclass__(cls):
+        raise ValueError("only one")
+
+
+class OfStrict(nn.GRU, metaclass=Strict):
+    """Has a metaclass that cannot be mixed."""
+
+
+class Noting(type):
+    """A metaclass that keeps a register."""
+
+    register: ClassVar[list[str]] = []
+
+    def __new__(cls, name, bases, members):
+        cls.register.append(name)
+        return super().__new__(cls, name, bases, members)
+
+
+class OfNoting(nn.GRU, metaclass=Noting):
+    """Is in a register once."""
 
 
 def test_unusual_subclasses():
     model = nn.ModuleDict({
         "abstract": Abstract(2, 3), "mixed": Mixed(2, 3), "hidden": Hidden(2, 3), "slotted": Slotted(2, 3),
-        "registered": Registered(2, 3),
+        "registered": Registered(2, 3), "strict": OfStrict(2, 3), "noting": OfNoting(2, 3),
     })  # fmt: skip
     report = ft.accelerate(model)
-    assert report.swapped == {"abstract": "Abstract", "mixed": "Mixed", "slotted": "Slotted"}
+    taken = ("abstract", "mixed", "slotted", "registered", "noting")
+    assert report.swapped == {name: type(model[name]).__name__ for name in taken}
     assert report.left["hidden"].endswith("Hidden, whose own _walk would be lost")
-    assert "Registered, of which Python makes no other: " in report.left["registered"]
-    for name in ("abstract", "mixed", "slotted"):
+    assert report.left["strict"].endswith("OfStrict, of which Python makes no other: only one")
+    assert not Registered.register
+    assert Noting.register == ["OfNoting"]
+    model["registered"].count()
+    assert Registered.made == 1  # by way of type(self)
+    for name in ("abstract", "mixed", "slotted", "noting"):
         x = torch.ones(4, 1, 2)
         again = pickle.loads(pickle.dumps(model[name]))
         assert torch.equal(again(x)[0], model[name](x)[0])
@@ -155,6 +193,38 @@ def test_copies_and_pickles_stay_accelerated(model):
         assert isinstance(other.gru, ft.GRU)
         assert other.named.scale == 1
         assert torch.equal(other(X), model(X))
+
+
+def test_files_of_a_whole_model():
+    """Also those of the old protocols, those that PyTorch's careful reader takes, and a layer's class by itself."""
+    model = nn.Sequential(nn.GRU(4, 3), Named(3))
+    ft.accelerate(model)
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        again = pickle.loads(pickle.dumps(model, protocol))
+        assert [type(layer) for layer in again] == [type(layer) for layer in model]
+        assert isinstance(again[0], ft.GRU)
+    assert pickle.loads(pickle.dumps(type(model[1]))) is type(model[1])
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    with torch.serialization.safe_globals([nn.Sequential, nn.GRU, Named, set]):
+        again = torch.load(file, weights_only=True)
+    assert torch.equal(again[0](X)[0], model[0](X)[0])
+    assert isinstance(again[1], ft.LSTM)
+    file.seek(0)
+    with torch.serialization.safe_globals([nn.Sequential, nn.GRU, set]), pytest.raises(pickle.UnpicklingError):
+        torch.load(file, weights_only=True)  # Named is not among them
+
+
+def test_names_of_a_class_and_what_is_set_on_it():
+    layer = Named(3)
+    ft.accelerate(layer)
+    kind = type(layer)
+    assert (kind.__module__, kind.__qualname__) == (Named.__module__, "Named")
+    kind.of_all = 1
+    assert Named.of_all == 1
+    del kind.of_all
+    assert not hasattr(Named, "of_all")
 
 
 def test_tables_by_type_know_a_layer():
@@ -277,6 +347,27 @@ def test_layers_that_a_library_builds(model, count_calls):
     assert not any(isinstance(part, (ft.LSTM, ft.GRU, ft.GRUCell)) for part in others)
     assert "__setstate__" not in vars(nn.RNNCellBase)
     assert nn.RNNBase.__init__.__module__ == "torch.nn.modules.rnn"
+
+
+def test_another_library_puts_its_own_around_ours():
+    base = nn.RNNBase
+    first = base.__init__
+    with ft.accelerating():
+        assert base.__init__ is not first
+    assert base.__init__ is first
+    with ft.accelerating():
+        inner = base.__init__
+        base.__init__ = lambda self, *a, **k: inner(self, *a, **k)
+        theirs = base.__init__
+    try:
+        assert base.__init__ is theirs
+        assert not isinstance(nn.GRU(2, 3), ft.GRU)
+        with ft.accelerating() as report:
+            assert isinstance(nn.GRU(2, 3), ft.GRU)
+        assert len(report.swapped) == 1
+        assert base.__init__ is theirs
+    finally:
+        base.__init__ = first
 
 
 def test_accelerating_in_each_other_and_as_a_decorator():

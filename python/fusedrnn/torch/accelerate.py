@@ -105,7 +105,7 @@ def _take(module: torch.nn.Module) -> str:
         return "its forward was replaced"
     try:
         become(module, stand_in(kind))
-    except TypeError as error:
+    except Exception as error:  # whatever a metaclass raises
         return f"its class is {kind.__module__}.{kind.__qualname__}, of which Python makes no other: {error}"
     forget(module)
     return ""
@@ -151,20 +151,23 @@ def accelerating() -> Iterator[Report]:
                 _unwatch()
 
 
-_watched: list[tuple[type, str, Any]] = []  # class, method, what it was; None of one that was inherited
+_watched: list[tuple[type, str, Any, Any]] = []  # class, method, what it was (None of an inherited one), and is
 
 
 def _watch() -> None:
     """Let PyTorch's base classes take an object as soon as they have made it."""
     for base in BASES:
         for name in ("__init__", "__setstate__"):
-            _watched.append((base, name, vars(base).get(name)))
-            setattr(base, name, _taking(getattr(base, name)))
+            ours = _taking(getattr(base, name))
+            _watched.append((base, name, vars(base).get(name), ours))
+            setattr(base, name, ours)
 
 
 def _unwatch() -> None:
     while _watched:
-        base, name, method = _watched.pop()
+        base, name, method, ours = _watched.pop()
+        if vars(base).get(name) is not ours:
+            continue  # another library has put its own around ours, which does nothing from now on
         if method is None:
             delattr(base, name)
         else:
@@ -175,7 +178,7 @@ def _taking(method: Any) -> Any:
     @wraps(method)
     def made(self: Any, *arguments: Any, **keywords: Any) -> None:
         method(self, *arguments, **keywords)
-        if is_ours(type(self)):
+        if not _open or is_ours(type(self)):
             return
         reason = _take(self)
         for report in _open:

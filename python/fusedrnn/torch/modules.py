@@ -86,9 +86,9 @@ class _Recurrent(torch.nn.RNNBase):
         packed = isinstance(input, PackedSequence)
         x, batch_sizes = (input.data, input.batch_sizes) if packed else (input, None)
         sorted_indices = input.sorted_indices if packed else None
-        compiling = torch.compiler.is_compiling()
+        compiling, unfit = torch.compiler.is_compiling(), ""
         if packed and not compiling:
-            x, batch_sizes = _rows_in_use(x, batch_sizes, self.bidirectional)
+            x, batch_sizes, unfit = _rows_in_use(x, batch_sizes, self.bidirectional)
         states = self._states(hx)
         if states is None or not isinstance(x, Tensor):
             return self._leave(input, hx, lengths, resets, "such arguments")
@@ -104,7 +104,7 @@ class _Recurrent(torch.nn.RNNBase):
                 self._kernel_cell, (x, *states), weight, one_length=not packed, projected=self.proj_size > 0
             )
             x, *states = autocast((x, *states), weight.dtype)
-        reason = refusal([x, *states, *[p for layer in parameters for p in layer if p is not None]])
+        reason = unfit or refusal([x, *states, *[p for layer in parameters for p in layer if p is not None]])
         if on_gpu and not reason:
             reason = self._refusal_on_gpu(resets)
         if reason:
@@ -300,15 +300,19 @@ class _Recurrent(torch.nn.RNNBase):
         return resets.transpose(0, 1) if self.batch_first and not packed else resets
 
 
-def _rows_in_use(data: Tensor, batch_sizes: Tensor, bidirectional: bool) -> tuple[Tensor, Tensor]:
-    """Packed rows without steps of no rows at the end, and without data that no step has, as PyTorch takes them. (Where
-    there is such data, PyTorch's reverse direction walks over it, and ours has an error.)"""
+def _rows_in_use(data: Any, batch_sizes: Tensor, bidirectional: bool) -> tuple[Any, Tensor, str]:
+    """Packed rows without steps of no rows at the end, and without data that no step has, as PyTorch takes them; and
+    what PyTorch has an error for, or computes in a way of its own: its reverse direction begins with the last data."""
     if not batch_sizes.numel() or int(batch_sizes[-1]) < 0 or not int(batch_sizes[0]):
-        return data, batch_sizes
+        return data, batch_sizes, ""
+    if batch_sizes.dtype is not torch.int64:
+        return data, batch_sizes, f"batch_sizes of {batch_sizes.dtype}"
     if not int(batch_sizes[-1]):
         batch_sizes = batch_sizes[: int((batch_sizes != 0).sum())]
     used = int(batch_sizes.sum())
-    return (data[:used] if 0 < used < len(data) and not bidirectional else data), batch_sizes
+    if used > len(data) or (used < len(data) and bidirectional):
+        return data, batch_sizes, f"packed data of {len(data)} rows where batch_sizes have {used}"
+    return data[:used] if used < len(data) else data, batch_sizes, ""
 
 
 class RNN(_Recurrent, torch.nn.RNN):

@@ -1,13 +1,16 @@
 """The classes that ``accelerate`` gives to layers: ours over the class that the layer had, and equal to it.
 
 Other libraries keep tables by ``type(module)``: quantization, validators, counters of operations. A stand-in compares
-and hashes as the class that it stands for, so such tables know it; ``is`` tells them apart.
+and hashes as the class that it stands for, has its names, and hands attributes that are set on to it, so such tables
+know it and counters go on; ``is`` tells them apart. The class's own ``__init_subclass__`` and metaclass, which may keep
+a register of what people write, do not hear of it.
 """
 
 from __future__ import annotations
 
 import copyreg
 import weakref
+from abc import ABCMeta
 from typing import Any
 
 import torch
@@ -23,11 +26,24 @@ _OF_FORWARD = (
     "forward", "check_input", "check_hidden_size", "check_forward_args", "get_expected_hidden_size",
     "get_expected_cell_size", "permute_hidden",
 )  # fmt: skip
+_EMPTY: Any = (copyreg.__newobj__, copyreg._reconstructor)  # type: ignore[attr-defined] # make an object without a state
 _made: weakref.WeakValueDictionary[type, type] = weakref.WeakValueDictionary()
 
 
 class _Equal(type):
     """The class of stand-ins; a subclass of one, as parametrizations make it, is only equal to itself."""
+
+    def __setattr__(cls, name: str, value: Any) -> None:
+        if "stands_for" in vars(cls) and name not in vars(cls):
+            setattr(vars(cls)["stands_for"], name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def __delattr__(cls, name: str) -> None:
+        if "stands_for" in vars(cls) and name not in vars(cls):
+            delattr(vars(cls)["stands_for"], name)
+        else:
+            super().__delattr__(name)
 
     def __eq__(cls, other: object) -> bool:
         return cls is other or (other is not None and vars(cls).get("stands_for") is other)
@@ -82,7 +98,8 @@ def stand_in(kind: type) -> type:
     if found is None:
         ours: Any = _ours_for(kind)
         members = {
-            "__module__": __name__,
+            "__module__": kind.__module__,
+            "__qualname__": kind.__qualname__,
             "__doc__": kind.__doc__,
             "__init__": kind.__init__,  # type: ignore[misc] # for who builds a layer like this one
             "stands_for": kind,
@@ -92,8 +109,27 @@ def stand_in(kind: type) -> type:
         bases = (ours,) if kind is theirs(ours) else (ours, kind)
         # of a class with a metaclass, as abstract ones have, both
         equal = _Equal if type(kind) is type else type("_Equal", (_Equal, type(kind)), {})
-        found = _made[kind] = _completed(equal(kind.__name__, bases, members), kind)
+        copyreg.pickle(equal, _by_what_it_stands_for)
+        found = _made[kind] = _completed(_unheard(equal, kind.__name__, bases, members), kind)
     return found
+
+
+class _Deaf:
+    def __init_subclass__(cls, /, **keywords: Any) -> None:
+        """Call no other."""
+
+
+def _unheard(metaclass: type, name: str, bases: tuple[type, ...], members: dict[str, Any]) -> Any:
+    """Return a new class of which no ``__init_subclass__`` and no metaclass of a library's own hears."""
+    make: Any = ABCMeta.__new__ if issubclass(metaclass, ABCMeta) else type.__new__
+    made = make(metaclass, name, (_Deaf, *bases), members)
+    type.__setattr__(made, "__bases__", bases)
+    return made
+
+
+def _by_what_it_stands_for(cls: type) -> Any:
+    """Let a pickle hold a stand-in itself."""
+    return (stand_in, (vars(cls)["stands_for"],)) if "stands_for" in vars(cls) else cls.__qualname__
 
 
 def _completed(made: Any, kind: type) -> type:
@@ -102,7 +138,7 @@ def _completed(made: Any, kind: type) -> type:
 
     def __reduce_ex__(self: Any, protocol: Any) -> Any:
         make, arguments, *rest = super(made, self).__reduce_ex__(protocol)
-        if make is copyreg.__newobj__ and arguments == (made,):  # type: ignore[attr-defined]
+        if make in _EMPTY and arguments[0] is made:
             return rebuilt, (kind,), *rest
         return make, arguments, *rest
 
@@ -113,8 +149,8 @@ def _completed(made: Any, kind: type) -> type:
         else:
             super(made, self).__setattr__(name, value)
 
-    made.__reduce_ex__ = __reduce_ex__
-    made.__setattr__ = __setattr__
+    type.__setattr__(made, "__reduce_ex__", __reduce_ex__)
+    type.__setattr__(made, "__setattr__", __setattr__)
     return made  # type: ignore[no-any-return]
 
 
@@ -124,10 +160,13 @@ def rebuilt(kind: type) -> Any:
     return made.__new__(made)
 
 
+torch.serialization.add_safe_globals([rebuilt])  # ``kind`` must be one as well, which the caller of ``load`` says
+
+
 def become(module: torch.nn.Module, kind: type) -> None:
     """Change the module's class, under its parametrizations."""
     if parametrize.is_parametrized(module):
         # It has a class of its own, with the parametrizations as properties.
         names = {k: v for k, v in vars(type(module)).items() if k not in ("__dict__", "__weakref__")}
-        kind = type(f"Parametrized{kind.__name__}", (kind,), names)
+        kind = _unheard(type(kind), f"Parametrized{kind.__name__}", (kind,), names)
     module.__class__ = kind
