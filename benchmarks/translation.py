@@ -20,7 +20,7 @@ import numpy as np
 
 import fusedrnn
 from benchmarks.translation_torch import TorchTraining
-from fusedrnn import sentence_pairs
+from fusedrnn.data import sentence_pairs
 from fusedrnn.nn import CrossEntropyLoss
 from fusedrnn.optim import Adam, clip_grad_norm_
 from fusedrnn.tasks.translate_runs import Recipe, batches_of, main_network, write

@@ -13,13 +13,13 @@ import pytest
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures as empty files: drawing takes longer than the little training that most tests do."""
-    from fusedrnn import plots
+    from fusedrnn.plots import pictures
 
     def draw(path: Path, *rest: object) -> None:
         path.write_bytes(b"")
 
-    for name in (name for name in vars(plots) if name.startswith("draw_")):
-        monkeypatch.setattr(plots, name, draw)
+    for name in (name for name in vars(pictures) if name.startswith("draw_")):
+        monkeypatch.setattr(pictures, name, draw)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from fusedrnn.distributed import MpiWorld
+from fusedrnn.train.distributed import MpiWorld
 
 
 class Aborted(Exception):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 
-from fusedrnn import script_font
+from fusedrnn.data import script_font
 
 
 def font():

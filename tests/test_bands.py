@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fusedrnn import bands
-from fusedrnn.forecaster import Forecaster
-from fusedrnn.forecasting import BandForecast, ahead, rolling_origins
+from fusedrnn.estimators import bands
+from fusedrnn.estimators.forecaster import Forecaster
+from fusedrnn.estimators.forecasting import BandForecast, ahead, rolling_origins
 
 RECIPE = bands.Recipe(steps=120, batch_size=16, lr=1e-3, seed=0)
 

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from fusedrnn.bleu import corpus_bleu
+from fusedrnn.tasks.bleu import corpus_bleu
 
 HYPOTHESES = ["a large red square above a small blue circle", "a small red square left of a circle", "a a a a a"]
 REFERENCES = ["a large red square above a small green circle", "a small red square left of a blue circle", "a b a c a"]

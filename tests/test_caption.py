@@ -11,13 +11,14 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from fusedrnn import cli, data, emoji_pictures, scenes, tiles
+from fusedrnn import cli
+from fusedrnn.data import emoji_pictures, scenes, sources, tiles
+from fusedrnn.data.emoji_pictures import group_of, read_emoji
+from fusedrnn.data.picture_files import free_path_beside, read_picture
+from fusedrnn.data.reading import DataError
+from fusedrnn.data.subwords import BEGIN, END, UNKNOWN
 from fusedrnn.decoding import Hypothesis
-from fusedrnn.emoji_pictures import group_of, read_emoji
 from fusedrnn.nn import CrossEntropyLoss
-from fusedrnn.picture_files import free_path_beside, read_picture
-from fusedrnn.reading import DataError
-from fusedrnn.subwords import BEGIN, END, UNKNOWN
 from fusedrnn.tasks import TASKS, caption_emoji, caption_scenes, caption_tiles
 from fusedrnn.tasks.caption_model import Captioner
 from fusedrnn.tasks.caption_runs import Examples, Fresh, nearest, scores, share_of_commonest, word_recall
@@ -137,7 +138,7 @@ def test_attention_is_on_a_tile_where_its_strongest_lines_cross_there():
 
 @pytest.fixture
 def emoji():
-    """What `fusedrnn.emoji_pictures` makes of a font of five glyphs, one of them a ligature's."""
+    """What `fusedrnn.data.emoji_pictures` makes of a font of five glyphs, one of them a ligature's."""
     people = {"\U0001f468": "man", "\U0001f469": "woman", "\U0001f3fd": "tone", "\U0001f34e": "apple", "\u2b55": "ring"}
     glyphs = {"man": (0, 200, 0), "woman": (0, 0, 200), "dark": (90, 60, 0), "apple": (255, 0, 0), "ring": (9, 9, 9)}
     font = emoji_font(glyphs, people, {("man", "tone"): "dark"})
@@ -260,8 +261,8 @@ def little(monkeypatch, emoji):
     rng = np.random.default_rng(7)
     labels = (np.arange(40) % 10).astype(np.uint8)
     images = rng.integers(256, size=(40, 28, 28)).astype(np.uint8)
-    made = data.Images(images, labels, images, labels, "little images")
-    monkeypatch.setattr(data, "load_images", lambda where, say: made)
+    made = sources.Images(images, labels, images, labels, "little images")
+    monkeypatch.setattr(sources, "load_images", lambda where, say: made)
     monkeypatch.setattr(emoji_pictures, "load_emoji", lambda say: emoji)
     for module in (caption_scenes, caption_tiles, caption_emoji):
         monkeypatch.setattr(module, "RECIPE", dataclasses.replace(module.RECIPE, units=4, decoder_units=4, most=5))

@@ -10,13 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from fusedrnn.checkpoint import (
-    CheckpointError,
-    make_writable_folder,
-    read_checkpoint,
-    write_atomically,
-    write_checkpoint,
-)
+from fusedrnn.atomic import write_atomically
+from fusedrnn.train.checkpoint import CheckpointError, make_writable_folder, read_checkpoint, write_checkpoint
 
 TENSORS = {
     "model.weight": np.arange(6, dtype=np.float32).reshape(2, 3),

@@ -11,7 +11,8 @@ import sys
 import pytest
 
 import fusedrnn
-from fusedrnn import cuda, plots
+from fusedrnn import cuda
+from fusedrnn.plots import pictures
 from fusedrnn.tasks import TASKS
 from fusedrnn.tasks.run import Command, run_task
 
@@ -134,7 +135,7 @@ def whole(tmp_path_factory):
     out = tmp_path_factory.mktemp("whole") / "run"
     with pytest.MonkeyPatch.context() as patch:
         for name in ("draw_loss", "draw_sums"):
-            patch.setattr(plots, name, lambda *rest: None)
+            patch.setattr(pictures, name, lambda *rest: None)
         run_task(TASKS["addition"], Command(epochs=4, out=out, progress=False))
     return out
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from fusedrnn import data
+from fusedrnn.data import sources
 from fusedrnn.tasks import text
 
 ENVIRONMENT = {**os.environ, "COLUMNS": "120", "NO_COLOR": "1", "MPLBACKEND": "agg"}
@@ -106,7 +106,7 @@ def test_without_a_home_folder_the_way_out_is_named(homeless, command, tmp_path,
     assert not list(tmp_path.iterdir())
     assert command("train", "addition", "--steps", 1, "--quiet").returncode == 0, "it needs no cache"
     monkeypatch.setenv("FUSEDRNN_CACHE", str(tmp_path / "cache"))
-    assert data.cache_folder() == tmp_path / "cache"
+    assert sources.cache_folder() == tmp_path / "cache"
 
 
 def test_sigterm_of_the_command_saves_and_ends_with_143(tmp_path):

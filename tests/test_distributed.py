@@ -18,13 +18,13 @@ import numpy as np
 import pytest
 
 from fusedrnn import nn, optim
-from fusedrnn.checkpoint import read_checkpoint
-from fusedrnn.distributed import DistributedError, World
-from fusedrnn.interrupt import Interrupt
 from fusedrnn.nn.module import Rows
 from fusedrnn.nn.padding import padded
-from fusedrnn.tbptt import Windows
 from fusedrnn.train import Trainer, TrainingError, TrainingInterrupted
+from fusedrnn.train.checkpoint import read_checkpoint
+from fusedrnn.train.distributed import DistributedError, World
+from fusedrnn.train.interrupt import Interrupt
+from fusedrnn.train.tbptt import Windows
 from tests.processes import Aborted, together
 
 # rows of the batches of an epoch: odd, a single one, and many
@@ -368,7 +368,7 @@ def test_what_evaluation_raises_all_raise_even_if_it_cannot_be_pickled():
 @pytest.mark.parametrize(("rank", "kind"), [(0, ZeroDivisionError), (1, KeyboardInterrupt)])
 def test_an_error_in_one_process_ends_all(rank, kind, capfd, monkeypatch):
     moment = SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: time.sleep(min(seconds, 0.01)))
-    monkeypatch.setattr("fusedrnn.distributed.time", moment)  # a launcher is given half a second
+    monkeypatch.setattr("fusedrnn.train.distributed.time", moment)  # a launcher is given half a second
 
     def member(world):
         def spoil(epoch, i, x):

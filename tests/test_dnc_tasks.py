@@ -9,13 +9,13 @@ import itertools
 import numpy as np
 import pytest
 
-from fusedrnn import checkpoint
+from fusedrnn.data.reading import DataError
 from fusedrnn.nn import CrossEntropyLoss
-from fusedrnn.reading import DataError
 from fusedrnn.tasks import TASKS, dnc_babi, dnc_copy, dnc_graph, dnc_graphs, dnc_metro, dnc_runs, dnc_stories
 from fusedrnn.tasks.dnc_metro import METRO
 from fusedrnn.tasks.run import Command, run_task
 from fusedrnn.tasks.task import RunError
+from fusedrnn.train import checkpoint
 
 # copy and reuse
 

@@ -7,8 +7,8 @@ import pickle
 import numpy as np
 import pytest
 
-from fusedrnn.estimators import SequenceClassifier, SequenceRegressor
-from fusedrnn.forecaster import Forecaster
+from fusedrnn.estimators.forecaster import Forecaster
+from fusedrnn.estimators.many_to_one import SequenceClassifier, SequenceRegressor
 from fusedrnn.train import Trainer
 
 RNG = np.random.default_rng(0)

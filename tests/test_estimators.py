@@ -7,8 +7,8 @@ import pickle
 import numpy as np
 import pytest
 
-from fusedrnn import estimators, protocol
-from fusedrnn.estimators import SequenceClassifier, SequenceRegressor
+from fusedrnn.estimators import many_to_one, sklearn_fallback
+from fusedrnn.estimators.many_to_one import SequenceClassifier, SequenceRegressor
 
 
 def steps(n, features=1, seed=0):
@@ -90,9 +90,9 @@ class Watched:
 
     def __init__(self, monkeypatch):
         self.trained, self.validated, self.parameters = set(), set(), []
-        self.padded, self.infer = estimators.padded, estimators.infer
-        monkeypatch.setattr(estimators, "padded", self.train)
-        monkeypatch.setattr(estimators, "infer", self.validate)
+        self.padded, self.infer = many_to_one.padded, many_to_one.infer
+        monkeypatch.setattr(many_to_one, "padded", self.train)
+        monkeypatch.setattr(many_to_one, "infer", self.validate)
 
     def train(self, rows):
         self.trained |= {row.tobytes() for row in rows}
@@ -239,7 +239,7 @@ def test_without_scikit_learn(run_python):
 import sys
 sys.modules["sklearn"] = None
 import numpy as np
-from fusedrnn.estimators import SequenceClassifier, SequenceRegressor
+from fusedrnn.estimators.many_to_one import SequenceClassifier, SequenceRegressor
 rng = np.random.default_rng(0)
 X = [rng.standard_normal((rng.integers(1, 5), 2)) for _ in range(40)]
 y = np.array([row[0, 0] for row in X])
@@ -271,11 +271,11 @@ def test_scores_are_those_of_scikit_learn():
     rng = np.random.default_rng(0)
     truth, guess, weights = rng.standard_normal((20, 2)), rng.standard_normal((20, 2)), rng.random(20)
 
-    class Constant(protocol.RegressorMixin, protocol.ClassifierMixin):
+    class Constant(sklearn_fallback.RegressorMixin, sklearn_fallback.ClassifierMixin):
         predict = staticmethod(lambda X: X)
 
-    ours = protocol.RegressorMixin.score(Constant(), guess, truth, weights)
+    ours = sklearn_fallback.RegressorMixin.score(Constant(), guess, truth, weights)
     assert ours == pytest.approx(metrics.r2_score(truth, guess, sample_weight=weights))
     labels = (truth[:, 0] > 0, guess[:, 0] > 0)
-    ours = protocol.ClassifierMixin.score(Constant(), labels[1], labels[0], weights)
+    ours = sklearn_fallback.ClassifierMixin.score(Constant(), labels[1], labels[0], weights)
     assert ours == pytest.approx(metrics.accuracy_score(*labels, sample_weight=weights))

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fusedrnn import checkpoint, extras, load, save
+from fusedrnn import extras, load, save
+from fusedrnn.train import checkpoint
 
 ROOT = Path(__file__).parents[1]
 # what is asked for -> library, extra
@@ -18,8 +19,8 @@ NEEDS = {
     "import fusedrnn.jax": ("jax", "jax"),
     "import fusedrnn.cli": ("safetensors", "train"),
     "sys.modules['safetensors'] = types.ModuleType('safetensors'); import fusedrnn.cli": ("typer", "train"),
-    "fusedrnn.gates.to_pytorch({})": ("torch", "torch"),
-    "fusedrnn.plots.new_figure(1, 1)": ("matplotlib", "train"),
+    "fusedrnn.interop.layouts.to_pytorch({})": ("torch", "torch"),
+    "fusedrnn.plots.pictures.new_figure(1, 1)": ("matplotlib", "train"),
 }
 
 
@@ -29,7 +30,7 @@ def test_what_is_missing_is_named_with_its_extra(run_python):
 import sys, types
 for name in ("onnx", "torch", "jax", "matplotlib", "safetensors", "typer"):
     sys.modules[name] = None
-import fusedrnn, fusedrnn.gates, fusedrnn.plots
+import fusedrnn, fusedrnn.interop.layouts, fusedrnn.plots.pictures
 for statement in {list(NEEDS)!r}:
     try:
         exec(statement)

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from fusedrnn import data, index, reading, series
-from fusedrnn.reading import DataError
+from fusedrnn.data import index, reading, series, sources
+from fusedrnn.data.reading import DataError
 
 CONTENT = b"what is wanted" * 1000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -58,11 +58,11 @@ def shelf(tmp_path, monkeypatch):
 
 
 def fetch(requirement, member="thing-1.0/f.bin", say=lambda line: None):
-    return data.fetched(data.cache_folder() / "thing" / "f.bin", SHA256, requirement, member, "a thing", say)
+    return sources.fetched(sources.cache_folder() / "thing" / "f.bin", SHA256, requirement, member, "a thing", say)
 
 
 def left():
-    return sorted(str(path.relative_to(data.cache_folder())) for path in data.cache_folder().rglob("*"))
+    return sorted(str(path.relative_to(sources.cache_folder())) for path in sources.cache_folder().rglob("*"))
 
 
 @pytest.mark.parametrize("kind", ["thing-1.0.tar.gz", "thing-1.0-py3-none-any.whl", "thing-1.0-cp37-none-win32.whl"])
@@ -73,12 +73,12 @@ def test_a_file_is_taken_out_of_its_archive_once(shelf, kind):
     shelf("thing-1.1.tar.gz", b"another version")
     said = []
     assert fetch(requirement, say=said.append) == CONTENT
-    assert said == [f"fetching a thing, package thing==1.0, into {data.cache_folder() / 'thing'}"]
+    assert said == [f"fetching a thing, package thing==1.0, into {sources.cache_folder() / 'thing'}"]
     assert left() == ["thing", "thing/f.bin"]
     assert fetch(requirement, say=pytest.fail) == CONTENT
-    (data.cache_folder() / "thing" / "f.bin").write_bytes(CONTENT + b"damaged")
+    (sources.cache_folder() / "thing" / "f.bin").write_bytes(CONTENT + b"damaged")
     assert fetch(requirement) == CONTENT
-    assert (data.cache_folder() / "thing" / "f.bin").read_bytes() == CONTENT
+    assert (sources.cache_folder() / "thing" / "f.bin").read_bytes() == CONTENT
 
 
 def test_nothing_of_a_source_archive_is_run(shelf, tmp_path):
@@ -95,7 +95,7 @@ def test_nothing_of_a_source_archive_is_run(shelf, tmp_path):
 def test_what_is_not_pinned_is_not_unpacked(shelf, monkeypatch):
     """Neither what the index lists nor what comes under a good name, though the file in it would be right."""
     shelf("thing-1.0.tar.gz", tarred({"thing-1.0/f.bin": CONTENT}))
-    monkeypatch.setattr(data, "members", lambda *rest: pytest.fail("unpacked"))
+    monkeypatch.setattr(sources, "members", lambda *rest: pytest.fail("unpacked"))
     other = f"thing==1.0 --hash=sha256:{'0' * 64}"
     with pytest.raises(
         DataError, match=r"could not fetch a thing, of thing==1.0: .*no file of thing==1.0 with the hash"
@@ -107,7 +107,7 @@ def test_what_is_not_pinned_is_not_unpacked(shelf, monkeypatch):
         (staging / "out" / "a.tar.gz").write_bytes(tarred({"thing-1.0/f.bin": CONTENT}))
         return ""
 
-    monkeypatch.setattr(data, "_pip_download", careless)
+    monkeypatch.setattr(sources, "_pip_download", careless)
     with pytest.raises(DataError, match="what came has not the hash that is pinned"):
         fetch(other)
     assert left() == []
@@ -124,13 +124,13 @@ def test_an_archive_that_is_pinned_may_still_lack_the_file(shelf):
 
 def test_many_fetch_at_once(shelf, monkeypatch):
     requirement = shelf("thing-1.0.tar.gz", tarred({"thing-1.0/f.bin": CONTENT}))
-    download, calls, all_here = data._pip_download, [], threading.Barrier(6)
+    download, calls, all_here = sources._pip_download, [], threading.Barrier(6)
 
     def counted(*rest):
         calls.append(rest)
         return download(*rest)
 
-    monkeypatch.setattr(data, "_pip_download", counted)
+    monkeypatch.setattr(sources, "_pip_download", counted)
     results = []
 
     def work():
@@ -155,18 +155,18 @@ def test_who_waits_is_told(shelf):
         said.append(line)
         waits.set()
 
-    with data._staging(data.cache_folder() / "other", pytest.fail):
+    with sources._staging(sources.cache_folder() / "other", pytest.fail):
         other = threading.Thread(target=fetch, args=(requirement, "thing-1.0/f.bin", say))
         other.start()
         assert waits.wait(60)
     other.join()
-    assert said[0] == f"another process is fetching into {data.cache_folder()}: waiting for it"
+    assert said[0] == f"another process is fetching into {sources.cache_folder()}: waiting for it"
     assert said[1].startswith("fetching a thing")
 
 
 def test_without_locks_it_goes_on(shelf, monkeypatch):
     """As on file systems of a network; then nothing is swept, for it may be somebody's."""
-    theirs = data.cache_folder() / ".thing-theirs"
+    theirs = sources.cache_folder() / ".thing-theirs"
     theirs.mkdir(parents=True)
 
     def refuse(*rest):
@@ -178,7 +178,7 @@ def test_without_locks_it_goes_on(shelf, monkeypatch):
 
 
 def test_what_a_killed_process_left_is_swept(shelf):
-    folder = data.cache_folder() / ".thing-abc" / "out"
+    folder = sources.cache_folder() / ".thing-abc" / "out"
     folder.mkdir(parents=True)
     (folder / "half.tar.gz").write_bytes(b"half")
     fetch(shelf("thing-1.0.tar.gz", tarred({"thing-1.0/f.bin": CONTENT})))
@@ -197,7 +197,7 @@ def test_what_was_hashed_is_what_is_given(shelf, monkeypatch):
         Path(path).write_bytes(b"changed since")
         return content
 
-    monkeypatch.setattr(data, "read_file", once)
+    monkeypatch.setattr(sources, "read_file", once)
     assert fetch(requirement, say=pytest.fail) == CONTENT
     assert len(opened) == 1
 
@@ -229,7 +229,9 @@ def test_an_archive_has_bounds(shelf, monkeypatch):
 
 
 def test_every_archive_of_ours_is_pinned():
-    pins = {name: value for room in (data, series) for name, value in vars(room).items() if name.endswith("_PACKAGE")}
+    pins = {
+        name: value for room in (sources, series) for name, value in vars(room).items() if name.endswith("_PACKAGE")
+    }
     assert len(pins) == 6
     for name, value in pins.items():
         assert re.fullmatch(r"[\w-]+==[\d.]+ --hash=sha256:[0-9a-f]{64}", value), name
@@ -280,10 +282,10 @@ def test_no_more_is_unpacked_than_a_header_announces(tmp_path):
     for bomb in (zeros, gzip.compress(b"\x00\x00\x08\x01\x00\x00\x00\x09" + bytes(1 << 24))):
         (tmp_path / "x").write_bytes(bomb)
         with at_most(4), pytest.raises(DataError):
-            data.read_idx(tmp_path / "x")
+            sources.read_idx(tmp_path / "x")
     (tmp_path / "x").write_bytes(gzip.compress(b"\x00\x00\x08\x01\x3f\xff\xff\xff" + b"little"))
     with at_most(4), pytest.raises(DataError, match=r"damaged, expected 1073741831 bytes .* got 14"):
-        data.read_idx(tmp_path / "x")
+        sources.read_idx(tmp_path / "x")
 
 
 def test_members_have_bounds():
@@ -323,6 +325,6 @@ def test_files_that_are_not_plain_are_not_waited_for(tmp_path):
     with pytest.raises(DataError, match="large: expected at most 4 bytes, got 5"):
         reading.read_file(tmp_path / "large", limit=4)
     for path in ("a\0b", "\ud800", "a" * 5000):
-        for load in (data.load_text, data.load_images, series.load_series):
+        for load in (sources.load_text, sources.load_images, series.load_series):
             with pytest.raises(DataError, match=r"--data "):
                 load(path, pytest.fail)

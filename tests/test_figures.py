@@ -7,7 +7,7 @@ from statistics import median
 
 import pytest
 
-from fusedrnn.data import DataError
+from fusedrnn.data.sources import DataError
 from fusedrnn.tasks import TASKS
 from fusedrnn.tasks.run import Command, run_task
 

@@ -10,7 +10,7 @@ import pytest
 
 import fusedrnn
 from fusedrnn import nn
-from fusedrnn.checkpoint import write_checkpoint
+from fusedrnn.train.checkpoint import write_checkpoint
 
 STATE = {
     **nn.LSTM(2, 3, bidirectional=True, rng=0).state_dict(),
@@ -155,8 +155,8 @@ def test_other_dtypes_are_refused_by_name(tmp_path, kind):
 def test_weights_of_pytorch_in_bfloat16():
     """As docs/exchange.md has it: from a file of halves into a layer of ours."""
     pytest.importorskip("safetensors", reason="safetensors is not installed")
-    from fusedrnn import gates
-    from fusedrnn.tensor_file import read_safetensors
+    from fusedrnn.interop import layouts
+    from fusedrnn.interop.tensor_file import read_safetensors
 
     state = nn.LSTM(3, 4, rng=0).state_dict()
     for name, array in state.items():
@@ -164,7 +164,7 @@ def test_weights_of_pytorch_in_bfloat16():
         arrays, _ = read_safetensors(safetensors_of("BF16", halves.tobytes(), list(array.shape), name))
         state[name] = arrays[name]
     layer = nn.LSTM(3, 4, rng=1)
-    layer.load_state_dict(gates.from_pytorch(state))
+    layer.load_state_dict(layouts.from_pytorch(state))
     assert np.abs(layer.weight_hh_l0.data - nn.LSTM(3, 4, rng=0).weight_hh_l0.data).max() < 2**-8
 
 

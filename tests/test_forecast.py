@@ -9,10 +9,11 @@ import tarfile
 import numpy as np
 import pytest
 
-from fusedrnn import forecasting, series
-from fusedrnn.data import DataError
-from fusedrnn.forecasting import Autoregression, BandForecast, BandLoss, Ridge, Scaling
-from fusedrnn.series import Series
+from fusedrnn.data import series
+from fusedrnn.data.series import Series
+from fusedrnn.data.sources import DataError
+from fusedrnn.estimators import forecasting
+from fusedrnn.estimators.forecasting import Autoregression, BandForecast, BandLoss, Ridge, Scaling
 from fusedrnn.tasks import TASKS, forecast
 from fusedrnn.tasks.run import Command, run_task
 from fusedrnn.tasks.task import Options, RunError
@@ -63,7 +64,7 @@ def archive(tmp_path, monkeypatch):
         (folder / "a.tar.gz").write_bytes(stream.getvalue())
         return "" if stream.getvalue() else "no network"
 
-    monkeypatch.setattr("fusedrnn.data.download", download)
+    monkeypatch.setattr("fusedrnn.data.sources.download", download)
 
     def put(pinned, member, content):
         with tarfile.open(fileobj=stream, mode="w:gz") as source:

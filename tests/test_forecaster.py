@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fusedrnn.forecaster import Forecaster, NotFittedError
-from fusedrnn.forecasting import BandForecast
+from fusedrnn.estimators.forecaster import Forecaster, NotFittedError
+from fusedrnn.estimators.forecasting import BandForecast
 
 
 def made(points=420, channels=None, seed=0):

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fusedrnn import given
-from fusedrnn.estimators import SequenceClassifier, SequenceRegressor
-from fusedrnn.forecaster import Forecaster
+from fusedrnn.estimators import given
+from fusedrnn.estimators.forecaster import Forecaster
+from fusedrnn.estimators.many_to_one import SequenceClassifier, SequenceRegressor
 
 N = 150
 HOURS = pd.date_range("2024-01-01", periods=N, freq="h")

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fusedrnn import cli, script_font
-from fusedrnn.strokes import Drawing, as_strokes
+from fusedrnn import cli
+from fusedrnn.data import script_font
+from fusedrnn.data.strokes import Drawing, as_strokes
 from fusedrnn.tasks import handwriting
 from fusedrnn.tasks.handwriting_model import Both, Predictor, Sizes, Synthesizer
 from fusedrnn.tasks.handwriting_reading import Reader, cuts_of

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fusedrnn import data
-from fusedrnn.forecasting import BandForecast, Scaling, ahead
-from fusedrnn.series import Series
+from fusedrnn.data import sources
+from fusedrnn.data.series import Series
+from fusedrnn.estimators.forecasting import BandForecast, Scaling, ahead
 from fusedrnn.tasks import (
     TASKS,
     adding_problem,
@@ -52,8 +52,8 @@ def test_no_metric_looks_at_what_batches_have(monkeypatch, name):
         monkeypatch.setattr(module, constant, value)
     pixels = np.random.default_rng(0).integers(0, 256, (40, 28, 28), np.uint8)
     labels = np.arange(40, dtype=np.uint8) % 10
-    images = data.Images(pixels[:30], labels[:30], pixels[30:], labels[30:], "noise")
-    monkeypatch.setattr(data, "load_images", lambda where, say: images)
+    images = sources.Images(pixels[:30], labels[:30], pixels[30:], labels[30:], "noise")
+    monkeypatch.setattr(sources, "load_images", lambda where, say: images)
     run = setup(name)
     learnt = set().union(*(columns(x) for x, _ in run.batches(0)))
     assert len(learnt) >= held_out
@@ -96,7 +96,7 @@ def test_a_series_is_scored_on_its_last_fifth(monkeypatch):
 )
 def test_a_text_is_scored_on_its_last_tenth(monkeypatch, preset, body, tail, unit):
     """By a network that nothing but the tail surprises; words of the tail alone are unknown, however frequent."""
-    monkeypatch.setattr(data, "load_text", lambda where, say: data.Text(body + tail, "a text"))
+    monkeypatch.setattr(sources, "load_text", lambda where, say: sources.Text(body + tail, "a text"))
     run = setup("text", preset, "a text")
     vocabulary = run.metadata["vocabulary"]
     assert vocabulary == (["<unk>", "aye", "bee"] if unit == "word" else list("abcd"))
@@ -137,9 +137,9 @@ def test_texts_are_scored_on_those_held_out(monkeypatch):
 
 def test_related_texts_are_not_those_of_the_test():
     """Nor is a text that differs in what the network does not read."""
-    own = [data.Rated(f"text {i} is fine.", 2.0) for i in range(20)]
-    elsewhere = [data.Rated(f" Text {i} is FINE .", -2.0) for i in range(20)]
-    files = dict(zip(data.RATED, ([*own, *elsewhere], own, elsewhere, own), strict=True))
+    own = [sources.Rated(f"text {i} is fine.", 2.0) for i in range(20)]
+    elsewhere = [sources.Rated(f" Text {i} is FINE .", -2.0) for i in range(20)]
+    files = dict(zip(sources.RATED, ([*own, *elsewhere], own, elsewhere, own), strict=True))
     corpus = sentiment.rated(files)
     tested = {tuple(words) for words in corpus.tests["accuracy"][0]}
     assert 4 <= len(tested) <= 8, "a fifth of the 40"

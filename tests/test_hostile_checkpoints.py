@@ -14,14 +14,14 @@ import pytest
 from safetensors.numpy import save
 
 from fusedrnn import nn, optim
-from fusedrnn.checkpoint import CheckpointError, read_checkpoint
-from fusedrnn.stored import Part
 from fusedrnn.tasks import TASKS, SampleOptions, polygon, sentiment, text
 from fusedrnn.tasks.run import Command, run_task
 from fusedrnn.tasks.sample import sample_run
 from fusedrnn.tasks.task import Preset, Run, RunError, TaskOption
-from fusedrnn.tbptt import Windows
 from fusedrnn.train import Trainer
+from fusedrnn.train.checkpoint import CheckpointError, read_checkpoint
+from fusedrnn.train.stored import Part
+from fusedrnn.train.tbptt import Windows
 
 TOKENS = np.random.default_rng(0).integers(0, 4, (13, 2))
 DEEP = "[" * 5000 + "]" * 5000

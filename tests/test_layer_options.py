@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import fusedrnn
-from fusedrnn import gates, nn
+from fusedrnn import nn
+from fusedrnn.interop import layouts
 
 NAMES = ("sigmoid", "relu", "hard_sigmoid", "hard_tanh", "softsign", "softplus", "identity")
 GATES = {name: "sigmoid" if name in ("relu", "softplus", "identity") else name for name in NAMES}  # bounded
@@ -338,7 +339,7 @@ def test_pytorchs_projection(options, assert_close):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install '.[bench]'")
     theirs = torch.nn.LSTM(I, H, 2, proj_size=3, **options).double()
     layer = nn.LSTM(I, H, 2, proj_size=3, dtype="float64", **options)
-    layer.load_state_dict(gates.from_pytorch(theirs.state_dict()))
+    layer.load_state_dict(layouts.from_pytorch(theirs.state_dict()))
     x, state = normal(T, N, I), states(layer, N if not options.get("batch_first") else T)
     inputs = torch.tensor(x, requires_grad=True), [torch.tensor(s, requires_grad=True) for s in state]
     y, last = theirs(inputs[0], tuple(inputs[1]))
@@ -360,7 +361,7 @@ def test_pytorchs_packed_sequences(kind, assert_close):
     rnn = torch.nn.utils.rnn
     theirs = getattr(torch.nn, kind)(I, H, 2, bidirectional=True, batch_first=True).double()
     layer = getattr(nn, kind)(I, H, 2, bidirectional=True, batch_first=True, dtype="float64")
-    layer.load_state_dict(gates.from_pytorch(theirs.state_dict()))
+    layer.load_state_dict(layouts.from_pytorch(theirs.state_dict()))
     x, lengths = normal(5, T, I), [2, 4, 1, 4, 3]
     x_theirs = torch.tensor(x, requires_grad=True)
     packed, last = theirs(rnn.pack_padded_sequence(x_theirs, lengths, batch_first=True, enforce_sorted=False))

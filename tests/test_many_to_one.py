@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from fusedrnn import nn
-from fusedrnn.distributed import _part
 from fusedrnn.nn.many_to_one import own_steps
-from fusedrnn.sequences import LengthBatches, by_length, infer, many_to_one, padded
+from fusedrnn.train.bucketing import LengthBatches, by_length, infer, many_to_one, padded
+from fusedrnn.train.distributed import _part
 
 RNG = np.random.default_rng(0)
 LENGTHS = [3, 1, 5, 0, 2]

@@ -120,7 +120,7 @@ def test_extremes_of_an_interface(name, levels):
 
 @pytest.mark.parametrize("links", [True, 4])
 @pytest.mark.parametrize("level", [-18, -15.5, -12, -8])
-def test_gates_that_are_all_but_closed_for_ever(level, links):
+def test_layouts_that_are_all_but_closed_for_ever(level, links):
     """A full memory with links near 1, and then writes of 1e-9 to 1e-4: what they add must be what they take."""
     net = made(nn.DNC, dtype="float32", controller="feedforward", free_gates=False, links=links)
     biased(net, write_gate=20, allocation_gate=20)

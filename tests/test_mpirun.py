@@ -15,10 +15,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from fusedrnn import distributed
-from fusedrnn.checkpoint import read_checkpoint
-from fusedrnn.distributed import DistributedError, World, find_world
 from fusedrnn.tasks import TASKS
+from fusedrnn.train import distributed
+from fusedrnn.train.checkpoint import read_checkpoint
+from fusedrnn.train.distributed import DistributedError, World, find_world
 from tests import strokes_made
 
 
@@ -107,8 +107,8 @@ TRAINING = """
 import json, os, signal, sys
 import numpy as np
 from fusedrnn import get_num_threads, nn, optim
-from fusedrnn.distributed import find_world
-from fusedrnn.tbptt import Windows
+from fusedrnn.train.distributed import find_world
+from fusedrnn.train.tbptt import Windows
 from fusedrnn.train import Trainer, TrainingInterrupted
 
 mode, out = sys.argv[1:]
@@ -241,7 +241,10 @@ def series(tmp_path):
 TASKS_IN_TURN = """
 import json, sys
 from pathlib import Path
-from fusedrnn import caption_plots, handwriting_plots, memory_plots, plots
+from fusedrnn.plots import captions
+from fusedrnn.plots import handwriting as handwriting_plots
+from fusedrnn.plots import memory as memory_plots
+from fusedrnn.plots import pictures
 from fusedrnn.tasks import TASKS, caption_scenes, dnc_babi, dnc_copy, dnc_graph, dnc_reuse
 from fusedrnn.tasks import ntm_copy, ntm_ngram, ntm_recall, ntm_repeat_copy, translate_exact
 from fusedrnn.tasks.run import Command, run_task

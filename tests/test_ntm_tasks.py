@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fusedrnn import memory_plots, plots
-from fusedrnn.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 from fusedrnn.nn import BCEWithLogitsLoss, Linear, Module
+from fusedrnn.plots import memory as memory_plots
+from fusedrnn.plots import pictures
 from fusedrnn.tasks import TASKS, episodes, ntm_copy, ntm_ngram, ntm_recall, ntm_repeat_copy, ntm_runs, ntm_sort
 from fusedrnn.tasks.memory_text import vectors_of, written
 from fusedrnn.tasks.models import SideBySide
 from fusedrnn.tasks.run import Command, run_task
+from fusedrnn.train.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 
 MODULES = {
     "ntm-copy": ntm_copy,
@@ -254,7 +255,7 @@ def runs(tmp_path_factory):
         for module in (ntm_copy, ntm_repeat_copy, ntm_recall):
             patch.setattr(module, "LONG_ROWS", 2)
         patch.setattr(ntm_ngram, "TEST_ROWS", 3)
-        patch.setattr(plots, "draw_loss", lambda path, *rest: path.write_bytes(b""))
+        patch.setattr(pictures, "draw_loss", lambda path, *rest: path.write_bytes(b""))
         for name in MODULES:
             run_task(TASKS[name], Command("smoke", steps=3, out=folder / name, progress=False))
     return folder

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusedrnn import plots
-from fusedrnn.checkpoint import CheckpointError, write_checkpoint
 from fusedrnn.functional import mixture_density_loss
+from fusedrnn.plots import pictures
 from fusedrnn.tasks import TASKS, polygon, shapes
 from fusedrnn.tasks.run import Command, RunError, run_task
 from fusedrnn.tasks.task import Options, SampleOptions
+from fusedrnn.train.checkpoint import CheckpointError, write_checkpoint
 
 
 def regular(n, *, turns=1, start=0.0):
@@ -284,7 +284,7 @@ def folder(tmp_path_factory):
     out = tmp_path_factory.mktemp("polygon") / "run"
     with pytest.MonkeyPatch.context() as patch:
         for name in ("draw_loss", "draw_polygons"):
-            patch.setattr(plots, name, lambda path, *rest: path.write_bytes(b""))
+            patch.setattr(pictures, name, lambda path, *rest: path.write_bytes(b""))
         run_task(TASKS["polygon"], Command("smoke", steps=30, out=out, progress=False))
     return out
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from fusedrnn import nn, optim
-from fusedrnn.report import Display, say, write_figures
 from fusedrnn.train import Trainer, TrainingError
+from fusedrnn.train.display import Display, say, write_figures
 
 X = np.random.default_rng(0).standard_normal((4, 20, 3)).astype("f4")
 TARGET = X[:, :, :1].cumsum(0)
@@ -371,7 +371,7 @@ def test_every_generator_of_numpy_resumes(tmp_path, kind):
 )
 def test_metadata_takes_any_number_of_numpy(tmp_path, value, stored):
     make(tmp_path, epochs=1, metadata={"a": value}, schedule=lambda step: np.float32(1), clip_norm=np.float32(9)).fit()
-    from fusedrnn.checkpoint import read_checkpoint
+    from fusedrnn.train.checkpoint import read_checkpoint
 
     found = read_checkpoint(tmp_path / "checkpoint.safetensors").state["metadata"]["a"]
     assert found == stored

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from fusedrnn import nn, optim
-from fusedrnn.batches import Batches, identity, shuffled
-from fusedrnn.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 from fusedrnn.train import ResumeWarning, Trainer, TrainingError
+from fusedrnn.train.batches import Batches, identity, shuffled
+from fusedrnn.train.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 
 ROWS = 40
 X = np.random.default_rng(0).standard_normal((6, ROWS, 3)).astype("f4")

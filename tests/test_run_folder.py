@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from fusedrnn import nn, optim
-from fusedrnn.checkpoint import read_checkpoint
-from fusedrnn.interrupt import first_interrupt
 from fusedrnn.tasks.run import _fresh_folder
 from fusedrnn.tasks.task import RunError
 from fusedrnn.train import Trainer, TrainingError, TrainingInterrupted, TrainingTerminated
+from fusedrnn.train.checkpoint import read_checkpoint
+from fusedrnn.train.interrupt import first_interrupt
 
 fcntl = pytest.importorskip("fcntl", reason="Windows has no fcntl: folders are not locked there")
 ONE = np.ones((2, 1), "f4")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fusedrnn import sentence_pairs
-from fusedrnn.reading import DataError
-from fusedrnn.sentence_pairs import Pair, key, load_pairs, read_ding, split
+from fusedrnn.data import sentence_pairs
+from fusedrnn.data.reading import DataError
+from fusedrnn.data.sentence_pairs import Pair, key, load_pairs, read_ding, split
 
 DING = [
     "# Version :: devel",

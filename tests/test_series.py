@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fusedrnn import series
-from fusedrnn.data import DataError
+from fusedrnn.data import series
+from fusedrnn.data.sources import DataError
 from fusedrnn.tasks import TASKS
 from fusedrnn.tasks.run import Command, _as_begun
 from fusedrnn.tasks.task import Options, RunError
@@ -247,12 +247,12 @@ def test_bad_files(tmp_path, content, message):
 
 
 def test_files_have_bounds(tmp_path, monkeypatch):
-    monkeypatch.setattr("fusedrnn.tables._CELLS", 100)
+    monkeypatch.setattr("fusedrnn.data.tables._CELLS", 100)
     for content in ("," * 100, "1\n" * 99 + "1\n2", "1;2\n" * 51):
         (tmp_path / "a.csv").write_text(content)
         with pytest.raises(DataError, match="expected at most 100 cells, got 10"):
             series.read_csv(tmp_path / "a.csv")
-    monkeypatch.setattr("fusedrnn.tables._FILE_LIMIT", 100)
+    monkeypatch.setattr("fusedrnn.data.tables._FILE_LIMIT", 100)
     with pytest.raises(DataError, match="expected at most 100 bytes, got"):
         series.read_csv(tmp_path / "a.csv")
 

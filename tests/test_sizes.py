@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from fusedrnn import nn, sizes
-from fusedrnn.estimators import SequenceClassifier
+from fusedrnn.estimators.many_to_one import SequenceClassifier
 from fusedrnn.tasks.models import LanguageModel, OneHot
-from fusedrnn.tbptt import Windows
+from fusedrnn.train.tbptt import Windows
 
 LAYERS = (nn.RNN, nn.LSTM, nn.GRU, nn.IndRNN, nn.MinGRU)
 CELLS = (nn.RNNCell, nn.LSTMCell, nn.GRUCell)

@@ -11,9 +11,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from fusedrnn import data, iam, kanji, script_font
-from fusedrnn.reading import DataError
-from fusedrnn.strokes import Drawing, as_offsets, as_strokes, resampled, scale_of, scaled
+from fusedrnn.data import iam, kanji, script_font, sources
+from fusedrnn.data.reading import DataError
+from fusedrnn.data.strokes import Drawing, as_offsets, as_strokes, resampled, scale_of, scaled
 from tests import strokes_made
 
 STROKES = [np.array([[5.0, 5], [6, 5], [6, 7]]), np.array([[9.0, 9]]), np.array([[1.0, 2], [3, 4]])]
@@ -106,7 +106,7 @@ def test_the_font_is_taken_out_of_its_package_and_nothing_is_run(tmp_path, monke
         asked.append((path.name, requirement.split()[0]))
         return extract(wheel.getvalue())
 
-    monkeypatch.setattr(data, "fetched", fetched)
+    monkeypatch.setattr(sources, "fetched", fetched)
     monkeypatch.setenv("FUSEDRNN_CACHE", str(tmp_path))
     found, wanted = script_font.load_font(print), strokes_made.glyphs()
     assert asked == [("scripts.jhf", "Hershey-Fonts==2.1.0")]
@@ -144,7 +144,9 @@ def test_other_paths_are_refused():
 
 
 def test_characters_of_kanjivg(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "fetched", lambda path, sha, req, extract, what, say: extract(strokes_made.kanji_wheel()))
+    monkeypatch.setattr(
+        sources, "fetched", lambda path, sha, req, extract, what, say: extract(strokes_made.kanji_wheel())
+    )
     monkeypatch.setenv("FUSEDRNN_CACHE", str(tmp_path))
     found = kanji.load_kanji(print)
     assert [drawing.text for drawing in found] == ["A", "一"], "variants are left out"

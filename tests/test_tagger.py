@@ -8,8 +8,8 @@ import pickle
 import numpy as np
 import pytest
 
-from fusedrnn.protocol import NotFittedError
-from fusedrnn.tagger import SequenceTagger
+from fusedrnn.estimators.sklearn_fallback import NotFittedError
+from fusedrnn.estimators.tagger import SequenceTagger
 
 
 def problem(n, seed=0):

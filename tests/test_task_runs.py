@@ -15,10 +15,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from fusedrnn import cli, data, nn, optim, plots, script_font, sentence_pairs
-from fusedrnn.batches import Batches
-from fusedrnn.checkpoint import CheckpointError, read_checkpoint
-from fusedrnn.series import Series
+from fusedrnn import cli, nn, optim
+from fusedrnn.data import script_font, sentence_pairs, sources
+from fusedrnn.data.series import Series
+from fusedrnn.plots import pictures
 from fusedrnn.tasks import (
     TASKS,
     adding_problem,
@@ -44,6 +44,8 @@ from fusedrnn.tasks import (
 from fusedrnn.tasks.run import Command, run_task
 from fusedrnn.tasks.task import Preset, Run, RunError, TaskOption
 from fusedrnn.train import Trainer, TrainingInterrupted
+from fusedrnn.train.batches import Batches
+from fusedrnn.train.checkpoint import CheckpointError, read_checkpoint
 from tests import strokes_made
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -87,14 +89,14 @@ def little_tasks():
         pixels[np.arange(n), 2 * labels + 3] = 255
         return pixels, labels
 
-    made = data.Images(*images(300), *images(13), "little images")
-    text = data.Text("".join(rng.choice(list("abc \n"), 5_000)), "a little text")
-    texts = [data.Rated(f"this is {'not ' * (i % 2)}good number {i}", 2 - 4 * (i % 2)) for i in range(60)]
+    made = sources.Images(*images(300), *images(13), "little images")
+    text = sources.Text("".join(rng.choice(list("abc \n"), 5_000)), "a little text")
+    texts = [sources.Rated(f"this is {'not ' * (i % 2)}good number {i}", 2 - 4 * (i % 2)) for i in range(60)]
     series = Series(np.sin(np.arange(300) / 2)[:, None] + 0.1 * rng.standard_normal((300, 1)), ("load",), "made", 0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "load_images", lambda where, say: made)
-        patch.setattr(data, "load_text", lambda where, say: text)
-        patch.setattr(data, "load_rated", lambda say: dict.fromkeys(data.RATED, texts))
+        patch.setattr(sources, "load_images", lambda where, say: made)
+        patch.setattr(sources, "load_text", lambda where, say: text)
+        patch.setattr(sources, "load_rated", lambda say: dict.fromkeys(sources.RATED, texts))
         patch.setattr(script_font, "load_font", lambda say: strokes_made.glyphs())
         patch.setattr(forecast, "load_series", lambda where, say: series)
         reviews = dataclasses.replace(sentiment.RECIPES["reviews"], embedding=8, units=8)
@@ -136,7 +138,7 @@ def finished(request, tmp_path_factory):
 
     command = Command(steps=STEPS, seed=3, out=out, json=json_file, progress=False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "draw_loss", draw_loss)
+        patch.setattr(pictures, "draw_loss", draw_loss)
         metrics, line = run_task(TASKS[request.param], command, told.append)
     return Finished(request.param, out, json_file, metrics, line, told, lost)
 

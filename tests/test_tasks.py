@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fusedrnn.batches import in_chunks, shuffled
 from fusedrnn.tasks import TASKS, adding_problem, addition, count_ones, mnist, polygon
 from fusedrnn.tasks.task import Options, Preset
+from fusedrnn.train.batches import in_chunks, shuffled
 
 
 def setup(module, seed=0, **options):

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from fusedrnn import nn, optim
-from fusedrnn.checkpoint import read_checkpoint
-from fusedrnn.tbptt import Windows, put_together, take_apart
 from fusedrnn.train import Trainer
+from fusedrnn.train.checkpoint import read_checkpoint
+from fusedrnn.train.tbptt import Windows, put_together, take_apart
 
 V, N, T = 6, 3, 23  # characters, columns, steps
 

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 import fusedrnn
-from fusedrnn import data, nn, plots
-from fusedrnn.checkpoint import CheckpointError, write_checkpoint
+from fusedrnn import nn
+from fusedrnn.data import sources
+from fusedrnn.plots import pictures
 from fusedrnn.tasks import TASKS, SampleOptions, text
 from fusedrnn.tasks.models import LanguageModel
 from fusedrnn.tasks.ngrams import DISCOUNTS, probabilities, tuned_discount
@@ -22,6 +23,7 @@ from fusedrnn.tasks.sample import sample_run
 from fusedrnn.tasks.task import Options, RunError
 from fusedrnn.tasks.vocabulary import Vocabulary, split
 from fusedrnn.train import Trainer
+from fusedrnn.train.checkpoint import CheckpointError, write_checkpoint
 
 TEXT = TASKS["text"]
 V = 5
@@ -121,7 +123,7 @@ def test_rare_words_are_unknown_and_frequent_ones_come_first():
 def test_windows_cover_the_text_and_its_tail_is_held_out():
     recipe = text.Recipe(columns=3, steps=5)
     content = "".join(chr(0x4E00 + i) for i in range(100))
-    corpus = text.Corpus.of(data.Text(content, "x"), None, recipe)
+    corpus = text.Corpus.of(sources.Text(content, "x"), None, recipe)
     assert corpus.vocabulary.decode(corpus.train) == content[:90]
     assert corpus.vocabulary.decode(corpus.held_out) == content[90:]
     x, target = corpus.columns(3, 5)
@@ -141,12 +143,14 @@ def test_windows_cover_the_text_and_its_tail_is_held_out():
     ],
 )
 def test_texts_that_will_not_do(content, words, message):
-    with pytest.raises(data.DataError, match=message):
-        text.Corpus.of(data.Text(content, "x"), None, text.Recipe(words=words, columns=3, steps=5))
+    with pytest.raises(sources.DataError, match=message):
+        text.Corpus.of(sources.Text(content, "x"), None, text.Recipe(words=words, columns=3, steps=5))
 
 
 def test_the_shortest_text_that_will_do():
-    assert text.Corpus.of(data.Text("ab" * 9, "x"), None, text.Recipe(columns=3, steps=5)).columns(3, 5)[0].shape == (
+    assert text.Corpus.of(sources.Text("ab" * 9, "x"), None, text.Recipe(columns=3, steps=5)).columns(3, 5)[
+        0
+    ].shape == (
         5,
         3,
     )
@@ -290,8 +294,8 @@ def run(tmp_path_factory):
             with pytest.MonkeyPatch.context() as patch:
                 words = {**TEXT.presets["words"].settings, "hidden": 40, "embedding": 40}
                 patch.setitem(TEXT.presets, "words", dataclasses.replace(TEXT.presets["words"], settings=words))
-                patch.setattr(plots, "draw_text", lambda *arguments: None)
-                patch.setattr(plots, "draw_loss", lambda *arguments: None)
+                patch.setattr(pictures, "draw_text", lambda *arguments: None)
+                patch.setattr(pictures, "draw_loss", lambda *arguments: None)
                 run_task(TEXT, command)
         return folders[preset]
 
@@ -370,7 +374,7 @@ def test_samples_of_no_run(run, tmp_path):
 
 def test_resuming_on_another_text_is_refused(tmp_path, monkeypatch):
     for name in ("draw_loss", "draw_text"):
-        monkeypatch.setattr(plots, name, lambda *arguments: None)
+        monkeypatch.setattr(pictures, name, lambda *arguments: None)
     path = tmp_path / "text.txt"
     path.write_text(written(4_000))
     command = Command("smoke", steps=1, data=str(path), out=tmp_path / "run", progress=False)

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from fusedrnn import nn, optim
-from fusedrnn.checkpoint import CheckpointError, read_checkpoint
 from fusedrnn.train import Trainer, TrainingError, TrainingInterrupted
+from fusedrnn.train.checkpoint import CheckpointError, read_checkpoint
 
 BATCHES, EPOCHS = 5, 4
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from fusedrnn import nn, optim
-from fusedrnn.checkpoint import CheckpointError
-from fusedrnn.distributed import MpiWorld
 from fusedrnn.train import Trainer
+from fusedrnn.train.checkpoint import CheckpointError
+from fusedrnn.train.distributed import MpiWorld
 from tests.parts import Net, X, Y
 
 

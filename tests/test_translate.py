@@ -9,18 +9,19 @@ from datetime import date
 import numpy as np
 import pytest
 
-from fusedrnn import alignment, nn, sentence_pairs
-from fusedrnn.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
-from fusedrnn.sentence_pairs import Pair, Pairs
-from fusedrnn.subwords import BEGIN, END, UNKNOWN, Subwords
-from fusedrnn.tasks import TASKS, dates, translate_exact, translate_runs, translate_sentences
+from fusedrnn import nn
+from fusedrnn.data import sentence_pairs
+from fusedrnn.data.sentence_pairs import Pair, Pairs
+from fusedrnn.data.subwords import BEGIN, END, UNKNOWN, Subwords
+from fusedrnn.plots.translation import Translation, lines_of
+from fusedrnn.tasks import TASKS, alignment, dates, translate_exact, translate_runs, translate_sentences
 from fusedrnn.tasks.characters import Characters
 from fusedrnn.tasks.run import Command, run_task
 from fusedrnn.tasks.task import Options, RunError
 from fusedrnn.tasks.translate_baselines import Dictionary, Nearest
 from fusedrnn.tasks.translate_model import LexicalSeq2Seq
 from fusedrnn.tasks.translate_runs import Recipe, batch_of, batches_of, write
-from fusedrnn.translate_plots import Translation, lines_of
+from fusedrnn.train.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 
 TASK = TASKS["translate"]
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -8,8 +8,8 @@ import pickle
 import numpy as np
 import pytest
 
-from fusedrnn.protocol import NotFittedError
-from fusedrnn.translator import SequenceTranslator
+from fusedrnn.estimators.sklearn_fallback import NotFittedError
+from fusedrnn.estimators.translator import SequenceTranslator
 
 SMALL = {"epochs": 30, "hidden_size": 24, "embedding_dim": 12, "lr": 0.01, "random_state": 0}
 

@@ -63,11 +63,11 @@ def table(figures: Sequence[Figures]) -> str:
 
 def missing(training: Training) -> str | None:
     """Why its data cannot be had without fetching it, or None."""
-    from fusedrnn import data
+    from fusedrnn.data import sources
 
     if training.task != "mnist" or training.data is not None:
         return None
-    folder = data.cache_folder() / "mnist"
+    folder = sources.cache_folder() / "mnist"
     if any(folder.glob("*-ubyte*")):
         return None
     return f"no images in {folder}; `fusedrnn train mnist` fetches them, or give --data"

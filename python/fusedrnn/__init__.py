@@ -9,7 +9,6 @@ from __future__ import annotations
 from fusedrnn import cells, environment, nn, ops
 from fusedrnn._core import __version__
 from fusedrnn.differentiation import clipped_sum, gradcheck, hessian_vector_product, jvp, per_sequence_gradients
-from fusedrnn.files import load, save
 from fusedrnn.functional import (
     gru_backward,
     gru_forward,
@@ -28,6 +27,7 @@ from fusedrnn.functional import (
     scan_forward,
     trace,
 )
+from fusedrnn.interop.files import load, save
 from fusedrnn.runtime import get_num_threads, set_num_threads, show_config
 
 environment.warn_of_unknown_names()

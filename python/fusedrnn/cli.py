@@ -27,16 +27,16 @@ except ModuleNotFoundError as error:
     sys.exit(f"fusedrnn: {error}")
 
 import fusedrnn
-from fusedrnn.checkpoint import CheckpointError
-from fusedrnn.data import DataError
-from fusedrnn.distributed import DistributedError, World, find_world
-from fusedrnn.report import say
+from fusedrnn.data.sources import DataError
 from fusedrnn.tasks import TASKS, SampleOptions
 from fusedrnn.tasks.run import Command, run_task
 from fusedrnn.tasks.sample import sample_run
 from fusedrnn.tasks.saved import SavedRun
 from fusedrnn.tasks.task import RunError
 from fusedrnn.train import TrainingError, TrainingInterrupted, TrainingTerminated
+from fusedrnn.train.checkpoint import CheckpointError
+from fusedrnn.train.display import say
+from fusedrnn.train.distributed import DistributedError, World, find_world
 
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 NO_READER = 128 + 13  # SIGPIPE, which Windows has no name for

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 from fusedrnn.scan.trees import map_leaves
 from fusedrnn.sizes import size
 

@@ -7,11 +7,10 @@ weight_hh of its size P in place of H. Gradients of packed sequences are packed:
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
-import numpy.typing as npt
+from .arrays import Array
 
-Array: TypeAlias = npt.NDArray[Any]
 # (dgains, dbiases), shaped like the argument layer_norm; None where a bias was
 LayerNormGradients: TypeAlias = tuple[tuple[Array, ...], tuple[Array | None, ...]]
 

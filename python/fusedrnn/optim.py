@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fusedrnn import _core
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 from fusedrnn.nn import FlatParameters, Module, Parameter
 from fusedrnn.nn.parameters import ParameterSet
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.planted.bug import Bug
 
 _READER, _GRAPH = "python/fusedrnn/onnx/reader.py", "python/fusedrnn/onnx/graph.py"
-_PADDING, _SAMPLES = "python/fusedrnn/nn/padding.py", "python/fusedrnn/samples.py"
+_PADDING, _SAMPLES = "python/fusedrnn/nn/padding.py", "python/fusedrnn/estimators/samples.py"
 
 BUGS = (
     Bug(
@@ -52,14 +52,14 @@ BUGS = (
     ),
     Bug(
         "processes_lose_the_mask",
-        "python/fusedrnn/distributed.py",
+        "python/fusedrnn/train/distributed.py",
         "own = np.asanyarray(a)",
         "own = np.asarray(a)",
         "tests/test_many_to_one.py::test_a_part_of_the_rows_keeps_its_padding",
     ),
     Bug(
         "a_refused_fit_is_half_done",
-        "python/fusedrnn/protocol.py",
+        "python/fusedrnn/estimators/sklearn_fallback.py",
         "        vars(estimator).update(before)\n        raise\n",
         "        raise\n",
         "tests/test_estimator_inputs.py::test_a_refused_fit_leaves_the_old_model_whole",
@@ -73,21 +73,21 @@ BUGS = (
     ),
     Bug(
         "predict_takes_parameters_set_since",
-        "python/fusedrnn/estimators.py",
+        "python/fusedrnn/estimators/many_to_one.py",
         "self.embedding_dim is not None if reset else self.model_.embedding is not None",
         "self.embedding_dim is not None",
         "tests/test_estimator_inputs.py::test_a_fitted_estimator_is_asked_as_it_was_fitted",
     ),
     Bug(
         "bands_as_narrow_as_they_were_learnt",
-        "python/fusedrnn/bands.py",
+        "python/fusedrnn/estimators/bands.py",
         "    model.widen(other)\n",
         "",
         "tests/test_bands.py::test_bands_of_short_series_hold_what_they_say",
     ),
     Bug(
         "bands_judged_on_what_was_learnt",
-        "python/fusedrnn/forecasting.py",
+        "python/fusedrnn/estimators/forecasting.py",
         "        known = self.z[: self.cut]\n",
         "        known = self.z\n",
         "tests/test_bands.py::test_the_second_network_learns_from_nothing_that_it_is_judged_on",

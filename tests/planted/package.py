@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.planted.bug import Bug
 
 _TRAINER, _PROGRESS = "python/fusedrnn/train/trainer.py", "python/fusedrnn/train/progress.py"
-_KEPT, _ESTIMATORS = "python/fusedrnn/train/kept.py", "python/fusedrnn/estimators.py"
+_KEPT, _ESTIMATORS = "python/fusedrnn/train/kept.py", "python/fusedrnn/estimators/many_to_one.py"
 _TASKS = "python/fusedrnn/tasks"
 _COLUMNS = "tests/test_held_out.py::test_no_metric_looks_at_what_batches_have"
 _TEXTS = "tests/test_held_out.py::test_texts_are_scored_on_those_held_out"
@@ -102,7 +102,7 @@ TRAINING = (
     ),
     Bug(
         "forecaster_repeats_its_windows",
-        "python/fusedrnn/forecaster.py",
+        "python/fusedrnn/estimators/forecaster.py",
         "np.random.default_rng([seed, i])",
         "np.random.default_rng([seed])",
         "tests/test_forecaster.py::test_every_update_sees_windows_of_its_own",
@@ -284,7 +284,7 @@ PARTS = (
     ),
     Bug(
         "a_first_line_with_a_time_is_a_header",
-        "python/fusedrnn/tables.py",
+        "python/fusedrnn/data/tables.py",
         "        return False  # the times have begun\n",
         "        return True\n",
         "tests/test_series.py::test_without_header_a_column_of_times_costs_no_line",

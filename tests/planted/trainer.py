@@ -74,7 +74,7 @@ BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         "batches_that_were_done_are_made_again",
-        "python/fusedrnn/batches.py",
+        "python/fusedrnn/train/batches.py",
         'if count and hasattr(batches, "skip"):',
         "if False:",
         f"{_RESUME}::test_batches_that_were_done_are_not_made_again",
@@ -95,7 +95,7 @@ BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         "sigterm_is_not_taken",
-        "python/fusedrnn/interrupt.py",
+        "python/fusedrnn/train/interrupt.py",
         "(number == signal.SIGINT or handler == signal.SIG_DFL)",
         "number == signal.SIGINT",
         f"{_FOLDER}::test_a_script_ends_with_the_status_of_sigterm",
@@ -109,7 +109,7 @@ BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         "booleans_are_integers",
-        "python/fusedrnn/stored.py",
+        "python/fusedrnn/train/stored.py",
         "type(number) is not int",
         "not isinstance(number, int)",
         f"{_HOSTILE}::test_the_field_is_named",
@@ -130,7 +130,7 @@ BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         "bfloat16_shifted_by_eight",
-        "python/fusedrnn/tensor_file.py",
+        "python/fusedrnn/interop/tensor_file.py",
         "astype(np.uint32) << 16",
         "astype(np.uint32) << 8",
         f"{_FILES}::test_every_dtype_of_safetensors_is_read_exactly",

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 
 Step: TypeAlias = Callable[..., tuple[Any, Any]]
 Rng: TypeAlias = np.random.Generator | int | None

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from fusedrnn.arrays import Array
 from fusedrnn.differentiation.pair import Pair, bound
 from fusedrnn.differentiation.trees import is_real, leaves, map_leaves
-from fusedrnn.gradients import Array
 from fusedrnn.nn.module import Module
 
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from fusedrnn import reference
+from fusedrnn.arrays import Array
 from fusedrnn.differentiation import scans
 from fusedrnn.differentiation.dual import Dual, tangent_of, value_of
 from fusedrnn.differentiation.pair import Pair, bound
 from fusedrnn.differentiation.trees import is_real, map_leaves
-from fusedrnn.gradients import Array
 
 
 def _along(argument: str, value: Any, direction: Any) -> Any:

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fusedrnn import functional
+from fusedrnn.arrays import Array
 from fusedrnn.differentiation.scans import gradients_by_row, layer_by_row
 from fusedrnn.differentiation.trees import leaves, map_leaves
 from fusedrnn.functional.scan import ScanReserve
-from fusedrnn.gradients import Array
 from fusedrnn.nn.scan import Scan
 
 

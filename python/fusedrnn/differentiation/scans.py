@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from fusedrnn.arrays import Array
 from fusedrnn.differentiation.dual import Dual, tangent_of, value_of
 from fusedrnn.differentiation.pair import bound
 from fusedrnn.differentiation.trees import is_real, map_leaves
 from fusedrnn.functional.scan import ScanGradients, ScanReserve, packed_gradients, result_gradients, scan_backward
 from fusedrnn.functional.scan import scan_forward as scan
 from fusedrnn.functional.scan_second import scan_double_backward
-from fusedrnn.gradients import Array
 from fusedrnn.nn.scan import Scan, leaves_of
 from fusedrnn.nn.scan_trees import added, halves, joined, swapped
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fusedrnn import _core
+from fusedrnn.arrays import Array
 from fusedrnn.cuda import arrays as gpu_arrays
 from fusedrnn.functional.exchange import parts_in_place
 from fusedrnn.functional.gpu import gpu_backward, gpu_forward
@@ -22,7 +23,7 @@ from fusedrnn.functional.reserve import (
     read_sequences,
     refuse_recompute,
 )
-from fusedrnn.gradients import Array, GruGradients
+from fusedrnn.gradients import GruGradients
 
 
 def gru_forward(

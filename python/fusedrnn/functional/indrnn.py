@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fusedrnn import _core
+from fusedrnn.arrays import Array
 from fusedrnn.functional.reserve import (
     Accumulate,
     Reserve,
@@ -13,7 +14,7 @@ from fusedrnn.functional.reserve import (
     make_reserve,
     read_sequences,
 )
-from fusedrnn.gradients import Array, IndRnnGradients
+from fusedrnn.gradients import IndRnnGradients
 
 
 def indrnn_forward(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fusedrnn import _core
+from fusedrnn.arrays import Array
 from fusedrnn.functional.reserve import (
     Accumulate,
     Reserve,
@@ -12,7 +13,6 @@ from fusedrnn.functional.reserve import (
     parameter_gradients,
     read_sequences,
 )
-from fusedrnn.gradients import Array
 
 
 def low_precision_forward(

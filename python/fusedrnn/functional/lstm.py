@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fusedrnn import _core
+from fusedrnn.arrays import Array
 from fusedrnn.cuda import arrays as gpu_arrays
 from fusedrnn.functional.exchange import in_place, parts_in_place
 from fusedrnn.functional.gpu import gpu_backward, gpu_forward
@@ -24,7 +25,7 @@ from fusedrnn.functional.reserve import (
     read_sequences,
     refuse_recompute,
 )
-from fusedrnn.gradients import Array, LstmGradients
+from fusedrnn.gradients import LstmGradients
 
 # What changes the equations, and the plain cell.
 _PLAIN: dict[str, Any] = {

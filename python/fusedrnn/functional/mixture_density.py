@@ -12,8 +12,8 @@ import math
 import numpy as np
 
 from fusedrnn import _core
+from fusedrnn.arrays import Array
 from fusedrnn.functional.exchange import in_place
-from fusedrnn.gradients import Array
 
 _LOG_SIGMA, _RHO = (-7, 3), 0.999  # as in csrc/kernels/mixture_density.hpp
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from fusedrnn.arrays import Array
 from fusedrnn.environment import checks_arrays
 from fusedrnn.functional.exchange import in_place
-from fusedrnn.gradients import Array
 
 # Arrays that a backward call adds the parameters' gradients to: dweight_ih, dweight_hh, dbias_ih, dbias_hh, and where
 # there are options those that the cell's Gradients has after them; of other cells all that their Gradients have.

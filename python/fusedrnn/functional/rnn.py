@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fusedrnn import _core
+from fusedrnn.arrays import Array
 from fusedrnn.cuda import arrays as gpu_arrays
 from fusedrnn.functional.exchange import parts_in_place
 from fusedrnn.functional.gpu import gpu_backward, gpu_forward
@@ -20,7 +21,7 @@ from fusedrnn.functional.reserve import (
     parameter_gradients,
     read_sequences,
 )
-from fusedrnn.gradients import Array, RnnGradients
+from fusedrnn.gradients import RnnGradients
 
 
 def rnn_forward(

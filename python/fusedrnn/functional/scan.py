@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fusedrnn.arrays import Array
 from fusedrnn.environment import checks_arrays
 from fusedrnn.functional.reserve import digest
-from fusedrnn.gradients import Array
 from fusedrnn.scan.arguments import Arguments, whole_number
 from fusedrnn.scan.call import prepare
 from fusedrnn.scan.execute import Kept

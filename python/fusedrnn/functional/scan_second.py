@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fusedrnn import _core
+from fusedrnn.arrays import Array
 from fusedrnn.functional.scan import (
     ScanGradients,
     ScanReserve,
@@ -17,7 +18,6 @@ from fusedrnn.functional.scan import (
     placed,
     result_gradients,
 )
-from fusedrnn.gradients import Array
 from fusedrnn.scan.call import prepare
 from fusedrnn.scan.execute import Kept
 from fusedrnn.scan.graph import Value

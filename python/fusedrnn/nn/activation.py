@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fusedrnn import ops
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 from fusedrnn.nn.inputs import as_array
 from fusedrnn.nn.module import Module
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from fusedrnn import cells
+from fusedrnn.arrays import Array
 from fusedrnn.cells.attention import AttentionStep, DecoderOutput, Memory, attention_parameters
 from fusedrnn.cells.cell import Initial
-from fusedrnn.gradients import Array
 from fusedrnn.nn.module import Module, as_generator
 from fusedrnn.nn.scan import Scan
 from fusedrnn.nn.scan_stream import ScanStream

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 from fusedrnn.nn.linear import Linear
 from fusedrnn.nn.module import Module, as_generator
 from fusedrnn.nn.recurrent import GRU, LSTM, RNN

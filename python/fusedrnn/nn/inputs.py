@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from fusedrnn.arrays import Array
 from fusedrnn.functional.exchange import in_place
-from fusedrnn.gradients import Array
 
 
 def as_array(name: str, value: Any) -> Array:

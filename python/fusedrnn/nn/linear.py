@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fusedrnn import _core
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 from fusedrnn.nn.inputs import as_array, require_dtype
 from fusedrnn.nn.module import Module, as_generator
 from fusedrnn.nn.parameters import Parameter

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fusedrnn import _core
+from fusedrnn.arrays import Array
 from fusedrnn.functional import mixture_density_loss
-from fusedrnn.gradients import Array
 from fusedrnn.nn.inputs import as_array
 
 

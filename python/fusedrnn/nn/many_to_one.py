@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fusedrnn._core import NO_STEPS
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 from fusedrnn.nn.inputs import as_array
 from fusedrnn.nn.linear import Dropout, Embedding, Linear
 from fusedrnn.nn.module import Module, as_generator
@@ -88,7 +88,7 @@ class ManyToOne(Module):
         pooling: as of ``Pooling``. input_dropout: of what enters the recurrent layers.
         dropout: of what enters the linear layer. rng: seed or generator of the linear layer and the dropout.
 
-    x is padded, as `fusedrnn.sequences.padded` does it: ids [T, N] with -1 where a row has no step, or features
+    x is padded, as `fusedrnn.train.bucketing.padded` does it: ids [T, N] with -1 where a row has no step, or features
     [T, N, I] as a masked array of NumPy; or ``lengths`` says where rows end. What lies there has no effect, and costs
     the kernels nothing. NaN is no padding: it goes on to the outputs.
     """

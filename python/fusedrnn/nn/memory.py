@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from fusedrnn import cells
+from fusedrnn.arrays import Array
 from fusedrnn.cells.cell import Cell
 from fusedrnn.cells.ntm import NTMStart
 from fusedrnn.cells.ntm import Start as StartKind
-from fusedrnn.gradients import Array
 from fusedrnn.nn.module import as_generator
 from fusedrnn.nn.scan import Scan
 from fusedrnn.nn.scan_start import Start

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 from fusedrnn.nn.parameters import FlatParameters, Parameter, ParameterSet
 
 Self = TypeVar("Self", bound="Module")

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from fusedrnn import functional
+from fusedrnn.arrays import Array
 from fusedrnn.functional.reserve import ACTIVATIONS
-from fusedrnn.gradients import Array
 from fusedrnn.nn.frozen import pair
 from fusedrnn.nn.stack import States, Table, _Recurrent
 from fusedrnn.sizes import size

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from fusedrnn.arrays import Array
 from fusedrnn.functional.scan import ScanGradients, scan_backward, scan_forward
-from fusedrnn.gradients import Array
 from fusedrnn.nn.module import Module, as_generator
 from fusedrnn.nn.parameters import Parameter
 from fusedrnn.nn.scan_start import Start, Trajectory

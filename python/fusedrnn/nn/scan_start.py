@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from fusedrnn.arrays import Array
 from fusedrnn.functional.scan import scan_backward, scan_forward, trace
-from fusedrnn.gradients import Array
 from fusedrnn.scan.graph import needed
 from fusedrnn.scan.trees import Structure, flatten, map_leaves
 

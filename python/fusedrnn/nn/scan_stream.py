@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fusedrnn import _core
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 from fusedrnn.scan.arguments import contiguous, owned
 from fusedrnn.scan.call import Call, as_kinds, prepare
 from fusedrnn.scan.leaves import flatten as leaves_and_key

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from fusedrnn.arrays import Array
 from fusedrnn.decoding import Hypothesis
-from fusedrnn.gradients import Array
 from fusedrnn.nn.linear import Dropout, Embedding
 from fusedrnn.nn.module import Module, as_generator
 from fusedrnn.nn.padding import own_steps, padded

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 
 from fusedrnn import _core
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 from fusedrnn.nn.frozen import Chain, Frozen, Stream, Unpacked
 from fusedrnn.nn.inputs import as_array, require_dtype
 from fusedrnn.nn.linear import Dropout

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from fusedrnn import _core
+from fusedrnn.arrays import Array
 from fusedrnn.cells.attention import DecoderState
 from fusedrnn.decoding import Hypothesis, Stepper, beam_search, sample
-from fusedrnn.gradients import Array
 from fusedrnn.nn.attention import AttentionDecoder
 from fusedrnn.nn.linear import Dropout, Embedding, Linear
 from fusedrnn.nn.module import Module, as_generator

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from fusedrnn import cells
+from fusedrnn.arrays import Array
 from fusedrnn.functional import mixture_density_mean, mixture_density_sample
-from fusedrnn.gradients import Array
 from fusedrnn.nn.linear import Linear
 from fusedrnn.nn.module import as_generator
 from fusedrnn.nn.scan import Scan

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import checker, defs, helper, numpy_helper
 
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 
 SAME_VALUES = ("Expand", "Identity", "Reshape", "Squeeze", "Unsqueeze")  # of a state that is the same for all rows
 _OLDEST_OPSET = 7  # older operators have other attributes

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from fusedrnn import nn
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 from fusedrnn.onnx.graph import OWN_DOMAINS, SAME_VALUES, array_of, attributes, input_name, label, refused, text
 from fusedrnn.onnx.reader import OPERATORS, Recurrent, check_weight, module_of, recurrent
 from fusedrnn.onnx.scopes import NotConstant, Scope, Scopes

@@ -15,8 +15,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from fusedrnn import gates, nn
-from fusedrnn.gradients import Array
+from fusedrnn import nn
+from fusedrnn.arrays import Array
+from fusedrnn.interop import layouts
 from fusedrnn.onnx.activations import USUAL, from_attributes
 from fusedrnn.onnx.graph import Graph, attributes, input_name, refused
 
@@ -86,12 +87,12 @@ def module_of(steps: list[Any], batch_first: bool, dtype: Any) -> nn.Module:
     first = steps[0]
     if isinstance(first, _LastStep):
         return nn.LastStep(batch_first=batch_first)
-    state: gates.State = {}
+    state: layouts.State = {}
     module: nn.Module
     if isinstance(first, Recurrent):
         coupled = first.options.get("coupled", False)
         for layer, step in enumerate(steps):
-            state.update(gates.from_onnx(step.tensors, step.cell, layer=layer, coupled=coupled, dtype=dtype))
+            state.update(layouts.from_onnx(step.tensors, step.cell, layer=layer, coupled=coupled, dtype=dtype))
         sizes = [step.tensors["R"].shape[2] for step in steps]
         module = getattr(nn, first.cell.upper())(
             first.tensors["W"].shape[2], sizes if len(set(sizes)) > 1 else sizes[0], len(steps),
@@ -100,7 +101,7 @@ def module_of(steps: list[Any], batch_first: bool, dtype: Any) -> nn.Module:
         )  # fmt: skip
     else:
         arrays = {name: a for name, a in first._asdict().items() if a is not None}
-        state = gates.from_pytorch(arrays, dtype=dtype)  # whose layout a linear layer and an embedding have
+        state = layouts.from_pytorch(arrays, dtype=dtype)  # whose layout a linear layer and an embedding have
         rows, columns = state["weight"].shape
         if isinstance(first, _Embedding):
             module = nn.Embedding(rows, columns, dtype=state["weight"].dtype)

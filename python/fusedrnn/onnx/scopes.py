@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, checker, helper
 
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 from fusedrnn.onnx.graph import (
     MOST_INTEGERS,
     OWN_DOMAINS,

@@ -15,10 +15,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from fusedrnn import gates, nn
+from fusedrnn import nn
 from fusedrnn._core import __version__
-from fusedrnn.checkpoint import write_atomically
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
+from fusedrnn.atomic import write_atomically
+from fusedrnn.interop import layouts
 from fusedrnn.onnx.activations import USUAL, to_attributes
 
 _RECURRENT = (nn.RNN, nn.LSTM, nn.GRU)
@@ -219,7 +220,7 @@ class _Graph:
         if m.batch_first:
             x = self.node("Transpose", [x], f"{prefix}x_time_first", perm=[1, 0, 2])
         for i in range(L):
-            tensors = gates.to_onnx(weights, m.cell, layer=i, coupled=coupled)
+            tensors = layouts.to_onnx(weights, m.cell, layer=i, coupled=coupled)
             W, R, B, P = (self.constant(f"{prefix}{k}_l{i}", tensors[k]) if k in tensors else "" for k in "WRBP")
             states = [*(parts[i] for parts in starts), "", ""][:2]
             inputs = [x, W, R, B, lengths, *states, P]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..gradients import Array
+from ..arrays import Array
 
 
 class Activation(NamedTuple):

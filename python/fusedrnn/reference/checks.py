@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..gradients import Array
+from ..arrays import Array
 
 
 def check_shape(name: str, array: Array | None, shape: tuple[int, ...]) -> None:

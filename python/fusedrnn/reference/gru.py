@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..gradients import Array, GruGradients
+from ..arrays import Array
+from ..gradients import GruGradients
 from .activations import Activation, find_activations
 from .checks import check_recompute
 from .norm import find_norms, norm_gradients

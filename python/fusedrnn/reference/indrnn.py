@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..gradients import Array, IndRnnGradients
+from ..arrays import Array
+from ..gradients import IndRnnGradients
 from .activations import Activation, find_activation
 from .checks import check_shape
 from .products import Affine

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..gradients import Array, LstmGradients
+from ..arrays import Array
+from ..gradients import LstmGradients
 from .activations import Activation, find_activations
 from .checks import check_clip, check_recompute, check_shape
 from .norm import LayerNorm, find_norms, norm_gradients

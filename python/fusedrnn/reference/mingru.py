@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..gradients import Array, MinGruGradients
+from ..arrays import Array
+from ..gradients import MinGruGradients
 from .activations import ACTIVATIONS
 from .products import Affine
 from .sequences import Sequence, find_sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..gradients import Array
+from ..arrays import Array
 from .checks import check_shape
 
 LOG_SIGMA = (-7.0, 3.0)

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..gradients import Array, LayerNormGradients
+from ..arrays import Array
+from ..gradients import LayerNormGradients
 from .checks import check_shape
 
 EPSILON = 1e-5  # PyTorch's

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..gradients import Array
+from ..arrays import Array
 from .checks import check_clip
 from .norm import LayerNorm
 from .random import Random

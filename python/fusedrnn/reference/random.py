@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..gradients import Array
+from ..arrays import Array
 from .checks import check_integer, check_probability
 from .sequences import Sequence
 

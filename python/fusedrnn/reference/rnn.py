@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..gradients import Array, RnnGradients
+from ..arrays import Array
+from ..gradients import RnnGradients
 from .activations import Activation, find_activation
 from .norm import find_norms, norm_gradients
 from .products import Affine, Recurrent, find_recurrent

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from ..gradients import Array
+from ..arrays import Array
 from ..scan.derivative import Derivative, Places
 from ..scan.evaluate import Uniform, dtype_of, evaluate
 from ..scan.graph import Level, Shape, Step, Value, needed

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..gradients import Array
+from ..arrays import Array
 from .checks import check_shape
 
 

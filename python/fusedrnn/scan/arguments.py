@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from fusedrnn._core import NO_STEPS
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 from fusedrnn.scan.leaves import KINDS, NotAnArray, flatten, named, read
 
 _AXES = {"params": (), "state": ("N",), "context": ("N",), "reset_state": ("N",), "x": ("T", "N")}

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from fusedrnn._core import NO_STEPS
+from fusedrnn.arrays import Array
 from fusedrnn.functional.reserve import check_batch_sizes, read_sequences
-from fusedrnn.gradients import Array
 from fusedrnn.scan.arguments import Arguments, contiguous, owned
 from fusedrnn.scan.leaves import KINDS, named
 from fusedrnn.scan.packing import Packing

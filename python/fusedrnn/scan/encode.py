@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fusedrnn import _core
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 from fusedrnn.scan.groups import GroupCode, Memory, Place, Register
 from fusedrnn.scan.plan import Emitted, Plan
 

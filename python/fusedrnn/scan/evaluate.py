@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 from fusedrnn.scan.graph import Shape, Value, needed
 
 # (value, its operands, the dtype of reals) -> its array

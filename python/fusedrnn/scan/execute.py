@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fusedrnn import _core
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 from fusedrnn.scan.derivative import Derivative
 from fusedrnn.scan.encode import encode
 from fusedrnn.scan.graph import Shape, Step, Value

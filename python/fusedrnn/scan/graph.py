@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 
 Kind = Literal["real", "integer", "boolean"]
 Shape = tuple[int, ...]

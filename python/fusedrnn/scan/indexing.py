@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 from fusedrnn.scan import instructions as ins
 from fusedrnn.scan.graph import Value
 from fusedrnn.scan.trace import implements, refused

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fusedrnn import _core
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 from fusedrnn.scan.trees import in_order
 
 KINDS = {"f": "real", "i": "integer", "u": "integer", "b": "boolean"}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 from fusedrnn.scan.leaves import NotAnArray, read
 
 

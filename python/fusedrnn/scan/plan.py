@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 from fusedrnn.scan.graph import Level, Step, Value
 from fusedrnn.scan.groups import GroupCode, Place, group_code
 from fusedrnn.scan.schedule import Group, order

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 from fusedrnn.scan import instructions as ins
 from fusedrnn.scan.graph import Shape, Value
 from fusedrnn.scan.trace import FUNCTIONS, UFUNCS, VIEWS, TraceError, current, refused, user_line

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 from fusedrnn.scan import instructions as ins
 from fusedrnn.scan.contractions import matmul
 from fusedrnn.scan.graph import Value

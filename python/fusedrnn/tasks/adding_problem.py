@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from fusedrnn import plots
-from fusedrnn.batches import Batches
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 from fusedrnn.nn import LSTM, RNN, MSELoss
 from fusedrnn.optim import Adam
+from fusedrnn.plots import pictures
 from fusedrnn.tasks.models import LastStep, SideBySide
 from fusedrnn.tasks.task import Metrics, Options, Preset, Run, Task
+from fusedrnn.train.batches import Batches
 
 STEPS, UNITS, BATCH, ITERATIONS, HELD_OUT = 100, 64, 50, 100, 2_000
 
@@ -65,7 +65,7 @@ def setup(options: Options) -> Run:
         evaluate_every=2,
         figures=evaluate,
         baseline={"lstm_mse": guess, "rnn_mse": guess},
-        draw=lambda path, history: plots.draw_curves(path, history, names, guess, f"adding problem, {STEPS} steps"),
+        draw=lambda path, history: pictures.draw_curves(path, history, names, guess, f"adding problem, {STEPS} steps"),
         headline=lambda m: f"mean squared error {m['lstm_mse']:.4f} with an LSTM, {m['rnn_mse']:.4f} with a plain RNN",
     )
 

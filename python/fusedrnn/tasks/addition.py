@@ -20,13 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from fusedrnn import plots
-from fusedrnn.batches import Batches
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 from fusedrnn.nn import LSTM, BCEWithLogitsLoss
 from fusedrnn.optim import Adam, CosineLR
+from fusedrnn.plots import pictures
 from fusedrnn.tasks.models import EveryStep
 from fusedrnn.tasks.task import Metrics, Options, Preset, Run, Task
+from fusedrnn.train.batches import Batches
 
 BITS, UNITS, BATCH, ITERATIONS, HELD_OUT = 10, 20, 16, 100, 1_000
 LONG_SUMS = 1_000  # of each of LENGTHS
@@ -99,7 +99,7 @@ def setup(options: Options) -> Run:
         bits = (model(np.ascontiguousarray(test_x[:, shown])) > 0)[:, :, 0].T
         truth = test_target[:, shown, 0].T.astype(bool)
         lengths = [exact(length) for length in LENGTHS]
-        plots.draw_sums(path, bits, truth, LENGTHS, lengths, without_carry, "sums of unseen pairs, wrong bits red")
+        pictures.draw_sums(path, bits, truth, LENGTHS, lengths, without_carry, "sums of unseen pairs, wrong bits red")
 
     without_carry = float(np.mean((test_x.sum(2) % 2) == test_target[:, :, 0]))
     return Run(

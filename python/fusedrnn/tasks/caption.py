@@ -1,7 +1,8 @@
 """Captions: a picture in, a sentence out, with attention to the picture's rows and columns.
 
-Three exercises. The default: composed scenes of two shapes (`fusedrnn.scenes`). "tiles": two to four tiles of
-Fashion-MNIST or MNIST on a canvas (`fusedrnn.tiles`). "emoji": emoji and their names (`fusedrnn.emoji_pictures`).
+Three exercises. The default: composed scenes of two shapes (`fusedrnn.data.scenes`). "tiles": two to four tiles of
+Fashion-MNIST or MNIST on a canvas (`fusedrnn.data.tiles`). "emoji": emoji and their names
+(`fusedrnn.data.emoji_pictures`).
 
 Metrics: ``exact``, the share of fresh pictures whose caption has no mistake, word by word, and ``bleu_seen``, BLEU-4 of
 these, 0 to 100; ``exact_unseen`` and ``bleu``, the same of pairs of objects that training has not. ``..._beam``: with
@@ -18,9 +19,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from fusedrnn.caption_plots import draw_caption, lines_of
-from fusedrnn.picture_files import free_path_beside, read_picture
-from fusedrnn.reading import DataError
+from fusedrnn.data.picture_files import free_path_beside, read_picture
+from fusedrnn.data.reading import DataError
+from fusedrnn.plots.captions import draw_caption, lines_of
 from fusedrnn.tasks import caption_emoji, caption_scenes, caption_tiles
 from fusedrnn.tasks.caption_runs import BEAM, captioned, reload, write
 from fusedrnn.tasks.task import Options, Preset, Run, RunError, Task, TaskOption

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from fusedrnn import emoji_pictures
-from fusedrnn.emoji_pictures import SIDE, Emoji
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
+from fusedrnn.data import emoji_pictures
+from fusedrnn.data.emoji_pictures import SIDE, Emoji
 from fusedrnn.tasks.caption_runs import Examples, Exercise, Fresh, Recipe, set_up
 from fusedrnn.tasks.task import Metrics, Options, Run, RunError
 from fusedrnn.tasks.translate_runs import checked_score

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from fusedrnn.arrays import Array
 from fusedrnn.decoding import Hypothesis
-from fusedrnn.gradients import Array
 from fusedrnn.nn import LSTM, Dropout, Module, TokenDecoder
 from fusedrnn.sizes import size
 

@@ -11,19 +11,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fusedrnn import caption_plots
-from fusedrnn.batches import shuffled
-from fusedrnn.bleu import corpus_bleu
-from fusedrnn.caption_plots import Captioned
+from fusedrnn.arrays import Array
+from fusedrnn.data.subwords import BEGIN, END, UNKNOWN
 from fusedrnn.decoding import Hypothesis
-from fusedrnn.gradients import Array
 from fusedrnn.nn import CrossEntropyLoss
 from fusedrnn.optim import Adam, CosineLR
-from fusedrnn.subwords import BEGIN, END, UNKNOWN
+from fusedrnn.plots import captions
+from fusedrnn.plots.captions import Captioned
+from fusedrnn.tasks.bleu import corpus_bleu
 from fusedrnn.tasks.caption_model import Captioner
 from fusedrnn.tasks.caption_words import Words, columns
 from fusedrnn.tasks.saved import SavedRun
 from fusedrnn.tasks.task import Metrics, Options, Run
+from fusedrnn.train.batches import shuffled
 
 BEAM = 5
 SHOWN = 5  # captions in the picture of a run
@@ -211,7 +211,7 @@ def set_up(options: Options, exercise: Exercise) -> Run:
         pictures, truths = last.examples.pictures[chosen], [last.examples.captions[i] for i in chosen]
         found = told(pictures)[0]
         rows = [captioned(p, words, w, truth) for p, w, truth in zip(pictures, found, truths, strict=True)]
-        caption_plots.draw_captions(path, rows, exercise.title)
+        captions.draw_captions(path, rows, exercise.title)
 
     return Run(
         model=model,

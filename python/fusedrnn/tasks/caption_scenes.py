@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from fusedrnn.gradients import Array
-from fusedrnn.scenes import SIDE, draw_scenes, split_pairs
+from fusedrnn.arrays import Array
+from fusedrnn.data.scenes import SIDE, draw_scenes, split_pairs
 from fusedrnn.tasks.caption_runs import Examples, Exercise, Fresh, Recipe, set_up
 from fusedrnn.tasks.task import Metrics, Options, Run
 from fusedrnn.tasks.translate_runs import checked_score

@@ -7,14 +7,25 @@ from dataclasses import replace
 
 import numpy as np
 
-from fusedrnn import data
-from fusedrnn.data import Bytes, Images
+from fusedrnn.arrays import Array
+from fusedrnn.data import sources
+from fusedrnn.data.sources import Bytes, Images
+from fusedrnn.data.tiles import (
+    DIGITS,
+    FASHION,
+    RELATIONS,
+    SIDE,
+    TILE,
+    Layouts,
+    draw_layouts,
+    halved,
+    painted,
+    split_pairs,
+)
 from fusedrnn.decoding import Hypothesis
-from fusedrnn.gradients import Array
 from fusedrnn.tasks.caption_runs import Examples, Exercise, Fresh, Recipe, set_up
 from fusedrnn.tasks.task import Metrics, Options, Run
 from fusedrnn.tasks.translate_runs import checked_score
-from fusedrnn.tiles import DIGITS, FASHION, RELATIONS, SIDE, TILE, Layouts, draw_layouts, halved, painted, split_pairs
 
 TRAINING, TESTED = 80_000, 1_000
 RECIPE = Recipe(rows=SIDE, columns=SIDE, channels=1, units=96, decoder_units=96, dropout=0.2)
@@ -53,10 +64,10 @@ def setup(options: Options) -> Run:
 
 def load_tiles(say: Callable[[str], None]) -> tuple[Images, tuple[tuple[str, str], ...]]:
     """Return images and the names of their classes: Fashion-MNIST where it is installed, else MNIST, fetched."""
-    if data.FASHION_FOLDER.is_dir():
-        return data.load_images("fashion", say), FASHION
-    say(f"tiles: Fashion-MNIST is not installed ({data.FASHION_COMMAND}): MNIST")
-    return data.load_images("full", say), DIGITS
+    if sources.FASHION_FOLDER.is_dir():
+        return sources.load_images("fashion", say), FASHION
+    say(f"tiles: Fashion-MNIST is not installed ({sources.FASHION_COMMAND}): MNIST")
+    return sources.load_images("full", say), DIGITS
 
 
 def attention_on_tiles(

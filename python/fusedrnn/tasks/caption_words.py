@@ -1,4 +1,4 @@
-"""The words of captions as numbers, with the interface of `fusedrnn.subwords.Subwords`."""
+"""The words of captions as numbers, with the interface of `fusedrnn.data.subwords.Subwords`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from fusedrnn.gradients import Array
-from fusedrnn.sequences import padded
-from fusedrnn.subwords import BEGIN, END, UNKNOWN
+from fusedrnn.arrays import Array
+from fusedrnn.data.subwords import BEGIN, END, UNKNOWN
+from fusedrnn.train.bucketing import padded
 
 
 class Words:

@@ -1,4 +1,4 @@
-"""Characters as numbers, with the interface of `fusedrnn.subwords.Subwords`."""
+"""Characters as numbers, with the interface of `fusedrnn.data.subwords.Subwords`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fusedrnn.gradients import Array
-from fusedrnn.subwords import END, UNKNOWN
+from fusedrnn.arrays import Array
+from fusedrnn.data.subwords import END, UNKNOWN
 
 
 class Characters:

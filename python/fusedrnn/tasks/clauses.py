@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 
 SUBJECTS = (
     "film", "plot", "cast", "music", "ending", "dialogue", "story", "acting", "pace", "script", "camera", "editing",

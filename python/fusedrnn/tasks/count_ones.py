@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from fusedrnn import plots
-from fusedrnn.batches import in_chunks, shuffled
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 from fusedrnn.nn import LSTM, CrossEntropyLoss
 from fusedrnn.optim import Adam, CosineLR
+from fusedrnn.plots import pictures
 from fusedrnn.tasks.models import LastStep, initialise_as_lecture
 from fusedrnn.tasks.task import Metrics, Options, Preset, Run, Task
+from fusedrnn.train.batches import in_chunks, shuffled
 
 BITS, TRAINING, BATCH, UNITS = 16, 10_000, 200, 24
 
@@ -57,7 +57,7 @@ def setup(options: Options) -> Run:
         evaluate_every=5,
         figures=evaluate,
         baseline={"test_error": float(np.mean(counts[TRAINING:] != common))},
-        draw=lambda path, _: plots.draw_confusion(path, counts[TRAINING:], predicted(), BITS + 1, title, "count"),
+        draw=lambda path, _: pictures.draw_confusion(path, counts[TRAINING:], predicted(), BITS + 1, title, "count"),
         headline=lambda m: f"test error {100 * m['test_error']:.3f} % of {2**BITS - TRAINING:,} unseen numbers",
     )
 

@@ -7,7 +7,7 @@ from datetime import date, timedelta
 
 import numpy as np
 
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 
 FIRST, LAST = date(1950, 1, 1), date(2049, 12, 31)
 _MONTHS = (

@@ -19,16 +19,16 @@ from typing import Any
 
 import numpy as np
 
-from fusedrnn import memory_plots
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 from fusedrnn.nn import Module
 from fusedrnn.optim import CosineLR
-from fusedrnn.sequences import LengthBatches, by_length
+from fusedrnn.plots import memory as memory_plots
 from fusedrnn.tasks.dnc_runs import Recipe, computer_of, reload, tell, watch
 from fusedrnn.tasks.dnc_stories import BLANK, MADE, WORDS, Story, read_folder, words_of
 from fusedrnn.tasks.episodes import held_out
 from fusedrnn.tasks.saved import SavedRun
 from fusedrnn.tasks.task import Metrics, Options, Preset, Run, RunError, Task
+from fusedrnn.train.bucketing import LengthBatches, by_length
 
 FEWEST, MOST = 2, 6  # sentences of a made story
 TRAINING, TESTED, CHECKED = 4_000, 400, 100  # made stories of each task

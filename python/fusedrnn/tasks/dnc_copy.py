@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from fusedrnn import memory_plots
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 from fusedrnn.optim import CosineLR
+from fusedrnn.plots import memory as memory_plots
 from fusedrnn.tasks.dnc_runs import Recipe, computer_of, reload_best, tell, watch
 from fusedrnn.tasks.episodes import BitsLoss, bits_per_sequence, episodes, exact, held_out, weighted
 from fusedrnn.tasks.memory_text import bits_of, vectors_of, written

@@ -25,16 +25,16 @@ from typing import Any
 
 import numpy as np
 
-from fusedrnn import memory_plots
-from fusedrnn.batches import Batches
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 from fusedrnn.nn import Module
 from fusedrnn.optim import CosineLR
+from fusedrnn.plots import memory as memory_plots
 from fusedrnn.tasks.dnc_graphs import INPUTS, LONGEST, TRIPLE, ask_shortest, ask_traversal, exact, random_graphs
 from fusedrnn.tasks.dnc_metro import METRO, asked_in, told_by
 from fusedrnn.tasks.dnc_runs import Recipe, computer_of, reload_best, tell
 from fusedrnn.tasks.episodes import BitsLoss, held_out
 from fusedrnn.tasks.task import Metrics, Options, Preset, Run, Task
+from fusedrnn.train.batches import Batches
 
 WALK = 4  # edges of a traversal at most
 # nodes, edges, edges of a traversal and of a shortest path at most

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 
 BASE = 6  # a node's label has two digits of so many values
 NODES = BASE * BASE

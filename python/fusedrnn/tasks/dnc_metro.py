@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fusedrnn.gradients import Array
-from fusedrnn.memory_plots import Traces
+from fusedrnn.arrays import Array
 from fusedrnn.nn import DNC
+from fusedrnn.plots.memory import Traces
 from fusedrnn.tasks.dnc_graphs import LONGEST, PLAN, TRIPLE, coded, described, phases, random_labels, read
 from fusedrnn.tasks.dnc_runs import watch
 

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from fusedrnn import memory_plots
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 from fusedrnn.optim import CosineLR
+from fusedrnn.plots import memory as memory_plots
 from fusedrnn.tasks.dnc_copy import BITS, of_lengths
 from fusedrnn.tasks.dnc_runs import Recipe, computer_of, watch
 from fusedrnn.tasks.episodes import BitsLoss, bits_per_sequence, episodes, held_out, wrong_bits

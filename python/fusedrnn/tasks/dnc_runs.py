@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fusedrnn.gradients import Array
-from fusedrnn.memory_plots import Traces
+from fusedrnn.arrays import Array
 from fusedrnn.nn import DNC, Module
+from fusedrnn.plots.memory import Traces
 from fusedrnn.tasks.episodes import Memory, RivalsAdam, lstm
 from fusedrnn.tasks.memory_text import SHADES, shaded
 from fusedrnn.tasks.models import SideBySide

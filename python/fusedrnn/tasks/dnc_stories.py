@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fusedrnn.reading import DataError, read_file
+from fusedrnn.data.reading import DataError, read_file
 
 BLANK = "-"  # where a word of an answer is due
 NAMES = ("mira", "tomas", "ines", "oskar")

@@ -16,11 +16,11 @@ from typing import TypeAlias
 
 import numpy as np
 
-from fusedrnn.batches import Batches
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 from fusedrnn.nn import LSTM, Module, Scan
 from fusedrnn.optim import Adam, GravesRMSprop, Optimizer, clip_grad_norm_
 from fusedrnn.tasks.models import EveryStep, SideBySide
+from fusedrnn.train.batches import Batches
 
 Draw: TypeAlias = Callable[[np.random.Generator, int], "tuple[Array, Array]"]  # (generator, rows) -> x, target
 HELD_OUT = 2**31  # in the place of an epoch: no run has so many

@@ -1,9 +1,9 @@
 """Forecasting series of one or many channels, with bands, beside the baselines that a forecast has to beat.
 
 A ridge regression on deviations from a smoothed season and an LSTM of 16 units that corrects it and bounds it
-(`fusedrnn.forecasting.BandForecast`). The last fifth of the series is the test, and nothing is fitted to it, not even
-the scaling; penalty, lags and smoothing are chosen on the fifth before it, then all before the test is learnt from. How
-wide the bands are is read off that fifth too, by a second network that learns from what comes before it alone.
+(`fusedrnn.estimators.forecasting.BandForecast`). The last fifth of the series is the test, and nothing is fitted to it,
+not even the scaling; penalty, lags and smoothing are chosen on the fifth before it, then all before the test is learnt
+from. How wide the bands are is read off that fifth too, by a second network that learns from what comes before it.
 Adam 0.001, falling along a cosine, 16 windows of 48 steps a batch, noise of 0.3 on the inputs, the gradient's norm
 clipped at 1.
 
@@ -23,10 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from fusedrnn import bands, plots
-from fusedrnn.batches import Batches
-from fusedrnn.data import DataError
-from fusedrnn.forecasting import (
+from fusedrnn.arrays import Array
+from fusedrnn.data.series import Series, load_series
+from fusedrnn.data.sources import DataError
+from fusedrnn.estimators import bands
+from fusedrnn.estimators.forecasting import (
     LEVELS,
     LOOK_BACK,
     Autoregression,
@@ -42,10 +43,10 @@ from fusedrnn.forecasting import (
     longest_period,
     rolling_origins,
 )
-from fusedrnn.gradients import Array
 from fusedrnn.optim import Adam, CosineLR
-from fusedrnn.series import Series, load_series
+from fusedrnn.plots import pictures
 from fusedrnn.tasks.task import Metrics, Options, Preset, Run, RunError, Task, TaskOption
+from fusedrnn.train.batches import Batches
 
 BATCH, ITERATIONS, UNITS, FREE_RUNS, LEARNING_RATE = 16, 100, 16, 24, 1e-3
 NAMES = {"last": "last value", "seasonal": "seasonal naive", "ar": "ridge autoregression", "linear": "linear part"}
@@ -164,7 +165,7 @@ def setup(options: Options) -> Run:
         title = f"{series.source}, {series.names[channel]}: {horizon} steps ahead, with {BAND} bands"
         times = shown[:, None] + np.arange(1, horizon + 1)
         points = np.arange(max(begin, 0), end)
-        plots.draw_forecast(
+        pictures.draw_forecast(
             path, points, series.values[points, channel], times, forecasts, series.names[channel], title
         )
 
@@ -206,7 +207,7 @@ def table(metrics: Metrics, steps: Sequence[int]) -> str:
     return "\n".join(f"{name:22}{''.join(cells)}" for name, cells in rows)
 
 
-# how a file is read, by the names of `fusedrnn.series.read_csv`
+# how a file is read, by the names of `fusedrnn.data.series.read_csv`
 READING: dict[str, tuple[type, str]] = {
     "columns": (str, "the columns to look at, with commas between; else all of numbers that are no index"),
     "time": (str, "the column of times, none to take lines as they come; else found"),

@@ -5,8 +5,8 @@ with skip connections under a mixture density (section 3). The other also has th
 slides along it (section 5), and so can be told what to write. Points are offsets in units of their root mean square
 length.
 
-Data: cursive words of `fusedrnn.script_font`, which are synthetic; ``--data kanji``, the characters of KanjiVG, drawn
-by hand, without a text; ``--data FOLDER``, the files of IAM-OnDB.
+Data: cursive words of `fusedrnn.data.script_font`, which are synthetic; ``--data kanji``, the characters of KanjiVG,
+drawn by hand, without a text; ``--data FOLDER``, the files of IAM-OnDB.
 
 Metrics, of held-out drawings: ``nll``, -log density of prediction in nats a point, and ``sse``, squared distance of
 the density's mean from the point; ``nll_conditioned``, ``sse_conditioned``, those of the network that has the text;
@@ -26,20 +26,20 @@ from typing import Any
 
 import numpy as np
 
-from fusedrnn import handwriting_plots as sheets
-from fusedrnn import iam, kanji, script_font
+from fusedrnn.arrays import Array
+from fusedrnn.data import iam, kanji, script_font
+from fusedrnn.data.strokes import Drawing, as_strokes, scale_of, scaled
 from fusedrnn.functional import mixture_density_mean
-from fusedrnn.gradients import Array
 from fusedrnn.nn import MixtureDensityLoss, Module
 from fusedrnn.nn.padding import padded
 from fusedrnn.optim import Adam, CosineLR
-from fusedrnn.sequences import LengthBatches
-from fusedrnn.strokes import Drawing, as_strokes, scale_of, scaled
+from fusedrnn.plots import handwriting as sheets
 from fusedrnn.tasks.handwriting_model import PRESENT, Both, Predictor, Sizes, Synthesizer
 from fusedrnn.tasks.handwriting_reading import Reader, cuts_of
 from fusedrnn.tasks.handwriting_sampling import drawn_line, sample, text_line
 from fusedrnn.tasks.handwriting_writing import numbered, write_text
 from fusedrnn.tasks.task import Metrics, Options, Preset, Run, Task
+from fusedrnn.train.bucketing import LengthBatches
 
 TRAINING, HELD_OUT, READ = 12_000, 500, 40  # drawings; words that are written and read back
 LONGEST = 14  # characters of a drawn text

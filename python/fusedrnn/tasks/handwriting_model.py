@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fusedrnn.arrays import Array
 from fusedrnn.cells.window import WindowOutput
-from fusedrnn.gradients import Array
 from fusedrnn.nn import LSTM, MixtureDensity, Module, WindowLSTM
 
 PRESENT = 3  # the column of x that is 1 on steps that exist

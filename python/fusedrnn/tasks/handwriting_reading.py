@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from fusedrnn.gradients import Array
-from fusedrnn.script_font import Glyph
-from fusedrnn.strokes import as_strokes
+from fusedrnn.arrays import Array
+from fusedrnn.data.script_font import Glyph
+from fusedrnn.data.strokes import as_strokes
 from fusedrnn.tasks.handwriting_writing import Writing
 
 _POINTS = 24  # that a character is compared by

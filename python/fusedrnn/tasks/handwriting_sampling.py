@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fusedrnn import handwriting_plots as sheets
-from fusedrnn.gradients import Array
-from fusedrnn.strokes import Drawing, as_strokes
+from fusedrnn.arrays import Array
+from fusedrnn.data.strokes import Drawing, as_strokes
+from fusedrnn.plots import handwriting as sheets
 from fusedrnn.tasks.handwriting_model import Both, Predictor, Sizes, Synthesizer
 from fusedrnn.tasks.handwriting_writing import draw_points, on_a_line, write_words
 from fusedrnn.tasks.saved import SavedRun

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fusedrnn.arrays import Array
+from fusedrnn.data.strokes import Drawing, as_strokes
 from fusedrnn.functional import mixture_density_sample
-from fusedrnn.gradients import Array
-from fusedrnn.strokes import Drawing, as_strokes
 from fusedrnn.tasks.handwriting_model import PRESENT, Predictor, Synthesizer
 
 POINTS_A_CHARACTER = 40  # at most: who has not come to the end by then never will

@@ -23,13 +23,13 @@ from typing import Any
 
 import numpy as np
 
-from fusedrnn import plots
-from fusedrnn.batches import shuffled
-from fusedrnn.forecasting import Scaling, lagged
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
+from fusedrnn.estimators.forecasting import Scaling, lagged
 from fusedrnn.nn import LSTM, Linear, Module, MSELoss
 from fusedrnn.optim import Adam, CosineLR
+from fusedrnn.plots import pictures
 from fusedrnn.tasks.task import Metrics, Options, Preset, Run, Task
+from fusedrnn.train.batches import shuffled
 
 SIGMA, BETA, RHO = 10.0, 8 / 3, 28.0
 STEP, SUBSTEPS, POINTS = 0.06, 6, 334
@@ -190,7 +190,7 @@ def setup(options: Options) -> Run:
         long = trajectories(known[-1, :1], DRAWN + 1)[1:, 0], free(DRAWN)[:, 0]
         title = f"free runs after {WINDOW} known points; of {HELD_OUT} the one of median valid time"
         axis = np.arange(1, len(run) + 1) * STEP * EXPONENT
-        plots.draw_attractor(path, *long, axis, to_come[:, middle], run[:, middle], float(times[middle]), title)
+        pictures.draw_attractor(path, *long, axis, to_come[:, middle], run[:, middle], float(times[middle]), title)
 
     return Run(
         model=model,

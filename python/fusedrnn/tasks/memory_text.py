@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from fusedrnn.gradients import Array
-from fusedrnn.memory_plots import slots_in_use
+from fusedrnn.arrays import Array
 from fusedrnn.nn import NTM
+from fusedrnn.plots.memory import slots_in_use
 
 SHADES = " .:-=+*#%@"  # of a weight from 0 to 1
 _WIDEST = 40  # slots shown at most

@@ -18,13 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from fusedrnn import data, plots
-from fusedrnn.batches import in_chunks, shuffled
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
+from fusedrnn.data import sources
 from fusedrnn.nn import LSTM, CrossEntropyLoss
 from fusedrnn.optim import Adam, CosineLR
+from fusedrnn.plots import pictures
 from fusedrnn.tasks.models import LastStep, initialise_as_lecture
 from fusedrnn.tasks.task import Metrics, Options, Preset, Run, Task
+from fusedrnn.train.batches import in_chunks, shuffled
 
 UNITS, BATCH, CLASSES = 128, 128, 10
 FASHION_NAMES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
@@ -50,7 +51,7 @@ def shifted(images: Array, rng: np.random.Generator, most: int) -> Array:
 
 def setup(options: Options) -> Run:
     """One run: images as ``--data`` says, model and optimizer from the seed."""
-    images = data.load_images(options.data, options.say)
+    images = sources.load_images(options.data, options.say)
     shift = options.settings.get("shift", 0)
     rng = np.random.default_rng(options.seed)
     columns = images.train_images.shape[2]
@@ -78,7 +79,7 @@ def setup(options: Options) -> Run:
         shown = np.concatenate([good[:36], wrong[:36]])
         names = FASHION_NAMES if "Fashion" in images.source else tuple(map(str, range(CLASSES)))
         title = f"{images.source}: {len(wrong):,} of {len(test_labels):,} test images wrong, the first of either kind"
-        plots.draw_images(path, images.test_images[shown], test_labels[shown], guesses[shown], names, title)
+        pictures.draw_images(path, images.test_images[shown], test_labels[shown], guesses[shown], names, title)
 
     return Run(
         model=model,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fusedrnn import sizes
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 from fusedrnn.nn import GRU, LSTM, RNN, Dropout, Embedding, Linear, Module
 
 
@@ -98,7 +98,7 @@ class OneHot(Module):
 class LanguageModel(Module):
     """Logits of the next token: vectors of tokens, a recurrent stack, a linear layer, dropout between them.
 
-    Called as ``logits, state = model(x, state)`` with x [T, N] and logits [T, N, V], on `fusedrnn.tbptt.Windows`.
+    Called as ``logits, state = model(x, state)`` with x [T, N] and logits [T, N, V], on `fusedrnn.train.tbptt.Windows`.
 
     Args:
         encoder: Embedding or OneHot. rnn: takes its vectors. tokens: V. dropout: probability.

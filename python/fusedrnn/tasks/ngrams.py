@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 
 DISCOUNTS = tuple(k / 20 for k in range(8, 20))
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 from fusedrnn.tasks.episodes import held_out, weighted
 from fusedrnn.tasks.models import SideBySide
 from fusedrnn.tasks.ntm_runs import Exercise, Recipe, score, setup_run, several

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 from fusedrnn.tasks.episodes import held_out, weighted
 from fusedrnn.tasks.memory_text import say_steps, vectors_of, written
 from fusedrnn.tasks.models import SideBySide

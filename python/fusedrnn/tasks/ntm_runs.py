@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from fusedrnn import memory_plots
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 from fusedrnn.nn import NTM
 from fusedrnn.ops import sigmoid
 from fusedrnn.optim import CosineLR
+from fusedrnn.plots import memory as memory_plots
 from fusedrnn.tasks.episodes import (
     BitsLoss,
     Draw,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 from fusedrnn.tasks.episodes import held_out, weighted
 from fusedrnn.tasks.memory_text import say_steps
 from fusedrnn.tasks.ntm_runs import Exercise, Recipe, reload, setup_run, several

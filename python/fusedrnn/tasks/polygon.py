@@ -23,16 +23,16 @@ from typing import Any
 
 import numpy as np
 
-from fusedrnn import plots
-from fusedrnn.batches import shuffled
+from fusedrnn.arrays import Array
 from fusedrnn.functional import mixture_density_sample
-from fusedrnn.gradients import Array
 from fusedrnn.nn import LSTM, MixtureDensityLoss
 from fusedrnn.optim import Adam, CosineLR
+from fusedrnn.plots import pictures
 from fusedrnn.tasks.models import EveryStep
 from fusedrnn.tasks.saved import SavedRun
 from fusedrnn.tasks.shapes import FEWEST, MOST, areas, centroid_deviation, in_a_symmetry, is_convex, polygons
 from fusedrnn.tasks.task import Metrics, Options, Preset, Run, RunError, SampleOptions, Task
+from fusedrnn.train.batches import shuffled
 
 LIMIT = 12  # vertices of a drawing, at most
 TRAINING, HELD_OUT, DRAWN, BATCH = 20_000, 2_000, 1_000, 128
@@ -211,7 +211,7 @@ def setup(options: Options) -> Run:
         rows = [row("data", test[0][:12], test[1][:12])]
         rows += [row("drawn", plain[0][i : i + 12], plain[1][i : i + 12]) for i in range(0, 48, 12)]
         rows += [row("bias 1", *biased), row("2 given", *begun)]
-        plots.draw_polygons(path, rows, "Polygons drawn vertex by vertex; what is not convex or did not end is red")
+        pictures.draw_polygons(path, rows, "Polygons drawn vertex by vertex; what is not convex or did not end is red")
 
     return Run(
         model=model,
@@ -265,7 +265,7 @@ def sample(folder: Path, options: SampleOptions) -> None:
     if options.out is not None and options.out.suffix == ".png":
         pairs = [(v, bool(good)) for v, good in zip(drawn, right, strict=True)]
         rows = [("", pairs[i : i + 12]) for i in range(0, len(pairs), 12)]
-        plots.draw_polygons(options.out, rows, f"{np.sum(right)} of {len(drawn)} convex, bias {options.bias:g}")
+        pictures.draw_polygons(options.out, rows, f"{np.sum(right)} of {len(drawn)} convex, bias {options.bias:g}")
         return
     lines = [
         " ".join(f"{x:.4f},{y:.4f}" for x, y in v) + ("" if ended else " ...")

@@ -11,16 +11,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fusedrnn import plots
-from fusedrnn.distributed import World, find_world
 from fusedrnn.json_values import plain
-from fusedrnn.report import say, write_figures
-from fusedrnn.stored import Part
+from fusedrnn.plots import pictures
 from fusedrnn.tasks import TASKS
 from fusedrnn.tasks.saved import SavedRun
 from fusedrnn.tasks.task import Metrics, Options, Run, RunError, Task, TaskOption
 from fusedrnn.train import ResumeWarning, Trainer
+from fusedrnn.train.display import say, write_figures
+from fusedrnn.train.distributed import World, find_world
 from fusedrnn.train.folder import is_untouched
+from fusedrnn.train.stored import Part
 
 
 @dataclass
@@ -44,8 +44,8 @@ def run_task(
 ) -> tuple[Metrics, str]:
     """Train, draw and report; the final metrics and the line that says them.
 
-    ``announce`` is told the run's folder before training starts. Of several processes (`fusedrnn.distributed`) the
-    first one alone writes and draws.
+    ``announce`` is told the run's folder before training starts. Of several processes (`fusedrnn.train.distributed`)
+    the first one alone writes and draws.
     Raises RunError, and what data, checkpoints and the Trainer raise.
     """
     world = find_world()
@@ -153,7 +153,7 @@ def _report(
     write_figures(folder / "figures.json", **figures)
     if json is not None:
         write_figures(json, **figures)
-    plots.draw_loss(folder / "loss.png", trainer.history, title)
+    pictures.draw_loss(folder / "loss.png", trainer.history, title)
     run.draw(folder / f"{task.name}.png", trainer.history)
     line = f"{task.name}: {run.headline(metrics)}, after {trainer.step:,} updates in {trainer.seconds:.1f} s"
     return metrics, line

@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from fusedrnn.checkpoint import CheckpointError
 from fusedrnn.tasks.run import require_writable
 from fusedrnn.tasks.saved import SavedRun
 from fusedrnn.tasks.task import RunError, SampleOptions, Task
+from fusedrnn.train.checkpoint import CheckpointError
 
 
 def sample_run(tasks: Mapping[str, Task], folder: Path, options: SampleOptions) -> None:

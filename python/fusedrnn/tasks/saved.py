@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fusedrnn.checkpoint import CheckpointError, read_checkpoint
 from fusedrnn.nn import Module
-from fusedrnn.stored import Part
+from fusedrnn.train.checkpoint import CheckpointError, read_checkpoint
+from fusedrnn.train.stored import Part
 
 
 class SavedRun:

@@ -22,17 +22,18 @@ from typing import Any
 
 import numpy as np
 
-from fusedrnn import data, plots
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
+from fusedrnn.data import sources
 from fusedrnn.nn import BCEWithLogitsLoss, Module
 from fusedrnn.optim import Adam, CosineLR
-from fusedrnn.report import coloured
-from fusedrnn.sequences import LengthBatches, infer, many_to_one, padded
+from fusedrnn.plots import pictures
 from fusedrnn.tasks.clauses import sentences
 from fusedrnn.tasks.models import SideBySide
 from fusedrnn.tasks.saved import SavedRun
 from fusedrnn.tasks.task import Metrics, Options, Preset, Run, Task
 from fusedrnn.tasks.words import BagOfWords, Vocabulary, words_of
+from fusedrnn.train.bucketing import LengthBatches, infer, many_to_one, padded
+from fusedrnn.train.display import coloured
 
 Texts = list[list[str]]
 _SHOWN = 22  # words of a text in the picture
@@ -108,9 +109,9 @@ def generated(seed: int) -> Corpus:
     return Corpus("generated clauses", train, positive.astype(np.float32), every, tests, [], np.empty(0, np.float32))
 
 
-def rated(files: Mapping[str, Sequence[data.Rated]]) -> Corpus:
+def rated(files: Mapping[str, Sequence[sources.Rated]]) -> Corpus:
     """The rated snippets, the test the same for every seed."""
-    own, *others = (files[name] for name in data.RATED)
+    own, *others = (files[name] for name in sources.RATED)
     clear = [row for row in own if abs(row.rating) >= CLEAR]
     order = np.random.default_rng(0).permutation(len(clear))
     test = [clear[i] for i in order[: len(clear) // 5]]
@@ -131,13 +132,13 @@ def rated(files: Mapping[str, Sequence[data.Rated]]) -> Corpus:
 
 def from_folder(folder: Path, seed: int) -> Corpus:
     """The texts of an aclImdb folder, a tenth of the training texts for validation."""
-    reviews = data.read_review_folder(folder)
+    reviews = sources.read_review_folder(folder)
     texts = [words_of(text) for text in reviews.train_texts]
     order = np.random.default_rng(seed).permutation(len(texts))
     out, kept = np.split(order, [max(1, len(texts) // 10)])
     positive = reviews.train_positive
     if len(set(positive[kept].tolist())) < 2:
-        raise data.DataError(f"{folder}: too few texts to train on, {len(kept)} of one class")
+        raise sources.DataError(f"{folder}: too few texts to train on, {len(kept)} of one class")
     return Corpus(
         str(folder),
         [texts[i] for i in kept],
@@ -150,7 +151,7 @@ def from_folder(folder: Path, seed: int) -> Corpus:
     )
 
 
-def _split(rows: Sequence[data.Rated], without: Container[tuple[str, ...]] = ()) -> tuple[Texts, Array]:
+def _split(rows: Sequence[sources.Rated], without: Container[tuple[str, ...]] = ()) -> tuple[Texts, Array]:
     """Words and ratings, of all texts but those."""
     read = [(words, row.rating) for row in rows if tuple(words := words_of(row.text)) not in without]
     return [words for words, _ in read], np.array([rating for _, rating in read])
@@ -204,7 +205,7 @@ def setup(options: Options) -> Run:
     if where == "generated":
         corpus = generated(seed)
     elif where == "reviews":
-        corpus = rated(data.load_rated(options.say))
+        corpus = rated(sources.load_rated(options.say))
     else:
         corpus = from_folder(Path(where), seed)
     recipe = RECIPES.get(where, RECIPES["folder"])
@@ -259,7 +260,7 @@ def setup(options: Options) -> Run:
         ends = [corpus.tests["accuracy"][0][i][-_SHOWN:] for i in shown]
         truth = [bool(corpus.tests["accuracy"][1][i]) for i in shown]
         title = f"{corpus.source}: unseen texts, each word coloured by the verdict so far"
-        plots.draw_sentences(path, ends, values, truth, history, baseline, title)
+        pictures.draw_sentences(path, ends, values, truth, history, baseline, title)
 
     def headline(metrics: Metrics) -> str:
         parts = [f"{100 * metrics['accuracy']:.2f} % of {len(held_out['accuracy'][0]):,} unseen texts right"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 
 FEWEST, MOST = 3, 8
 LEAST_GAP, LARGEST_GAP = 0.25, 0.95 * np.pi

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fusedrnn.distributed import RowAxes
 from fusedrnn.nn import Module
 from fusedrnn.optim import Optimizer, Schedule
-from fusedrnn.report import say
 from fusedrnn.train import Batches, Loss
+from fusedrnn.train.display import say
+from fusedrnn.train.distributed import RowAxes
 
 Metrics = dict[str, float]
 

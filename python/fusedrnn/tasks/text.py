@@ -21,17 +21,18 @@ from typing import Any
 
 import numpy as np
 
-from fusedrnn import data, plots
-from fusedrnn.checkpoint import write_atomically
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
+from fusedrnn.atomic import write_atomically
+from fusedrnn.data import sources
 from fusedrnn.nn import LSTM, RNN, CrossEntropyLoss, Embedding
 from fusedrnn.optim import Adagrad, Adam, CosineLR
+from fusedrnn.plots import pictures
 from fusedrnn.tasks.models import LanguageModel, OneHot
 from fusedrnn.tasks.ngrams import probabilities, tuned_discount
 from fusedrnn.tasks.saved import SavedRun
 from fusedrnn.tasks.task import Metrics, Options, Preset, Run, RunError, SampleOptions, Task
 from fusedrnn.tasks.vocabulary import Vocabulary, spaced, split
-from fusedrnn.tbptt import Windows
+from fusedrnn.train.tbptt import Windows
 
 CHARACTERS = 1_115_394  # of Shakespeare: as many as the text has that char-rnn is known for
 TEMPERATURE = 0.8  # of the sample in the picture
@@ -87,7 +88,7 @@ class Corpus:
     sha256: str
 
     @classmethod
-    def of(cls, text: data.Text, where: str | None, recipe: Recipe) -> Corpus:
+    def of(cls, text: sources.Text, where: str | None, recipe: Recipe) -> Corpus:
         """Raises DataError for a text too short, or of a single token."""
         name = f"--data {where}" if where else text.source
         tokens = split(text.text, recipe.words)
@@ -95,7 +96,7 @@ class Corpus:
         cut = len(tokens) * 9 // 10
         least = recipe.columns * recipe.steps + 1
         if cut < least:
-            raise data.DataError(
+            raise sources.DataError(
                 f"{name}: expected at least {-(-least * 10 // 9):,} {kind}, 9 in 10 of them for {recipe.columns} "
                 f"columns of {recipe.steps} steps, got {len(tokens):,}"
             )
@@ -103,7 +104,7 @@ class Corpus:
         numbers = vocabulary.encode(tokens)
         if (numbers == numbers[0]).all():
             only = vocabulary.tokens[numbers[0]]
-            raise data.DataError(f"{name}: expected at least two different {kind}, got only {only!r}")
+            raise sources.DataError(f"{name}: expected at least two different {kind}, got only {only!r}")
         return cls(vocabulary, numbers[:cut], numbers[cut:], hashlib.sha256(text.text.encode()).hexdigest())
 
     def columns(self, count: int, steps: int) -> tuple[Array, Array]:
@@ -116,7 +117,7 @@ class Corpus:
 def setup(options: Options) -> Run:
     """One run: the text as ``--data`` says, model and optimizer from the seed."""
     recipe = Recipe(**options.preset.settings)
-    text = data.load_text(options.data, options.say)
+    text = sources.load_text(options.data, options.say)
     if options.data is None:
         text = text._replace(text=text.text[:CHARACTERS])
     corpus = Corpus.of(text, options.data, recipe)
@@ -155,7 +156,7 @@ def setup(options: Options) -> Run:
         (written,) = model.generate(
             np.array([vocabulary.start]), 1, len(shown), TEMPERATURE, options.seed, never=vocabulary.unknown
         )
-        plots.draw_text(
+        pictures.draw_text(
             path, vocabulary.pieces(shown), surprise, vocabulary.decode(written), nats_by_order,
             history[-1][f"nats_per_{unit}"], unit,
             (f"{text.source}, held out: surprise, nats a {unit}", f"written by the network, temperature {TEMPERATURE}"),

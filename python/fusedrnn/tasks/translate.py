@@ -19,11 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fusedrnn.subwords import UNKNOWN
+from fusedrnn.data.subwords import UNKNOWN
+from fusedrnn.plots.translation import draw_attention, lines_of
 from fusedrnn.tasks import translate_exact, translate_sentences
 from fusedrnn.tasks.task import Options, Preset, Run, Task, TaskOption
 from fusedrnn.tasks.translate_runs import reload, translation, write
-from fusedrnn.translate_plots import draw_attention, lines_of
 
 _EXACT = ("reversal", "dates")
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fusedrnn.alignment import expected_counts
-from fusedrnn.sentence_pairs import Pair
+from fusedrnn.data.sentence_pairs import Pair
+from fusedrnn.tasks.alignment import expected_counts
 
 _WORDS = re.compile(r"\w+(?:[-']\w+)*|[^\w\s]")
 _ITERATIONS = 5

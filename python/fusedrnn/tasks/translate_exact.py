@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 from fusedrnn.nn import CrossEntropyLoss, Module
 from fusedrnn.optim import CosineLR
+from fusedrnn.plots.translation import draw_translations
 from fusedrnn.tasks import dates
 from fusedrnn.tasks.characters import Characters
 from fusedrnn.tasks.episodes import RivalsAdam
@@ -32,7 +33,6 @@ from fusedrnn.tasks.translate_runs import (
     translation,
     write,
 )
-from fusedrnn.translate_plots import draw_translations
 
 LONGEST = 15  # letters of a string
 UPDATES = 150  # in an epoch

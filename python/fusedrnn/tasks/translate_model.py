@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 from fusedrnn.nn import LSTM, Seq2Seq, TokenDecoder
 from fusedrnn.nn.padding import own_steps
 

@@ -9,17 +9,17 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
+from fusedrnn.data.subwords import BEGIN, END, UNKNOWN, Subwords
 from fusedrnn.nn import Module, Seq2Seq
-from fusedrnn.sequences import LengthBatches, padded
-from fusedrnn.stored import Part
-from fusedrnn.subwords import BEGIN, END, UNKNOWN, Subwords
+from fusedrnn.plots.translation import Translation
 from fusedrnn.tasks.characters import Characters
 from fusedrnn.tasks.models import SideBySide
 from fusedrnn.tasks.saved import SavedRun
 from fusedrnn.tasks.task import RunError
 from fusedrnn.tasks.translate_model import LexicalSeq2Seq
-from fusedrnn.translate_plots import Translation
+from fusedrnn.train.bucketing import LengthBatches, padded
+from fusedrnn.train.stored import Part
 
 Texts: TypeAlias = "Characters | Subwords"
 SCORES = ("additive", "dot", "general", "none")

@@ -2,7 +2,7 @@
 
 A tenth of the sentences is for the test, and 500 of the others are for looking at while a recipe is chosen. From the
 sentences that train and from the words and phrases of the dictionary come the first vectors of the subwords
-(`fusedrnn.alignment`), so that from the beginning translations are near each other.
+(`fusedrnn.tasks.alignment`), so that from the beginning translations are near each other.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from fusedrnn import sentence_pairs
-from fusedrnn.alignment import bilingual_vectors, expected_counts
-from fusedrnn.bleu import corpus_bleu
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
+from fusedrnn.data import sentence_pairs
+from fusedrnn.data.sentence_pairs import Pair, Pairs
+from fusedrnn.data.subwords import Subwords
 from fusedrnn.nn import CrossEntropyLoss, Module
 from fusedrnn.optim import Adam, CosineLR, LinearWarmup
-from fusedrnn.sentence_pairs import Pair, Pairs
-from fusedrnn.subwords import Subwords
+from fusedrnn.plots.translation import draw_translations
+from fusedrnn.tasks.alignment import bilingual_vectors, expected_counts
+from fusedrnn.tasks.bleu import corpus_bleu
 from fusedrnn.tasks.task import Metrics, Options, Run
 from fusedrnn.tasks.translate_baselines import Dictionary, Nearest
 from fusedrnn.tasks.translate_runs import (
@@ -36,7 +37,6 @@ from fusedrnn.tasks.translate_runs import (
     translation,
     write,
 )
-from fusedrnn.translate_plots import draw_translations
 
 VALIDATION = 500
 PIECES = 3000  # of subwords, of each language

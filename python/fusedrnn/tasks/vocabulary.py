@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 
 UNKNOWN = "<unk>"
 _WORDS = re.compile(r"\w+(?:['\u2019-]\w+)*|[^\w\s]|\n")

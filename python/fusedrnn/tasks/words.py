@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 
 _WORD = re.compile(r"n't|'[a-z]{1,2}\b|[^\W_]+|[^\w\s]|_")
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from fusedrnn import decoding
+from fusedrnn.arrays import Array
 from fusedrnn.decoding import Hypothesis, Stepper
-from fusedrnn.gradients import Array
 from fusedrnn.scan.trees import map_leaves
 from fusedrnn.torch.support import drawn_seed
 

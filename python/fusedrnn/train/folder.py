@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from fusedrnn.checkpoint import CheckpointError, is_unfinished, make_writable_folder, sweep, write_atomically
+from fusedrnn.atomic import write_atomically
 from fusedrnn.json_values import nan_for_null, null_for_nan
+from fusedrnn.train.checkpoint import CheckpointError, is_unfinished, make_writable_folder, sweep
 from fusedrnn.train.errors import TrainingError
 from fusedrnn.train.progress import Progress, Record
 

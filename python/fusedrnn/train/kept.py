@@ -10,18 +10,19 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from fusedrnn.batches import identity
-from fusedrnn.checkpoint import Checkpoint, CheckpointError, read_checkpoint, write_atomically, write_checkpoint
-from fusedrnn.distributed import World, fingerprint
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
+from fusedrnn.atomic import write_atomically
 from fusedrnn.json_values import plain
 from fusedrnn.nn import FlatParameters, Module
 from fusedrnn.optim import Optimizer
-from fusedrnn.tbptt import put_together, take_apart
+from fusedrnn.train.batches import identity
+from fusedrnn.train.checkpoint import Checkpoint, CheckpointError, read_checkpoint, write_checkpoint
+from fusedrnn.train.distributed import World, fingerprint
 from fusedrnn.train.errors import ResumeWarning, TrainingError
 from fusedrnn.train.folder import RunFolder
 from fusedrnn.train.progress import Progress, Record
 from fusedrnn.train.snapshot import Snapshot, differences, read_snapshot, settings_of, undone_on_error
+from fusedrnn.train.tbptt import put_together, take_apart
 
 Self = TypeVar("Self", bound="KeptRun")
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from fusedrnn.checkpoint import Checkpoint
-from fusedrnn.gradients import Array
+from fusedrnn.arrays import Array
 from fusedrnn.json_values import plain
 from fusedrnn.nn import Module
 from fusedrnn.optim import Optimizer
-from fusedrnn.stored import Part
+from fusedrnn.train.checkpoint import Checkpoint
 from fusedrnn.train.progress import Progress
+from fusedrnn.train.stored import Part
 
 _SAMPLES = 17  # steps at which two schedules are compared
 
@@ -29,7 +29,7 @@ class Snapshot:
 
     ``optimizer_state`` are its numbers, ``trained`` the parameters that it moves (None: all), ``rng`` the state of the
     model's generators, ``carried`` how the state of windows is put together, ``settings`` what `settings_of` gives,
-    ``batches`` the `fusedrnn.batches.identity` of the epoch that ``run`` was in.
+    ``batches`` the `fusedrnn.train.batches.identity` of the epoch that ``run`` was in.
     """
 
     run: Progress

@@ -1,6 +1,6 @@
 """The Trainer: batches in, updated parameters, metrics and checkpoints out; interrupted runs resume bit for bit.
 
-Started by ``mpirun``, several processes train as one: see `fusedrnn.distributed`.
+Started by ``mpirun``, several processes train as one: see `fusedrnn.train.distributed`.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from typing import Any, NoReturn, Protocol, TypeAlias
 
 import numpy.typing as npt
 
-from fusedrnn.batches import identity, starting_at
-from fusedrnn.distributed import RowAxes, World, find_world
-from fusedrnn.interrupt import Interrupt, first_interrupt
 from fusedrnn.json_values import plain
 from fusedrnn.nn import Module
 from fusedrnn.optim import Optimizer, clip_grad_norm_, clip_grad_value_
-from fusedrnn.report import Display
 from fusedrnn.sizes import size
-from fusedrnn.tbptt import take_apart
+from fusedrnn.train.batches import identity, starting_at
+from fusedrnn.train.display import Display
+from fusedrnn.train.distributed import RowAxes, World, find_world
 from fusedrnn.train.errors import TrainingError, TrainingInterrupted, TrainingTerminated
+from fusedrnn.train.interrupt import Interrupt, first_interrupt
 from fusedrnn.train.kept import KeptRun
 from fusedrnn.train.progress import OWN_NAMES, Record
+from fusedrnn.train.tbptt import take_apart
 
 Array = npt.NDArray[Any]
-Batch: TypeAlias = "tuple[Array, Array] | tuple[Array, Array, bool]"  # the second a `fusedrnn.tbptt.Window`
+Batch: TypeAlias = "tuple[Array, Array] | tuple[Array, Array, bool]"  # the second a `fusedrnn.train.tbptt.Window`
 
 
 class Loss(Protocol):
@@ -62,7 +62,7 @@ class Trainer(KeptRun):
             that `schedule` multiplies, and what it is again after `fit`.
         batches: ``batches(epoch)`` gives a sized iterable of ``(x, target)``. It must depend on nothing but the
             epoch and what was fixed at construction, so that a resumed run sees the same batches. Long sequences
-            come as `fusedrnn.tbptt.Windows`: the state goes from window to window, and into the checkpoint.
+            come as `fusedrnn.train.tbptt.Windows`: the state goes from window to window, and into the checkpoint.
         evaluate: called in eval mode, gives metrics by name, but for the names that every record has (epoch, step,
             seconds, loss, lr); after every `evaluate_every` epochs and at the end.
         epochs: how often to go through the batches.
@@ -86,7 +86,7 @@ class Trainer(KeptRun):
 
     Raises ValueError for arguments out of range or another model's optimizer, TypeError for metadata that JSON cannot
     hold, DistributedError as
-    `fusedrnn.distributed.find_world` does.
+    `fusedrnn.train.distributed.find_world` does.
     """
 
     def __init__(

@@ -1,0 +1,1 @@
+"""Layouts of other libraries, and files of state dicts."""
