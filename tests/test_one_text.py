@@ -7,12 +7,12 @@ import pytest
 
 import fusedrnn
 from fusedrnn import reference
-from fusedrnn.functional.reserve import ACTIVATIONS
 from fusedrnn.functional.scan import ScanGradients
 from fusedrnn.functional.scan_second import scan_double_backward
 from fusedrnn.reference.random import find_random
 from fusedrnn.reference.sequences import find_sequence
 from fusedrnn.scan.cells import cell_step
+from fusedrnn.spec import ACTIVATIONS
 
 T, N, H, P, INPUTS = 5, 3, 6, 2, 4
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}

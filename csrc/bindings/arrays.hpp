@@ -208,20 +208,13 @@ int64_t hidden_size(const py::object& weight_ih, const py::object& weight_hh, in
   return hidden_size(ih, hh, gates);
 }
 
-void register_rnn(py::module_& m);
-void register_lstm(py::module_& m);
-void register_gru(py::module_& m);
-void register_indrnn(py::module_& m);
-void register_mingru(py::module_& m);
+void register_calls(py::module_& m);
+void register_stack(py::module_& m);
 void register_linear(py::module_& m);
 void register_losses(py::module_& m);
 void register_optim(py::module_& m);
 void register_runtime(py::module_& m);
 void register_frozen(py::module_& m);
 void register_program(py::module_& m);
-void register_low_precision(py::module_& m);
-
-// Integer sums of this length must stay within int32.
-void require_int8_sums(const std::string& precision, int64_t inputs, int64_t hidden);
 
 }  // namespace fusedrnn::bindings

@@ -109,34 +109,4 @@ inline void set_hidden(Data& d, int64_t hidden, int64_t width = 0) {
   require_addressable("x", "shape " + shape_text(d.of(d.shape.inputs)), d.of(std::max(hidden, width)));
 }
 
-// The same with the hidden size, for a cell without options.
-template <class T>
-Data plain_data(const py::object& x, const py::object& weight_ih, const py::object& weight_hh, int64_t gates,
-                const py::object& lengths, const py::object& batch_sizes, const py::object& resets, bool reverse) {
-  Data d = read_data(x, lengths, batch_sizes, resets, reverse);
-  set_hidden(d, hidden_size<T>(weight_ih, weight_hh, gates));
-  return d;
-}
-
-// Calls forward with the arrays of p in the core's order; width is that of y and h.
-template <class Forward, class F>
-void run_forward(const Data& d, const Forward& p, int64_t width, F forward) {
-  without_gil([&] {
-    if (d.ragged)
-      forward_ragged(*d.ragged, p, width, forward);
-    else
-      forward(p);
-  });
-}
-
-template <class Backward, class F>
-void run_backward(const Data& d, const Backward& p, int64_t width, F backward) {
-  without_gil([&] {
-    if (d.ragged)
-      backward_ragged(*d.ragged, p, width, backward);
-    else
-      backward(p);
-  });
-}
-
 }  // namespace fusedrnn::bindings

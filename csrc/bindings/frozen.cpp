@@ -2,51 +2,57 @@
 #include <vector>
 
 #include "../core/frozen.hpp"
-#include "../core/low_precision.hpp"
-#include "elementwise.hpp"
-#include "options.hpp"
+#include "call.hpp"
 
 namespace fusedrnn::bindings {
 namespace {
 
-// A layer whose products are in low precision; float32 alone has them.
+// One layer and direction; parameters as in a call.
 template <class T>
-std::unique_ptr<Frozen<T>> frozen_in(const std::string& precision, const std::string& cell, const std::string& option,
-                                     int64_t batch, int64_t I, int64_t H, const T* weight_ih, const T* weight_hh,
-                                     const T* bias_ih, const T* bias_hh) {
-  if constexpr (std::is_same_v<T, float>) {
-    require_int8_sums(precision, I, H);
-    using Cell = LowPrecisionCell;
-    return frozen_low_precision(precision == "int8" ? Precision::int8 : Precision::bfloat16,
-                                cell == "rnn"    ? (option == "relu" ? Cell::rnn_relu : Cell::rnn_tanh)
-                                : cell == "lstm" ? Cell::lstm
-                                                 : (option == "reset_before" ? Cell::gru_reset_before : Cell::gru),
-                                batch, I, H, weight_ih, weight_hh, bias_ih, bias_hh);
-  }
-  throw py::value_error("precision: expected float64 of a layer in float64, got " + precision);
-}
-
-// parts: (weight_ih, weight_hh, bias) of an IndRNN, whose activation is the option; (weight_ih, bias) of a minGRU.
-template <class T>
-std::unique_ptr<Frozen<T>> frozen_elementwise(const std::string& cell, const std::string& option, int64_t batch,
-                                              const py::sequence& parts) {
-  const bool indrnn = cell == "indrnn";
-  if (parts.size() != (indrnn ? 3 : 2))
-    throw py::value_error(indrnn ? "layers: expected (weight_ih, weight_hh, bias) of each"
-                                 : "layers: expected (weight_ih, bias) of each");
-  const int64_t gates = indrnn ? 1 : 2;
-  const py::object weight_ih = parts[0], bias = parts[parts.size() - 1];
-  ElementwiseForward<T> p{};
-  p.shape.hidden = elementwise_units<T>(weight_ih, gates, "the layer");
-  p.shape.inputs = as_array(weight_ih, "weight_ih").shape(1);
-  const int64_t I = p.shape.inputs, H = p.shape.hidden;
+std::unique_ptr<Frozen<T>> frozen_layer(const Settings& s, int64_t batch, const py::sequence& parameters) {
+  const auto& list = s.facts().parameters;
+  std::array<Argument, most_parameters> parts;
+  for (std::size_t k = 0; k < list.size(); ++k)
+    parts[k] = k < parameters.size() ? Argument::of(py::object(parameters[k])) : Argument::of(py::none());
+  if (parameters.size() > list.size()) throw py::type_error("layers: expected the parameters of each");
+  const bool elementwise = s.cell == CellKind::indrnn || s.cell == CellKind::mingru;
+  const int64_t H = elementwise ? elementwise_units<T>(parts[0], s.gates(), "the layer")
+                                : hidden_size<T>(parts[0], parts[1], s.gates());
+  const int64_t I = as_array(parts[0], "weight_ih").shape(1);
   require_addressable("batch", std::to_string(batch), {batch, H});
-  p.weight_ih = input<T>(weight_ih, "weight_ih", "the layer", {gates * H, I});
-  p.bias = optional_input<T>(bias, "bias", "the layer", {gates * H});
-  if (!indrnn) return frozen_mingru(batch, p);
-  p.weight_hh = input<T>(parts[1], "weight_hh", "the layer", {H});
-  p.activation = activation(py::str(option), "option");
-  return frozen_indrnn(batch, p);
+  const T* p[most_parameters] = {};
+  for (std::size_t k = 0; k < list.size(); ++k) {
+    if (parts[k].is_none() && !list[k].needed) continue;
+    if (std::string(list[k].name).starts_with("bias") || list[k].needed)
+      p[k] = input<T>(parts[k], list[k].label, "the layer", shape_by_axes(list[k].axes, s.gates() * H, I, H, H));
+    else
+      throw py::value_error(std::string(list[k].label) + ": expected None of a layer whose weights are packed");
+  }
+  if (elementwise) {
+    ElementwiseForward<T> e{};
+    e.shape.hidden = H;
+    e.shape.inputs = I;
+    e.weight_ih = p[0];
+    e.activation = s.gate;
+    if (s.cell == CellKind::mingru) {
+      e.bias = p[1];
+      return frozen_mingru(batch, e);
+    }
+    e.weight_hh = p[1];
+    e.bias = p[2];
+    return frozen_indrnn(batch, e);
+  }
+  if (s.precision) {
+    if constexpr (std::is_same_v<T, float>) {
+      require_int8_sums(*s.precision, I, H);
+      return frozen_low_precision(*s.precision, low_precision_cell(s), batch, I, H, p[0], p[1], p[2], p[3]);
+    }
+    throw py::value_error("precision: expected None of a layer in float64");
+  }
+  if (s.cell == CellKind::rnn)
+    return frozen_rnn(batch, I, H, s.gate == Activation::relu, p[0], p[1], p[2], p[3]);
+  if (s.cell == CellKind::gru) return frozen_gru(batch, I, H, s.reset_after, p[0], p[1], p[2], p[3]);
+  return frozen_lstm(batch, I, H, p[0], p[1], p[2], p[3]);
 }
 
 // The layers and directions of a stack, with their weights packed once: any of them over a sequence, or all one time
@@ -54,39 +60,15 @@ std::unique_ptr<Frozen<T>> frozen_elementwise(const std::string& cell, const std
 template <class T>
 class FrozenStack {
  public:
-  // layers: a list of (weight_ih, weight_hh, bias_ih, bias_hh), or as frozen_elementwise has it; option: of the cell,
-  // "relu" or "reset_before". precision: of the products, "bfloat16" or "int8", or "" for that of the layer. batch: of
-  // steps, 0 for sequences alone.
-  FrozenStack(const std::string& cell, const std::string& option, const std::string& precision, int64_t batch,
-              const py::list& layers) {
-    const int64_t gates = cell == "rnn" ? 1 : cell == "gru" ? 3 : 4;
+  // layers: a list of the parameters of each. batch: of steps, 0 for sequences alone.
+  FrozenStack(const Settings& settings, int64_t batch, const py::list& layers) {
     if (batch < 0) throw py::value_error("batch: expected at least 0, got " + std::to_string(batch));
     if (layers.empty()) throw py::value_error("layers: expected at least one");
+    if (!settings.changed.empty())
+      throw py::value_error(settings.changed[0] + ": expected the plain cell's, as weights are packed for it alone");
     const FlushSubnormals flush;  // as in a call, for the biases are added here
-    for (const py::handle& item : layers) {
-      const auto parts = item.cast<py::sequence>();
-      if (cell == "indrnn" || cell == "mingru") {
-        layers_.push_back(frozen_elementwise<T>(cell, option, batch, parts));
-        continue;
-      }
-      if (parts.size() != 4) throw py::value_error("layers: expected (weight_ih, weight_hh, bias_ih, bias_hh) of each");
-      const py::object weights[] = {parts[0], parts[1], parts[2], parts[3]};
-      const int64_t H = hidden_size<T>(weights[0], weights[1], gates);
-      const int64_t I = as_array(weights[0], "weight_ih").shape(1);
-      require_addressable("batch", std::to_string(batch), {batch, H});
-      const T* const weight_ih = input<T>(weights[0], "weight_ih", "the layer", {gates * H, I});
-      const T* const weight_hh = input<T>(weights[1], "weight_hh", "the layer", {gates * H, H});
-      const T* const bias_ih = optional_input<T>(weights[2], "bias_ih", "the layer", {gates * H});
-      const T* const bias_hh = optional_input<T>(weights[3], "bias_hh", "the layer", {gates * H});
-      if (!precision.empty())
-        layers_.push_back(frozen_in<T>(precision, cell, option, batch, I, H, weight_ih, weight_hh, bias_ih, bias_hh));
-      else if (cell == "rnn")
-        layers_.push_back(frozen_rnn(batch, I, H, option == "relu", weight_ih, weight_hh, bias_ih, bias_hh));
-      else if (cell == "gru")
-        layers_.push_back(frozen_gru(batch, I, H, option != "reset_before", weight_ih, weight_hh, bias_ih, bias_hh));
-      else
-        layers_.push_back(frozen_lstm(batch, I, H, weight_ih, weight_hh, bias_ih, bias_hh));
-    }
+    for (const py::handle& item : layers)
+      layers_.push_back(frozen_layer<T>(settings, batch, item.cast<py::sequence>()));
   }
 
   // [N, H] from x [N, I], or [H] from [I] where N is 1.
@@ -104,9 +86,8 @@ class FrozenStack {
     return y;
   }
 
-  // y [T, N, H], h_n [N, H] and c_n of one layer and direction; c_n is None for a cell without.
-  py::tuple sequence(int64_t index, const py::object& x, const py::object& h0, const py::object& c0,
-                     bool reverse) const {
+  // y [T, N, H] and the final states, each [N, H], of one layer and direction.
+  py::tuple sequence(int64_t index, const py::object& x, const py::tuple& states, bool reverse) const {
     const Frozen<T>& layer = *layers_.at(std::size_t(index));
     const py::array a = checked<T>(x, "x", "the weights");
     require_ndim(a, "x", 3, "[T, N, I]");
@@ -117,32 +98,34 @@ class FrozenStack {
     require_addressable("x", "shape " + shape_text(shape_of(a)), {s.steps, s.batch, layer.hidden});
     s.reverse = reverse;
     s.x = input<T>(x, "x", "the weights", {s.steps, s.batch, layer.inputs});
-    s.h0 = optional_input<T>(h0, "h0", "the weights", {s.batch, layer.hidden});
-    s.c0 = optional_input<T>(c0, "c0", "the weights", {s.batch, layer.hidden});
+    require_states(states);
+    s.h0 = optional_input<T>(states[0], "h0", "the weights", {s.batch, layer.hidden});
+    if (layer.has_c()) s.c0 = optional_input<T>(states[1], "c0", "the weights", {s.batch, layer.hidden});
     auto y = empty<T>({s.steps, s.batch, layer.hidden}), h_n = empty<T>({s.batch, layer.hidden});
     s.y = y.mutable_data();
     s.h_n = h_n.mutable_data();
-    py::object c_n = py::none();
+    py::array_t<T> c_n;
     if (layer.has_c()) {
-      auto array = empty<T>({s.batch, layer.hidden});
-      s.c_n = array.mutable_data();
-      c_n = array;
+      c_n = empty<T>({s.batch, layer.hidden});
+      s.c_n = c_n.mutable_data();
     }
     without_gil([&] { layer.sequence(s); });
-    return py::make_tuple(y, h_n, c_n);
+    if (layer.has_c()) return py::make_tuple(y, h_n, c_n);
+    return py::make_tuple(y, h_n);
   }
 
-  // h and c [L, N, H]; c is None for a cell without.
+  // The states, each [L, N, H].
   py::tuple state() {
-    return py::make_tuple(
-        gathered([](auto& layer) { return layer.h(); }),
-        layers_[0]->has_c() ? py::object(gathered([](auto& layer) { return layer.c(); })) : py::none());
+    const py::array_t<T> h = gathered([](auto& layer) { return layer.h(); });
+    if (layers_[0]->has_c()) return py::make_tuple(h, gathered([](auto& layer) { return layer.c(); }));
+    return py::make_tuple(h);
   }
 
-  void set_state(const py::object& h, const py::object& c) {
+  void set_state(const py::tuple& states) {
+    require_states(states);
     const std::vector<int64_t> shape{int64_t(layers_.size()), layers_[0]->batch, layers_[0]->hidden};
-    const T* const new_h = input<T>(h, "h", "the weights", shape);
-    const T* const new_c = layers_[0]->has_c() ? input<T>(c, "c", "the weights", shape) : nullptr;
+    const T* const new_h = input<T>(states[0], "h", "the weights", shape);
+    const T* const new_c = layers_[0]->has_c() ? input<T>(states[1], "c", "the weights", shape) : nullptr;
     const int64_t size = shape[1] * shape[2];
     for (int64_t l = 0; l < shape[0]; ++l) {
       std::copy_n(new_h + l * size, size, layers_[std::size_t(l)]->h());
@@ -151,6 +134,12 @@ class FrozenStack {
   }
 
  private:
+  void require_states(const py::tuple& states) const {
+    const std::size_t count = layers_[0]->has_c() ? 2 : 1;
+    if (states.size() != count)
+      throw py::type_error("states: expected " + std::to_string(count) + ", got " + std::to_string(states.size()));
+  }
+
   template <class F>
   py::array_t<T> gathered(F part) {
     const int64_t L = int64_t(layers_.size()), N = layers_[0]->batch, H = layers_[0]->hidden;
@@ -166,12 +155,11 @@ template <class T>
 void register_frozen_of(py::module_& m, const char* name) {
   using namespace py::literals;
   py::class_<FrozenStack<T>>(m, name)
-      .def(py::init<const std::string&, const std::string&, const std::string&, int64_t, const py::list&>(), "cell"_a,
-           "option"_a, "precision"_a, "batch"_a, "layers"_a)
-      .def("sequence", &FrozenStack<T>::sequence, "index"_a, "x"_a, "h0"_a, "c0"_a, "reverse"_a)
+      .def(py::init<const Settings&, int64_t, const py::list&>(), "settings"_a, "batch"_a, "layers"_a)
+      .def("sequence", &FrozenStack<T>::sequence, "index"_a, "x"_a, "states"_a, "reverse"_a)
       .def("step", &FrozenStack<T>::step, "x"_a)
       .def("state", &FrozenStack<T>::state)
-      .def("set_state", &FrozenStack<T>::set_state, "h"_a, "c"_a);
+      .def("set_state", &FrozenStack<T>::set_state, "states"_a);
 }
 
 }  // namespace

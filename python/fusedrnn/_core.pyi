@@ -1,8 +1,7 @@
 """The compiled module: arrays in, arrays out. `fusedrnn.functional`, `nn` and `optim` are its documented faces.
 
 Every function raises TypeError or ValueError for an array of the wrong dtype, shape or layout, before any work.
-Arrays named d... in a backward call are added to, except those returned. ``options`` holds every option of the cell
-that changes its equations, by name, and the counters of its random numbers; None is the plain cell.
+Arrays named d... that a backward call is given are added to.
 """
 
 from collections.abc import Sequence
@@ -17,231 +16,90 @@ __version__: str
 compiler: str
 NO_STEPS: str  # why x without steps is refused, and the way round
 
-def rnn_forward(
+class Settings:
+    """A cell and its options, read once; tests/test_spec.py has the names. ``reverse`` is one of every cell's."""
+
+    def __init__(self, cell: str, **options: Any) -> None: ...
+    @property
+    def cell(self) -> str: ...
+    @property
+    def options(self) -> dict[str, Any]: ...  # as they were given
+    @property
+    def changed(self) -> list[str]: ...  # those that make it another cell than the plain one
+    def replace(self, **options: Any) -> Settings: ...
+
+# Tuples of states are (h0[, c0]), of parameters as `fusedrnn.spec` has them, and may end early; sequences are (lengths,
+# batch_sizes, resets) or None. Any part may be None that the cell does without.
+class Reserve:
+    """What forward keeps for backward. The constructor is for those who save the arrays in their own way."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        x: Array,
+        states: tuple[Array | None, ...],
+        parameters: tuple[Array | None, ...],
+        sequences: tuple[Any, Any, Any] | None,
+        y: Array,
+        buffer: Array,
+    ) -> None: ...
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def x(self) -> Array: ...
+    @property
+    def states(self) -> tuple[Any, ...]: ...
+    @property
+    def parameters(self) -> tuple[Any, ...]: ...
+    @property
+    def sequences(self) -> tuple[Any, Any, Any] | None: ...
+    @property
+    def y(self) -> Array: ...
+    @property
+    def buffer(self) -> Array: ...
+
+def forward(
+    settings: Settings,
     x: Array,
-    h0: Array | None,
-    weight_ih: Array,
-    weight_hh: Array,
-    bias_ih: Array | None,
-    bias_hh: Array | None,
-    nonlinearity: str,
-    lengths: npt.NDArray[np.int64] | None,
-    batch_sizes: npt.NDArray[np.int64] | None,
-    resets: npt.NDArray[np.bool_] | None,
-    reverse: bool,
-    training: bool,
-    options: dict[str, Any] | None,
-    y: Array | None = None,
-) -> tuple[Array, Array, Array | None]: ...
-def rnn_backward(
-    dy: Array | None,
-    dh_n: Array | None,
-    x: Array,
-    h0: Array | None,
-    y: Array,
-    weight_ih: Array,
-    weight_hh: Array,
-    reserve: Array,
-    nonlinearity: str,
-    lengths: npt.NDArray[np.int64] | None,
-    batch_sizes: npt.NDArray[np.int64] | None,
-    resets: npt.NDArray[np.bool_] | None,
-    reverse: bool,
-    options: dict[str, Any] | None,
-    input_grad: bool,
-    dweight_ih: Array,
-    dweight_hh: Array,
-    dbias_ih: Array | None,
-    dbias_hh: Array | None,
-    dlayer_norm: tuple[Sequence[Array], Sequence[Array | None]] | None,
-) -> tuple[Array | None, Array]: ...
-def lstm_forward(
-    x: Array,
-    h0: Array | None,
-    c0: Array | None,
-    weight_ih: Array,
-    weight_hh: Array,
-    bias_ih: Array | None,
-    bias_hh: Array | None,
-    lengths: npt.NDArray[np.int64] | None,
-    batch_sizes: npt.NDArray[np.int64] | None,
-    resets: npt.NDArray[np.bool_] | None,
-    reverse: bool,
-    training: bool,
-    recompute: bool,
-    options: dict[str, Any] | None,
-    return_c: bool,
-    y: Array | None = None,
-) -> tuple[Array, Array, Array, Array | None, Array | None]: ...
-def lstm_backward(
-    dy: Array | None,
-    dh_n: Array | None,
-    dc_n: Array | None,
-    dc: Array | None,
-    x: Array,
-    h0: Array | None,
-    c0: Array | None,
-    y: Array,
-    weight_ih: Array,
-    weight_hh: Array,
-    bias_ih: Array | None,
-    bias_hh: Array | None,
-    reserve: Array,
-    lengths: npt.NDArray[np.int64] | None,
-    batch_sizes: npt.NDArray[np.int64] | None,
-    resets: npt.NDArray[np.bool_] | None,
-    reverse: bool,
-    recompute: bool,
-    options: dict[str, Any] | None,
-    input_grad: bool,
-    dweight_ih: Array,
-    dweight_hh: Array,
-    dbias_ih: Array | None,
-    dbias_hh: Array | None,
-    dweight_peephole: Array | None,
-    dweight_hr: Array | None,
-    dlayer_norm: tuple[Sequence[Array], Sequence[Array | None]] | None,
-) -> tuple[Array | None, Array, Array]: ...
-def gru_forward(
-    x: Array,
-    h0: Array | None,
-    weight_ih: Array,
-    weight_hh: Array,
-    bias_ih: Array | None,
-    bias_hh: Array | None,
-    reset_after: bool,
-    lengths: npt.NDArray[np.int64] | None,
-    batch_sizes: npt.NDArray[np.int64] | None,
-    resets: npt.NDArray[np.bool_] | None,
-    reverse: bool,
-    training: bool,
-    recompute: bool,
-    options: dict[str, Any] | None,
-    y: Array | None = None,
-) -> tuple[Array, Array, Array | None]: ...
-def gru_backward(
-    dy: Array | None,
-    dh_n: Array | None,
-    x: Array,
-    h0: Array | None,
-    y: Array,
-    weight_ih: Array,
-    weight_hh: Array,
-    bias_ih: Array | None,
-    bias_hh: Array | None,
-    reserve: Array,
-    reset_after: bool,
-    lengths: npt.NDArray[np.int64] | None,
-    batch_sizes: npt.NDArray[np.int64] | None,
-    resets: npt.NDArray[np.bool_] | None,
-    reverse: bool,
-    recompute: bool,
-    options: dict[str, Any] | None,
-    input_grad: bool,
-    dweight_ih: Array,
-    dweight_hh: Array,
-    dbias_ih: Array | None,
-    dbias_hh: Array | None,
-    dlayer_norm: tuple[Sequence[Array], Sequence[Array | None]] | None,
-) -> tuple[Array | None, Array]: ...
-def indrnn_forward(
-    x: Array,
-    h0: Array | None,
-    weight_ih: Array,
-    weight_hh: Array,
-    bias: Array | None,
-    nonlinearity: str,
-    lengths: Array | None,
-    batch_sizes: Array | None,
-    resets: Array | None,
-    reverse: bool,
-    training: bool,
-) -> tuple[Array, Array, Array | None]: ...
-def indrnn_backward(
-    dy: Array | None,
-    dh_n: Array | None,
-    x: Array,
-    h0: Array | None,
-    y: Array,
-    weight_ih: Array,
-    weight_hh: Array,
-    reserve: Array,
-    nonlinearity: str,
-    lengths: Array | None,
-    batch_sizes: Array | None,
-    resets: Array | None,
-    reverse: bool,
-    input_grad: bool,
-    dweight_ih: Array,
-    dweight_hh: Array,
-    dbias: Array | None,
-) -> tuple[Array | None, Array]: ...
-def mingru_forward(
-    x: Array,
-    h0: Array | None,
-    weight_ih: Array,
-    bias: Array | None,
-    lengths: Array | None,
-    batch_sizes: Array | None,
-    resets: Array | None,
-    reverse: bool,
-    training: bool,
-) -> tuple[Array, Array, Array | None]: ...
-def mingru_backward(
-    dy: Array | None,
-    dh_n: Array | None,
-    x: Array,
-    h0: Array | None,
-    y: Array,
-    weight_ih: Array,
-    reserve: Array,
-    lengths: Array | None,
-    batch_sizes: Array | None,
-    resets: Array | None,
-    reverse: bool,
-    input_grad: bool,
-    dweight_ih: Array,
-    dbias: Array | None,
-) -> tuple[Array | None, Array]: ...
-def low_precision_forward(
-    cell: str,
-    precision: str,
-    x: Array,
-    h0: Array | None,
-    c0: Array | None,
-    weight_ih: Array,
-    weight_hh: Array,
-    bias_ih: Array | None,
-    bias_hh: Array | None,
-    lengths: Array | None,
-    batch_sizes: Array | None,
-    resets: Array | None,
-    reverse: bool,
+    states: tuple[Array | None, ...],
+    parameters: tuple[Array | None, ...],
+    sequences: tuple[Any, Any, Any] | None,
     training: bool,
     y: Array | None = None,
-) -> tuple[Array, Array, Array | None, Array | None]: ...
-def low_precision_backward(
-    cell: str,
-    dy: Array | None,
-    dh_n: Array | None,
-    dc_n: Array | None,
-    x: Array,
-    h0: Array | None,
-    c0: Array | None,
-    y: Array,
-    weight_ih: Array,
-    weight_hh: Array,
-    reserve: Array,
-    lengths: Array | None,
-    batch_sizes: Array | None,
-    resets: Array | None,
-    reverse: bool,
-    input_grad: bool,
-    dweight_ih: Array,
-    dweight_hh: Array,
-    dbias_ih: Array | None,
-    dbias_hh: Array | None,
-) -> tuple[Array | None, Array, Array | None]: ...
+    return_c: bool = False,
+) -> tuple[Any, ...]: ...  # y, h_n[, c_n], reserve or None[, c]
+def backward(
+    reserve: Reserve, doutputs: tuple[Array | None, ...], input_grad: bool, dparameters: tuple[Array | None, ...]
+) -> tuple[Any, ...]: ...  # dx or None, dh0[, dc0]
+
+class Stack:
+    """The layers and directions of a stack, run in one call. sizes: of each layer the widths of its states; a state is
+    one array [L * D, N, W], or a tuple of arrays [D, N, W] where layers differ in size."""
+
+    def __init__(
+        self, settings: list[Settings], sizes: Sequence[Sequence[int]], residual: bool
+    ) -> None: ...  # of one direction or two
+    def forward(
+        self,
+        x: Array,
+        states: tuple[Any, ...],
+        parameters: list[tuple[Array | None, ...]],  # of each layer and direction
+        sequences: tuple[Any, Any, Any] | None,
+        training: bool,
+        masks: list[Array] | None,  # times the outputs of all layers but the last
+        draws: tuple[int, int] | None,  # seed and row_offset
+    ) -> tuple[Array, tuple[Any, ...], list[Reserve]]: ...
+    def backward(
+        self,
+        reserves: list[Reserve],
+        dy: Array | None,
+        dstates: tuple[Any, ...],
+        input_grad: bool,
+        dparameters: list[tuple[Array | None, ...]],
+        masks: list[Array] | None,
+    ) -> tuple[Array | None, tuple[Any, ...]]: ...
+
+def cell_facts() -> dict[str, tuple[int, list[str], dict[str, str], list[str]]]: ...
 def linear_forward(x: Array, weight: Array, bias: Array | None) -> Array: ...
 def linear_backward(
     dy: Array, x: Array, weight: Array, dweight: Array, dbias: Array | None, input_grad: bool
@@ -305,26 +163,18 @@ def views(objects: Sequence[Any]) -> list[Array | None]: ...
 def math_sweep(name: str, x: Array) -> Array: ...
 
 class FrozenFloat32:
-    def __init__(
-        self, cell: str, option: str, precision: str, batch: int, layers: list[list[Array | None]]
-    ) -> None: ...
-    def sequence(
-        self, index: int, x: Array, h0: Array | None, c0: Array | None, reverse: bool
-    ) -> tuple[Array, Array, Array | None]: ...
+    def __init__(self, settings: Settings, batch: int, layers: list[tuple[Array | None, ...]]) -> None: ...
+    def sequence(self, index: int, x: Array, states: tuple[Array | None, ...], reverse: bool) -> tuple[Array, ...]: ...
     def step(self, x: Array) -> Array: ...
-    def state(self) -> tuple[Array, Array | None]: ...
-    def set_state(self, h: Array, c: Array | None) -> None: ...
+    def state(self) -> tuple[Array, ...]: ...
+    def set_state(self, states: tuple[Array, ...]) -> None: ...
 
 class FrozenFloat64:
-    def __init__(
-        self, cell: str, option: str, precision: str, batch: int, layers: list[list[Array | None]]
-    ) -> None: ...
-    def sequence(
-        self, index: int, x: Array, h0: Array | None, c0: Array | None, reverse: bool
-    ) -> tuple[Array, Array, Array | None]: ...
+    def __init__(self, settings: Settings, batch: int, layers: list[tuple[Array | None, ...]]) -> None: ...
+    def sequence(self, index: int, x: Array, states: tuple[Array | None, ...], reverse: bool) -> tuple[Array, ...]: ...
     def step(self, x: Array) -> Array: ...
-    def state(self) -> tuple[Array, Array | None]: ...
-    def set_state(self, h: Array, c: Array | None) -> None: ...
+    def state(self) -> tuple[Array, ...]: ...
+    def set_state(self, states: tuple[Array, ...]) -> None: ...
 
 ELEMENTWISE: dict[str, int]
 

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip insta
 
 import fusedrnn.nn  # noqa: E402
 import fusedrnn.torch as ft  # noqa: E402
-from fusedrnn.functional.reserve import ACTIVATIONS  # noqa: E402
+from fusedrnn.spec import ACTIVATIONS  # noqa: E402
 from fusedrnn.torch import calls  # noqa: E402
 
 torch.set_num_threads(1)  # tests run side by side

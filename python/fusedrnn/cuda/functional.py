@@ -1,105 +1,113 @@
-"""``fusedrnn.functional`` for arrays on a GPU: checks, what is refused, the reserve, gradients that are added."""
+"""``fusedrnn.functional`` for arrays on a GPU: checks, what is refused, what is kept, gradients that are added."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fusedrnn._core import NO_STEPS
 from fusedrnn.cuda import cells, compiled
 from fusedrnn.cuda.arrays import Library, library_of, read
-from fusedrnn.functional.reserve import Accumulate, Reserve, activation_names
-
-_ARRAYS = ("x", "h0", "c0", "weight_ih", "weight_hh", "bias_ih", "bias_hh")
-_TAKEN = (*_ARRAYS, "lengths", "reverse", "training")
-_COUNTERS = ("seed", "layer", "row_offset", "step_offset")  # of random numbers, which no option here draws
-_PLAIN_ACTIVATIONS = {"lstm": ("sigmoid", "tanh", "tanh"), "gru": ("sigmoid", "tanh")}
+from fusedrnn.spec import COUNTERS, Cell
 
 
 @dataclass
-class _Kept:
-    """What a reserve holds of a call on a GPU."""
+class Kept:
+    """Hold what the reserve of a call on a GPU needs, under the names that the compiled module's has.
+
+    Attributes:
+        parameters: weights and biases, None where there is no bias.
+        given: the arrays of the call that backward reads on the GPU.
+    """
 
     library: Library
     layer: cells.Layer
-    arrays: dict[str, Any]
+    x: Any
+    states: tuple[Any, ...]
+    parameters: tuple[Any, ...]
+    given: dict[str, Any]
+
+    @property
+    def y(self) -> Any:
+        """All states."""
+        return self.given["y"]
+
+    @property
+    def buffer(self) -> Any:
+        """The activated gates; y where it suffices."""
+        return self.y if self.given["gates"] is None else self.given["gates"]
 
 
-def forward(cell: str, arguments: dict[str, Any]) -> Any:
-    """As ``<cell>_forward`` of ``fusedrnn.functional``, of all its arguments by name.
+def forward(
+    cell: Cell,
+    x: Any,
+    states: Sequence[Any],
+    parameters: Sequence[Any],
+    lengths: Any,
+    options: Mapping[str, Any],
+    reverse: bool,
+    training: bool,
+) -> tuple[tuple[Any, ...], Kept | None]:
+    """Return (y, h_n[, c_n]) and what backward needs; ``options`` are those that the plain cell has not.
 
     Raises:
-        RuntimeError: no GPU can be used here. TypeError, ValueError: as there, and an option that a GPU has not.
+        RuntimeError: no GPU can be used here. TypeError, ValueError: as ``fusedrnn.functional``, and an option that a
+            GPU has not.
     """
     compiled.require()
-    _refuse(cell, arguments)
-    library = library_of(arguments["x"])
-    a = read(library, {name: arguments.get(name) for name in _ARRAYS})
-    _check_shapes(cell, a)
+    _refuse(cell, options)
+    library = library_of(x)
+    names = ("x", *cell.states, "weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    a = {"c0": None, **read(library, dict(zip(names, (x, *states, *parameters), strict=True)))}
+    _check_shapes(cell.name, a)
     x = a["x"]
     steps, rows, _ = x.shape
-    layer = cells.Layer(cell, (bool(arguments["reverse"]),), arguments.get("nonlinearity") == "relu")
+    layer = cells.Layer(cell.name, (bool(reverse),), options.get("nonlinearity") == "relu")
     weights = cells.Weights(a["weight_ih"], a["weight_hh"], a["bias_ih"], a["bias_hh"])
     h0, c0 = (None if a[name] is None else a[name][None] for name in ("h0", "c0"))
-    lengths = arguments["lengths"]
     with library.computing(x):
         if lengths is not None:
             lengths = library.lengths(lengths, rows, steps, x)
-        y, h_n, c_n, kept = cells.forward(library, layer, x, h0, c0, (weights,), lengths, arguments["training"])
-    states = (h_n[0],) if c_n is None else (h_n[0], c_n[0])
+        y, h_n, c_n, kept = cells.forward(library, layer, x, h0, c0, (weights,), lengths, training)
+    outputs = (y, h_n[0]) if c_n is None else (y, h_n[0], c_n[0])
     if kept is None:
-        return y, *states, None
-    buffer = kept["y"] if kept["gates"] is None else kept["gates"]
-    reserve = Reserve(
-        cell, buffer, {name: a[name] for name in _ARRAYS[:5]}, (a["bias_ih"], a["bias_hh"]),
-        {"gpu": _Kept(library, layer, kept), "options": None},
-    )  # fmt: skip
-    return y, *states, reserve
+        return outputs, None
+    initial = tuple(a[name] for name in cell.states)
+    return outputs, Kept(library, layer, x, initial, tuple(a[name] for name in names[-4:]), kept)
 
 
-def backward(
-    reserve: Reserve,
-    dy: Any,
-    dh_n: Any,
-    dc_n: Any,
-    input_grad: bool,
-    accumulate: Accumulate | None,
-) -> tuple[Any, Any, Any, tuple[Any, ...]]:
-    """dx, dh0, dc0 (of an LSTM) and the gradients of weights and biases."""
-    kept: _Kept = reserve.options["gpu"]
-    library, y = kept.library, kept.arrays["y"]
+def backward(kept: Kept, doutputs: Sequence[Any], input_grad: bool, accumulate: Any) -> tuple[Any, ...]:
+    """Return (dx, dh0[, dc0]) and the gradients of weights and biases."""
+    library, y = kept.library, kept.y
     T, N, H = y.shape
-    given = read(library, {"y": y, "dy": dy, "dh_n": dh_n, "dc_n": dc_n})
-    for name, expected in (("dy", (T, N, H)), ("dh_n", (N, H)), ("dc_n", (N, H))):
-        _check(name, given[name], expected)
-    dh_n, dc_n = (None if given[name] is None else given[name][None] for name in ("dh_n", "dc_n"))
-    wanted = cells.Weights(True, True, *(bias is not None for bias in reserve.biases))
+    names = ("dy", "dh_n", "dc_n")[: len(doutputs)]
+    given = read(library, {"y": y, **dict(zip(names, doutputs, strict=True))})
+    for name in names:
+        _check(name, given[name], (T, N, H) if name == "dy" else (N, H))
+    dh_n, dc_n = (None if given.get(name) is None else given[name][None] for name in ("dh_n", "dc_n"))
+    wanted = cells.Weights(True, True, *(bias is not None for bias in kept.parameters[2:]))
     with library.computing(y):
-        found = cells.backward(library, kept.layer, kept.arrays, (wanted,), given["dy"], dh_n, dc_n, input_grad)
+        found = cells.backward(library, kept.layer, kept.given, (wanted,), given["dy"], dh_n, dc_n, input_grad)
         parameters: tuple[Any, ...] = tuple(found.weights[0])
         if accumulate is not None:
             parameters = _added(accumulate, parameters)
-    return found.dx, found.dh0[0], None if found.dc0 is None else found.dc0[0], parameters
+    initial = (found.dh0[0],) if found.dc0 is None else (found.dh0[0], found.dc0[0])
+    return (found.dx, *initial, *parameters)
 
 
-def _refuse(cell: str, arguments: dict[str, Any]) -> None:
-    """Options that a GPU has not, by name."""
-    for name, value in arguments.items():
-        if name in _TAKEN or name in _COUNTERS or value is None or value is False:
-            continue
+def _refuse(cell: Cell, options: Mapping[str, Any]) -> None:
+    """Raise for options that a GPU has not, by name."""
+    for name, value in options.items():
         if name == "nonlinearity":
             if value not in ("tanh", "relu"):
                 raise ValueError(f"nonlinearity: expected 'tanh' or 'relu' on a GPU, got {value!r}")
-        elif name == "reset_after":
-            continue
         elif name == "activations":
-            if activation_names(value, _PLAIN_ACTIVATIONS[cell]) is not None:
-                raise ValueError(f"activations: expected {_PLAIN_ACTIVATIONS[cell]} on a GPU, got {value!r}")
-        elif not isinstance(value, (int, float)) or value:
+            raise ValueError(f"activations: expected {cell.activations} on a GPU, got {value!r}")
+        elif name == "reset_after":
+            raise ValueError("reset_after: expected True on a GPU, got False")
+        elif name not in COUNTERS:
             raise ValueError(f"{name}: not on a GPU yet; expected its default, or arrays on the CPU")
-    if arguments.get("reset_after") is False:
-        raise ValueError("reset_after: expected True on a GPU, got False")
 
 
 def _check_shapes(cell: str, a: dict[str, Any]) -> None:

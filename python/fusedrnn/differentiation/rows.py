@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fusedrnn import functional
+from fusedrnn import _core, functional
 from fusedrnn.arrays import Array
 from fusedrnn.differentiation.scans import gradients_by_row, layer_by_row
 from fusedrnn.differentiation.trees import leaves, map_leaves
 from fusedrnn.functional.scan import ScanReserve
 from fusedrnn.nn.scan import Scan
+from fusedrnn.spec import CELLS
 
 
 class PerSequenceGradients(NamedTuple):
@@ -34,8 +34,7 @@ class _Rows:
 
     def __init__(self, reserve: functional.Reserve) -> None:
         self.reserve = reserve
-        x, options = reserve.arrays["x"], reserve.options
-        lengths, sizes = options.get("lengths"), options.get("batch_sizes")
+        x, (lengths, sizes, _) = reserve.kept.x, reserve.kept.sequences or (None, None, None)
         self.packed, self.ragged = sizes is not None, lengths is not None
         self.leading: tuple[int, ...] = x.shape[:-1]
         self.count = x.shape[1] if sizes is None else int(sizes[0])
@@ -78,14 +77,20 @@ class _Rows:
 
     def reserve_of(self, n: int) -> functional.Reserve:
         """The reserve that forward would have kept for row n alone: the same bits, as no row depends on others."""
-        arrays = {name: self.alone(name, value, n) for name, value in self.reserve.arrays.items()}
-        options = {name: self.alone(name, value, n) for name, value in self.reserve.options.items()}
+        kept = self.reserve.kept
+        states = zip(CELLS[self.reserve.cell].states, kept.states, strict=True)
+        lengths, sizes, resets = kept.sequences or (None, None, None)
         if self.packed:
-            options["batch_sizes"] = np.ones(len(self._lines(n)), np.int64)
-        if options.get("options") is not None:  # a row keeps the random numbers that it had
-            drawn = options["options"]
-            options["options"] = {**drawn, "row_offset": drawn["row_offset"] + n}
-        return dataclasses.replace(self.reserve, buffer=self._buffer(n), arrays=arrays, options=options, digests={})
+            sizes = np.ones(len(self._lines(n)), np.int64)
+        settings = kept.settings
+        if "row_offset" in settings.options:  # a row keeps the random numbers that it had
+            settings = settings.replace(row_offset=settings.options["row_offset"] + n)
+        alone = _core.Reserve(
+            settings, self.alone("x", kept.x, n), tuple(self.alone(name, value, n) for name, value in states),
+            kept.parameters, (self.alone("lengths", lengths, n), sizes, self.alone("resets", resets, n)),
+            self.alone("y", kept.y, n), self._buffer(n),
+        )  # fmt: skip
+        return functional.Reserve(self.reserve.cell, alone)
 
 
 def per_sequence_gradients(

@@ -4,26 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from fusedrnn import _core
 from fusedrnn.arrays import Array
-from fusedrnn.cuda import arrays as gpu_arrays
-from fusedrnn.functional.exchange import parts_in_place
-from fusedrnn.functional.gpu import gpu_backward, gpu_forward
-from fusedrnn.functional.low_precision import low_precision_backward, low_precision_forward
-from fusedrnn.functional.reserve import (
-    PLAIN,
-    Accumulate,
-    Reserve,
-    activation_names,
-    checked_reserve,
-    make_reserve,
-    parameter_gradients,
-    read_sequences,
-    refuse_recompute,
-)
+from fusedrnn.functional.call import run_backward, run_forward
+from fusedrnn.functional.reserve import Accumulate, Reserve
 from fusedrnn.gradients import GruGradients
+from fusedrnn.spec import GRU
 
 
 def gru_forward(
@@ -76,41 +61,21 @@ def gru_forward(
     Raises:
         TypeError, ValueError: as ``rnn_forward``.
     """
-    if type(x) is not np.ndarray and gpu_arrays.on_gpu(x):
-        return gpu_forward("gru", locals())  # type: ignore[no-any-return]  # all arguments, by name
-    if activations is not None:
-        activations = activation_names(activations, ("sigmoid", "tanh"))
     options = None
     if (
-        layer_norm is not None or zoneout_h or recurrent_dropout or dropconnect or activations is not None
-        or grad_clip is not None
+        not reset_after or recompute or layer_norm is not None or zoneout_h or recurrent_dropout or dropconnect
+        or activations is not None or grad_clip is not None or precision is not None
     ):  # fmt: skip
         options = {
-            "layer_norm": parts_in_place("layer_norm", layer_norm), "zoneout_h": zoneout_h,
+            "reset_after": reset_after, "recompute": recompute, "zoneout_h": zoneout_h,
             "recurrent_dropout": recurrent_dropout, "dropconnect": dropconnect, "activations": activations,
             "grad_clip": grad_clip, "seed": seed, "layer": layer, "row_offset": row_offset, "step_offset": step_offset,
+            "precision": precision,
         }  # fmt: skip
-        if recompute:
-            refuse_recompute(options, PLAIN)
-    if precision is not None:
-        y, h_n, _, reserve = low_precision_forward(
-            "gru" if reset_after else "gru_reset_before", precision, x, (h0, None), (weight_ih, weight_hh),
-            (bias_ih, bias_hh), reverse=reverse, training=training, options=options,
-            sequences=(lengths, batch_sizes, resets), recompute=recompute,
-        )  # fmt: skip
-        return y, h_n, reserve
-    if lengths is not None or batch_sizes is not None or resets is not None:
-        lengths, batch_sizes, resets = read_sequences(lengths, batch_sizes, resets)
-    y, h_n, buffer = _core.gru_forward(
-        x, h0, weight_ih, weight_hh, bias_ih, bias_hh, reset_after, lengths, batch_sizes, resets, reverse, training,
-        recompute, options,
+    return run_forward(  # type: ignore[no-any-return]
+        GRU, x, (h0,), (weight_ih, weight_hh, bias_ih, bias_hh), (lengths, batch_sizes, resets), options, reverse,
+        training, layer_norm,
     )  # fmt: skip
-    arrays = {"x": x, "h0": h0, "y": y, "weight_ih": weight_ih, "weight_hh": weight_hh}
-    reserve = make_reserve(
-        "gru", buffer, arrays, (bias_ih, bias_hh), reset_after=reset_after, reverse=reverse, recompute=recompute,
-        lengths=lengths, batch_sizes=batch_sizes, resets=resets, options=options,
-    )  # fmt: skip
-    return y, h_n, reserve
 
 
 def gru_backward(
@@ -122,18 +87,4 @@ def gru_backward(
     accumulate: Accumulate | None = None,
 ) -> GruGradients:
     """Gradients of ``gru_forward``; arguments as ``rnn_backward``."""
-    r = checked_reserve(reserve, "gru")
-    if "gpu" in r.options:
-        dx, dh0, _, parameters = gpu_backward(r, dy, dh_n, None, input_grad, accumulate)
-        return GruGradients(dx, dh0, *parameters)
-    if "low_precision_cell" in r.options:
-        dx, dh0, _, parameters = low_precision_backward(r, dy, dh_n, None, input_grad, accumulate)
-        return GruGradients(dx, dh0, *parameters)
-    a, o = r.arrays, r.options
-    parameters = parameter_gradients(r, accumulate, "layer_norm")
-    dx, dh0 = _core.gru_backward(
-        dy, dh_n, a["x"], a["h0"], a["y"], a["weight_ih"], a["weight_hh"], r.biases[0], r.biases[1], r.buffer,
-        o["reset_after"], o["lengths"], o["batch_sizes"], o["resets"], o["reverse"], o["recompute"], o["options"],
-        input_grad, *parameters,
-    )  # fmt: skip
-    return GruGradients(dx, dh0, *parameters)
+    return GruGradients(*run_backward(GRU, (dy, dh_n), reserve, input_grad, accumulate))

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fusedrnn import _core
 from fusedrnn.arrays import Array
-from fusedrnn.functional.reserve import (
-    Accumulate,
-    Reserve,
-    checked_reserve,
-    gradient_arrays,
-    make_reserve,
-    read_sequences,
-)
+from fusedrnn.functional.call import run_backward, run_forward
+from fusedrnn.functional.reserve import Accumulate, Reserve
 from fusedrnn.gradients import IndRnnGradients
+from fusedrnn.spec import INDRNN
 
 
 def indrnn_forward(
@@ -46,17 +40,10 @@ def indrnn_forward(
     Raises:
         TypeError, ValueError: as ``rnn_forward``; an unknown nonlinearity.
     """
-    if lengths is not None or batch_sizes is not None or resets is not None:
-        lengths, batch_sizes, resets = read_sequences(lengths, batch_sizes, resets)
-    y, h_n, buffer = _core.indrnn_forward(
-        x, h0, weight_ih, weight_hh, bias, nonlinearity, lengths, batch_sizes, resets, reverse, training
+    options = None if nonlinearity == "relu" else {"nonlinearity": nonlinearity}
+    return run_forward(  # type: ignore[no-any-return]
+        INDRNN, x, (h0,), (weight_ih, weight_hh, bias), (lengths, batch_sizes, resets), options, reverse, training
     )
-    arrays = {"x": x, "h0": h0, "y": y, "weight_ih": weight_ih, "weight_hh": weight_hh}
-    reserve = make_reserve(
-        "indrnn", buffer, arrays, (bias,), nonlinearity=nonlinearity, reverse=reverse,
-        lengths=lengths, batch_sizes=batch_sizes, resets=resets,
-    )  # fmt: skip
-    return y, h_n, reserve
 
 
 def indrnn_backward(
@@ -68,12 +55,4 @@ def indrnn_backward(
     accumulate: Accumulate | None = None,
 ) -> IndRnnGradients:
     """Gradients of ``indrnn_forward``; arguments as ``rnn_backward``, accumulate (dweight_ih, dweight_hh, dbias)."""
-    r = checked_reserve(reserve, "indrnn")
-    a, o = r.arrays, r.options
-    parameters = {"weight_ih": a["weight_ih"], "weight_hh": a["weight_hh"], "bias": r.biases[0]}
-    gradients = gradient_arrays(parameters, accumulate)
-    dx, dh0 = _core.indrnn_backward(
-        dy, dh_n, a["x"], a["h0"], a["y"], a["weight_ih"], a["weight_hh"], r.buffer,
-        o["nonlinearity"], o["lengths"], o["batch_sizes"], o["resets"], o["reverse"], input_grad, *gradients,
-    )  # fmt: skip
-    return IndRnnGradients(dx, dh0, *gradients)
+    return IndRnnGradients(*run_backward(INDRNN, (dy, dh_n), reserve, input_grad, accumulate))

@@ -5,37 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from fusedrnn import _core
 from fusedrnn.arrays import Array
-from fusedrnn.cuda import arrays as gpu_arrays
-from fusedrnn.functional.exchange import in_place, parts_in_place
-from fusedrnn.functional.gpu import gpu_backward, gpu_forward
-from fusedrnn.functional.low_precision import low_precision_backward, low_precision_forward
-from fusedrnn.functional.reserve import (
-    COUNTERS,
-    PLAIN,
-    Accumulate,
-    Reserve,
-    activation_names,
-    checked_reserve,
-    make_reserve,
-    parameter_gradients,
-    read_sequences,
-    refuse_recompute,
-)
+from fusedrnn.functional.call import run_backward, run_forward
+from fusedrnn.functional.reserve import Accumulate, Reserve
 from fusedrnn.gradients import LstmGradients
-
-# What changes the equations, and the plain cell.
-_PLAIN: dict[str, Any] = {
-    **PLAIN,
-    "weight_peephole": None,
-    "weight_hr": None,
-    "coupled": False,
-    "cell_clip": None,
-    "zoneout_c": 0.0,
-}
+from fusedrnn.spec import LSTM
 
 
 def lstm_forward(
@@ -103,44 +77,24 @@ def lstm_forward(
     Raises:
         TypeError, ValueError: as ``rnn_forward``, and for an option out of its range.
     """
-    if type(x) is not np.ndarray and gpu_arrays.on_gpu(x):
-        return gpu_forward("lstm", locals())  # all arguments, by name
-    if activations is not None:
-        activations = activation_names(activations, ("sigmoid", "tanh", "tanh"))
+    parameters: tuple[Any, ...] = (weight_ih, weight_hh, bias_ih, bias_hh)
     options = None
     if (
-        weight_peephole is not None or weight_hr is not None or coupled or cell_clip is not None
+        recompute or weight_peephole is not None or weight_hr is not None or coupled or cell_clip is not None
         or layer_norm is not None or zoneout_h or zoneout_c or recurrent_dropout or dropconnect
-        or activations is not None or grad_clip is not None or return_c
+        or activations is not None or grad_clip is not None or precision is not None
     ):  # fmt: skip
         options = {
-            "weight_peephole": in_place("weight_peephole", weight_peephole),
-            "weight_hr": in_place("weight_hr", weight_hr), "coupled": coupled, "cell_clip": cell_clip,
-            "layer_norm": parts_in_place("layer_norm", layer_norm), "zoneout_h": zoneout_h, "zoneout_c": zoneout_c,
-            "recurrent_dropout": recurrent_dropout, "dropconnect": dropconnect, "activations": activations,
-            "grad_clip": grad_clip, "seed": seed, "layer": layer, "row_offset": row_offset,
-            "step_offset": step_offset,
+            "recompute": recompute, "coupled": coupled, "cell_clip": cell_clip, "zoneout_h": zoneout_h,
+            "zoneout_c": zoneout_c, "recurrent_dropout": recurrent_dropout, "dropconnect": dropconnect,
+            "activations": activations, "grad_clip": grad_clip, "seed": seed, "layer": layer, "row_offset": row_offset,
+            "step_offset": step_offset, "precision": precision,
         }  # fmt: skip
-        if recompute:
-            refuse_recompute(options, _PLAIN)
-    if precision is not None:
-        return low_precision_forward(
-            "lstm", precision, x, (h0, c0), (weight_ih, weight_hh), (bias_ih, bias_hh),
-            reverse=reverse, training=training, options=options,
-            sequences=(lengths, batch_sizes, resets), recompute=recompute,
-        )  # fmt: skip
-    if lengths is not None or batch_sizes is not None or resets is not None:
-        lengths, batch_sizes, resets = read_sequences(lengths, batch_sizes, resets)
-    y, h_n, c_n, buffer, c = _core.lstm_forward(
-        x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, lengths, batch_sizes, resets, reverse, training, recompute,
-        options, return_c,
-    )  # fmt: skip
-    arrays = {"x": x, "h0": h0, "c0": c0, "y": y, "weight_ih": weight_ih, "weight_hh": weight_hh}
-    reserve = make_reserve(
-        "lstm", buffer, arrays, (bias_ih, bias_hh), reverse=reverse, recompute=recompute, lengths=lengths,
-        batch_sizes=batch_sizes, resets=resets, options=options,
-    )  # fmt: skip
-    return (y, h_n, c_n, reserve, c) if return_c else (y, h_n, c_n, reserve)
+        if weight_peephole is not None or weight_hr is not None:
+            parameters = (*parameters, weight_peephole, weight_hr)
+    return run_forward(
+        LSTM, x, (h0, c0), parameters, (lengths, batch_sizes, resets), options, reverse, training, layer_norm, return_c
+    )
 
 
 def lstm_backward(
@@ -156,27 +110,4 @@ def lstm_backward(
     """Gradients of ``lstm_forward``; dc_n [N, H] is the gradient of c_n, dc [T, N, H] of all c_t, the rest as
     ``rnn_backward``. ``accumulate`` may go on with those of weight_peephole, weight_hr and layer_norm; after four alone
     the others are fresh."""
-    r = checked_reserve(reserve, "lstm")
-    if "gpu" in r.options:
-        if dc is not None:
-            raise ValueError("dc: not on a GPU yet; expected None")
-        dx, dh0, dc0, parameters = gpu_backward(r, dy, dh_n, dc_n, input_grad, accumulate)
-        return LstmGradients(dx, dh0, dc0, *parameters)
-    if "low_precision_cell" in r.options:
-        if dc is not None:
-            raise ValueError("dc: expected None, as forward was called with a precision")
-        dx, dh0, dc0, parameters = low_precision_backward(r, dy, dh_n, dc_n, input_grad, accumulate)
-        return LstmGradients(dx, dh0, dc0, *parameters)
-    a, o = r.arrays, r.options
-    parameters = parameter_gradients(r, accumulate, "weight_peephole", "weight_hr", "layer_norm")
-    options = o["options"]
-    if options is None and dc is not None:
-        if o["recompute"]:
-            raise ValueError("dc: expected None, as forward was called with recompute=True")
-        options = {**_PLAIN, **COUNTERS}
-    dx, dh0, dc0 = _core.lstm_backward(
-        dy, dh_n, dc_n, dc, a["x"], a["h0"], a["c0"], a["y"], a["weight_ih"], a["weight_hh"], r.biases[0],
-        r.biases[1], r.buffer, o["lengths"], o["batch_sizes"], o["resets"], o["reverse"], o["recompute"], options,
-        input_grad, *parameters,
-    )  # fmt: skip
-    return LstmGradients(dx, dh0, dc0, *parameters)
+    return LstmGradients(*run_backward(LSTM, (dy, dh_n, dc_n, dc), reserve, input_grad, accumulate))

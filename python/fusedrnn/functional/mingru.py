@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fusedrnn import _core
 from fusedrnn.arrays import Array
-from fusedrnn.functional.reserve import (
-    Accumulate,
-    Reserve,
-    checked_reserve,
-    gradient_arrays,
-    make_reserve,
-    read_sequences,
-)
+from fusedrnn.functional.call import run_backward, run_forward
+from fusedrnn.functional.reserve import Accumulate, Reserve
 from fusedrnn.gradients import MinGruGradients
+from fusedrnn.spec import MINGRU
 
 
 def mingru_forward(
@@ -45,14 +39,9 @@ def mingru_forward(
     Raises:
         TypeError, ValueError: as ``rnn_forward``.
     """
-    if lengths is not None or batch_sizes is not None or resets is not None:
-        lengths, batch_sizes, resets = read_sequences(lengths, batch_sizes, resets)
-    y, h_n, buffer = _core.mingru_forward(x, h0, weight_ih, bias, lengths, batch_sizes, resets, reverse, training)
-    arrays = {"x": x, "h0": h0, "y": y, "weight_ih": weight_ih}
-    reserve = make_reserve(
-        "mingru", buffer, arrays, (bias,), reverse=reverse, lengths=lengths, batch_sizes=batch_sizes, resets=resets
+    return run_forward(  # type: ignore[no-any-return]
+        MINGRU, x, (h0,), (weight_ih, bias), (lengths, batch_sizes, resets), None, reverse, training
     )
-    return y, h_n, reserve
 
 
 def mingru_backward(
@@ -64,11 +53,4 @@ def mingru_backward(
     accumulate: Accumulate | None = None,
 ) -> MinGruGradients:
     """Gradients of ``mingru_forward``; arguments as ``rnn_backward``, accumulate (dweight_ih, dbias)."""
-    r = checked_reserve(reserve, "mingru")
-    a, o = r.arrays, r.options
-    gradients = gradient_arrays({"weight_ih": a["weight_ih"], "bias": r.biases[0]}, accumulate)
-    dx, dh0 = _core.mingru_backward(
-        dy, dh_n, a["x"], a["h0"], a["y"], a["weight_ih"], r.buffer,
-        o["lengths"], o["batch_sizes"], o["resets"], o["reverse"], input_grad, *gradients,
-    )  # fmt: skip
-    return MinGruGradients(dx, dh0, *gradients)
+    return MinGruGradients(*run_backward(MINGRU, (dy, dh_n), reserve, input_grad, accumulate))

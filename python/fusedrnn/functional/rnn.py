@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
-
-from fusedrnn import _core
 from fusedrnn.arrays import Array
-from fusedrnn.cuda import arrays as gpu_arrays
-from fusedrnn.functional.exchange import parts_in_place
-from fusedrnn.functional.gpu import gpu_backward, gpu_forward
-from fusedrnn.functional.low_precision import low_precision_backward, low_precision_forward
-from fusedrnn.functional.reserve import (
-    Accumulate,
-    Reserve,
-    checked_reserve,
-    make_reserve,
-    parameter_gradients,
-    read_sequences,
-)
+from fusedrnn.functional.call import run_backward, run_forward
+from fusedrnn.functional.reserve import Accumulate, Reserve
 from fusedrnn.gradients import RnnGradients
+from fusedrnn.spec import RNN
 
 
 def rnn_forward(
@@ -88,37 +75,20 @@ def rnn_forward(
         TypeError: dtype other than float32 or float64, or not the same for all.
         ValueError: a shape that does not fit, T = 0, an array that is not C-contiguous, an option out of its range.
     """
-    if type(x) is not np.ndarray and gpu_arrays.on_gpu(x):
-        return gpu_forward("rnn", locals())  # type: ignore[no-any-return]  # all arguments, by name
-    options: dict[str, Any] | None = None
+    options = None
     if (
-        nonlinearity not in ("tanh", "relu") or layer_norm is not None or zoneout_h or recurrent_dropout or dropconnect
-        or grad_clip is not None
+        nonlinearity != "tanh" or layer_norm is not None or zoneout_h or recurrent_dropout or dropconnect
+        or grad_clip is not None or precision is not None
     ):  # fmt: skip
         options = {
-            "layer_norm": parts_in_place("layer_norm", layer_norm), "zoneout_h": zoneout_h,
-            "recurrent_dropout": recurrent_dropout, "dropconnect": dropconnect, "grad_clip": grad_clip, "seed": seed,
-            "layer": layer, "row_offset": row_offset, "step_offset": step_offset,
+            "nonlinearity": nonlinearity, "zoneout_h": zoneout_h, "recurrent_dropout": recurrent_dropout,
+            "dropconnect": dropconnect, "grad_clip": grad_clip, "seed": seed, "layer": layer,
+            "row_offset": row_offset, "step_offset": step_offset, "precision": precision,
         }  # fmt: skip
-    if precision is not None:
-        y, h_n, _, reserve = low_precision_forward(
-            f"rnn_{nonlinearity}", precision, x, (h0, None), (weight_ih, weight_hh), (bias_ih, bias_hh),
-            reverse=reverse, training=training, options=options,
-            sequences=(lengths, batch_sizes, resets),
-        )  # fmt: skip
-        return y, h_n, reserve
-    if lengths is not None or batch_sizes is not None or resets is not None:
-        lengths, batch_sizes, resets = read_sequences(lengths, batch_sizes, resets)
-    y, h_n, buffer = _core.rnn_forward(
-        x, h0, weight_ih, weight_hh, bias_ih, bias_hh, nonlinearity, lengths, batch_sizes, resets, reverse, training,
-        options,
+    return run_forward(  # type: ignore[no-any-return]
+        RNN, x, (h0,), (weight_ih, weight_hh, bias_ih, bias_hh), (lengths, batch_sizes, resets), options, reverse,
+        training, layer_norm,
     )  # fmt: skip
-    arrays = {"x": x, "h0": h0, "y": y, "weight_ih": weight_ih, "weight_hh": weight_hh}
-    reserve = make_reserve(
-        "rnn", buffer, arrays, (bias_ih, bias_hh), nonlinearity=nonlinearity, reverse=reverse, lengths=lengths,
-        batch_sizes=batch_sizes, resets=resets, options=options,
-    )  # fmt: skip
-    return y, h_n, reserve
 
 
 def rnn_backward(
@@ -141,17 +111,4 @@ def rnn_backward(
     Raises:
         TypeError, ValueError: as ``rnn_forward``. RuntimeError: under FUSEDRNN_CHECK=1, changed arrays.
     """
-    r = checked_reserve(reserve, "rnn")
-    if "gpu" in r.options:
-        dx, dh0, _, parameters = gpu_backward(r, dy, dh_n, None, input_grad, accumulate)
-        return RnnGradients(dx, dh0, *parameters)
-    if "low_precision_cell" in r.options:
-        dx, dh0, _, parameters = low_precision_backward(r, dy, dh_n, None, input_grad, accumulate)
-        return RnnGradients(dx, dh0, *parameters)
-    a, o = r.arrays, r.options
-    parameters = parameter_gradients(r, accumulate, "layer_norm")
-    dx, dh0 = _core.rnn_backward(
-        dy, dh_n, a["x"], a["h0"], a["y"], a["weight_ih"], a["weight_hh"], r.buffer, o["nonlinearity"], o["lengths"],
-        o["batch_sizes"], o["resets"], o["reverse"], o["options"], input_grad, *parameters,
-    )  # fmt: skip
-    return RnnGradients(dx, dh0, *parameters)
+    return RnnGradients(*run_backward(RNN, (dy, dh_n), reserve, input_grad, accumulate))

@@ -14,12 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.interpreters import batching
 
-from fusedrnn.jax.calls import RANDOM, STATES, Call, Sizes, seed_of
+from fusedrnn.jax.calls import Call, Sizes, seed_of
 from fusedrnn.jax.host import on_host, one_by_one, primitive
 from fusedrnn.reference.norm import EPSILON
 from fusedrnn.reference.random import find_random, zoned
 from fusedrnn.reference.sequences import find_sequence
 from fusedrnn.reference.steps import gru_step, lstm_step
+from fusedrnn.spec import DRAWING
 
 _Arrays = dict[str, Any]
 _Step = Callable[[Any, tuple[Any, ...]], tuple[Any, ...]]  # of W_ih x_t + b_ih and the states: the new states
@@ -56,7 +57,7 @@ def unroll(call: Call, arrays: _Arrays, clip: bool = True) -> tuple[Any, ...]:
         return h if dropout is None else h * dropout
 
     cell = _CELLS[call.kind](call, weights, seen)
-    names = STATES[call.kind]
+    names = tuple(call.cell.states)
     outputs = range(2) if call.option("return_c") else range(1)
 
     def step(states: tuple[Any, ...], given: _Arrays) -> Any:
@@ -141,7 +142,7 @@ _clipping.defvjp(lambda bound, h: (h, None), lambda bound, _, dh: (jax.lax.clamp
 
 
 def _masks(call: Call, arrays: _Arrays, sizes: Sizes) -> _Arrays:
-    names = [name for name in RANDOM if call.option(name)]
+    names = [name for name in DRAWING if call.option(name)]
     if "seed" in arrays:
         x = arrays["x"]
         return dict(zip(names, _masks_p.bind(arrays["seed"], call=call, sizes=sizes, dtype=x.dtype), strict=True))
@@ -203,7 +204,7 @@ def _rnn(call: Call, weights: _Arrays, seen: Callable[[Any], Any]) -> _Step:
 
 
 def _lstm(call: Call, weights: _Arrays, seen: Callable[[Any], Any]) -> _Step:
-    acts = [_ACTIVATIONS[name] for name in call.option("activations") or ("sigmoid", "tanh", "tanh")]
+    acts = [_ACTIVATIONS[name] for name in call.option("activations") or call.cell.activations]
     weight_hr, gain, clip = weights.get("weight_hr"), weights.get("gain_c"), call.option("cell_clip")
     options = {
         "coupled": call.option("coupled"),
@@ -218,7 +219,7 @@ def _lstm(call: Call, weights: _Arrays, seen: Callable[[Any], Any]) -> _Step:
 
 
 def _gru(call: Call, weights: _Arrays, seen: Callable[[Any], Any]) -> _Step:
-    acts = [_ACTIVATIONS[name] for name in call.option("activations") or ("sigmoid", "tanh")]
+    acts = [_ACTIVATIONS[name] for name in call.option("activations") or call.cell.activations]
     gates = 2 * weights["weight_hh"].shape[1]
     rows = [slice(None)] if call.option("reset_after") else [slice(gates), slice(gates, None)]
     products = [partial(_affine, weights=weights, kind="hh", rows=each) for each in rows]

@@ -12,14 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from fusedrnn._core import NO_STEPS
-from fusedrnn.functional.reserve import COUNTERS, check_batch_sizes
-from fusedrnn.jax.calls import AXES, GATES, OPTIONS, RANDOM, Call, check
+from fusedrnn.jax.calls import AXES, OPTIONS, Call, check
 from fusedrnn.jax.primitives import forward_p
+from fusedrnn.sequences import check_batch_sizes
+from fusedrnn.spec import CELLS, COUNTERS, DRAWING
 
 _NAMES = {f"norm_bias_{name}": f"layer_norm bias_{name}" for name in ("ih", "hh", "c")}
 _NAMES.update({f"gain_{name}": f"layer_norm gain_{name}" for name in ("ih", "hh", "c")})
 _BATCHED = ("x", "h0", "c0", "lengths", "resets")  # arguments that have rows
-_ACTIVATIONS = {"gru": ("sigmoid", "tanh"), "lstm": ("sigmoid", "tanh", "tanh")}
 
 
 def rnn(
@@ -163,7 +163,7 @@ def _run(kind: str, arguments: dict[str, Any]) -> tuple[Any, ...]:
             if name in arrays:
                 arrays[name] = jnp.expand_dims(arrays[name], _axis_of_rows(name))
     options = {name: value for name, value in static.items() if value != OPTIONS[name]}
-    random = [name for name in RANDOM if name in options]
+    random = [name for name in DRAWING if name in options]
     if random and arguments["training"]:
         if arguments["seed"] is None:
             raise ValueError(f"seed: expected an integer or a key for {', '.join(random)} in training, got None")
@@ -224,8 +224,7 @@ def _static(kind: str, arguments: dict[str, Any]) -> dict[str, Any]:
         if not hasattr(sizes, "__iter__"):
             raise TypeError(f"batch_sizes: expected a sequence of integers, got {type(sizes).__name__}")
         options["batch_sizes"] = tuple(map(operator.index, sizes))
-    if options["activations"] == _ACTIVATIONS.get(kind):
-        options["activations"] = None
+    options["activations"] = CELLS[kind].other_activations(options["activations"])
     return options
 
 
@@ -233,7 +232,7 @@ def _norm_arrays(kind: str, layer_norm: Any) -> dict[str, Any]:
     """((gains), (biases)) as operands."""
     if layer_norm is None:
         return {}
-    names = Call(kind).norms
+    names = CELLS[kind].norms
     if (
         not isinstance(layer_norm, (tuple, list))
         or [len(part) if isinstance(part, (tuple, list)) else -1 for part in layer_norm] != [len(names)] * 2
@@ -268,7 +267,7 @@ def _check_arrays(call: Call, arrays: dict[str, Any], single: bool) -> None:
     """Errors as those of the compiled module; of one sequence, shapes without the row that was put in."""
     packed = call.option("batch_sizes") is not None
     dtype, precision = arrays["x"].dtype, call.option("precision")
-    gates = GATES[call.kind] - call.option("coupled")
+    gates = call.cell.rows(dict(call.options))
     letters = "P" if "weight_hr" in arrays else "H"
     axes = {
         "x": "[M, I]" if packed else "[T, N, I] or [T, I]",

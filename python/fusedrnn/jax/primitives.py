@@ -17,8 +17,9 @@ import jax.numpy as jnp
 from jax.interpreters import ad, batching, mlir
 
 from fusedrnn.jax import composite
-from fusedrnn.jax.calls import CONSTANTS, RANDOM, Call, check
+from fusedrnn.jax.calls import CONSTANTS, Call, check
 from fusedrnn.jax.host import on_host, one_by_one, primitive
+from fusedrnn.spec import DRAWING
 
 # The composite is traced once for a call and its shapes.
 _outputs = jax.jit(lambda *operands, call: composite.unroll(call, call.named(operands)), static_argnames="call")
@@ -42,7 +43,7 @@ tangents_p.def_impl(_tangents)
 
 # vmap. Rows are independent, so that those of all elements can be the rows of one call.
 
-_BY_ROW = tuple(name for name in RANDOM if name != "dropconnect")  # of which the mask of weights is the same for all
+_BY_ROW = tuple(name for name in DRAWING if name != "dropconnect")  # of which the mask of weights is the same for all
 _ROWS = ("x", "h0", "c0", "lengths", "resets", "y", "reserve", "dy", "dh_n", "dc_n", "dc")
 _AT_FRONT = ("h0", "c0", "lengths", "dh_n", "dc_n")  # where N is the first axis; elsewhere it is the second
 
@@ -106,7 +107,7 @@ def _along(function: Callable[..., Any], names: Sequence[str], primals: Any, tan
 
 
 def _forward_jvp(primals: Sequence[Any], tangents: Sequence[Any], *, call: Call) -> Any:
-    if "seed" not in call.given and any(call.option(name) for name in RANDOM):
+    if "seed" not in call.given and any(call.option(name) for name in DRAWING):
         return _along(_outputs, call.given, primals, tangents, call)  # inference, of which the kernels keep nothing
     call, keep = replace(call, keep=True), call.keep
     check(call)  # int8 keeps nothing

@@ -7,20 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from fusedrnn import functional
-from fusedrnn.functional.reserve import ACTIVATIONS
+from fusedrnn import spec
 from fusedrnn.nn.module import as_generator
 from fusedrnn.nn.recurrent import _OneState
 from fusedrnn.nn.stack import Table
+from fusedrnn.spec import ACTIVATIONS
 
 
 class _Elementwise(_OneState):
     """Layers with one bias, and with a ``weight_hh`` that is a vector or not there."""
 
     def _table(self, inputs: int, hidden: int) -> Table:
-        rows = self.gates * hidden
+        rows = self._cell.gates * hidden
         shapes = {"weight_ih": (rows, inputs), "weight_hh": (hidden,), "bias": (rows,)}
-        return {part: (shapes[part], None) for part in self.by_position if part != "bias" or self.bias}
+        return {part: (shapes[part], None) for part in self._cell.parameters if part != "bias" or self.bias}
 
 
 class IndRNN(_Elementwise):
@@ -37,11 +37,7 @@ class IndRNN(_Elementwise):
     Parameters: ``weight_ih_l0`` [H, I], ``weight_hh_l0`` [H], ``bias_l0`` [H], then as ``RNN``.
     """
 
-    functions = (functional.indrnn_forward, functional.indrnn_backward)
-    gates = 1
-    cell = "indrnn"
-    packed_options = tuple(("nonlinearity", name) for name in ACTIVATIONS)
-    by_position = ("weight_ih", "weight_hh", "bias")
+    _cell = spec.INDRNN
 
     def __init__(
         self,
@@ -68,16 +64,13 @@ class IndRNN(_Elementwise):
             dtype=dtype, rng=generator, nonlinearity=nonlinearity,
         )  # fmt: skip
         for _, weight_hh, *_ in self._names:
-            data = getattr(self, weight_hh).data
+            data = getattr(self, str(weight_hh)).data
             data[...] = generator.uniform(0, 1, data.shape)
 
     @property
     def nonlinearity(self) -> str:
         """The name of f."""
         return str(self.options["nonlinearity"])
-
-    def _cell_option(self) -> str:
-        return self.nonlinearity
 
 
 class MinGRU(_Elementwise):
@@ -91,10 +84,7 @@ class MinGRU(_Elementwise):
     Parameters: ``weight_ih_l0`` [2H, I] and ``bias_l0`` [2H], rows of z, then of n; then as ``RNN``.
     """
 
-    functions = (functional.mingru_forward, functional.mingru_backward)
-    gates = 2
-    cell = "mingru"
-    by_position = ("weight_ih", "bias")
+    _cell = spec.MINGRU
 
     def __init__(
         self,

@@ -50,7 +50,7 @@ class Frozen:
                 dtype.
         """
         layer = self._layer
-        names = len(layer.state_names)  # h0, or h0 and c0
+        names = len(layer.states.names)  # h0, or h0 and c0
         states = (state,) if names == 1 else pair("state", state)
         given = {name: value for name, value in (("lengths", lengths), ("resets", resets)) if value is not None}
         if given and self._precision is not None:
@@ -59,13 +59,22 @@ class Frozen:
             y, last = layer._forward(x, states, lengths, resets)
             return y, (last[0] if names == 1 else last)
 
-        def cell(index: int, x: Array, initial: Any, reverse: bool) -> Any:
-            h0, c0 = (*initial, None)[:2]
-            y, *last = self._packed.sequence(index, x, h0, c0, reverse)
-            return (y, *last[:names], None)
-
-        y, last, _ = layer._sequence(x, states, layer._initial_values(), cell, lambda y: y)
-        return layer._as_given(y), (last[0] if names == 1 else last)
+        x = layer._sequence_first("x", x, layer.input_size)
+        starts = layer._starts(states, x.shape[1])
+        rows = len(layer._names)
+        initial = [(None,) * rows if state is None else layer.states.parts(state) for state in starts]
+        final: list[tuple[Array, ...]] = []
+        for k in range(layer.num_layers):
+            outputs = []
+            for reverse in range(layer.directions):
+                index = len(final)
+                y, *last = self._packed.sequence(index, x, tuple(part[index] for part in initial), bool(reverse))
+                outputs.append(y)
+                final.append(tuple(last))
+            y = outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=2)
+            x = y + x if layer.residual and k > 0 else y
+        whole = tuple(layer.states.whole(parts) for parts in zip(*final, strict=True))
+        return layer._as_given(x), (whole[0] if names == 1 else whole)
 
 
 class Chain:
@@ -83,20 +92,22 @@ class Chain:
             x = y + x if self._layer.residual else y
         return x
 
-    def state(self) -> tuple[Any, Any]:
-        """h and c, as the layer returns them; c is None for a cell without."""
-        h, c = zip(*(core.state() for core in self._cores), strict=True)
-        whole = self._layer._whole
-        return whole([a[0] for a in h]), (None if c[0] is None else whole([a[0] for a in c]))
+    def state(self) -> tuple[Any, ...]:
+        """The states, as the layer returns them."""
+        parts = zip(*(core.state() for core in self._cores), strict=True)
+        return tuple(self._layer.states.whole([a[0] for a in of_cores]) for of_cores in parts)
 
-    def set_state(self, h: Any, c: Any) -> None:
+    def set_state(self, states: tuple[Any, ...]) -> None:
         """Go on from other states; none is changed unless all fit."""
-        states = [
-            self._layer._split(name, value, k, self._batch)
-            for k, (name, value) in enumerate(zip("hc"[: len(self._layer.state_names)], (h, c), strict=False))
-        ]
-        for core, parts in zip(self._cores, zip(*states, strict=True), strict=True):
-            core.set_state(*(*(part[None] for part in parts), None)[:2])
+        of_layer = self._layer.states
+        given = of_layer.given(_names(states), states, self._batch)
+        for core, parts in zip(self._cores, zip(*map(of_layer.parts, given), strict=True), strict=True):
+            core.set_state(tuple(part[None] for part in parts))
+
+
+def _names(states: tuple[Any, ...]) -> tuple[str, ...]:
+    """What a stream calls them."""
+    return ("h", "c")[: len(states)]
 
 
 class Unpacked:
@@ -104,36 +115,29 @@ class Unpacked:
 
     def __init__(self, layer: _Recurrent, batch: int) -> None:
         self._layer, self._batch = layer, batch
-        self._state = [
-            layer._whole([np.zeros((batch, sizes[k]), layer.dtype) for sizes in layer._state_sizes])
-            for k in range(len(layer.state_names))
-        ]
+        self._state = layer.states.zeros(batch)
+        self._weights = [layer._weights(index) for index in range(len(layer._names))]
 
     def step(self, x: Array) -> Array:
         """h of the last layer, [N, H], or [H] for x [I]."""
         layer, N = self._layer, self._batch
         if not isinstance(x, np.ndarray):
             raise TypeError(f"x: expected a NumPy array, got {type(x).__name__}")
-        rows = layer._checked("x", x[None] if x.ndim == N == 1 else x, (N, layer.input_size))
+        rows = layer.states.checked("x", x[None] if x.ndim == N == 1 else x, (N, layer.input_size))
         if not x.flags.c_contiguous:
             raise ValueError("x: expected a C-contiguous array")
-        steps = rows[:, None] if layer.batch_first else rows[None]
-        y, last, _ = layer._sequence(steps, tuple(self._state), None, layer._cell_forward, lambda y: y)
-        self._state = list(last)
+        y, last, _ = layer._stack[False].forward(rows[None], self._state, self._weights, None, False, None, None)
+        self._state = last
         top: Array = y[0, 0] if x.ndim == 1 else y[0]
         return top
 
-    def state(self) -> tuple[Any, Any]:
-        """h and c, as the layer returns them; c is None for a cell without."""
-        h, c = (*copy.deepcopy(self._state), None)[:2]
-        return h, c
+    def state(self) -> tuple[Any, ...]:
+        """The states, as the layer returns them."""
+        return copy.deepcopy(self._state)
 
-    def set_state(self, h: Any, c: Any) -> None:
+    def set_state(self, states: tuple[Any, ...]) -> None:
         """Go on from other states; none is changed unless all fit."""
-        layer = self._layer
-        given = zip("hc"[: len(layer.state_names)], (h, c), strict=False)
-        parts = [layer._split(name, value, k, self._batch) for k, (name, value) in enumerate(given)]
-        self._state = [layer._whole([part.copy() for part in state]) for state in parts]
+        self._state = copy.deepcopy(self._layer.states.given(_names(states), states, self._batch))
 
 
 class Stream:
@@ -148,9 +152,9 @@ class Stream:
             quicker than ``stream(x)``.
     """
 
-    def __init__(self, packed: Any, h0: Any = None, c0: Any = None) -> None:
+    def __init__(self, packed: Any, initial: tuple[Any, ...] | None = None) -> None:
         self._core = packed
-        self._initial = self._core.state() if h0 is None else (h0, c0)
+        self._initial: tuple[Any, ...] = self._core.state() if initial is None else initial
         self.step = self._core.step
         self.reset()
 
@@ -173,18 +177,19 @@ class Stream:
     def state(self) -> Any:
         """h [L, N, H] (layers of different sizes: one [1, N, H] each), or (h, c) of an LSTM: copies. Assign the same,
         or what the layer returned, to go on from another state."""
-        h, c = self._core.state()
-        return h if c is None else (h, c)
+        states: tuple[Any, ...] = self._core.state()
+        return states[0] if len(states) == 1 else states
 
     @state.setter
     def state(self, value: Any) -> None:
-        if self._initial[1] is None:
-            self._core.set_state(value, None)
-        elif isinstance(value, (tuple, list)) and len(value) == 2:
-            self._core.set_state(*value)
+        count = len(self._initial)
+        if count == 1:
+            self._core.set_state((value,))
+        elif isinstance(value, (tuple, list)) and len(value) == count:
+            self._core.set_state(tuple(value))
         else:
             raise TypeError(f"state: expected (h, c), got {type(value).__name__}")
 
     def reset(self) -> None:
         """Start again from the layer's learned initial state, or zeros."""
-        self._core.set_state(*self._initial)
+        self._core.set_state(self._initial)

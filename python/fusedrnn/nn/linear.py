@@ -159,10 +159,15 @@ class Dropout(Module):
         if self.p == 0:
             self._push(None)
             return x
-        kept = self._uniform(x.shape) >= self.p
-        mask = kept * x.dtype.type(1 / (1 - self.p))
+        mask = self.mask(x.shape, x.dtype)
         self._push(mask)
         return np.asarray(x * mask)
+
+    def mask(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """A fresh one: zeros, and 1 / (1 - p)."""
+        kept = self._uniform(shape) >= self.p
+        scaled: Array = kept * np.dtype(dtype).type(1 / (1 - self.p))
+        return scaled
 
     def _uniform(self, shape: tuple[int, ...]) -> Array:
         """Numbers from U(0, 1); for some rows of a joint batch, theirs of those that all rows would draw."""

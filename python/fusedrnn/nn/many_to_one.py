@@ -112,7 +112,7 @@ class ManyToOne(Module):
         self.rnn: Any = rnn
         self.pooling: Any = Pooling(pooling, rnn.directions)
         self.dropout = Dropout(dropout, rng=generator)
-        features = rnn._state_sizes[-1][0] * rnn.directions * len(self.pooling.kinds)
+        features = rnn.states.sizes[-1][0] * rnn.directions * len(self.pooling.kinds)
         self.head = Linear(features, size("outputs", outputs), dtype=rnn.dtype, rng=generator)
 
     def forward(self, x: Array, lengths: Any = None) -> Array:

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from fusedrnn import functional
+from fusedrnn import spec
 from fusedrnn.arrays import Array
-from fusedrnn.functional.reserve import ACTIVATIONS
 from fusedrnn.nn.frozen import pair
-from fusedrnn.nn.stack import States, Table, _Recurrent
+from fusedrnn.nn.stack import Table, _Recurrent
+from fusedrnn.nn.states import States
 from fusedrnn.sizes import size
+from fusedrnn.spec import ACTIVATIONS
 
 
 class _OneState(_Recurrent):
@@ -79,10 +80,7 @@ class RNN(_OneState):
     ``..._l0_reverse``, ``..._l1``, ...; with learn_initial_state also ``h0_l0`` [H] (and ``c0_l0`` of an LSTM), ...
     """
 
-    functions = (functional.rnn_forward, functional.rnn_backward)
-    gates = 1
-    cell = "rnn"
-    packed_options = (("nonlinearity", "tanh"), ("nonlinearity", "relu"))
+    _cell = spec.RNN
 
     def __init__(
         self,
@@ -119,9 +117,6 @@ class RNN(_OneState):
         """The activation's name."""
         return str(self.options["nonlinearity"])
 
-    def _cell_option(self) -> str:
-        return self.nonlinearity
-
 
 class LSTM(_Recurrent):
     """Long short-term memory with forget gate (Gers et al. 2000), gates i, f, g, o, as ``torch.nn.LSTM``.
@@ -139,11 +134,7 @@ class LSTM(_Recurrent):
     Parameters: as ``RNN`` with 4H rows.
     """
 
-    functions = (functional.lstm_forward, functional.lstm_backward)
-    gates = 4
-    cell = "lstm"
-    state_names = ("h0", "c0")
-    gradient_names = ("dh_n", "dc_n")
+    _cell = spec.LSTM
 
     def __init__(
         self,
@@ -174,7 +165,6 @@ class LSTM(_Recurrent):
         forget_bias: float | None = None,
     ) -> None:
         self.peephole, self.proj_size = peephole, size("proj_size", proj_size, 0)
-        self.gates = 3 if coupled else 4
         super().__init__(
             input_size, hidden_size, num_layers, bias=bias, batch_first=batch_first, dropout=dropout,
             bidirectional=bidirectional, residual=residual, learn_initial_state=learn_initial_state,
@@ -188,11 +178,11 @@ class LSTM(_Recurrent):
             raise ValueError("forget_bias: expected None for a layer without biases")
         if coupled:
             raise ValueError("forget_bias: expected None for coupled gates, where no forget gate has a bias")
-        for index, (_, _, bias_ih, bias_hh) in enumerate(self._names):
+        for index, (_, _, bias_ih, bias_hh, *_) in enumerate(self._names):
             H = self.hidden_sizes[index // self.directions]
             forget = slice(H, 2 * H)
-            getattr(self, bias_ih).data[forget] += forget_bias
-            getattr(self, bias_hh).data[forget] = 0
+            getattr(self, str(bias_ih)).data[forget] += forget_bias
+            getattr(self, str(bias_hh)).data[forget] = 0
 
     def _sizes(self, hidden: int) -> tuple[int, ...]:
         return (self.proj_size or hidden, hidden)
@@ -266,10 +256,7 @@ class GRU(_OneState):
     Parameters: as ``RNN`` with 3H rows.
     """
 
-    functions = (functional.gru_forward, functional.gru_backward)
-    gates = 3
-    cell = "gru"
-    packed_options = (("reset_after", True), ("reset_after", False))
+    _cell = spec.GRU
 
     def __init__(
         self,
@@ -311,6 +298,3 @@ class GRU(_OneState):
     def reset_after(self) -> bool:
         """Whether the reset gate applies after the product with W_hn."""
         return bool(self.options["reset_after"])
-
-    def _cell_option(self) -> str:
-        return "reset_after" if self.reset_after else "reset_before"

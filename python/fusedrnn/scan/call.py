@@ -10,12 +10,12 @@ import numpy as np
 
 from fusedrnn._core import NO_STEPS
 from fusedrnn.arrays import Array
-from fusedrnn.functional.reserve import check_batch_sizes, read_sequences
 from fusedrnn.scan.arguments import Arguments, contiguous, owned
 from fusedrnn.scan.leaves import KINDS, named
 from fusedrnn.scan.packing import Packing
 from fusedrnn.scan.program import Program, Step, find_program
 from fusedrnn.scan.trees import flatten
+from fusedrnn.sequences import check_batch_sizes, read_sequences
 
 _DTYPES = {"integer": np.int64, "boolean": np.bool_}
 

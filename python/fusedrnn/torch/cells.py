@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fusedrnn import spec
 from fusedrnn.cuda import arrays
-from fusedrnn.torch import calls, gpu
+from fusedrnn.torch import gpu
 from fusedrnn.torch.compiling import exporting, runs_as_it_is
 from fusedrnn.torch.function import memory_of
 from fusedrnn.torch.ops import layer as run_layer
@@ -83,7 +84,7 @@ class _Step(torch.nn.RNNCellBase):
 class RNNCell(_Step, torch.nn.RNNCell):
     """``torch.nn.RNNCell`` on the kernels."""
 
-    _kernel_cell = property(lambda self: calls.RNN)
+    _kernel_cell = property(lambda self: spec.RNN)
 
     def _options(self) -> dict[str, Any] | None:
         return None if self.nonlinearity == "tanh" else {"nonlinearity": self.nonlinearity}
@@ -92,10 +93,10 @@ class RNNCell(_Step, torch.nn.RNNCell):
 class LSTMCell(_Step, torch.nn.LSTMCell):
     """``torch.nn.LSTMCell`` on the kernels."""
 
-    _kernel_cell = property(lambda self: calls.LSTM)
+    _kernel_cell = property(lambda self: spec.LSTM)
 
 
 class GRUCell(_Step, torch.nn.GRUCell):
     """``torch.nn.GRUCell`` on the kernels."""
 
-    _kernel_cell = property(lambda self: calls.GRU)
+    _kernel_cell = property(lambda self: spec.GRU)

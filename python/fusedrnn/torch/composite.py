@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import hardtanh, layer_norm, linear, softsign
 
-from fusedrnn.functional.reserve import check_batch_sizes
 from fusedrnn.reference.random import zoned
 from fusedrnn.reference.steps import gru_step, lstm_step
+from fusedrnn.sequences import check_batch_sizes
+from fusedrnn.spec import GRU, LSTM
 from fusedrnn.torch import masks
-from fusedrnn.torch.calls import GRU, LSTM, Call
+from fusedrnn.torch.calls import Call
 from fusedrnn.torch.compiling import methods_run_as_they_are
 
 # of W_ih x_t + b_ih, h as the product sees it, and the states

@@ -62,7 +62,7 @@ def _as_one(call: Call, x: Tensor, states: _Tensors, parameters: _Tensors) -> tu
     plain = (1, 0.0, False, False, False)  # layers, dropout, train, bidirectional, batch_first
     name = call.cell.name
     if name == "rnn":
-        name = f"rnn_{(call.options or call.cell.direct)['nonlinearity']}"
+        name = f"rnn_{(call.options or call.cell.options)['nonlinearity']}"
     run = getattr(torch.ops.aten, name).input
     y, *final = run(x, given if len(given) > 1 else given[0], weights, parameters[2] is not None, *plain)
     return y.flip(0) if call.reverse else y, *[s.squeeze(0) for s in final]

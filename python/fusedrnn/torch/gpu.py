@@ -14,8 +14,8 @@ from torch import Tensor
 
 from fusedrnn.cuda import cells
 from fusedrnn.cuda.arrays import Torch
-from fusedrnn.functional.reserve import check_batch_sizes
-from fusedrnn.torch.calls import Cell
+from fusedrnn.sequences import check_batch_sizes
+from fusedrnn.spec import Cell
 from fusedrnn.torch.compiling import methods_run_as_they_are
 
 _LIBRARY = Torch(torch)

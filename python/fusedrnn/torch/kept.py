@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fusedrnn.torch.calls import GRU, LSTM, RNN, Call, Cell
+from fusedrnn.spec import GRU, LSTM, RNN, Cell
+from fusedrnn.torch.calls import Call
 
 CHANGED = "one of the variables needed for gradient computation has been modified by an inplace operation: "
 

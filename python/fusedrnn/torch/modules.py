@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from fusedrnn import spec
 from fusedrnn._core import NO_STEPS
 from fusedrnn.cuda import arrays
 from fusedrnn.torch import calls, gpu
@@ -150,7 +151,7 @@ class _Recurrent(torch.nn.RNNBase):
         elif unbatched:
             y, final = y.squeeze(1), [s.squeeze(1) for s in final]
         elif self.batch_first:  # a view only where PyTorch has one
-            y = y.transpose(0, 1) if whole or on_gpu or self._kernel_cell is calls.LSTM else y.transpose_(0, 1)
+            y = y.transpose(0, 1) if whole or on_gpu or self._kernel_cell is spec.LSTM else y.transpose_(0, 1)
         return y, tuple(final) if len(final) > 1 else final[0]
 
     def _walk(
@@ -330,7 +331,7 @@ class RNN(_Recurrent, torch.nn.RNN):
         TypeError, ValueError: as PyTorch's; an option of ours out of its range.
     """
 
-    _kernel_cell = property(lambda self: calls.RNN)
+    _kernel_cell = property(lambda self: spec.RNN)
     nonlinearity: str
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
@@ -354,7 +355,7 @@ class LSTM(_Recurrent, torch.nn.LSTM):
         others: as ``RNN``.
     """
 
-    _kernel_cell = property(lambda self: calls.LSTM)
+    _kernel_cell = property(lambda self: spec.LSTM)
 
 
 class GRU(_Recurrent, torch.nn.GRU):
@@ -365,4 +366,4 @@ class GRU(_Recurrent, torch.nn.GRU):
         others: as ``RNN``.
     """
 
-    _kernel_cell = property(lambda self: calls.GRU)
+    _kernel_cell = property(lambda self: spec.GRU)

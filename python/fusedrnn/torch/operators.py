@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fusedrnn.functional.reserve import reserve_width
+from fusedrnn.spec import Cell
 from fusedrnn.torch import calls, decompositions
 from fusedrnn.torch.backward import LayerBackward
-from fusedrnn.torch.calls import CELLS, Call, Cell
+from fusedrnn.torch.calls import CELLS, Call
 from fusedrnn.torch.compiling import methods_run_as_they_are
 from fusedrnn.torch.second import double_backward
 
@@ -33,7 +33,7 @@ class _Operator:
 
     def __init__(self, cell: Cell) -> None:
         self.cell = cell
-        self.plain = {**cell.direct, **cell.options}
+        self.plain = calls.options_of(cell)
         self.states = len(cell.states)
         self.tensors = 1 + self.states + len(cell.parameters)  # x, states, parameters
         needed = ("x", "weight_ih", "weight_hh")
@@ -127,7 +127,7 @@ class _Operator:
         y = x.new_empty((*x.shape[:-1], elements))
         states = [x.new_empty((rows, width)) for width in (elements, units)[: self.states]]
         normalized = 0 if parameters.get("gain_ih") is None else self.cell.rows(given) * units
-        width = reserve_width(self.cell.name, given, units, normalized)
+        width = self.cell.reserve_width(given, units, normalized)
         return y, *states, x.new_empty((*x.shape[:-1], width)) if training else x.new_empty(0)
 
     def fake_backward(self, *arguments: Any) -> tuple[Tensor, ...]:
@@ -224,5 +224,5 @@ def run_backward(call: Call, input_grad: bool, *tensors: Any) -> list[Tensor | N
 def _complete(cell: Cell, parameters: Sequence[Any], options: dict[str, Any]) -> tuple[list[Any], list[Any]]:
     """The parameters with None for those left out, and the values of all options."""
     absent = [None] * (len(cell.parameters) - len(parameters))
-    plain = {**cell.direct, **cell.options}
+    plain = calls.options_of(cell)
     return [*parameters, *absent], [options.get(name, value) for name, value in plain.items()]

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fusedrnn.spec import Cell
 from fusedrnn.torch import calls, operators
-from fusedrnn.torch.calls import NO_SEQUENCES, Call, Cell
+from fusedrnn.torch.calls import NO_SEQUENCES, Call
 from fusedrnn.torch.composite import unroll
 from fusedrnn.torch.function import Layer, Memory, Weights
 from fusedrnn.torch.support import fallbacks, rounds_products, transformed
@@ -41,7 +42,7 @@ def layer(
         states: h0 [N, P] (and c0 [N, H] of an LSTM), each may be None for zeros.
         parameters: in the order of ``cell.parameters``; those at the end may be left out.
         sequences: (lengths, batch_sizes, resets), as ``fusedrnn.functional`` takes them.
-        options: what differs from the plain cell, by the names of ``cell.direct`` and ``cell.options``.
+        options: what differs from the plain cell, by the names of ``calls.options_of``.
         seed: of the options that are random.
         keep: whether masks are drawn, also where no gradient is asked for; without it zoneout is its mean, whose
             gradient is the composite's.

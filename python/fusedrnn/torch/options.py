@@ -10,17 +10,16 @@ import numpy as np
 import torch
 from torch.nn import Parameter
 
-from fusedrnn.functional.reserve import ACTIVATIONS, activation_names
 from fusedrnn.sizes import require_memory, size
-from fusedrnn.torch.calls import LSTM, Cell
+from fusedrnn.spec import ACTIVATIONS, DRAWING, LSTM, Cell
+from fusedrnn.torch.calls import options_of
 
-RANDOM = ("zoneout_h", "zoneout_c", "recurrent_dropout", "dropconnect")
 _PARAMETERS = {"layer_norm": False, "peephole": False}
 
 
 def take_options(cell: Cell, keywords: dict[str, Any]) -> dict[str, Any] | None:
     """Those of the constructor's keywords that are ours, taken out of them; None where all are the plain cell's."""
-    known = {**cell.direct, **cell.options, **_PARAMETERS}
+    known = {**options_of(cell), **_PARAMETERS}
     if not is_own_nonlinearity(keywords.get("nonlinearity")):
         known.pop("nonlinearity", None)
     for name in ("layer", "precision", *(() if cell is LSTM else ("peephole",))):
@@ -29,10 +28,11 @@ def take_options(cell: Cell, keywords: dict[str, Any]) -> dict[str, Any] | None:
     for name, value in given.items():
         _check(cell, name, value)
     if "activations" in given:
-        given["activations"] = activation_names(given["activations"], cell.activations)
+        given["activations"] = cell.other_activations(given["activations"])
     changed = {name: value for name, value in given.items() if value != known[name]}
     if "recompute" in changed:  # of the plain cell alone
-        beside = [name for name in changed if name not in cell.direct] + ["proj_size"] * bool(keywords.get("proj_size"))
+        beside = [name for name in changed if name not in ("recompute", "reset_after")]
+        beside += ["proj_size"] * bool(keywords.get("proj_size"))
         if beside:
             raise ValueError(f"recompute: expected False together with {', '.join(beside)}")
     return changed or None
@@ -76,7 +76,7 @@ def _check(cell: Cell, name: str, value: Any) -> None:
             raise ValueError(f"activations: expected {count} of {', '.join(ACTIVATIONS)}, got {value!r}")
     elif name == "nonlinearity":
         return
-    elif name in RANDOM:
+    elif name in DRAWING:
         below = name in ("recurrent_dropout", "dropconnect")
         if not isinstance(value, (int, float)) or not (0 <= value < 1 or (value == 1 and not below)):
             raise ValueError(f"{name}: expected a probability{' below 1' if below else ''}, got {value!r}")
@@ -100,7 +100,7 @@ def add_parameters(module: Any) -> None:
         if options.get("peephole"):
             module.register_parameter(f"weight_peephole{suffix}", Parameter(like.new_empty(3, units)))
         if options.get("layer_norm"):
-            for name in cell.parameters[4:]:
+            for name in list(cell.parameters)[4:]:
                 if name.startswith(("gain", "norm_bias")):
                     size = units if name.endswith("_c") else gates * units
                     module.register_parameter(name + suffix, Parameter(like.new_empty(size)))
@@ -123,7 +123,7 @@ def of_a_call(options: dict[str, Any], training: bool) -> tuple[dict[str, Any], 
     """(what the cell is called with, whether that needs random numbers)."""
     called = {name: value for name, value in options.items() if name not in _PARAMETERS}
     if training:
-        return called, any(name in called for name in RANDOM)
+        return called, any(name in called for name in DRAWING)
     return {name: value for name, value in called.items() if name not in ("recurrent_dropout", "dropconnect")}, False
 
 

@@ -14,7 +14,7 @@ from torch.nn import Parameter
 from torch.utils._pytree import tree_leaves
 
 from fusedrnn.cuda import arrays, compiled
-from fusedrnn.torch.calls import LSTM, RNN, Cell
+from fusedrnn.spec import LSTM, RNN, Cell
 
 _PLAIN = (Tensor, Parameter)
 DTYPES = (torch.float32, torch.float64)

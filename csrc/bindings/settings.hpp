@@ -1,0 +1,95 @@
+// The static configuration of a call: a cell and its options, read from Python once.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "../core/cells.hpp"
+#include "../core/low_precision.hpp"
+#include "data.hpp"
+
+namespace fusedrnn::bindings {
+
+enum class CellKind { rnn, lstm, gru, indrnn, mingru };
+
+// One parameter of a cell. axes: R rows of the gates, I, P elements of h, H, or 3.
+struct Parameter {
+  const char *name, *label, *axes;  // label: how errors call it
+  bool needed;
+};
+
+// A cell as the bindings see it; python/fusedrnn/spec.py has the same for Python, and a test compares them.
+struct CellFacts {
+  const char* name;
+  int64_t gates;
+  std::vector<const char*> states;   // the axes of h0 and c0
+  std::vector<Parameter> parameters;  // in the order of every call
+  std::vector<const char*> options;  // beside "reverse"
+};
+
+const CellFacts& facts_of(CellKind cell);
+
+inline std::vector<int64_t> shape_by_axes(const char* axes, int64_t R, int64_t I, int64_t P, int64_t H) {
+  std::vector<int64_t> shape;
+  for (; *axes; ++axes)
+    shape.push_back(*axes == 'R' ? R : *axes == 'I' ? I : *axes == 'P' ? P : *axes == 'H' ? H : 3);
+  return shape;
+}
+
+Activation activation(const std::string& text, const char* name);
+
+// Integer sums of this length must stay within int32.
+void require_int8_sums(Precision precision, int64_t inputs, int64_t hidden);
+
+class Settings {
+ public:
+  Settings(const std::string& cell, const py::dict& options);
+
+  CellKind cell;
+  bool reverse = false, recompute = false, reset_after = true, coupled = false;
+  std::optional<Precision> precision;
+  Activation gate = Activation::sigmoid, candidate = Activation::tanh, output = Activation::tanh;
+  double zoneout_h = 0, zoneout_c = 0, recurrent_dropout = 0, dropconnect = 0;
+  double grad_clip = 0, cell_clip = 0;  // 0: none
+  uint64_t seed = 0;
+  uint32_t layer = 0, row_offset = 0, step_offset = 0;
+  std::vector<std::string> changed;  // options that make it another cell than the plain one
+  py::dict given;                    // as it was constructed
+
+  const CellFacts& facts() const { return facts_of(cell); }
+  int64_t gates() const { return coupled ? 3 : facts().gates; }
+
+  // For the core, with everything but arrays.
+  template <class T>
+  Options<T> options(const Data& d, bool training) const {
+    Options<T> o{};
+    o.training = training;
+    o.zoneout_h = zoneout_h;
+    o.zoneout_c = zoneout_c;
+    o.recurrent_dropout = recurrent_dropout;
+    o.dropconnect = dropconnect;
+    o.grad_clip = grad_clip;
+    o.cell_clip = cell_clip;
+    o.coupled = coupled;
+    o.seed = seed;
+    o.layer = layer;
+    o.direction = reverse;
+    o.row_offset = row_offset;
+    o.step_offset = step_offset;
+    o.projection = d.shape.hidden;
+    o.gate = gate;
+    o.candidate = candidate;
+    o.output = output;
+    if (d.ragged) {
+      o.row_numbers = d.ragged->row_numbers();
+      if (reverse) o.lengths = d.ragged->lengths();
+    }
+    return o;
+  }
+};
+
+// The cell with its option, as the core's products in low precision have it.
+LowPrecisionCell low_precision_cell(const Settings&);
+
+}  // namespace fusedrnn::bindings
