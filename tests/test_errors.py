@@ -259,7 +259,9 @@ def test_arrays_that_are_not_aligned_beside_the_cells():
         ("indices", lambda wrong: _core.embedding_backward(a, wrong(classes), a.copy())),
         (
             "lengths",
-            lambda wrong: _core.mingru_forward(a[None], None, a, None, wrong(classes), None, None, False, False),
+            lambda wrong: _core.forward(
+                _core.Settings("mingru"), a[None], (None,), (a,), (wrong(classes), None, None), False
+            ),
         ),
         ("grad", lambda wrong: _core.sgd_step(flat, wrong(flat), None, 0.1, 0, 0, False)),
         ("data", lambda wrong: _core.sgd_step(wrong(flat), flat, None, 0.1, 0, 0, False)),
@@ -282,11 +284,11 @@ def test_a_bad_nonlinearity(functional, make_cell, make_problem, make_shape):
         functional.rnn_forward(*arguments.values(), nonlinearity=None)
 
 
-def test_the_compiled_module_wants_options_beside_other_activations(make_cell, make_problem, make_shape):
-    arguments, _ = make_problem(make_cell("rnn_tanh"), make_shape(*SHAPE), np.float32)
-    plain = (None, None, None, False, True, None)
-    with pytest.raises(ValueError, match=r"^nonlinearity: expected tanh or relu without options, got 'softsign'"):
-        _core.rnn_forward(*arguments.values(), "softsign", *plain)
+def test_settings_are_those_of_a_cell():
+    with pytest.raises(ValueError, match=r"^cell: expected rnn, lstm, gru, indrnn or mingru, got 'minlstm'"):
+        _core.Settings("minlstm")
+    with pytest.raises(TypeError, match=r"^coupled: expected an option of gru, which has none of this name"):
+        _core.Settings("gru", coupled=True)
 
 
 def test_options_are_keywords(cell, functional, problem):
@@ -406,8 +408,8 @@ def test_changed_options_are_found(functional, monkeypatch):
     norm = ((gain, np.ones(20), np.ones(5)), (None, None, np.zeros(5)))
     for changed, name in (
         (peephole, "weight_peephole"),
-        (gain, r"layer_norm gains\[0\]"),
-        (norm[1][2], r"layer_norm biases\[2\]"),
+        (gain, "gain_ih"),
+        (norm[1][2], "norm_bias_c"),
     ):
         *_, reserve = functional.lstm_forward(x, None, None, *weights, weight_peephole=peephole, layer_norm=norm)
         changed.flat[0] = 1 - changed.flat[0]

@@ -49,9 +49,6 @@ def others_run_during():
         thread.join()
 
 
-PLAIN = (None, None, None, False)  # lengths, batch_sizes, resets, reverse
-
-
 def ones(*shape):
     return np.ones(shape, np.float32)
 
@@ -60,24 +57,34 @@ def weights(gates):
     return [ones(gates * H, I), ones(gates * H, H), ones(gates * H), ones(gates * H)]
 
 
+def calls(name, parameters, **options):
+    settings, x = _core.Settings(name, **options), ones(T, N, I)
+    states = (None,) * (1 + (name == "lstm"))
+    training = options.get("precision") != "int8"
+    forward = lambda: _core.forward(settings, x, states, tuple(parameters), None, training)  # noqa: E731
+    if not training:
+        return (forward,)
+    y, *_, reserve = forward()
+    added = tuple(p.copy() for p in parameters)
+    return forward, lambda: _core.backward(reserve, (y, *states), True, added)
+
+
 def rnn():
-    forward = (ones(T, N, I), None, *weights(1), "tanh", *PLAIN, True, None)
-    y, _, reserve = _core.rnn_forward(*forward)
-    backward = (y, None, forward[0], None, y, *forward[2:4], reserve, "tanh", *PLAIN, None, True, *weights(1), None)
-    return lambda: _core.rnn_forward(*forward), lambda: _core.rnn_backward(*backward)
+    return calls("rnn", weights(1))
 
 
 def mingru():
     weight, _, bias, _ = weights(2)
-    forward = (ones(T, N, I), None, weight, bias, *PLAIN, True)
-    y, _, reserve = _core.mingru_forward(*forward)
-    backward = (y, None, forward[0], None, y, weight, reserve, *PLAIN, True, weight.copy(), bias.copy())
-    return lambda: _core.mingru_forward(*forward), lambda: _core.mingru_backward(*backward)
+    return calls("mingru", (weight, bias))
 
 
 def low_precision():
-    call = ("lstm", "int8", ones(T, N, I), None, None, *weights(4), *PLAIN, False)
-    return (lambda: _core.low_precision_forward(*call),)
+    return calls("lstm", weights(4), precision="int8")
+
+
+def stack():
+    layer, x = nn.LSTM(I, H, 2, bidirectional=True), ones(T, N, I)
+    return (lambda: layer(x), lambda: layer.backward(layer(x)[0]))
 
 
 def linear():
@@ -93,7 +100,7 @@ def embedding():
 
 def frozen():
     packed, x = nn.GRU(I, H).freeze()._packed, ones(T, N, I)
-    return (lambda: packed.sequence(0, x, None, None, False),)
+    return (lambda: packed.sequence(0, x, (None,), False),)
 
 
 def losses():

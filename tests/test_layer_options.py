@@ -56,7 +56,7 @@ def states(layer, rows=N):
     """Initial states for a call: h0, or (h0, c0)."""
     arrays = [
         normal(layer.num_layers * layer.directions, rows, size, dtype=layer.dtype, seed=k)
-        for k, size in enumerate(layer._state_sizes[0])
+        for k, size in enumerate(layer.states.sizes[0])
     ]
     return tuple(arrays) if len(arrays) == 2 else arrays[0]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import pickle
 
@@ -111,6 +112,8 @@ def test_a_tied_parameter_gets_the_gradients_of_both_its_uses(finite_differences
                 setattr(module, name, nn.Parameter(value.data.astype("f8")))
             elif name == "dtype":
                 module.dtype = np.dtype("f8")
+            elif name == "states":
+                module.states = dataclasses.replace(value, dtype=np.dtype("f8"))
     model.head.weight = model.embedding.weight
     model.dropout.p = 0.0
     y = model(INDICES)

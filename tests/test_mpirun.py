@@ -249,7 +249,7 @@ from fusedrnn.tasks import TASKS, caption_scenes, dnc_babi, dnc_copy, dnc_graph,
 from fusedrnn.tasks import ntm_copy, ntm_ngram, ntm_recall, ntm_repeat_copy, translate_exact
 from fusedrnn.tasks.run import Command, run_task
 
-for module in (plots, caption_plots, memory_plots, handwriting_plots):
+for module in (pictures, captions, memory_plots, handwriting_plots):
     for picture in [name for name in vars(module) if name.startswith("draw_")]:
         setattr(module, picture, lambda path, *rest: None)
 for module in (dnc_babi, dnc_copy, dnc_graph, dnc_reuse, translate_exact):

@@ -75,9 +75,9 @@ class Call {
   const Settings settings;
   Data data;
   Owned owned;
-  bool doubles = false;        // the dtype of outputs and gradients; the inputs', but with a precision
-  int64_t P = 0, H = 0;        // elements of h, units
-  int64_t reserve_width = 0;   // elements of a row and step
+  bool doubles = false;       // the dtype of outputs and gradients; the inputs', but with a precision
+  int64_t P = 0, H = 0;       // elements of h, units
+  int64_t reserve_width = 0;  // elements of a row and step
   std::array<bool, most_parameters> present{};
 
   std::size_t states() const { return settings.facts().states.size(); }
@@ -175,7 +175,6 @@ class CallOf : public Call {
       options.norm_bias_c = parameters[biases + 2];
     }
   }
-  void refuse_recompute() const;
 
   // Calls the core with the arrays in its order; width is that of y and h.
   template <class Struct, class F>

@@ -10,7 +10,8 @@ py::array empty_of(bool doubles, const std::vector<int64_t>& shape) {
   return doubles ? py::array(empty<double>(shape)) : py::array(empty<float>(shape));
 }
 
-const void* gradient_in(const Call& call, const py::handle object, const char* name, const std::vector<int64_t>& shape) {
+const void* gradient_in(const Call& call, const py::handle object, const char* name,
+                        const std::vector<int64_t>& shape) {
   const Argument a = Argument::of(object);
   return call.doubles ? static_cast<const void*>(optional_input<double>(a, name, "x", shape))
                       : optional_input<float>(a, name, call.settings.precision ? "y" : "x", shape);
@@ -74,7 +75,8 @@ py::tuple call_forward(const Settings& settings, const Argument& x, const py::tu
   without_gil([&] { call->forward(f); });
   py::object reserve = py::none();
   if (training)
-    reserve = py::cast(std::make_shared<Reserve>(call, py::make_tuple(py::object(x), states, parameters, sequences), y, buffer));
+    reserve = py::cast(
+        std::make_shared<Reserve>(call, py::make_tuple(py::object(x), states, parameters, sequences), y, buffer));
   py::tuple results(2 + call->states() + return_c);
   py::ssize_t at = 0;
   const auto add = [&](const py::object& o) { PyTuple_SET_ITEM(results.ptr(), at++, o.inc_ref().ptr()); };
@@ -148,9 +150,8 @@ py::tuple call_backward(const Reserve& reserve, const py::tuple& doutputs, bool 
 void register_calls(py::module_& m) {
   using namespace py::literals;
   py::class_<Settings>(m, "Settings")
-      .def(py::init([](const std::string& cell, const py::kwargs& options) {
-             return Settings(cell, py::dict(options));
-           }),
+      .def(py::init(
+               [](const std::string& cell, const py::kwargs& options) { return Settings(cell, py::dict(options)); }),
            "cell"_a)
       .def_property_readonly("cell", [](const Settings& s) { return s.facts().name; })
       .def_property_readonly("options", [](const Settings& s) { return s.given.attr("copy")(); })
@@ -161,10 +162,9 @@ void register_calls(py::module_& m) {
              both.attr("update")(options);
              return Settings(s.facts().name, both);
            })
-      .def(py::pickle([](const Settings& s) { return py::make_tuple(s.facts().name, s.given); },
-                      [](const py::tuple& state) {
-                        return Settings(state[0].cast<std::string>(), state[1].cast<py::dict>());
-                      }));
+      .def(py::pickle(
+          [](const Settings& s) { return py::make_tuple(s.facts().name, s.given); },
+          [](const py::tuple& state) { return Settings(state[0].cast<std::string>(), state[1].cast<py::dict>()); }));
   py::class_<Reserve, std::shared_ptr<Reserve>>(m, "Reserve")
       .def(py::init(&reserve_of), "settings"_a, "x"_a, "states"_a, "parameters"_a, "sequences"_a, "y"_a, "buffer"_a)
       .def_property_readonly("settings", [](const Reserve& r) { return r.call->settings; })

@@ -3,6 +3,23 @@
 
 namespace fusedrnn::bindings {
 
+namespace {
+
+// What backward computes again is the plain cell.
+void refuse_recompute(const Settings& s, const std::array<Argument, most_parameters>& parts) {
+  std::string names;
+  const auto add = [&](const std::string& name) {
+    if (!names.ends_with(name)) names += (names.empty() ? "" : ", ") + name;
+  };
+  for (const std::string& name : s.changed) add(name);
+  const auto& list = s.facts().parameters;
+  for (std::size_t k = 4; k < list.size(); ++k)
+    if (!parts[k].is_none()) add(std::string(list[k].label).starts_with("layer_norm") ? "layer_norm" : list[k].label);
+  if (!names.empty()) throw py::value_error("recompute: expected False together with " + names);
+}
+
+}  // namespace
+
 template <class T>
 CallOf<T>::CallOf(const CallArguments& a) : Call(a) {
   doubles = sizeof(T) == 8;
@@ -14,7 +31,9 @@ CallOf<T>::CallOf(const CallArguments& a) : Call(a) {
                          " parameters of " + facts.name);
   std::array<Argument, most_parameters> parts;
   for (std::size_t k = 0; k < count; ++k)
-    parts[k] = k < given ? Argument::of(PyTuple_GET_ITEM(a.parameters.ptr(), py::ssize_t(k))) : Argument::of(py::none());
+    parts[k] =
+        k < given ? Argument::of(PyTuple_GET_ITEM(a.parameters.ptr(), py::ssize_t(k))) : Argument::of(py::none());
+  if (settings.recompute) refuse_recompute(settings, parts);
   if (settings.cell == CellKind::indrnn || settings.cell == CellKind::mingru) {
     P = H = elementwise_units<T>(parts[0], gates, "x");
   } else if (settings.cell == CellKind::lstm && !parts[5].is_none()) {
@@ -53,23 +72,6 @@ CallOf<T>::CallOf(const CallArguments& a) : Call(a) {
 
 std::vector<int64_t> Call::shape_of_parameter(std::size_t k) const {
   return shape_by_axes(settings.facts().parameters[k].axes, settings.gates() * H, data.shape.inputs, P, H);
-}
-
-template <class T>
-void CallOf<T>::refuse_recompute() const {
-  if (!settings.recompute || !with_options) return;
-  std::string names;
-  const auto add = [&](const std::string& name) { names += (names.empty() ? "" : ", ") + name; };
-  for (const std::string& name : settings.changed) add(name);
-  const auto& list = settings.facts().parameters;
-  bool norm = false;
-  for (std::size_t k = 4; k < list.size(); ++k)
-    if (present[k]) {
-      const bool of_norm = std::string(list[k].label).starts_with("layer_norm");
-      if (!of_norm || !norm) add(of_norm ? "layer_norm" : list[k].label);
-      norm = norm || of_norm;
-    }
-  throw py::value_error("recompute: expected False together with " + names);
 }
 
 template <class T>
@@ -128,7 +130,6 @@ class LstmCall : public CallOf<T> {
     this->add_layer_norm(6);
     this->options.weight_peephole = this->parameters[4];
     this->options.weight_hr = this->parameters[5];
-    this->refuse_recompute();
     this->reserve_width = this->with_options ? lstm_options_reserve(this->H, this->options)
                                              : (this->settings.recompute ? 1 : 5) * this->H;
   }
@@ -160,8 +161,7 @@ class LstmCall : public CallOf<T> {
     if (this->settings.recompute) throw py::value_error("recompute: expected False together with return_c");
   }
   void require_c_gradient() const override {
-    if (this->settings.recompute)
-      throw py::value_error("dc: expected None, as forward was called with recompute=True");
+    if (this->settings.recompute) throw py::value_error("dc: expected None, as forward was called with recompute=True");
   }
 };
 
@@ -173,7 +173,6 @@ class GruCall : public CallOf<T> {
     const bool after = this->settings.reset_after;
     if (!after && this->options.gain_ih)
       throw py::value_error("layer_norm: expected None with reset_after=False, got gains and biases");
-    this->refuse_recompute();
     this->reserve_width = this->with_options         ? gru_options_reserve(this->H, after, this->options)
                           : this->settings.recompute ? 0
                                                      : (after ? 4 : 3) * this->H;

@@ -49,8 +49,7 @@ std::unique_ptr<Frozen<T>> frozen_layer(const Settings& s, int64_t batch, const 
     }
     throw py::value_error("precision: expected None of a layer in float64");
   }
-  if (s.cell == CellKind::rnn)
-    return frozen_rnn(batch, I, H, s.gate == Activation::relu, p[0], p[1], p[2], p[3]);
+  if (s.cell == CellKind::rnn) return frozen_rnn(batch, I, H, s.gate == Activation::relu, p[0], p[1], p[2], p[3]);
   if (s.cell == CellKind::gru) return frozen_gru(batch, I, H, s.reset_after, p[0], p[1], p[2], p[3]);
   return frozen_lstm(batch, I, H, p[0], p[1], p[2], p[3]);
 }

@@ -6,15 +6,16 @@
 namespace fusedrnn::bindings {
 
 const CellFacts& facts_of(CellKind cell) {
-  static const Parameter weight_ih{"weight_ih", "weight_ih", "RI", true}, weight_hh{"weight_hh", "weight_hh", "RP", true},
-      bias_ih{"bias_ih", "bias_ih", "R", false}, bias_hh{"bias_hh", "bias_hh", "R", false};
+  static const Parameter weight_ih{"weight_ih", "weight_ih", "RI", true},
+      weight_hh{"weight_hh", "weight_hh", "RP", true}, bias_ih{"bias_ih", "bias_ih", "R", false},
+      bias_hh{"bias_hh", "bias_hh", "R", false};
   static const Parameter gain_ih{"gain_ih", "layer_norm gain_ih", "R", false},
       gain_hh{"gain_hh", "layer_norm gain_hh", "R", false}, gain_c{"gain_c", "layer_norm gain_c", "H", false},
       norm_bias_ih{"norm_bias_ih", "layer_norm bias_ih", "R", false},
       norm_bias_hh{"norm_bias_hh", "layer_norm bias_hh", "R", false},
       norm_bias_c{"norm_bias_c", "layer_norm bias_c", "H", false};
-  static const std::vector<Parameter> of_one_state{weight_ih, weight_hh, bias_ih, bias_hh,
-                                                   gain_ih, gain_hh, norm_bias_ih, norm_bias_hh};
+  static const std::vector<Parameter> of_one_state{weight_ih, weight_hh, bias_ih,      bias_hh,
+                                                   gain_ih,   gain_hh,   norm_bias_ih, norm_bias_hh};
   static const CellFacts all[] = {
       {"rnn",
        1,
@@ -25,17 +26,31 @@ const CellFacts& facts_of(CellKind cell) {
       {"lstm",
        4,
        {"NP", "NH"},
-       {weight_ih, weight_hh, bias_ih, bias_hh, {"weight_peephole", "weight_peephole", "3H", false},
-        {"weight_hr", "weight_hr", "PH", false}, gain_ih, gain_hh, gain_c, norm_bias_ih, norm_bias_hh, norm_bias_c},
-       {"recompute", "coupled", "cell_clip", "zoneout_h", "zoneout_c", "recurrent_dropout", "dropconnect", "activations",
-        "grad_clip", "seed", "layer", "row_offset", "step_offset", "precision"}},
+       {weight_ih,
+        weight_hh,
+        bias_ih,
+        bias_hh,
+        {"weight_peephole", "weight_peephole", "3H", false},
+        {"weight_hr", "weight_hr", "PH", false},
+        gain_ih,
+        gain_hh,
+        gain_c,
+        norm_bias_ih,
+        norm_bias_hh,
+        norm_bias_c},
+       {"recompute", "coupled", "cell_clip", "zoneout_h", "zoneout_c", "recurrent_dropout", "dropconnect",
+        "activations", "grad_clip", "seed", "layer", "row_offset", "step_offset", "precision"}},
       {"gru",
        3,
        {"NP"},
        of_one_state,
        {"reset_after", "recompute", "zoneout_h", "recurrent_dropout", "dropconnect", "activations", "grad_clip", "seed",
         "layer", "row_offset", "step_offset", "precision"}},
-      {"indrnn", 1, {"NP"}, {weight_ih, {"weight_hh", "weight_hh", "H", true}, {"bias", "bias", "R", false}}, {"nonlinearity"}},
+      {"indrnn",
+       1,
+       {"NP"},
+       {weight_ih, {"weight_hh", "weight_hh", "H", true}, {"bias", "bias", "R", false}},
+       {"nonlinearity"}},
       {"mingru", 2, {"NP"}, {weight_ih, {"bias", "bias", "R", false}}, {}},
   };
   return all[int(cell)];
@@ -115,7 +130,8 @@ bool read_activations(const py::handle value, std::initializer_list<Activation*>
 Precision precision_of(const py::handle value) {
   const std::string name = py::isinstance<py::str>(value) ? py::cast<std::string>(value) : "";
   if (name == "int8") return Precision::int8;
-  if (name != "bfloat16") throw py::value_error("precision: expected None, 'bfloat16' or 'int8', got " + text_of(value));
+  if (name != "bfloat16")
+    throw py::value_error("precision: expected None, 'bfloat16' or 'int8', got " + text_of(value));
   return Precision::bfloat16;
 }
 
@@ -144,6 +160,7 @@ Settings::Settings(const std::string& name, const py::dict& options) : cell(kind
     else if (option == "coupled")
       other = coupled = truth(value);
     else if (option == "nonlinearity") {
+      if (!py::isinstance<py::str>(value)) throw py::type_error("nonlinearity: expected a name, got " + text_of(value));
       gate = activation(py::str(value), "nonlinearity");
       other = gate != Activation::tanh && gate != Activation::relu;
     } else if (option == "activations")

@@ -23,17 +23,16 @@ struct Parameter {
 struct CellFacts {
   const char* name;
   int64_t gates;
-  std::vector<const char*> states;   // the axes of h0 and c0
+  std::vector<const char*> states;    // the axes of h0 and c0
   std::vector<Parameter> parameters;  // in the order of every call
-  std::vector<const char*> options;  // beside "reverse"
+  std::vector<const char*> options;   // beside "reverse"
 };
 
 const CellFacts& facts_of(CellKind cell);
 
 inline std::vector<int64_t> shape_by_axes(const char* axes, int64_t R, int64_t I, int64_t P, int64_t H) {
   std::vector<int64_t> shape;
-  for (; *axes; ++axes)
-    shape.push_back(*axes == 'R' ? R : *axes == 'I' ? I : *axes == 'P' ? P : *axes == 'H' ? H : 3);
+  for (; *axes; ++axes) shape.push_back(*axes == 'R' ? R : *axes == 'I' ? I : *axes == 'P' ? P : *axes == 'H' ? H : 3);
   return shape;
 }
 

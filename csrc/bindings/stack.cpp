@@ -66,7 +66,8 @@ class StackState {
   StackState(const py::object& given, int64_t directions) : directions_(directions) {
     if (given.is_none()) return;
     if (py::isinstance<py::tuple>(given) || py::isinstance<py::list>(given))
-      for (const py::handle part : given) arrays_.push_back(as_array(py::reinterpret_borrow<py::object>(part), "state"));
+      for (const py::handle part : given)
+        arrays_.push_back(as_array(py::reinterpret_borrow<py::object>(part), "state"));
     else
       arrays_.push_back(as_array(given, "state"));
     whole_ = arrays_.size() == 1;
@@ -125,10 +126,12 @@ class Stack {
 
   py::tuple state() const { return py::make_tuple(settings_, sizes_, residual_); }
 
-  // (y, (h_n[, c_n]), reserves). states and parameters: of the whole stack, and of each layer and direction; masks: what
-  // multiplies the output of each layer but the last, or None; draws: (seed, row_offset) of random options, or None.
+  // (y, (h_n[, c_n]), reserves). states and parameters: of the whole stack, and of each layer and direction; masks:
+  // what multiplies the output of each layer but the last, or None; draws: (seed, row_offset) of random options, or
+  // None.
   py::tuple forward(const Argument& given, const py::tuple& states, const py::list& parameters,
-                    const py::object& sequences, bool training, const py::object& masks, const py::object& draws) const {
+                    const py::object& sequences, bool training, const py::object& masks,
+                    const py::object& draws) const {
     const int64_t D = int64_t(settings_.size()), L = int64_t(sizes_.size());
     std::vector<StackState> initial;
     for (const py::handle state : states) initial.emplace_back(py::reinterpret_borrow<py::object>(state), D);
@@ -262,8 +265,11 @@ class Stack {
     const int64_t rows = whole.size() / (2 * width), bytes = width * whole.itemsize(), widths[2] = {bytes, bytes};
     shape.back() = width;
     for (py::array& part : parts) part = empty_like(doubles, shape);
-    char* const both[2] = {static_cast<char*>(parts[0].mutable_data()), static_cast<char*>(parts[1].mutable_data())};
-    beside(static_cast<char*>(const_cast<void*>(whole.data())), both, rows, widths, true);
+    auto *const first = static_cast<char*>(parts[0].mutable_data()), *const second =
+                                                                         static_cast<char*>(parts[1].mutable_data());
+    char* const whole_data = static_cast<char*>(const_cast<void*>(whole.data()));
+    char* const both[2] = {first, second};
+    beside(whole_data, both, rows, widths, true);
   }
 
   static py::array copied(const py::array& a, bool doubles) {

@@ -53,22 +53,23 @@ def jax_config():
 
 @pytest.fixture
 def kernel_calls(monkeypatch):
-    """(way, N, training or input_grad, which gradients of outputs are None) of every call of the functions."""
-    import fusedrnn.functional
+    """(way, N, training or input_grad, which gradients of outputs are None) of every call of the kernels."""
+    from types import SimpleNamespace
 
-    seen = []
-    for kind in ("rnn", "gru", "lstm"):
-        for way, place in (("forward", "training"), ("backward", "input_grad")):
-            function = getattr(fusedrnn.functional, f"{kind}_{way}")
+    from fusedrnn.jax import calls
 
-            def watched(*arguments, _function=function, _way=way, _place=place, **keywords):
-                last = arguments[-1]
-                N = arguments[0].shape[1] if _way == "forward" else last.arrays["x"].shape[1]
-                nones = [a is None for a in arguments] if _way == "backward" else []
-                seen.append((_way, N, keywords[_place], *nones))
-                return _function(*arguments, **keywords)
+    seen, core = [], calls._core
 
-            monkeypatch.setattr(fusedrnn.functional, f"{kind}_{way}", watched)
+    def forward(settings, x, states, parameters, sequences, training, **keywords):
+        seen.append(("forward", x.shape[1], training))
+        return core.forward(settings, x, states, parameters, sequences, training, **keywords)
+
+    def backward(reserve, doutputs, input_grad, dparameters):
+        seen.append(("backward", reserve.x.shape[1], input_grad, *[d is None for d in doutputs], False))
+        return core.backward(reserve, doutputs, input_grad, dparameters)
+
+    own = {"forward": forward, "backward": backward, "Settings": core.Settings, "Reserve": core.Reserve}
+    monkeypatch.setattr(calls, "_core", SimpleNamespace(**own))
     return seen
 
 

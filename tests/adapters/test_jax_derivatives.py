@@ -130,7 +130,8 @@ def test_gradients_are_the_kernels_and_tangents_compute_no_gradient(kernel_calls
     arrays = problem("lstm", 3, 2, 2, 2)
     jax.grad(lambda w: fj.lstm(**{**arrays, "weight_ih": w})[0].sum())(arrays["weight_ih"])
     jax.jvp(lambda w: fj.lstm(**{**arrays, "weight_ih": w})[0], (arrays["weight_ih"],), (arrays["weight_ih"],))
-    assert [call[0] for call in kernel_calls] == ["forward", "backward", "forward"]
+    of_these = [call[0] for call in kernel_calls if call[1] == 2]  # not the one that checks options, of one row
+    assert of_these == ["forward", "backward", "forward"]
 
 
 def test_a_precision_has_gradients_alone():

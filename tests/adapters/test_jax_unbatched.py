@@ -10,7 +10,7 @@ jax = pytest.importorskip("jax", reason="JAX is not installed: pip install '.[ja
 import jax.numpy as jnp  # noqa: E402
 
 import fusedrnn.jax  # noqa: E402
-from fusedrnn.jax.calls import GATES, STATES  # noqa: E402
+from fusedrnn.spec import CELLS  # noqa: E402
 
 T, N, I, H = 6, 4, 3, 5  # noqa: E741 - the shape letters of the whole library
 pytestmark = pytest.mark.usefixtures("jax_config")
@@ -31,11 +31,11 @@ OF_ROWS = {"lengths": 0, "resets": 1}  # options with rows, and where
 
 def made(kind, dtype=np.float64):
     """(x [T, N, I], states [N, H], weights)."""
-    r, gates = np.random.default_rng(0), GATES[kind]
+    r, gates = np.random.default_rng(0), CELLS[kind].gates
     shapes = [(gates * H, I), (gates * H, H), (gates * H,), (gates * H,)]
     weights = [jnp.asarray(r.standard_normal(s) / 2, dtype) for s in shapes]
     x = jnp.asarray(r.standard_normal((T, N, I)), dtype)
-    return x, [jnp.asarray(r.standard_normal((N, H)), dtype) for _ in STATES[kind]], weights
+    return x, [jnp.asarray(r.standard_normal((N, H)), dtype) for _ in tuple(CELLS[kind].states)], weights
 
 
 @pytest.fixture(params=KINDS)
@@ -48,7 +48,7 @@ def problem(request, kind):
     """(function, x, states, weights, options without rows, options with rows)."""
     options = dict(OPTIONS[request.param])
     if "layer_norm" in options:
-        widths = [GATES[kind] * H] * 2 + [H] * (kind == "lstm")
+        widths = [CELLS[kind].gates * H] * 2 + [H] * (kind == "lstm")
         options["layer_norm"] = tuple(tuple(jnp.full(w, v) for w in widths) for v in (1.5, 0.1))
     arrays = made(kind, np.float32 if "precision" in options else np.float64)
     of_rows = {name: jnp.asarray(options.pop(name)) for name in OF_ROWS if name in options}

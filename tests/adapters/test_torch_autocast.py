@@ -194,7 +194,7 @@ def test_operators(case):
     name, _ = LAYERS[case]
     layer, _ = pair(name, {})
     cell = calls.CELLS[case]
-    values = [{**cell.direct, **cell.options, "precision": "bfloat16"}[n] for n in (*cell.direct, *cell.options)]
+    values = ({**calls.options_of(cell), "precision": "bfloat16"}).values()
     absent = [None] * (len(cell.parameters) - 4)
     x = torch.randn(5, 2, 3, requires_grad=True)
     states = [None] * len(cell.states)

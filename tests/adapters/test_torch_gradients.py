@@ -149,7 +149,7 @@ def test_operators(name, packed):
     sequences = (torch.tensor([4, 0, 2]), None, torch.rand(4, 3) < 0.5, None)
     if packed:
         sequences = (None, torch.tensor([3, 2, 1]), None, None)
-    options = [not packed, *cell.direct.values(), *cell.options.values()]
+    options = [not packed, *calls.options_of(cell).values()]
     forward = getattr(torch.ops.fusedrnn, f"{name}_forward").default
     torch.library.opcheck(forward, (*inputs, *sequences, *options, True))
     y, *rest, reserve = (t.detach() for t in forward(*inputs, *sequences, *options, True))

@@ -242,7 +242,7 @@ def test_operators(case):
     layer = getattr(ft, name)(2, 3, **options)
     parameters = layer._layer_parameters()[0]
     x, states = torch.randn(4, 2, 2, requires_grad=True), [None] * len(cell.states)
-    plain = {**cell.direct, **cell.options}
+    plain = calls.options_of(cell)
     values = [options.get(option, value) for option, value in plain.items()]
     absent = [None] * (len(cell.parameters) - len(parameters))
     sequences = (None, None, None, torch.tensor(5))
@@ -260,7 +260,8 @@ def test_reserves_have_the_shape_that_compilers_are_told(option):
     torch.manual_seed(0)
     layer, x = ft.GRU(2, 3), torch.randn(4, 2, 2)
     parameters = layer._layer_parameters()[0]
-    values = [value != (name == option) for name, value in cell.direct.items()] + list(cell.options.values())
+    plain = calls.options_of(cell)
+    values = list({**plain, option: not plain[option]}.values())
     arguments = (x, None, *parameters, *[None] * (len(cell.parameters) - 4), *[None] * 4, False, *values, True)
     torch.library.opcheck(torch.ops.fusedrnn.gru_forward.default, arguments, test_utils=("test_faketensor",))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.planted.bug import Bug
 
-_RESERVE, _SIZES = "python/fusedrnn/functional/reserve.py", "python/fusedrnn/sizes.py"
+_SEQUENCES, _SIZES = "python/fusedrnn/sequences.py", "python/fusedrnn/sizes.py"
 _MODULE, _TORCH = "python/fusedrnn/nn/module.py", "python/fusedrnn/torch"
 _OWNERSHIP, _ADAPTERS = "tests/test_ownership.py", "tests/adapters/test_ownership.py"
 _ENVIRONMENT, _MOVED = "tests/test_environment.py", "tests/adapters/test_torch_moved_weights.py"
@@ -12,14 +12,14 @@ _ENVIRONMENT, _MOVED = "tests/test_environment.py", "tests/adapters/test_torch_m
 OWNERSHIP = (
     Bug(
         "calls_keep_the_callers_lengths",
-        _RESERVE,
+        _SEQUENCES,
         'return np.array(array, np.int64, order="C")',
         "return np.ascontiguousarray(array, np.int64)",
         _OWNERSHIP,
     ),
     Bug(
         "calls_keep_the_callers_resets",
-        _RESERVE,
+        _SEQUENCES,
         'return np.array(array, order="C")',
         "return np.ascontiguousarray(array)",
         _OWNERSHIP,

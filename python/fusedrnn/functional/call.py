@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fusedrnn import _core
-from fusedrnn.cuda.arrays import on_gpu
+from fusedrnn.cuda import arrays as gpu_arrays
 from fusedrnn.functional.reserve import (
     Accumulate,
     Reserve,
@@ -38,7 +38,7 @@ def run_forward(
 ) -> Any:
     """Return (y, h_n[, c_n], reserve[, c]). ``parameters`` are those of ``cell`` up to layer normalization's, which
     follow from ``layer_norm``; ``options`` None for the plain cell; ``sequences`` lengths, batch_sizes, resets."""
-    if type(x) is not np.ndarray and on_gpu(x):
+    if type(x) is not np.ndarray and gpu_arrays.on_gpu(x):
         from fusedrnn.cuda import functional
 
         beyond = {"layer_norm": layer_norm, "return_c": return_c or None, "batch_sizes": sequences[1]}
@@ -83,36 +83,40 @@ def run_backward(
             raise ValueError("dc: not on a GPU yet; expected None")
         return functional.backward(kept, doutputs[: 1 + len(cell.states)], input_grad, accumulate)
     parameters = kept.parameters
+    norms = 2 * len(cell.norms) if "gain_ih" in cell.parameters else 0
+    own = len(cell.parameters) - norms  # how many come before layer normalization's
     if accumulate is None:
         dparameters = fresh_gradients(parameters)
+        dnorm = _nested(dparameters[own:])
     else:
-        dparameters = _accumulated(cell, parameters, accumulate)
+        dparameters, dnorm = _accumulated(cell, parameters, accumulate, own)
     gradients = _core.backward(kept, doutputs, input_grad, dparameters)
-    if "gain_ih" not in cell.parameters:
+    if not norms:
         return (*gradients, *dparameters)
-    count = 2 * len(cell.norms)
-    before = len(cell.parameters) - count
-    own = (*dparameters[:before], *(None,) * (before - len(dparameters)))
-    norm = dparameters[before:]
-    return (*gradients, *own, (norm[: count // 2], norm[count // 2 :]) if norm and norm[0] is not None else None)
+    return (*gradients, *dparameters[:own], *(None,) * (own - len(dparameters)), dnorm)
 
 
-def _accumulated(cell: Cell, parameters: Sequence[Any], accumulate: Any) -> tuple[Any, ...]:
-    """Return the arrays of ``accumulate`` flat, in the order of the cell's parameters."""
-    if len(parameters) <= 4 and "gain_ih" in cell.parameters and type(accumulate) is tuple and len(accumulate) == 4:
+def _nested(norm: tuple[Any, ...]) -> Any:
+    """Return (dgains, dbiases), or None where there is no layer normalization."""
+    half = len(norm) // 2
+    return (norm[:half], norm[half:]) if norm and norm[0] is not None else None
+
+
+def _accumulated(cell: Cell, parameters: Sequence[Any], accumulate: Any, own: int) -> tuple[tuple[Any, ...], Any]:
+    """Return the arrays to add to, flat in the order of the cell's parameters, and layer normalization's as they were
+    given."""
+    if len(parameters) <= 4 and own < len(cell.parameters) and type(accumulate) is tuple and len(accumulate) == 4:
         _, _, dbias_ih, dbias_hh = accumulate  # a layer's step, which may take microseconds
         if (dbias_ih is None) is (parameters[2] is None) and (dbias_hh is None) is (parameters[3] is None):
-            return accumulate
+            return accumulate, None
     named = dict(zip(cell.parameters, (*parameters, *(None,) * len(cell.parameters)), strict=False))
-    if "gain_ih" not in named:
-        return added_to(named, accumulate, len(named))
-    norms = [name for name in named if "gain" in name or "norm" in name]
-    own = {name: value for name, value in named.items() if name not in norms}
-    flat = tuple(named[name] for name in norms)
-    nested = own | {"layer_norm": None if flat[0] is None else flat}
+    if own == len(named):
+        return added_to(named, accumulate, own), None
+    flat = tuple(named.values())[own:]
+    nested = dict(list(named.items())[:own]) | {"layer_norm": None if flat[0] is None else flat}
     given = added_to(nested, accumulate, 4)
-    fresh = fresh_gradients(tuple(own.values())[len(given) :])
     if len(given) == len(nested):
         dnorm = given[-1]
-        return (*given[:-1], *(() if dnorm is None else flat_norm(cell, dnorm, "dlayer_norm")))
-    return (*given, *fresh, *(fresh_gradients(flat) if flat[0] is not None else ()))
+        return (*given[:-1], *(() if dnorm is None else flat_norm(cell, dnorm, "dlayer_norm"))), dnorm
+    fresh = fresh_gradients(tuple(named.values())[len(given) :])
+    return (*given, *fresh), _nested(fresh[own - len(given) :])

@@ -63,7 +63,8 @@ class Reserve:
 def _digests(name: str, kept: Any) -> dict[str, bytes]:
     cell = CELLS[name]
     named = {"x": kept.x, "y": kept.y, **dict(zip(cell.states, kept.states, strict=True))}
-    named.update(zip(cell.parameters, kept.parameters, strict=False))
+    again = kept.settings.options.get("recompute")  # alone makes backward read biases
+    named.update({n: a for n, a in zip(cell.parameters, kept.parameters, strict=False) if again or n[:4] != "bias"})
     read = {name: in_place(name, a) for name, a in named.items()}
     return {name: digest(a) for name, a in read.items() if a is not None and a.size}
 

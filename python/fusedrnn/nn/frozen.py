@@ -100,7 +100,7 @@ class Chain:
     def set_state(self, states: tuple[Any, ...]) -> None:
         """Go on from other states; none is changed unless all fit."""
         of_layer = self._layer.states
-        given = of_layer.given(_names(states), states, self._batch)
+        given = of_layer.given(_names(states), states, self._batch, all=True)
         for core, parts in zip(self._cores, zip(*map(of_layer.parts, given), strict=True), strict=True):
             core.set_state(tuple(part[None] for part in parts))
 
@@ -137,7 +137,7 @@ class Unpacked:
 
     def set_state(self, states: tuple[Any, ...]) -> None:
         """Go on from other states; none is changed unless all fit."""
-        self._state = copy.deepcopy(self._layer.states.given(_names(states), states, self._batch))
+        self._state = copy.deepcopy(self._layer.states.given(_names(states), states, self._batch, all=True))
 
 
 class Stream:

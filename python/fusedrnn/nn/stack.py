@@ -272,7 +272,8 @@ class _Recurrent(Module):
         starts = self._starts(states, x.shape[1])
         sequences = draws = masks = None
         if lengths is not None or resets is not None:
-            sequences = read_sequences(lengths, None, np.asarray(resets).T if self.batch_first else resets)
+            turned = self.batch_first and resets is not None
+            sequences = read_sequences(lengths, None, np.asarray(resets).T if turned else resets)
         if self._draws and self.training:  # every call its own masks; the generator's state is part of a checkpoint
             draws = (int(self.dropout.rng.integers(2**64, dtype=np.uint64)), self._rows.start if self._rows else 0)
         if self.dropout.p and self.training:

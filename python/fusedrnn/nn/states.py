@@ -61,10 +61,10 @@ class StackStates:
             raise ValueError(f"{name}: expected shape ({wanted}), got {array.shape}")
         return array
 
-    def given(self, names: tuple[str, ...], states: Sequence[States], N: int) -> tuple[States, ...]:
-        """Return states that a caller gave, checked and contiguous; None for those left out."""
+    def given(self, names: Sequence[str], states: Sequence[States], N: int, *, all: bool = False) -> tuple[States, ...]:
+        """Return states that a caller gave, checked and contiguous; None for those left out, unless it takes all."""
         return tuple([
-            None if state is None else self._one(name, state, k, N)
+            None if state is None and not all else self._one(name, state, k, N)
             for k, (name, state) in enumerate(zip(names, states, strict=True))
         ])  # fmt: skip
 

@@ -211,9 +211,8 @@ class _Recurrent(torch.nn.RNNBase):
             if self.kernel_options is not None:
                 suffix = names[0].removeprefix("weight_ih")
                 given = dict(zip(names, weights, strict=False))
-                weights[4:] = [
-                    given.get(n + suffix, getattr(self, n + suffix, None)) for n in self._kernel_cell.parameters[4:]
-                ]
+                beyond = list(self._kernel_cell.parameters)[4:]
+                weights[4:] = [given.get(n + suffix, getattr(self, n + suffix, None)) for n in beyond]
             elif self.proj_size:
                 weights[4:] = [None, weights[4]]
             found.append(weights)
