@@ -25,20 +25,34 @@ struct BackwardArrays {
   std::array<void*, most_parameters> dparameters;
 };
 
+// A fresh array, and where it lies. Not a py::array, which without a value makes an array of no elements.
+struct Fresh {
+  py::object array = py::none();
+  void* data = nullptr;
+
+  Fresh() = default;
+  Fresh(bool doubles, const std::vector<int64_t>& shape) {
+    py::array made = doubles ? py::array(empty<double>(shape)) : py::array(empty<float>(shape));
+    data = made.mutable_data();
+    array = std::move(made);
+  }
+};
+
 // Arrays that live as long as a call, where they lay when it was made.
 class Owned {
  public:
+  Owned() { arrays_.reserve(8); }
   void keep(const py::array& a, const char* name) { arrays_.push_back({a, a.data(), name}); }
   // Raises if the memory of one was moved, as ndarray.resize can do.
   void require_in_place() const {
     for (const auto& [array, data, name] : arrays_)
-      if (array.data() != data)
+      if (py::detail::array_proxy(array.ptr())->data != data)
         throw py::value_error(std::string(name) + ": expected its memory where it lay in forward; it was moved");
   }
 
  private:
   struct Place {
-    py::array array;
+    py::object array;
     const void* data;
     const char* name;
   };
@@ -47,7 +61,7 @@ class Owned {
 
 // What Python gives a call: tuples of h0 and c0, and of the parameters in the cell's order, which may end early.
 struct CallArguments {
-  const Settings& settings;
+  std::shared_ptr<const Settings> settings;
   py::object x;
   py::tuple states, parameters;
   py::object lengths, batch_sizes, resets;
@@ -68,11 +82,14 @@ int64_t elementwise_units(const py::object& weight_ih, int64_t gates, const char
 class Call {
  public:
   Call(const CallArguments& a)
-      : settings(a.settings), data(read_data(a.x, a.lengths, a.batch_sizes, a.resets, a.settings.reverse)) {}
+      : shared(a.settings),
+        settings(*a.settings),
+        data(read_data(a.x, a.lengths, a.batch_sizes, a.resets, a.settings->reverse)) {}
   Call(const Call&) = delete;
   virtual ~Call() = default;
 
-  const Settings settings;
+  const std::shared_ptr<const Settings> shared;
+  const Settings& settings;
   Data data;
   Owned owned;
   bool doubles = false;       // the dtype of outputs and gradients; the inputs', but with a precision
@@ -190,16 +207,17 @@ class CallOf : public Call {
 std::unique_ptr<Call> make_low_precision(const CallArguments&);
 
 // Any of them; sequences: (lengths, batch_sizes, resets), or None for none.
-std::unique_ptr<Call> make_call(const Settings&, const Argument& x, const py::tuple& states,
+std::unique_ptr<Call> make_call(std::shared_ptr<const Settings>, const Argument& x, const py::tuple& states,
                                 const py::tuple& parameters, const py::object& sequences);
 
 // What forward keeps for backward: the call, references to what Python gave it, y, and activated gates.
 struct Reserve {
-  Reserve(std::shared_ptr<const Call>, py::tuple inputs, py::array y, py::array buffer);
+  Reserve(std::shared_ptr<const Call>, py::tuple inputs, py::object y, py::object buffer);
 
   std::shared_ptr<const Call> call;
   py::tuple inputs;  // x, states, parameters, sequences
-  py::array y, buffer;
+  py::object y, buffer;
+  py::object digests = py::none();  // of the arrays, for whoever checks that they did not change
 
   void require_in_place() const {
     call->owned.require_in_place();
@@ -210,9 +228,9 @@ struct Reserve {
   Owned owned;
 };
 
-// Gradients of a call: returns dx, or no array without input_grad; dinitial [N, P], [N, H] are written, dparameters
+// Gradients of a call: returns dx, or None without input_grad; dinitial [N, P], [N, H] are written, dparameters
 // added to. doutputs: of y and the final states, each may be None, and of an LSTM's c.
-py::array backward_of(const Reserve&, const py::tuple& doutputs, bool input_grad, const py::tuple& dparameters,
-                      void* const dinitial[2]);
+py::object backward_of(const Reserve&, const py::tuple& doutputs, bool input_grad, const py::tuple& dparameters,
+                       void* const dinitial[2]);
 
 }  // namespace fusedrnn::bindings

@@ -6,10 +6,6 @@
 namespace fusedrnn::bindings {
 namespace {
 
-py::array empty_of(bool doubles, const std::vector<int64_t>& shape) {
-  return doubles ? py::array(empty<double>(shape)) : py::array(empty<float>(shape));
-}
-
 const void* gradient_in(const Call& call, const py::handle object, const char* name,
                         const std::vector<int64_t>& shape) {
   const Argument a = Argument::of(object);
@@ -25,65 +21,53 @@ void* array_out(const Call& call, const py::handle object, const char* name, con
 
 }  // namespace
 
-Reserve::Reserve(std::shared_ptr<const Call> c, py::tuple inputs_, py::array y_, py::array buffer_)
+Reserve::Reserve(std::shared_ptr<const Call> c, py::tuple inputs_, py::object y_, py::object buffer_)
     : call(std::move(c)), inputs(std::move(inputs_)), y(std::move(y_)), buffer(std::move(buffer_)) {
-  owned.keep(y, "y");
-  owned.keep(buffer, "reserve");
+  owned.keep(as_array(y, "y"), "y");
+  owned.keep(as_array(buffer, "reserve"), "reserve");
 }
 
-std::shared_ptr<Reserve> reserve_of(const Settings& settings, const Argument& x, const py::tuple& states,
-                                    const py::tuple& parameters, const py::object& sequences, const Argument& y,
-                                    const Argument& buffer) {
+std::shared_ptr<Reserve> reserve_of(const std::shared_ptr<const Settings>& settings, const Argument& x,
+                                    const py::tuple& states, const py::tuple& parameters, const py::object& sequences,
+                                    const Argument& y, const Argument& buffer) {
   std::shared_ptr<const Call> call = make_call(settings, x, states, parameters, sequences);
   gradient_in(*call, as_array(y, "y"), "y", call->data.of(call->P));
   gradient_in(*call, as_array(buffer, "reserve"), "reserve", call->data.of(call->reserve_width));
-  return std::make_shared<Reserve>(call, py::make_tuple(py::object(x), states, parameters, sequences),
-                                   py::reinterpret_borrow<py::array>(y), py::reinterpret_borrow<py::array>(buffer));
+  return std::make_shared<Reserve>(call, py::make_tuple(py::object(x), states, parameters, sequences), y, buffer);
 }
 
-py::tuple call_forward(const Settings& settings, const Argument& x, const py::tuple& states,
+py::tuple call_forward(const std::shared_ptr<const Settings>& settings, const Argument& x, const py::tuple& states,
                        const py::tuple& parameters, const py::object& sequences, bool training, const Argument& given_y,
                        bool return_c) {
   std::shared_ptr<const Call> call = make_call(settings, x, states, parameters, sequences);
   if (training) call->require_training();
   if (return_c) call->require_c();
-  ForwardArrays f{};
-  f.training = training;
-  const std::vector<int64_t> of_y = call->data.of(call->P);
-  py::array y;
-  if (given_y.is_none()) {
-    y = empty_of(call->doubles, of_y);
-    f.y = y.mutable_data();
-  } else {
-    f.y = array_out(*call, given_y, "y", of_y);
-    y = py::reinterpret_borrow<py::array>(given_y);
-  }
   const bool two = call->states() == 2;
-  py::array final[2];
-  for (std::size_t k = 0; k < call->states(); ++k) final[k] = empty_of(call->doubles, call->state_shape(k));
-  f.h_n = final[0].mutable_data();
-  if (two) f.c_n = final[1].mutable_data();
-  py::array buffer, c;
-  if (training) {
-    buffer = empty_of(call->doubles, call->data.of(call->reserve_width));
-    f.reserve = buffer.mutable_data();
+  const std::vector<int64_t> of_y = call->data.of(call->P);
+  Fresh y, h_n(call->doubles, call->state_shape(0)), c_n, buffer, c;
+  if (given_y.is_none()) {
+    y = Fresh(call->doubles, of_y);
+  } else {
+    y.data = array_out(*call, given_y, "y", of_y);
+    y.array = given_y;
   }
-  if (return_c) {
-    c = empty_of(call->doubles, call->data.of(call->H));
-    f.c = c.mutable_data();
-  }
+  if (two) c_n = Fresh(call->doubles, call->state_shape(1));
+  if (training) buffer = Fresh(call->doubles, call->data.of(call->reserve_width));
+  if (return_c) c = Fresh(call->doubles, call->data.of(call->H));
+  const ForwardArrays f{y.data, h_n.data, c_n.data, buffer.data, c.data, training};
   without_gil([&] { call->forward(f); });
   py::object reserve = py::none();
   if (training)
-    reserve = py::cast(
-        std::make_shared<Reserve>(call, py::make_tuple(py::object(x), states, parameters, sequences), y, buffer));
+    reserve = py::cast(std::make_shared<Reserve>(call, py::make_tuple(py::object(x), states, parameters, sequences),
+                                                 y.array, buffer.array));
   py::tuple results(2 + call->states() + return_c);
   py::ssize_t at = 0;
   const auto add = [&](const py::object& o) { PyTuple_SET_ITEM(results.ptr(), at++, o.inc_ref().ptr()); };
-  add(y);
-  for (std::size_t k = 0; k < call->states(); ++k) add(final[k]);
+  add(y.array);
+  add(h_n.array);
+  if (two) add(c_n.array);
   add(reserve);
-  if (return_c) add(c);
+  if (return_c) add(c.array);
   return results;
 }
 
@@ -102,8 +86,8 @@ void read_parameter_gradients(const Call& call, const py::tuple& given, Backward
   }
 }
 
-py::array backward_of(const Reserve& reserve, const py::tuple& doutputs, bool input_grad, const py::tuple& dparameters,
-                      void* const dinitial[2]) {
+py::object backward_of(const Reserve& reserve, const py::tuple& doutputs, bool input_grad, const py::tuple& dparameters,
+                       void* const dinitial[2]) {
   const Call& call = *reserve.call;
   const std::size_t states = call.states();
   const bool has_dc = doutputs.size() == states + 2 && !doutputs[states + 1].is_none();
@@ -118,38 +102,32 @@ py::array backward_of(const Reserve& reserve, const py::tuple& doutputs, bool in
     call.require_c_gradient();
     b.dc = gradient_in(call, doutputs[states + 1], "dc", call.data.of(call.H));
   }
-  b.y = reserve.y.data();
-  b.reserve = reserve.buffer.data();
+  b.y = as_array(reserve.y, "y").data();
+  b.reserve = as_array(reserve.buffer, "reserve").data();
   read_parameter_gradients(call, dparameters, b);
   b.dh0 = dinitial[0];
   b.dc0 = dinitial[1];
-  py::array dx;
-  if (input_grad) {
-    dx = empty_of(call.doubles, call.data.of(call.data.shape.inputs));
-    b.dx = dx.mutable_data();
-  }
+  Fresh dx;
+  if (input_grad) dx = Fresh(call.doubles, call.data.of(call.data.shape.inputs));
+  b.dx = dx.data;
   without_gil([&] { call.backward(b); });
-  return dx;
+  return dx.array;
 }
 
 py::tuple call_backward(const Reserve& reserve, const py::tuple& doutputs, bool input_grad,
                         const py::tuple& dparameters) {
   const Call& call = *reserve.call;
-  py::array initial[2];
-  void* into[2] = {};
-  for (std::size_t k = 0; k < call.states(); ++k) {
-    initial[k] = empty_of(call.doubles, call.state_shape(k));
-    into[k] = initial[k].mutable_data();
-  }
-  const py::array dx = backward_of(reserve, doutputs, input_grad, dparameters, into);
-  const py::object of_x = input_grad ? py::object(dx) : py::none();
-  if (call.states() == 2) return py::make_tuple(of_x, initial[0], initial[1]);
-  return py::make_tuple(of_x, initial[0]);
+  Fresh dh0(call.doubles, call.state_shape(0)), dc0;
+  if (call.states() == 2) dc0 = Fresh(call.doubles, call.state_shape(1));
+  void* const into[2] = {dh0.data, dc0.data};
+  const py::object dx = backward_of(reserve, doutputs, input_grad, dparameters, into);
+  if (call.states() == 2) return py::make_tuple(dx, dh0.array, dc0.array);
+  return py::make_tuple(dx, dh0.array);
 }
 
 void register_calls(py::module_& m) {
   using namespace py::literals;
-  py::class_<Settings>(m, "Settings")
+  py::class_<Settings, std::shared_ptr<Settings>>(m, "Settings")
       .def(py::init(
                [](const std::string& cell, const py::kwargs& options) { return Settings(cell, py::dict(options)); }),
            "cell"_a)
@@ -167,7 +145,9 @@ void register_calls(py::module_& m) {
           [](const py::tuple& state) { return Settings(state[0].cast<std::string>(), state[1].cast<py::dict>()); }));
   py::class_<Reserve, std::shared_ptr<Reserve>>(m, "Reserve")
       .def(py::init(&reserve_of), "settings"_a, "x"_a, "states"_a, "parameters"_a, "sequences"_a, "y"_a, "buffer"_a)
-      .def_property_readonly("settings", [](const Reserve& r) { return r.call->settings; })
+      .def_readwrite("digests", &Reserve::digests)
+      .def_property_readonly("cell", [](const Reserve& r) { return r.call->settings.facts().name; })
+      .def_property_readonly("settings", [](const Reserve& r) { return std::make_shared<Settings>(r.call->settings); })
       .def_property_readonly("x", [](const Reserve& r) { return r.inputs[0]; })
       .def_property_readonly("states", [](const Reserve& r) { return r.inputs[1]; })
       .def_property_readonly("parameters", [](const Reserve& r) { return r.inputs[2]; })

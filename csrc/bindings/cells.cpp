@@ -202,7 +202,7 @@ class GruCall : public CallOf<T> {
 template <class T>
 class ElementwiseCall : public CallOf<T> {
  public:
-  explicit ElementwiseCall(const CallArguments& a) : CallOf<T>(a), indrnn_(a.settings.cell == CellKind::indrnn) {
+  explicit ElementwiseCall(const CallArguments& a) : CallOf<T>(a), indrnn_(a.settings->cell == CellKind::indrnn) {
     this->reserve_width = indrnn_ ? 0 : 2 * this->H;  // z and n; y is all that the IndRNN's backward needs
   }
   void forward(const ForwardArrays& f) const override {
@@ -233,7 +233,7 @@ class ElementwiseCall : public CallOf<T> {
 
 template <class T>
 std::unique_ptr<Call> made(const CallArguments& a) {
-  switch (a.settings.cell) {
+  switch (a.settings->cell) {
     case CellKind::rnn:
       return std::make_unique<RnnCall<T>>(a);
     case CellKind::lstm:
@@ -247,7 +247,7 @@ std::unique_ptr<Call> made(const CallArguments& a) {
 
 }  // namespace
 
-std::unique_ptr<Call> make_call(const Settings& settings, const Argument& x, const py::tuple& states,
+std::unique_ptr<Call> make_call(std::shared_ptr<const Settings> settings, const Argument& x, const py::tuple& states,
                                 const py::tuple& parameters, const py::object& sequences) {
   CallArguments a{settings, x, states, parameters, py::none(), py::none(), py::none()};
   if (!sequences.is_none()) {
@@ -257,7 +257,7 @@ std::unique_ptr<Call> make_call(const Settings& settings, const Argument& x, con
     a.batch_sizes = three[1];
     a.resets = three[2];
   }
-  if (settings.precision) return make_low_precision(a);
+  if (settings->precision) return make_low_precision(a);
   return dispatch_dtype(x, "x", [&](auto scalar) { return made<decltype(scalar)>(a); });
 }
 

@@ -1,5 +1,6 @@
 #include "settings.hpp"
 
+#include <array>
 #include <cmath>
 #include <cstring>
 
@@ -70,39 +71,42 @@ namespace {
 
 std::string text_of(const py::handle value) { return py::repr(value).cast<std::string>(); }
 
-double real(const py::handle value, const std::string& name) {
+double real(const py::handle value, const char* name) {
   const double number = PyFloat_AsDouble(value.ptr());
   if (!PyErr_Occurred()) return number;
   PyErr_Clear();
-  throw py::type_error(name + ": expected a number, got " + text_of(value));
+  throw py::type_error(std::string(name) + ": expected a number, got " + text_of(value));
 }
 
 // A probability: below 1 where no element would be left.
-double probability(const py::handle value, const std::string& name, bool below_one) {
+double probability(const py::handle value, const char* name, bool below_one) {
   const double p = real(value, name);
   if (!(p >= 0 && (p < 1 || (p == 1 && !below_one))))
-    throw py::value_error(name + ": expected 0 <= p " + (below_one ? "< 1" : "<= 1") + ", got " + text_of(value));
+    throw py::value_error(std::string(name) + ": expected 0 <= p " + (below_one ? "< 1" : "<= 1") + ", got " +
+                          text_of(value));
   return p;
 }
 
 // A limit above 0; None is 0: none.
-double limit(const py::handle value, const std::string& name) {
+double limit(const py::handle value, const char* name) {
   if (value.is_none()) return 0;
   const double number = real(value, name);
-  if (!(number > 0)) throw py::value_error(name + ": expected a positive number or None, got " + text_of(value));
+  if (!(number > 0))
+    throw py::value_error(std::string(name) + ": expected a positive number or None, got " + text_of(value));
   return std::isinf(number) ? 0 : number;
 }
 
 // An integer of so many bits.
-uint64_t counter(const py::handle value, const std::string& name, int bits) {
-  if (!PyIndex_Check(value.ptr())) throw py::type_error(name + ": expected an integer, got " + text_of(value));
+uint64_t counter(const py::handle value, const char* name, int bits) {
+  if (!PyIndex_Check(value.ptr()))
+    throw py::type_error(std::string(name) + ": expected an integer, got " + text_of(value));
   const py::int_ integer = py::reinterpret_steal<py::int_>(PyNumber_Index(value.ptr()));
   const uint64_t number = PyLong_AsUnsignedLongLong(integer.ptr());
   const bool failed = PyErr_Occurred();
   PyErr_Clear();
   if (failed || (bits < 64 && number >> bits))
-    throw py::value_error(name + ": expected an integer from 0 to below 2^" + std::to_string(bits) + ", got " +
-                          text_of(value));
+    throw py::value_error(std::string(name) + ": expected an integer from 0 to below 2^" + std::to_string(bits) +
+                          ", got " + text_of(value));
   return number;
 }
 
@@ -143,52 +147,136 @@ CellKind kind_of(const std::string& name) {
 
 }  // namespace
 
+namespace {
+
+enum class Option {
+  reverse,
+  recompute,
+  reset_after,
+  coupled,
+  nonlinearity,
+  activations,
+  zoneout_h,
+  zoneout_c,
+  recurrent_dropout,
+  dropconnect,
+  grad_clip,
+  cell_clip,
+  seed,
+  layer,
+  row_offset,
+  step_offset,
+  precision,
+};
+constexpr const char* option_names[] = {
+    "reverse",   "recompute", "reset_after",       "coupled",     "nonlinearity", "activations",
+    "zoneout_h", "zoneout_c", "recurrent_dropout", "dropconnect", "grad_clip",    "cell_clip",
+    "seed",      "layer",     "row_offset",        "step_offset", "precision"};
+
+// Python's own strings of those names, which keywords written in code are: found by address, in a call of microseconds.
+PyObject* const* interned_names() {
+  static PyObject* names[std::size(option_names)] = {};
+  if (!names[0])
+    for (std::size_t i = std::size(option_names); i-- > 0;) names[i] = PyUnicode_InternFromString(option_names[i]);
+  return names;
+}
+
+// Bits of the options that a cell has.
+uint32_t options_of(CellKind cell) {
+  static const auto masks = [] {
+    std::array<uint32_t, 5> all{};
+    for (int c = 0; c < 5; ++c) {
+      all[std::size_t(c)] = 1u << int(Option::reverse);
+      for (std::size_t i = 0; i < std::size(option_names); ++i)
+        for (const char* const own : facts_of(CellKind(c)).options)
+          if (!std::strcmp(own, option_names[i])) all[std::size_t(c)] |= 1u << i;
+    }
+    return all;
+  }();
+  return masks[std::size_t(cell)];
+}
+
+Option option_of(const py::handle key, CellKind cell) {
+  PyObject* const* const names = interned_names();
+  std::size_t i = 0;
+  while (i < std::size(option_names) && names[i] != key.ptr()) ++i;
+  if (i == std::size(option_names)) {
+    const auto text = py::cast<std::string>(key);
+    for (i = 0; i < std::size(option_names) && text != option_names[i];) ++i;
+  }
+  if (i == std::size(option_names) || !(options_of(cell) >> i & 1))
+    throw py::type_error(py::cast<std::string>(key) + ": expected an option of " + facts_of(cell).name +
+                         ", which has none of this name");
+  return Option(i);
+}
+
+}  // namespace
+
 Settings::Settings(const std::string& name, const py::dict& options) : cell(kind_of(name)), given(options) {
   if (cell == CellKind::rnn) gate = Activation::tanh;
   if (cell == CellKind::indrnn) gate = Activation::relu;
   for (const auto& [key, value] : options) {
-    const auto option = py::cast<std::string>(key);
-    bool known = option == "reverse", other = false;
-    for (const char* const own : facts().options) known = known || option == own;
-    if (!known) throw py::type_error(option + ": expected an option of " + name + ", which has none of this name");
-    if (option == "reverse")
-      reverse = truth(value);
-    else if (option == "recompute")
-      recompute = truth(value);
-    else if (option == "reset_after")
-      reset_after = truth(value);
-    else if (option == "coupled")
-      other = coupled = truth(value);
-    else if (option == "nonlinearity") {
-      if (!py::isinstance<py::str>(value)) throw py::type_error("nonlinearity: expected a name, got " + text_of(value));
-      gate = activation(py::str(value), "nonlinearity");
-      other = gate != Activation::tanh && gate != Activation::relu;
-    } else if (option == "activations")
-      other = cell == CellKind::lstm ? read_activations(value, {&gate, &candidate, &output})
-                                     : read_activations(value, {&gate, &candidate});
-    else if (option == "zoneout_h")
-      other = (zoneout_h = probability(value, option, false)) > 0;
-    else if (option == "zoneout_c")
-      other = (zoneout_c = probability(value, option, false)) > 0;
-    else if (option == "recurrent_dropout")
-      other = (recurrent_dropout = probability(value, option, true)) > 0;
-    else if (option == "dropconnect")
-      other = (dropconnect = probability(value, option, true)) > 0;
-    else if (option == "grad_clip")
-      other = (grad_clip = limit(value, option)) > 0;
-    else if (option == "cell_clip")
-      other = (cell_clip = limit(value, option)) > 0;
-    else if (option == "seed")
-      seed = counter(value, option, 64);
-    else if (option == "layer")
-      layer = uint32_t(counter(value, option, 28));
-    else if (option == "row_offset")
-      row_offset = uint32_t(counter(value, option, 32));
-    else if (option == "step_offset")
-      step_offset = uint32_t(counter(value, option, 32));
-    else if (!value.is_none())
-      precision = precision_of(value);
-    if (other) changed.push_back(option);
+    const Option option = option_of(key, cell);
+    const char* const text = option_names[int(option)];
+    bool other = false;
+    switch (option) {
+      case Option::reverse:
+        reverse = truth(value);
+        break;
+      case Option::recompute:
+        recompute = truth(value);
+        break;
+      case Option::reset_after:
+        reset_after = truth(value);
+        break;
+      case Option::coupled:
+        other = coupled = truth(value);
+        break;
+      case Option::nonlinearity:
+        if (!py::isinstance<py::str>(value))
+          throw py::type_error("nonlinearity: expected a name, got " + text_of(value));
+        gate = activation(py::str(value), text);
+        other = gate != Activation::tanh && gate != Activation::relu;
+        break;
+      case Option::activations:
+        other = cell == CellKind::lstm ? read_activations(value, {&gate, &candidate, &output})
+                                       : read_activations(value, {&gate, &candidate});
+        break;
+      case Option::zoneout_h:
+        other = (zoneout_h = probability(value, text, false)) > 0;
+        break;
+      case Option::zoneout_c:
+        other = (zoneout_c = probability(value, text, false)) > 0;
+        break;
+      case Option::recurrent_dropout:
+        other = (recurrent_dropout = probability(value, text, true)) > 0;
+        break;
+      case Option::dropconnect:
+        other = (dropconnect = probability(value, text, true)) > 0;
+        break;
+      case Option::grad_clip:
+        other = (grad_clip = limit(value, text)) > 0;
+        break;
+      case Option::cell_clip:
+        other = (cell_clip = limit(value, text)) > 0;
+        break;
+      case Option::seed:
+        seed = counter(value, text, 64);
+        break;
+      case Option::layer:
+        layer = uint32_t(counter(value, text, 28));
+        break;
+      case Option::row_offset:
+        row_offset = uint32_t(counter(value, text, 32));
+        break;
+      case Option::step_offset:
+        step_offset = uint32_t(counter(value, text, 32));
+        break;
+      case Option::precision:
+        if (!value.is_none()) precision = precision_of(value);
+        break;
+    }
+    if (other) changed.push_back(text);
   }
   if (cell == CellKind::indrnn) changed.clear();  // which takes every activation
 }

@@ -43,6 +43,9 @@ class Reserve:
         y: Array,
         buffer: Array,
     ) -> None: ...
+    digests: Any  # of the arrays, for whoever checks that they did not change
+    @property
+    def cell(self) -> str: ...
     @property
     def settings(self) -> Settings: ...
     @property

@@ -3,40 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from fusedrnn._core import NO_STEPS
 from fusedrnn.cuda import cells, compiled
-from fusedrnn.cuda.arrays import Library, library_of, read
+from fusedrnn.cuda.arrays import library_of, read
+from fusedrnn.cuda.kept import Kept
 from fusedrnn.spec import COUNTERS, Cell
-
-
-@dataclass
-class Kept:
-    """Hold what the reserve of a call on a GPU needs, under the names that the compiled module's has.
-
-    Attributes:
-        parameters: weights and biases, None where there is no bias.
-        given: the arrays of the call that backward reads on the GPU.
-    """
-
-    library: Library
-    layer: cells.Layer
-    x: Any
-    states: tuple[Any, ...]
-    parameters: tuple[Any, ...]
-    given: dict[str, Any]
-
-    @property
-    def y(self) -> Any:
-        """All states."""
-        return self.given["y"]
-
-    @property
-    def buffer(self) -> Any:
-        """The activated gates; y where it suffices."""
-        return self.y if self.given["gates"] is None else self.given["gates"]
 
 
 def forward(
@@ -74,7 +47,7 @@ def forward(
     if kept is None:
         return outputs, None
     initial = tuple(a[name] for name in cell.states)
-    return outputs, Kept(library, layer, x, initial, tuple(a[name] for name in names[-4:]), kept)
+    return outputs, Kept(library, layer, cell.name, x, initial, tuple(a[name] for name in names[-4:]), kept)
 
 
 def backward(kept: Kept, doutputs: Sequence[Any], input_grad: bool, accumulate: Any) -> tuple[Any, ...]:

@@ -10,6 +10,7 @@ from fusedrnn import _core, functional
 from fusedrnn.arrays import Array
 from fusedrnn.differentiation.scans import gradients_by_row, layer_by_row
 from fusedrnn.differentiation.trees import leaves, map_leaves
+from fusedrnn.functional.reserve import check_reserve
 from fusedrnn.functional.scan import ScanReserve
 from fusedrnn.nn.scan import Scan
 from fusedrnn.spec import CELLS
@@ -34,7 +35,7 @@ class _Rows:
 
     def __init__(self, reserve: functional.Reserve) -> None:
         self.reserve = reserve
-        x, (lengths, sizes, _) = reserve.kept.x, reserve.kept.sequences or (None, None, None)
+        x, (lengths, sizes, _) = reserve.x, reserve.sequences or (None, None, None)
         self.packed, self.ragged = sizes is not None, lengths is not None
         self.leading: tuple[int, ...] = x.shape[:-1]
         self.count = x.shape[1] if sizes is None else int(sizes[0])
@@ -77,7 +78,7 @@ class _Rows:
 
     def reserve_of(self, n: int) -> functional.Reserve:
         """The reserve that forward would have kept for row n alone: the same bits, as no row depends on others."""
-        kept = self.reserve.kept
+        kept = self.reserve
         states = zip(CELLS[self.reserve.cell].states, kept.states, strict=True)
         lengths, sizes, resets = kept.sequences or (None, None, None)
         if self.packed:
@@ -85,12 +86,11 @@ class _Rows:
         settings = kept.settings
         if "row_offset" in settings.options:  # a row keeps the random numbers that it had
             settings = settings.replace(row_offset=settings.options["row_offset"] + n)
-        alone = _core.Reserve(
+        return _core.Reserve(
             settings, self.alone("x", kept.x, n), tuple(self.alone(name, value, n) for name, value in states),
             kept.parameters, (self.alone("lengths", lengths, n), sizes, self.alone("resets", resets, n)),
             self.alone("y", kept.y, n), self._buffer(n),
         )  # fmt: skip
-        return functional.Reserve(self.reserve.cell, alone)
 
 
 def per_sequence_gradients(
@@ -134,7 +134,7 @@ def per_sequence_gradients(
     lstm = reserve.cell == "lstm"
     if dc_n is not None and not lstm:
         raise TypeError(f"dc_n: expected None for {reserve.cell}, which has no cell state, got {type(dc_n).__name__}")
-    reserve.check(reserve.cell)
+    check_reserve(reserve, reserve.cell)
     backward = getattr(functional, f"{reserve.cell}_backward")
     rows = _Rows(reserve)
     doutputs = {"dy": dy, "dh_n": dh_n, **({"dc_n": dc_n} if lstm else {}), **later}

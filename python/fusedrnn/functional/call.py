@@ -13,10 +13,10 @@ from fusedrnn.functional.reserve import (
     Accumulate,
     Reserve,
     added_to,
-    checked_reserve,
+    check_reserve,
     flat_norm,
     fresh_gradients,
-    reserve_of,
+    watched,
 )
 from fusedrnn.sequences import read_sequences
 from fusedrnn.spec import CELLS, Cell
@@ -45,7 +45,7 @@ def run_forward(
         beyond |= dict(zip(list(cell.parameters)[4:], parameters[4:], strict=False)) | {"resets": sequences[2]}
         given = cell.changed({**(options or {}), **beyond})
         outputs, kept = functional.forward(cell, x, states, parameters[:4], sequences[0], given, reverse, training)
-        return (*outputs, None if kept is None else Reserve(cell.name, kept))
+        return (*outputs, kept)
     if layer_norm is not None:
         norm = flat_norm(cell, layer_norm)
         for kind, gain in zip(cell.norms, norm, strict=False):
@@ -61,8 +61,8 @@ def run_forward(
     plain = lengths is None and batch_sizes is None and resets is None
     read = None if plain else read_sequences(lengths, batch_sizes, resets)
     results = _core.forward(settings, x, states, parameters, read, training, None, return_c)
-    at = 1 + len(states)
-    return (*results[:at], reserve_of(cell.name, results[at]), *results[at + 1 :])
+    watched(results[1 + len(states)])
+    return results
 
 
 def run_backward(
@@ -74,9 +74,9 @@ def run_backward(
 ) -> tuple[Any, ...]:
     """Return the fields of the cell's Gradients: those of x, the initial states, and the parameters, layer
     normalization's as one pair."""
-    r = checked_reserve(reserve, cell.name)
-    kept = r.kept
-    if not isinstance(kept, _core.Reserve):
+    check_reserve(reserve, cell.name)
+    kept: Any = reserve
+    if not isinstance(kept, Reserve):
         from fusedrnn.cuda import functional
 
         if len(doutputs) > 1 + len(cell.states) and doutputs[-1] is not None:

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from fusedrnn import _core
 from fusedrnn.arrays import Array
+from fusedrnn.cuda.kept import Kept
 from fusedrnn.environment import checks_arrays
 from fusedrnn.functional.exchange import in_place
 from fusedrnn.spec import CELLS, Cell
 
+#: What forward keeps for backward: the call's settings, x, states, parameters, sequences, y and a ``buffer`` of activated
+#: gates: LSTM [T, N, 5H] (i, f, g, o, c), GRU [T, N, 4H] (r, z, n, W_hn h + b_hn) or, reset before, [T, N, 3H]; RNN and
+#: IndRNN [T, N, 0], minGRU [T, N, 2H] (z, n). With recompute LSTM [T, N, H] (c) and GRU [T, N, 0]. Zoneout makes it
+#: [T, N, H] for the RNN (the state before zoneout); layer normalization adds both products of all gates, normalized, and
+#: the moments of what was normalized, [T, N, 16]. Its layout is the same on every instruction set. With ``lengths`` its
+#: rows lie as in a packed sequence, longest row first, from the beginning of the buffer.
+Reserve = _core.Reserve
 # Arrays that a backward call adds the parameters' gradients to: dweight_ih, dweight_hh, dbias_ih, dbias_hh, and where
 # there are options those that the cell's Gradients has after them; of other cells all that their Gradients have.
 Accumulate = tuple[Any, ...]
@@ -24,70 +32,39 @@ def digest(array: Array) -> bytes:
     return hashlib.blake2b(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"").digest()
 
 
-@dataclass(slots=True)  # not frozen, which would make it twice as slow to build: it is made in every training step
-class Reserve:
-    """Hold what backward needs from a forward call.
-
-    Attributes:
-        cell: its name.
-        kept: the compiled module's (`_core.Reserve`): the call's settings, x, states, parameters, sequences, y and the
-            buffer; or of a call on a GPU.
-        digests: of the arrays, under FUSEDRNN_CHECK=1.
-    """
-
-    cell: str
-    kept: Any
-    digests: dict[str, bytes] = field(default_factory=dict, repr=False)
-
-    @property
-    def buffer(self) -> Array:
-        """Activated gates: LSTM [T, N, 5H] (i, f, g, o, c), GRU [T, N, 4H] (r, z, n, W_hn h + b_hn) or, reset before,
-        [T, N, 3H]; RNN and IndRNN [T, N, 0], minGRU [T, N, 2H] (z, n). With recompute LSTM [T, N, H] (c) and GRU
-        [T, N, 0]. Zoneout makes it [T, N, H] for the RNN (the state before zoneout); layer normalization adds both
-        products of all gates, normalized, and the moments of what was normalized, [T, N, 16]. Its layout is the same on
-        every instruction set. With ``lengths`` its rows lie as in a packed sequence, longest row first, from the
-        beginning of the buffer."""
-        buffer: Array = self.kept.buffer
-        return buffer
-
-    def check(self, cell: str) -> None:
-        """Raise unless this reserve came from ``<cell>_forward`` and, under FUSEDRNN_CHECK=1, its arrays still
-        hold what they held then."""
-        if self.cell != cell:
-            raise TypeError(f"reserve: expected one of {cell}_forward, got one of {self.cell}_forward")
-        for name, digest in _digests(self.cell, self.kept).items() if self.digests else ():
-            if digest != self.digests[name]:
-                raise RuntimeError(f"{name}: changed between {cell}_forward and {cell}_backward")
+def watched(reserve: Any) -> Any:
+    """Return the reserve of a forward call, under FUSEDRNN_CHECK=1 with hashes of its arrays."""
+    if reserve is not None and checks_arrays():
+        reserve.digests = _digests(reserve)
+    return reserve
 
 
-def _digests(name: str, kept: Any) -> dict[str, bytes]:
-    cell = CELLS[name]
-    named = {"x": kept.x, "y": kept.y, **dict(zip(cell.states, kept.states, strict=True))}
-    again = kept.settings.options.get("recompute")  # alone makes backward read biases
-    named.update({n: a for n, a in zip(cell.parameters, kept.parameters, strict=False) if again or n[:4] != "bias"})
+def _digests(reserve: Any) -> dict[str, bytes]:
+    cell = CELLS[reserve.cell]
+    named = {"x": reserve.x, "y": reserve.y, **dict(zip(cell.states, reserve.states, strict=True))}
+    again = reserve.settings.options.get("recompute")  # alone makes backward read biases
+    parameters = zip(cell.parameters, reserve.parameters, strict=False)
+    named.update({name: a for name, a in parameters if again or not name.startswith("bias")})
     read = {name: in_place(name, a) for name, a in named.items()}
     return {name: digest(a) for name, a in read.items() if a is not None and a.size}
 
 
-def reserve_of(cell: str, kept: Any) -> Reserve | None:
-    """Return the reserve of a forward call, None in inference."""
-    if kept is None:
-        return None
-    return Reserve(cell, kept, _digests(cell, kept) if checks_arrays() else {})
-
-
-def checked_reserve(reserve: Reserve | None, cell: str) -> Reserve:
-    """Return the reserve if it is one of ``<cell>_forward``.
+def check_reserve(reserve: Any, cell: str) -> None:
+    """Check that a reserve is one of ``<cell>_forward``.
 
     Raises:
-        TypeError: it is not. RuntimeError: its arrays changed, under FUSEDRNN_CHECK=1.
+        TypeError: it is not. RuntimeError: an array does not hold what it held then, under FUSEDRNN_CHECK=1.
     """
-    if not isinstance(reserve, Reserve):
+    if not isinstance(reserve, (Reserve, Kept)):
         raise TypeError(
             f"reserve: expected the reserve of {cell}_forward(..., training=True), got {type(reserve).__name__}"
         )
-    reserve.check(cell)
-    return reserve
+    if reserve.cell != cell:
+        raise TypeError(f"reserve: expected one of {cell}_forward, got one of {reserve.cell}_forward")
+    if reserve.digests:
+        for name, found in _digests(reserve).items():
+            if found != reserve.digests[name]:
+                raise RuntimeError(f"{name}: changed between {cell}_forward and {cell}_backward")
 
 
 def flat_norm(cell: Cell, layer_norm: Any, name: str = "layer_norm") -> tuple[Any, ...]:

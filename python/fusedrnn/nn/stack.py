@@ -19,8 +19,7 @@ import numpy as np
 
 from fusedrnn import _core
 from fusedrnn.arrays import Array
-from fusedrnn.environment import checks_arrays
-from fusedrnn.functional.reserve import checked_reserve, reserve_of
+from fusedrnn.functional.reserve import check_reserve, watched
 from fusedrnn.nn.frozen import Chain, Frozen, Stream, Unpacked
 from fusedrnn.nn.linear import Dropout
 from fusedrnn.nn.module import Module, as_generator
@@ -284,11 +283,9 @@ class _Recurrent(Module):
         y, last, reserves = self._stack[self.training].forward(
             x, starts, weights, sequences, self.training, masks, draws
         )
-        if checks_arrays():
-            checked: list[Any] = [reserve_of(self.cell, reserve) for reserve in reserves]
-        else:
-            checked = reserves
-        self._push((y.shape, checked, states, masks), step=len(y) == 1 and states[0] is not None)
+        for reserve in reserves:
+            watched(reserve)
+        self._push((y.shape, reserves, states, masks), step=len(y) == 1 and states[0] is not None)
         return self._as_given(y), last
 
     def _backward(
@@ -303,8 +300,8 @@ class _Recurrent(Module):
             gradient = self._time_major(self.states.checked("dy", dy, (*order, features)))
         dfinal = self.states.given(self.states.gradient_names, dstates, N)
         self._pop()  # only now: a call refused above may be made again
-        if checks_arrays():
-            reserves = [checked_reserve(reserve, self.cell).kept for reserve in reserves]
+        for reserve in reserves:
+            check_reserve(reserve, self.cell)
         gradients = [self._gradients(index) for index in range(len(self._names))]
         dx, dinitial = self._stack[True].backward(reserves, gradient, dfinal, input_grad, gradients, masks)
         if self.learn_initial_state:
