@@ -381,8 +381,10 @@ def test_what_hooks_of_saved_tensors_move():
 
 
 @pytest.mark.parametrize("what", ["y", "y given back", "y of another size", "weight"])
-@pytest.mark.parametrize("name", ["RNN", "GRU"])
+@pytest.mark.parametrize("name", ["RNN", "GRU", "LSTM"])
 def test_storages_that_are_resized(name, what):
+    if (name, what) == ("LSTM", "y"):
+        return  # PyTorch's needs it
     torch.manual_seed(0)
     layer, x = getattr(ft, name)(I, H), torch.randn(T, N, I)
     if what == "weight":
@@ -394,7 +396,8 @@ def test_storages_that_are_resized(name, what):
     loss = y.mul(2).sum()
     expected = torch.autograd.grad(loss, list(layer.parameters()), retain_graph=True)
     values, storage = y.detach().clone(), y.untyped_storage()
-    storage.resize_(0)
+    if name != "LSTM" or what == "y given back":
+        storage.resize_(0)
     if what == "y given back":
         storage.resize_(values.nbytes)
         with torch.autograd._unsafe_preserve_version_counter(y), torch.no_grad():
@@ -402,6 +405,7 @@ def test_storages_that_are_resized(name, what):
     if what == "y of another size":
         with torch.no_grad():
             layer(torch.randn(200, 20, I))[0].resize_(1000, 100).fill_(7)
+        layer(x)[0].untyped_storage().resize_(1000)
     for a, b in zip(torch.autograd.grad(loss, list(layer.parameters())), expected, strict=True):
         torch.testing.assert_close(a, b)
 

@@ -153,10 +153,10 @@ BUGS = (
         TAKEN,
     ),
     Bug(
-        "old_pickles_hold_it_too",
+        "a_class_by_itself_cannot_be_pickled",
         TORCH + "stand_ins.py",
-        "_EMPTY: Any = (copyreg.__newobj__, copyreg._reconstructor)",
-        "_EMPTY: Any = (copyreg.__newobj__,)",
+        "        copyreg.pickle(equal, _by_what_it_stands_for)\n",
+        "",
         TAKEN,
     ),
     Bug(

@@ -26,7 +26,6 @@ _OF_FORWARD = (
     "forward", "check_input", "check_hidden_size", "check_forward_args", "get_expected_hidden_size",
     "get_expected_cell_size", "permute_hidden",
 )  # fmt: skip
-_EMPTY: Any = (copyreg.__newobj__, copyreg._reconstructor)  # type: ignore[attr-defined] # make an object without a state
 _made: weakref.WeakValueDictionary[type, type] = weakref.WeakValueDictionary()
 
 
@@ -138,7 +137,7 @@ def _completed(made: Any, kind: type) -> type:
 
     def __reduce_ex__(self: Any, protocol: Any) -> Any:
         make, arguments, *rest = super(made, self).__reduce_ex__(protocol)
-        if make in _EMPTY and arguments[0] is made:
+        if make is copyreg.__newobj__ and arguments == (made,):  # type: ignore[attr-defined]
             return rebuilt, (kind,), *rest
         return make, arguments, *rest
 
