@@ -164,6 +164,8 @@ def uncounted(way, tensor):
         tensor.detach().numpy()[...] = 3
     elif way == "other memory":
         tensor.data = tensor.data * 0.5
+    elif way == "another view":  # of the same memory
+        tensor.data = tensor.data.t() if tensor.dim() == 2 and len(set(tensor.shape)) == 1 else tensor.data
     elif way == "other type":
         tensor.data = tensor.data.to(torch.float16)
 
@@ -186,7 +188,7 @@ def test_outputs_may_change_behind_autograds_back(name, rows, way):
         torch.testing.assert_close(a, b)
 
 
-@pytest.mark.parametrize("way", ["other memory", "other type"])
+@pytest.mark.parametrize("way", ["other memory", "other type", "another view"])
 @pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}, {"batch_first": True}], ids=str)
 @pytest.mark.parametrize("name", ["RNN", "GRU", "LSTM", "RNNCell", "GRUCell", "LSTMCell"])
 def test_a_weight_gets_other_memory_between_the_steps_of_a_loop_and_before_backward(name, options, way):
@@ -203,7 +205,7 @@ def test_a_weight_gets_other_memory_between_the_steps_of_a_loop_and_before_backw
             result = layer(x, state)
             state = result if "Cell" in name else result[1]
             outputs += state if isinstance(state, tuple) else [state]
-            if way == "other memory":
+            if way != "other type":
                 for parameter in layer.parameters():
                     uncounted(way, parameter)
         loss = sum(output.square().sum() for output in outputs)
@@ -213,6 +215,21 @@ def test_a_weight_gets_other_memory_between_the_steps_of_a_loop_and_before_backw
         loss.backward()
         found.append([x.grad, *[p.grad for p in layer.parameters()]])
         del kept
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_onednns_lstm_has_the_parameters_themselves():
+    found = []
+    for package in (torch.nn, ft):
+        torch.manual_seed(0)
+        layer, x = package.LSTM(I, H), torch.randn(T, N, I, requires_grad=True)
+        loss = layer(x)[0].square().sum()
+        old = layer.weight_hh_l0.data
+        for parameter in layer.parameters():
+            uncounted("other memory", parameter)
+        found.append(torch.autograd.grad(loss, [x, *layer.parameters()]))
+        del old
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b)
 
@@ -436,7 +453,8 @@ def test_packed_rows_that_pytorch_takes_in_a_way_of_its_own_or_not_at_all():
     with pytest.warns(ft.FallbackWarning, match="packed data of 7 rows where batch_sizes have 5"):
         found = ours(spare)
     torch.testing.assert_close(found[0].data, theirs(spare)[0].data)
-    for sizes in (torch.tensor([3, 3, 2, 1]), torch.tensor([3, 2, 2], dtype=torch.int32)):
+    wrong = (torch.tensor([3, 3, 2, 1]), torch.tensor([3, 2, 2], dtype=torch.int32), torch.tensor([1, 2, 4]))
+    for sizes in wrong:
         errors = []
         for layer in (theirs, ours):
             with pytest.raises(RuntimeError) as raised:

@@ -53,8 +53,8 @@ def test_evaluation_is_that_of_our_layers(case):
         y, _ = layer(x)
     np.testing.assert_array_equal(y.numpy(), other(x.numpy())[0])
     assert torch.equal(copy.deepcopy(layer).requires_grad_(False)(x)[0], y)
-    assert all(f"{option}={value}" in repr(layer) for option, value in layer.kernel_options.items())
-    assert {"nonlinearity", *layer.kernel_options} >= {option for option in options if option != "bias"}
+    assert all(f"{option}={value}" in repr(layer) for option, value in layer._kernel_options.items())
+    assert {"nonlinearity", *layer._kernel_options} >= {option for option in options if option != "bias"}
 
 
 def function_of(name, options, data="dense", evaluate=False):
@@ -195,7 +195,7 @@ def test_every_activation(activation):
         other.load_state_dict({k: v.numpy() for k, v in layer.state_dict().items()})
         x = torch.randn(4, 2, 2)
         np.testing.assert_array_equal(layer(x)[0].detach().numpy(), other(x.numpy())[0])
-    assert (ft.LSTM(2, 3, activations=["sigmoid", "tanh", "tanh"]).kernel_options) is None
+    assert (ft.LSTM(2, 3, activations=["sigmoid", "tanh", "tanh"])._kernel_options) is None
     layer = ft.RNN(2, 3, 2, "softplus", False)
     assert layer.nonlinearity == "softplus"
     assert not layer.bias
@@ -240,7 +240,7 @@ def test_operators(case):
     cell = calls.CELLS[name.lower()]
     torch.manual_seed(0)
     layer = getattr(ft, name)(2, 3, **options)
-    parameters = layer._layer_parameters()[0]
+    parameters = layer._kernel_parameters()[0]
     x, states = torch.randn(4, 2, 2, requires_grad=True), [None] * len(cell.states)
     plain = calls.options_of(cell)
     values = [options.get(option, value) for option, value in plain.items()]
@@ -259,7 +259,7 @@ def test_reserves_have_the_shape_that_compilers_are_told(option):
     cell = calls.GRU
     torch.manual_seed(0)
     layer, x = ft.GRU(2, 3), torch.randn(4, 2, 2)
-    parameters = layer._layer_parameters()[0]
+    parameters = layer._kernel_parameters()[0]
     plain = calls.options_of(cell)
     values = list({**plain, option: not plain[option]}.values())
     arguments = (x, None, *parameters, *[None] * (len(cell.parameters) - 4), *[None] * 4, False, *values, True)

@@ -105,7 +105,7 @@ class Mixed(Counting, nn.LSTM):
 class Hidden(nn.RNN):
     """Has a method of the name of one of ours."""
 
-    def _walk(self):
+    def _kernel_walk(self):
         return "its own"
 
 
@@ -162,7 +162,7 @@ def test_unusual_subclasses():
     report = ft.accelerate(model)
     taken = ("abstract", "mixed", "slotted", "registered", "noting")
     assert report.swapped == {name: type(model[name]).__name__ for name in taken}
-    assert report.left["hidden"].endswith("Hidden, whose own _walk would be lost")
+    assert report.left["hidden"].endswith("Hidden, whose own _kernel_walk would be lost")
     assert report.left["strict"].endswith("OfStrict, of which Python makes no other: only one")
     assert not Registered.register
     assert Noting.register == ["OfNoting"]
@@ -205,6 +205,7 @@ def test_files_of_a_whole_model():
         assert isinstance(again[0], ft.GRU)
     assert pickle.loads(pickle.dumps(type(model[1]))) is type(model[1])
     file = io.BytesIO()
+    model[0](X)[0].sum().backward()  # what a layer remembers of its calls is in no file
     torch.save(model, file)
     file.seek(0)
     with torch.serialization.safe_globals([nn.Sequential, nn.GRU, Named, set]):
@@ -214,6 +215,36 @@ def test_files_of_a_whole_model():
     file.seek(0)
     with torch.serialization.safe_globals([nn.Sequential, nn.GRU, set]), pytest.raises(pickle.UnpicklingError):
         torch.load(file, weights_only=True)  # Named is not among them
+
+
+def test_classes_of_plain_and_accelerated_layers_are_one_kind():
+    plain, other = Named(3), Named(3)
+    ft.accelerate(other)
+    assert isinstance(plain, type(other))
+    assert isinstance(other, type(plain))
+    assert issubclass(Named, type(other))
+    assert not isinstance(nn.LSTM(2, 3), type(other))
+
+
+def test_names_that_a_layer_may_have_for_itself():
+    """Buffers of a loop with states, for example."""
+    layer = nn.GRU(4, 3)
+    ft.accelerate(layer)
+    for name in ("states", "_states", "_lengths", "_options", "_run", "kernel_options"):
+        layer.register_buffer(name, torch.zeros(1))
+    assert layer(X)[0].shape[-1] == 3
+
+
+def test_attributes_that_somebody_changed():
+    layer = nn.GRU(4, 3)
+    ft.accelerate(layer)
+    layer.bidirectional = True
+    with pytest.raises(RuntimeError):
+        layer(X)
+    cell = nn.GRUCell(4, 3)
+    ft.accelerate(cell)
+    with pytest.raises(AttributeError, match="'tuple' object has no attribute 'dim'"):
+        cell(X[0], (torch.zeros(len(X[0]), 3),))
 
 
 def test_names_of_a_class_and_what_is_set_on_it():

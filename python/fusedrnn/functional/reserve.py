@@ -15,12 +15,12 @@ from fusedrnn.environment import checks_arrays
 from fusedrnn.functional.exchange import in_place
 from fusedrnn.spec import CELLS, Cell
 
-#: What forward keeps for backward: the call's settings, x, states, parameters, sequences, y and a ``buffer`` of activated
-#: gates: LSTM [T, N, 5H] (i, f, g, o, c), GRU [T, N, 4H] (r, z, n, W_hn h + b_hn) or, reset before, [T, N, 3H]; RNN and
-#: IndRNN [T, N, 0], minGRU [T, N, 2H] (z, n). With recompute LSTM [T, N, H] (c) and GRU [T, N, 0]. Zoneout makes it
-#: [T, N, H] for the RNN (the state before zoneout); layer normalization adds both products of all gates, normalized, and
-#: the moments of what was normalized, [T, N, 16]. Its layout is the same on every instruction set. With ``lengths`` its
-#: rows lie as in a packed sequence, longest row first, from the beginning of the buffer.
+#: What forward keeps for backward: the call's settings, x, states, parameters, sequences, y, and a ``buffer`` of
+#: activated gates: LSTM [T, N, 5H] (i, f, g, o, c), GRU [T, N, 4H] (r, z, n, W_hn h + b_hn) or, reset before,
+#: [T, N, 3H]; RNN and IndRNN [T, N, 0], minGRU [T, N, 2H] (z, n). With recompute LSTM [T, N, H] (c) and GRU [T, N, 0].
+#: Zoneout makes it [T, N, H] for the RNN (the state before zoneout); layer normalization adds both products of all
+#: gates, normalized, and the moments of what was normalized, [T, N, 16]. Its layout is the same on every instruction
+#: set. With ``lengths`` its rows lie as in a packed sequence, longest row first, from the beginning of the buffer.
 Reserve = _core.Reserve
 # Arrays that a backward call adds the parameters' gradients to: dweight_ih, dweight_hh, dbias_ih, dbias_hh, and where
 # there are options those that the cell's Gradients has after them; of other cells all that their Gradients have.

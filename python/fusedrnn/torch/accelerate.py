@@ -77,7 +77,7 @@ def restore(model: torch.nn.Module) -> Report:
             continue
         if "forward" in vars(module):
             report.left[name] = "its forward was replaced"
-        elif vars(module).get("kernel_options"):
+        elif vars(module).get("_kernel_options"):
             report.left[name] = "PyTorch's has none of its options"
         elif (other := stood_for(kind_of(module))) is None:
             report.left[name] = f"its class {kind_of(module).__qualname__} is made of one of ours"

@@ -37,7 +37,8 @@ class _Step(torch.nn.RNNCellBase):
         if torch.compiler.is_dynamo_compiling() and not exporting():
             return super().forward(input, hx)  # whose operators a compiler fuses over the steps of a loop
         cell = self._kernel_cell
-        states = () if hx is None else tuple(hx) if isinstance(hx, (tuple, list)) else (hx,)
+        pair = len(cell.states) == 2 and isinstance(hx, (tuple, list))
+        states = () if hx is None else tuple(hx) if pair else (hx,)
         if not all([isinstance(t, Tensor) for t in (input, *states)]) or len(states) not in (0, len(cell.states)):
             node = fx_call(self, input, *(() if hx is None else (hx,)))
             return super().forward(input, hx) if node is None else node
@@ -68,16 +69,18 @@ class _Step(torch.nn.RNNCellBase):
             x, states = x.unsqueeze(0), tuple([s.unsqueeze(0) for s in states])
         states = states or (None,) * len(cell.states)
         if on_gpu:
-            final = gpu.step(cell, x, states, parameters, relu=self._options() is not None)
+            final = gpu.step(cell, x, states, parameters, relu=self._kernel_nonlinearity() is not None)
         else:
-            final = run_layer(cell, x, states, parameters, options=self._options(), memory=memory_of(self), step=True)
+            final = run_layer(
+                cell, x, states, parameters, options=self._kernel_nonlinearity(), memory=memory_of(self), step=True
+            )
         if not batched:
             final = tuple([s.squeeze(0) for s in final])
         if dtypes is not None:
             final = tuple([s.to(dtype) for s, dtype in zip(final, dtypes[1:], strict=True)])
         return final if len(final) > 1 else final[0]
 
-    def _options(self) -> dict[str, Any] | None:
+    def _kernel_nonlinearity(self) -> dict[str, Any] | None:
         return None
 
 
@@ -86,7 +89,7 @@ class RNNCell(_Step, torch.nn.RNNCell):
 
     _kernel_cell = property(lambda self: spec.RNN)
 
-    def _options(self) -> dict[str, Any] | None:
+    def _kernel_nonlinearity(self) -> dict[str, Any] | None:
         return None if self.nonlinearity == "tanh" else {"nonlinearity": self.nonlinearity}
 
 

@@ -49,7 +49,7 @@ class Layer(torch.autograd.Function):
         exact = by_operators or reserve is None
         inputs = kept.inputs(saved, exact=exact)
         watched = None if exact else partial(watched_parameters, call, inputs[0], ctx.needs_input_grad[3:5])
-        weights.look_again(watched, exact=exact)
+        arrays = weights.look_again(watched, exact=exact, one_operator=call.one_operator)
         weights.sums.reached = True
         if y is None:
             y = any_y(inputs, weights.parameters)
@@ -68,9 +68,9 @@ class Layer(torch.autograd.Function):
             if ctx.shared:
                 weights.sums.add(dparameters)
         else:
-            zeros = partial(calls.zeros_like, weights.arrays)
+            zeros = partial(calls.zeros_like, arrays)
             dweights = weights.sums.present(zeros) if ctx.shared else zeros()
-            gradients = _add_gradients(call, doutputs, inputs, weights, y, reserve, input_grad, dweights)
+            gradients = _add_gradients(call, doutputs, inputs, weights, arrays, y, reserve, input_grad, dweights)
             dparameters = () if ctx.shared else calls.tensors_of(dweights)
         return None, None, None, *gradients, *(() if ctx.shared else dparameters)
 
@@ -80,14 +80,15 @@ def _add_gradients(
     doutputs: Sequence[Tensor | None],
     inputs: Sequence[Any],
     weights: Weights,
+    arrays: Sequence[Any],
     y: Tensor,
     reserve: Tensor | None,
     input_grad: bool,
     dweights: Sequence[Any],
 ) -> Sequence[Tensor | None]:
-    """Those of the inputs; those of the parameters are added to the arrays ``dweights``."""
+    """Those of the inputs; those of the parameters, which are ``arrays`` now, are added to the arrays ``dweights``."""
     if reserve is not None:
-        return calls.backward(call, doutputs, inputs[0], inputs[1:], weights.arrays, y, reserve, input_grad, dweights)
+        return calls.backward(call, doutputs, inputs[0], inputs[1:], arrays, y, reserve, input_grad, dweights)
     found = composite.backward(call, doutputs, (*inputs, *weights.parameters), input_grad)
     for sums, gradient in zip(dweights, found[len(inputs) :], strict=True):
         if gradient is not None:
@@ -148,35 +149,45 @@ class Weights:
             self._token = Token.apply(self.sums, *self.parameters)
         return self._token
 
-    def look_again(self, watched: Callable[[int], list[bool] | None] | None, *, exact: bool) -> None:
-        """Before backward: raise if a value changed, of all or of those that ``watched`` finds among so many, as
-        autograd does for what it saves, and find the memory of the parameters as it lies now. Who shards or offloads a
-        model frees it after forward and brings the same values back to another place.
+    def look_again(
+        self, watched: Callable[[int], list[bool] | None] | None, *, exact: bool, one_operator: bool
+    ) -> Sequence[Any]:
+        """Return the parameters' arrays for backward, where they lie now. Who shards or offloads a model frees them
+        after forward and brings the same values back to another place; who sets ``data`` to another tensor leaves the
+        old values to the calls before, but with ``one_operator``, as PyTorch's own saves the parameters themselves.
 
         Raises:
-            RuntimeError: a value changed; with ``exact``, which asks for the very tensors, also if one has other memory
-                by ``data``.
+            RuntimeError: a value changed, of all or of those that ``watched`` finds among so many, as autograd says of
+                what it saves; with ``exact``, which asks for the very tensors, also if one has other memory.
             ValueError: the memory is gone.
         """
         for parameter, old in zip(self.parameters, self._state, strict=True):
             if parameter is not None and (parameter._version != old[0] or parameter.data_ptr() != old[1]):
                 break
         else:
-            return
+            return self.arrays
         now = [_state(p) for p in self.parameters]
         kept = None if watched is None else watched(len(now))
         for place, (new, old) in enumerate(zip(now, self._state, strict=True)):
             if new is not None and new[0] != old[0] and (kept is None or kept[place]):
                 raise RuntimeError(CHANGED + "a weight of a recurrent layer, between its forward and its backward")
-        values = list(self.parameters)
+        values, replaced = list(self.parameters), False
         known = zip(self.parameters, self._storages, self._state, self.arrays, strict=True)
         for place, (parameter, storage, old, array) in enumerate(known):
-            if parameter is not None and _replaced(parameter, storage, old[1], array.nbytes):
-                if exact:
-                    raise RuntimeError(CHANGED + "a weight of a recurrent layer, whose data was set to another tensor")
+            if parameter is None or (
+                now[place][3] == old[3] and not _replaced(parameter, storage, old[1], array.nbytes)
+            ):
+                continue
+            replaced = True
+            if exact:
+                raise RuntimeError(CHANGED + "a weight of a recurrent layer, whose data was set to another tensor")
+            if not one_operator:
                 values[place], now[place] = torch.from_numpy(array), old
-        self.arrays = calls.weights_of(values)
-        self._state = [old and (old[0], *new[1:]) for new, old in zip(now, self._state, strict=True)]
+        arrays = calls.weights_of(values)
+        if not (replaced and one_operator):  # other calls may need the old ones
+            self.arrays = arrays
+            self._state = [old and (old[0], *new[1:]) for new, old in zip(now, self._state, strict=True)]
+        return arrays
 
 
 def _replaced(parameter: Tensor, storage: Any, address: int, size: int) -> bool:
@@ -188,7 +199,10 @@ def _replaced(parameter: Tensor, storage: Any, address: int, size: int) -> bool:
 
 
 def _state(parameter: Tensor | None) -> Any:
-    return None if parameter is None else (parameter._version, parameter.data_ptr(), parameter.requires_grad)
+    if parameter is None:
+        return None
+    layout = (parameter.shape, parameter.stride())  # ``data`` may be another view of the same memory
+    return parameter._version, parameter.data_ptr(), parameter.requires_grad, layout
 
 
 @methods_run_as_they_are
@@ -233,6 +247,7 @@ class Memory:
         return fresh
 
 
+torch.serialization.add_safe_globals([Memory])  # which holds nothing
 _MEMORY = "_fusedrnn_memory"
 
 

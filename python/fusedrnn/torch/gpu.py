@@ -41,7 +41,8 @@ class _Layer(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None, dh_n: Tensor | None, dc_n: Tensor | None = None) -> tuple[Any, ...]:
-        kept = dict(zip(ctx.names, ctx.saved_tensors, strict=True))
+        saved = ctx.saved_tensors  # unpacked once, as checkpointing asks
+        kept = dict(zip(ctx.names, saved, strict=True))
         needed = ctx.needs_input_grad[_PLACE:]
         wanted = [cells.Weights(*needed[k : k + 4]) for k in range(3, len(needed), 4)]
         dy, dh_n, dc_n = (None if d is None else d.contiguous() for d in (dy, dh_n, dc_n))
@@ -50,7 +51,7 @@ class _Layer(torch.autograd.Function):
         gradients = [found.dx, found.dh0, found.dc0, *[d for of_one in found.weights for d in of_one]]
         gradients = [d if want else None for d, want in zip(gradients, needed, strict=True)]
         if torch.is_grad_enabled():
-            gradients = list(_Once.apply(len(gradients), *gradients, *ctx.saved_tensors, dy, dh_n, dc_n))
+            gradients = list(_Once.apply(len(gradients), *gradients, *saved, dy, dh_n, dc_n))
         return *(None,) * _PLACE, *gradients
 
 

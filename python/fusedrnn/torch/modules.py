@@ -7,7 +7,7 @@ PyTorch's own forward, and so does one that is wrong: its errors are PyTorch's.
 
 from __future__ import annotations
 
-from operator import is_
+from operator import is_, lt
 from typing import Any
 
 import torch
@@ -44,26 +44,26 @@ class _Recurrent(torch.nn.RNNBase):
     """What the three share: inputs and states in PyTorch's layouts, and the walk through layers and directions."""
 
     _kernel_cell: Any  # a Cell, by a property: strict torch.export of PyTorch 2.6 takes no such attribute of a class
-    kernel_options: dict[str, Any] | None = None  # of the constructor, that torch.nn has not
+    _kernel_options: dict[str, Any] | None = None  # of the constructor, that torch.nn has not
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         options = take_options(self._kernel_cell, keywords)
         super().__init__(*check_sizes(self._kernel_cell, _SIZES, arguments, keywords), **keywords)
         if options is not None:
-            self.kernel_options = options
+            self._kernel_options = options
             add_parameters(self)
             reset_options(self)
 
     def reset_parameters(self) -> None:
         """Initial values anew, as PyTorch's; gains of layer normalization are 1, their biases 0."""
         super().reset_parameters()
-        if self.kernel_options is not None:
+        if self._kernel_options is not None:
             reset_options(self)
 
     __prepare_scriptable__ = prepare_scriptable
 
     def extra_repr(self) -> str:
-        return str(super().extra_repr()) + "".join(options_text(self.kernel_options))
+        return str(super().extra_repr()) + "".join(options_text(self._kernel_options))
 
     def forward(self, input: Any, hx: Any = None, lengths: Any = None, resets: Any = None) -> Any:
         """As the layer of ``torch.nn``, and beyond it:
@@ -80,20 +80,20 @@ class _Recurrent(torch.nn.RNNBase):
             ValueError, RuntimeError: as PyTorch's; ValueError: T = 0, lengths or resets that do not fit, or in a call
                 that the kernels do not take.
         """
-        return self._run(input, hx, lengths, resets)
+        return self._kernel_run(input, hx, lengths, resets)
 
     @runs_as_it_is  # and forward not: Dynamo begins there with a layer that is compiled by itself
-    def _run(self, input: Any, hx: Any, lengths: Any, resets: Any) -> Any:
+    def _kernel_run(self, input: Any, hx: Any, lengths: Any, resets: Any) -> Any:
         packed = isinstance(input, PackedSequence)
         x, batch_sizes = (input.data, input.batch_sizes) if packed else (input, None)
         sorted_indices = input.sorted_indices if packed else None
         compiling, unfit = torch.compiler.is_compiling(), ""
         if packed and not compiling:
             x, batch_sizes, unfit = _rows_in_use(x, batch_sizes, self.bidirectional)
-        states = self._states(hx)
+        states = self._kernel_states(hx)
         if states is None or not isinstance(x, Tensor):
-            return self._leave(input, hx, lengths, resets, "such arguments")
-        parameters = self._layer_parameters()
+            return self._kernel_leave(input, hx, lengths, resets, "such arguments")
+        parameters = self._kernel_parameters()
         if not packed and x.dim() in (2, 3) and not x.shape[int(self.batch_first and x.dim() == 3)]:
             raise NoSteps(f"input: {NO_STEPS}")
         dtypes, on_gpu = None, arrays.on_gpu(x)
@@ -107,21 +107,24 @@ class _Recurrent(torch.nn.RNNBase):
             x, *states = autocast((x, *states), weight.dtype)
         reason = unfit or refusal([x, *states, *[p for layer in parameters for p in layer if p is not None]])
         if on_gpu and not reason:
-            reason = self._refusal_on_gpu(resets)
+            reason = self._kernel_refusal_on_gpu(resets)
         if reason:
-            result = self._leave(input, hx, lengths, resets, reason)
+            result = self._kernel_leave(input, hx, lengths, resets, reason)
             fell_back(self, reason)  # where PyTorch had no error
             return result
-        unfit = self._misfit(x, batch_sizes, states)
+        directions = 2 if self.bidirectional else 1
+        if len(parameters) != self.num_layers * directions:  # attributes that somebody changed
+            return self._kernel_leave(input, hx, lengths, resets, f"{len(parameters)} layers and directions")
+        unfit = self._kernel_misfit(x, batch_sizes, states)
         if unfit:
-            return self._leave(input, hx, lengths, resets, unfit)
+            return self._kernel_leave(input, hx, lengths, resets, unfit)
 
         unbatched = x.dim() == 2 and not packed
         if unbatched:
             x, states = x.unsqueeze(1), [s.unsqueeze(1) for s in states]
         elif self.batch_first and not packed:
             x = x.transpose(0, 1)
-        beyond = self.kernel_options is not None or lengths is not None or resets is not None or self.proj_size > 0
+        beyond = self._kernel_options is not None or lengths is not None or resets is not None or self.proj_size > 0
         whole = compiling or one_operator(self._kernel_cell, x, batch_sizes, beyond=beyond)
         if not packed and not x.is_contiguous():  # a copy where PyTorch has one, so that the input may change
             T, N = x.shape[:2]
@@ -130,17 +133,17 @@ class _Recurrent(torch.nn.RNNBase):
         if sorted_indices is not None:
             states = [s.index_select(1, sorted_indices) for s in states]
         if batch_sizes is not None and not states and compiling:
-            states = self._zeros(x, int(batch_sizes[0]))  # as an operator's outputs need a size
+            states = self._kernel_zeros(x, int(batch_sizes[0]))  # as an operator's outputs need a size
         sequences: Any = NO_SEQUENCES
         if packed or lengths is not None or resets is not None:
-            lengths = self._lengths(lengths, packed, on_gpu)
-            sequences = (lengths, batch_sizes, self._resets(resets, packed, unbatched))
+            lengths = self._kernel_lengths(lengths, packed, on_gpu)
+            sequences = (lengths, batch_sizes, self._kernel_resets(resets, packed, unbatched))
             if not compiling:  # the operators that a compiler sees do it themselves
                 sequences = calls.owned(sequences)
         if on_gpu:
             y, final = gpu.walk(self, x, states, parameters, sequences)
         else:
-            y, final = self._walk(x, states, parameters, sequences, whole)
+            y, final = self._kernel_walk(x, states, parameters, sequences, whole)
         if dtypes is not None:
             y, *final = (t.to(dtype) for t, dtype in zip((y, *final), dtypes, strict=True))
 
@@ -154,14 +157,14 @@ class _Recurrent(torch.nn.RNNBase):
             y = y.transpose(0, 1) if whole or on_gpu or self._kernel_cell is spec.LSTM else y.transpose_(0, 1)
         return y, tuple(final) if len(final) > 1 else final[0]
 
-    def _walk(
+    def _kernel_walk(
         self, x: Tensor, states: Any, parameters: Any, sequences: Any, whole: bool
     ) -> tuple[Tensor, list[Tensor]]:
         """y and the final states [L * D, N, ...] of the whole stack."""
         directions = 2 if self.bidirectional else 1
-        options, random = self._options(), False
-        if self.kernel_options is not None:
-            own, random = of_a_call(self.kernel_options, self.training)
+        options, random = self._kernel_nonlinearity(), False
+        if self._kernel_options is not None:
+            own, random = of_a_call(self._kernel_options, self.training)
             options = {**(options or {}), **own}
         seed = torch.randint(2**63 - 1, ()) if random else None
         finals, memory = [], memory_of(self)
@@ -187,11 +190,11 @@ class _Recurrent(torch.nn.RNNBase):
                 x = ys[0] if directions == 1 else torch.cat(ys, -1)
         return x, finals[0] if alone else [torch.stack(s) for s in zip(*finals, strict=True)]
 
-    def _options(self) -> dict[str, Any] | None:
+    def _kernel_nonlinearity(self) -> dict[str, Any] | None:
         """What differs from the plain cell."""
         return None
 
-    def _layer_parameters(self) -> list[list[Any]]:
+    def _kernel_parameters(self) -> list[list[Any]]:
         """Return those of each layer and direction in the order of ``Cell.parameters``, from PyTorch's
         ``_flat_weights``, which a client may have set and PyTorch fills anew where a named parameter is another, be it
         parametrized or called functionally."""
@@ -208,7 +211,7 @@ class _Recurrent(torch.nn.RNNBase):
             at += len(names)
             if not self.bias:
                 weights[2:2] = [None, None]
-            if self.kernel_options is not None:
+            if self._kernel_options is not None:
                 suffix = names[0].removeprefix("weight_ih")
                 given = dict(zip(names, weights, strict=False))
                 beyond = list(self._kernel_cell.parameters)[4:]
@@ -218,7 +221,7 @@ class _Recurrent(torch.nn.RNNBase):
             found.append(weights)
         return found
 
-    def _states(self, hx: Any) -> list[Tensor] | None:
+    def _kernel_states(self, hx: Any) -> list[Tensor] | None:
         """hx as a list, empty for zeros; None where it is not what PyTorch takes."""
         if hx is None:
             return []
@@ -228,7 +231,7 @@ class _Recurrent(torch.nn.RNNBase):
             return list(hx)
         return None
 
-    def _misfit(self, x: Tensor, batch_sizes: Tensor | None, states: Any) -> str:
+    def _kernel_misfit(self, x: Tensor, batch_sizes: Tensor | None, states: Any) -> str:
         """Shapes that PyTorch's own forward has the error for, or of which it has nothing to compute."""
         dims = x.dim()
         if dims not in ((2,) if batch_sizes is not None else (2, 3)) or x.shape[-1] != self.input_size:
@@ -249,37 +252,37 @@ class _Recurrent(torch.nn.RNNBase):
                 return f"a state of shape {tuple(state.shape)}"
         return ""
 
-    def _refusal_on_gpu(self, resets: Any) -> str:
+    def _kernel_refusal_on_gpu(self, resets: Any) -> str:
         """What the kernels do not compute on a GPU."""
         names = [
-            *(self.kernel_options or ()),
+            *(self._kernel_options or ()),
             *["proj_size"] * bool(self.proj_size),
             *["resets"] * (resets is not None),
         ]
         return f"{', '.join(names)} on a GPU yet" if names else ""
 
-    def _leave(self, input: Any, hx: Any, lengths: Any, resets: Any, reason: str) -> Any:
+    def _kernel_leave(self, input: Any, hx: Any, lengths: Any, resets: Any, reason: str) -> Any:
         """PyTorch's own forward, or its error."""
         options = {name: value for name, value in (("lengths", lengths), ("resets", resets)) if value is not None}
         node = fx_call(self, input, *(() if hx is None else (hx,)), **options)
         if node is not None:
             return node
-        beyond = [name for name in self.kernel_options or () if name != "recompute"]
+        beyond = [name for name in self._kernel_options or () if name != "recompute"]
         beyond += options
         if beyond:
             raise only_kernels(", ".join(beyond), reason)
         if isinstance(input, PackedSequence):  # PyTorch's LSTM would not look, and read past an end
             self.check_input(input.data, input.batch_sizes)
-            if self._states(hx):
+            if self._kernel_states(hx):
                 self.check_forward_args(input.data, hx, input.batch_sizes)
         return super().forward(input, hx)
 
-    def _zeros(self, x: Tensor, rows: int) -> list[Tensor]:
+    def _kernel_zeros(self, x: Tensor, rows: int) -> list[Tensor]:
         stack = self.num_layers * (2 if self.bidirectional else 1)
         widths = (self.proj_size or self.hidden_size, self.hidden_size)[: len(self._kernel_cell.states)]
         return [x.new_zeros(stack, rows, width) for width in widths]
 
-    def _lengths(self, lengths: Any, packed: bool, on_gpu: bool) -> Tensor | None:
+    def _kernel_lengths(self, lengths: Any, packed: bool, on_gpu: bool) -> Tensor | None:
         if lengths is None:
             return None
         if packed:
@@ -289,7 +292,7 @@ class _Recurrent(torch.nn.RNNBase):
             raise TypeError(f"lengths: expected integers, got {lengths.dtype}")
         return lengths if on_gpu else lengths.to("cpu", torch.int64)
 
-    def _resets(self, resets: Any, packed: bool, unbatched: bool) -> Tensor | None:
+    def _kernel_resets(self, resets: Any, packed: bool, unbatched: bool) -> Tensor | None:
         if resets is None:
             return None
         resets = torch.as_tensor(resets)
@@ -303,15 +306,20 @@ class _Recurrent(torch.nn.RNNBase):
 def _rows_in_use(data: Any, batch_sizes: Tensor, bidirectional: bool) -> tuple[Any, Tensor, str]:
     """Packed rows without steps of no rows at the end, and without data that no step has, as PyTorch takes them; and
     what PyTorch has an error for, or computes in a way of its own: its reverse direction begins with the last data."""
-    if not batch_sizes.numel() or int(batch_sizes[-1]) < 0 or not int(batch_sizes[0]):
+    sizes = batch_sizes.tolist() if batch_sizes.dim() == 1 else []
+    if not sizes or min(sizes) < 0 or not sizes[0]:
         return data, batch_sizes, ""
     if batch_sizes.dtype is not torch.int64:
         return data, batch_sizes, f"batch_sizes of {batch_sizes.dtype}"
-    if not int(batch_sizes[-1]):
-        batch_sizes = batch_sizes[: int((batch_sizes != 0).sum())]
-    used = int(batch_sizes.sum())
+    count = len(sizes)
+    while not sizes[count - 1]:
+        count -= 1
+    if any(map(lt, sizes, sizes[1:])):  # also a step without rows before others
+        return data, batch_sizes, "batch_sizes that increase"
+    used = sum(sizes)
     if used > len(data) or (used < len(data) and bidirectional):
         return data, batch_sizes, f"packed data of {len(data)} rows where batch_sizes have {used}"
+    batch_sizes = batch_sizes if count == len(sizes) else batch_sizes[:count]
     return data[:used] if used < len(data) else data, batch_sizes, ""
 
 
@@ -337,10 +345,10 @@ class RNN(_Recurrent, torch.nn.RNN):
         if len(arguments) > 3 and is_own_nonlinearity(arguments[3]):
             keywords["nonlinearity"], arguments = arguments[3], (*arguments[:3], "tanh", *arguments[4:])
         super().__init__(*arguments, **keywords)
-        if self.kernel_options is not None:
-            self.nonlinearity = self.kernel_options.get("nonlinearity", self.nonlinearity)
+        if self._kernel_options is not None:
+            self.nonlinearity = self._kernel_options.get("nonlinearity", self.nonlinearity)
 
-    def _options(self) -> dict[str, Any] | None:
+    def _kernel_nonlinearity(self) -> dict[str, Any] | None:
         return {"nonlinearity": "relu"} if self.mode == "RNN_RELU" else None
 
 

@@ -145,7 +145,8 @@ class _Operator:
     def backward_of_forward(self, ctx: Any, *doutputs: Tensor | None) -> tuple[Any, ...]:
         run = getattr(torch.ops.fusedrnn, f"{self.cell.name}_backward")
         input_grad = ctx.needs_input_grad[0]
-        tensors, (y, *kept) = ctx.saved_tensors[: self.tensors], ctx.saved_tensors[self.tensors :]
+        saved = ctx.saved_tensors  # unpacked once, as checkpointing asks
+        tensors, (y, *kept) = saved[: self.tensors], saved[self.tensors :]
         y = y.detach()  # it follows from the inputs: no gradient goes by way of it
         if ctx.training:
             gradients = run(*doutputs[:-1], *tensors, y, *kept, *ctx.options, input_grad)
@@ -164,7 +165,8 @@ class _Operator:
 
     def backward_of_backward(self, ctx: Any, *ddinputs: Tensor | None) -> tuple[Any, ...]:
         outputs = 1 + self.states
-        doutputs, rest = ctx.saved_tensors[:outputs], ctx.saved_tensors[outputs:]
+        saved = ctx.saved_tensors
+        doutputs, rest = saved[:outputs], saved[outputs:]
         tensors, sequences, _ = self.split(rest)
         call = self.call(sequences, ctx.options, True)
         ddoutputs, dinputs = double_backward(call, ddinputs, doutputs, tensors)

@@ -89,7 +89,7 @@ def _check(cell: Cell, name: str, value: Any) -> None:
 
 def add_parameters(module: Any) -> None:
     """What the options ask for: parameters of their own, and 3H rows of coupled gates in place of 4H."""
-    options, cell, like = module.kernel_options, module._kernel_cell, module.weight_ih_l0
+    options, cell, like = module._kernel_options, module._kernel_cell, module.weight_ih_l0
     gates, units = cell.rows(options), module.hidden_size
     for names in module._all_weights:
         suffix = names[0].removeprefix("weight_ih")

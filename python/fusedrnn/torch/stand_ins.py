@@ -44,6 +44,14 @@ class _Equal(type):
         else:
             super().__delattr__(name)
 
+    def __instancecheck__(cls, instance: object) -> bool:
+        stands_for = vars(cls).get("stands_for")
+        return isinstance(instance, stands_for) if stands_for else super().__instancecheck__(instance)
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        stands_for = vars(cls).get("stands_for")
+        return issubclass(subclass, stands_for) if stands_for else super().__subclasscheck__(subclass)
+
     def __eq__(cls, other: object) -> bool:
         return cls is other or (other is not None and vars(cls).get("stands_for") is other)
 
@@ -88,7 +96,7 @@ def overridden(kind: type) -> str:
 
 @runs_as_it_is
 def _forward(self: Any, input: Any, hx: Any = None, lengths: Any = None, resets: Any = None) -> Any:
-    return self._run(input, hx, lengths, resets)
+    return self._kernel_run(input, hx, lengths, resets)
 
 
 def stand_in(kind: type) -> type:
