@@ -159,7 +159,7 @@ void register_calls(py::module_& m) {
   m.def("backward", &call_backward, "reserve"_a, "doutputs"_a, "input_grad"_a, "dparameters"_a);
   m.def("cell_facts", [] {
     py::dict all;
-    for (int i = 0; i < 5; ++i) {
+    for (int i = 0; i < int(CellKind::count); ++i) {
       const CellFacts& facts = facts_of(CellKind(i));
       py::dict parameters;
       for (const Parameter& p : facts.parameters) parameters[p.name] = p.axes;

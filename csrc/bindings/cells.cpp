@@ -34,7 +34,7 @@ CallOf<T>::CallOf(const CallArguments& a) : Call(a) {
     parts[k] =
         k < given ? Argument::of(PyTuple_GET_ITEM(a.parameters.ptr(), py::ssize_t(k))) : Argument::of(py::none());
   if (settings.recompute) refuse_recompute(settings, parts);
-  if (settings.cell == CellKind::indrnn || settings.cell == CellKind::mingru) {
+  if (is_elementwise(settings.cell)) {
     P = H = elementwise_units<T>(parts[0], gates, "x");
   } else if (settings.cell == CellKind::lstm && !parts[5].is_none()) {
     const py::array hr = checked<T>(parts[5], "weight_hr", "x");
@@ -198,37 +198,41 @@ class GruCall : public CallOf<T> {
   }
 };
 
-// IndRNN and minGRU, whose units see no state but their own.
+// Cells whose units see no state but their own.
 template <class T>
 class ElementwiseCall : public CallOf<T> {
  public:
-  explicit ElementwiseCall(const CallArguments& a) : CallOf<T>(a), indrnn_(a.settings->cell == CellKind::indrnn) {
-    this->reserve_width = indrnn_ ? 0 : 2 * this->H;  // z and n; y is all that the IndRNN's backward needs
+  explicit ElementwiseCall(const CallArguments& a)
+      : CallOf<T>(a),
+        kind_(elementwise_kind(this->settings.cell)),
+        weight_hh_(place_of(this->settings.facts(), "weight_hh")),
+        bias_(place_of(this->settings.facts(), "bias")) {
+    this->reserve_width = elementwise_kept(kind_) * this->H;
   }
   void forward(const ForwardArrays& f) const override {
     auto p = this->template forward_of<ElementwiseForward<T>>(f);
-    p.bias = this->parameters[indrnn_ ? 2 : 1];
-    if (indrnn_) {
-      p.reserve = nullptr;
-      p.weight_hh = this->parameters[1];
-      p.activation = this->settings.gate;
-    }
-    this->walk_forward(p, [&](const auto& q) { indrnn_ ? indrnn_forward(q) : mingru_forward(q); });
+    add(p);
+    p.bias = this->parameters[bias_];
+    this->walk_forward(p, [](const ElementwiseForward<T>& q) { elementwise_forward(q); });
   }
   void backward(const BackwardArrays& b) const override {
     auto p = this->template backward_of<ElementwiseBackward<T>>(b);
-    p.dbias = this->gradient(b, indrnn_ ? 2 : 1);
-    if (indrnn_) {
-      p.reserve = nullptr;
-      p.weight_hh = this->parameters[1];
-      p.dweight_hh = this->gradient(b, 1);
-      p.activation = this->settings.gate;
-    }
-    this->walk_backward(p, [&](const auto& q) { indrnn_ ? indrnn_backward(q) : mingru_backward(q); });
+    add(p);
+    p.dbias = this->gradient(b, std::size_t(bias_));
+    if (weight_hh_ >= 0) p.dweight_hh = this->gradient(b, std::size_t(weight_hh_));
+    this->walk_backward(p, [](const ElementwiseBackward<T>& q) { elementwise_backward(q); });
   }
 
  private:
-  const bool indrnn_;
+  template <class P>
+  void add(P& p) const {
+    p.kind = kind_;
+    p.activation = this->settings.gate;
+    if (weight_hh_ >= 0) p.weight_hh = this->parameters[weight_hh_];
+    if (this->reserve_width == 0) p.reserve = nullptr;
+  }
+  const ElementwiseKind kind_;
+  const int weight_hh_, bias_;
 };
 
 template <class T>

@@ -15,7 +15,7 @@ std::unique_ptr<Frozen<T>> frozen_layer(const Settings& s, int64_t batch, const 
   for (std::size_t k = 0; k < list.size(); ++k)
     parts[k] = k < parameters.size() ? Argument::of(py::object(parameters[k])) : Argument::of(py::none());
   if (parameters.size() > list.size()) throw py::type_error("layers: expected the parameters of each");
-  const bool elementwise = s.cell == CellKind::indrnn || s.cell == CellKind::mingru;
+  const bool elementwise = is_elementwise(s.cell);
   const int64_t H = elementwise ? elementwise_units<T>(parts[0], s.gates(), "the layer")
                                 : hidden_size<T>(parts[0], parts[1], s.gates());
   const int64_t I = as_array(parts[0], "weight_ih").shape(1);
@@ -29,18 +29,16 @@ std::unique_ptr<Frozen<T>> frozen_layer(const Settings& s, int64_t batch, const 
       throw py::value_error(std::string(list[k].label) + ": expected None of a layer whose weights are packed");
   }
   if (elementwise) {
+    const int weight_hh = place_of(s.facts(), "weight_hh");
     ElementwiseForward<T> e{};
+    e.kind = elementwise_kind(s.cell);
     e.shape.hidden = H;
     e.shape.inputs = I;
     e.weight_ih = p[0];
+    e.weight_hh = weight_hh < 0 ? nullptr : p[weight_hh];
+    e.bias = p[place_of(s.facts(), "bias")];
     e.activation = s.gate;
-    if (s.cell == CellKind::mingru) {
-      e.bias = p[1];
-      return frozen_mingru(batch, e);
-    }
-    e.weight_hh = p[1];
-    e.bias = p[2];
-    return frozen_indrnn(batch, e);
+    return frozen_elementwise(batch, e);
   }
   if (s.precision) {
     if constexpr (std::is_same_v<T, float>) {

@@ -57,6 +57,12 @@ const CellFacts& facts_of(CellKind cell) {
   return all[int(cell)];
 }
 
+int place_of(const CellFacts& facts, const char* name) {
+  for (std::size_t k = 0; k < facts.parameters.size(); ++k)
+    if (!std::strcmp(facts.parameters[k].name, name)) return int(k);
+  return -1;
+}
+
 Activation activation(const std::string& text, const char* name) {
   static const char* const names[] = {"sigmoid",   "tanh",     "relu",     "hard_sigmoid",
                                       "hard_tanh", "softsign", "softplus", "identity"};
@@ -140,9 +146,12 @@ Precision precision_of(const py::handle value) {
 }
 
 CellKind kind_of(const std::string& name) {
-  for (int i = 0; i < 5; ++i)
+  std::string known;
+  for (int i = 0; i < int(CellKind::count); ++i) {
     if (name == facts_of(CellKind(i)).name) return CellKind(i);
-  throw py::value_error("cell: expected rnn, lstm, gru, indrnn or mingru, got '" + name + "'");
+    known += (i == 0 ? "" : i + 1 < int(CellKind::count) ? ", " : " or ") + std::string(facts_of(CellKind(i)).name);
+  }
+  throw py::value_error("cell: expected " + known + ", got '" + name + "'");
 }
 
 }  // namespace
@@ -184,8 +193,8 @@ PyObject* const* interned_names() {
 // Bits of the options that a cell has.
 uint32_t options_of(CellKind cell) {
   static const auto masks = [] {
-    std::array<uint32_t, 5> all{};
-    for (int c = 0; c < 5; ++c) {
+    std::array<uint32_t, std::size_t(CellKind::count)> all{};
+    for (int c = 0; c < int(CellKind::count); ++c) {
       all[std::size_t(c)] = 1u << int(Option::reverse);
       for (std::size_t i = 0; i < std::size(option_names); ++i)
         for (const char* const own : facts_of(CellKind(c)).options)
@@ -278,7 +287,7 @@ Settings::Settings(const std::string& name, const py::dict& options) : cell(kind
     }
     if (other) changed.push_back(text);
   }
-  if (cell == CellKind::indrnn) changed.clear();  // which takes every activation
+  if (is_elementwise(cell)) changed.clear();  // which have one kernel for every activation
 }
 
 }  // namespace fusedrnn::bindings

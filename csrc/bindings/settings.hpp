@@ -11,7 +11,13 @@
 
 namespace fusedrnn::bindings {
 
-enum class CellKind { rnn, lstm, gru, indrnn, mingru };
+#define FUSEDRNN_NAME(name, formulas) name,
+enum class CellKind { rnn, lstm, gru, FUSEDRNN_ELEMENTWISE_CELLS(FUSEDRNN_NAME) count };
+#undef FUSEDRNN_NAME
+
+// Cells whose units see no state but their own; the others come before them.
+inline bool is_elementwise(CellKind cell) { return cell > CellKind::gru; }
+inline ElementwiseKind elementwise_kind(CellKind cell) { return ElementwiseKind(int(cell) - int(CellKind::gru) - 1); }
 
 // One parameter of a cell. axes: R rows of the gates, I, P elements of h, H, or 3.
 struct Parameter {
@@ -29,6 +35,9 @@ struct CellFacts {
 };
 
 const CellFacts& facts_of(CellKind cell);
+
+// The place of a parameter of this name in a call; -1 if there is none.
+int place_of(const CellFacts& facts, const char* name);
 
 inline std::vector<int64_t> shape_by_axes(const char* axes, int64_t R, int64_t I, int64_t P, int64_t H) {
   std::vector<int64_t> shape;

@@ -101,9 +101,10 @@ struct GruBackward {
   T *dweight_ih, *dweight_hh, *dbias_ih, *dbias_hh;
 };
 
-// Cells whose units see no state but their own, so that all products are with the input (core/elementwise.hpp).
+// Cells whose units see no state but their own, so that all products are with the input (core/elementwise.cpp).
 template <class T>
 struct ElementwiseForward {
+  ElementwiseKind kind;
   Shape shape;
   bool reverse;
   const T *x, *h0;
@@ -117,6 +118,7 @@ struct ElementwiseForward {
 
 template <class T>
 struct ElementwiseBackward {
+  ElementwiseKind kind;
   Shape shape;
   bool reverse;
   const T *dy, *dh_n;
@@ -172,13 +174,11 @@ void gru_forward(const GruForward<T>&);
 template <class T>
 void gru_backward(const GruBackward<T>&);
 template <class T>
-void indrnn_forward(const ElementwiseForward<T>&);
+void elementwise_forward(const ElementwiseForward<T>&);
 template <class T>
-void indrnn_backward(const ElementwiseBackward<T>&);
-template <class T>
-void mingru_forward(const ElementwiseForward<T>&);
-template <class T>
-void mingru_backward(const ElementwiseBackward<T>&);
+void elementwise_backward(const ElementwiseBackward<T>&);
+// Elements of a unit that forward keeps.
+int64_t elementwise_kept(ElementwiseKind kind);
 
 // The same cells with options. What forward keeps is longer: *_reserve elements for each row and step.
 template <class T>

@@ -66,10 +66,8 @@ std::unique_ptr<Frozen<T>> frozen_lstm(int64_t batch, int64_t inputs, int64_t hi
 template <class T>
 std::unique_ptr<Frozen<T>> frozen_gru(int64_t batch, int64_t inputs, int64_t hidden, bool reset_after,
                                       const T* weight_ih, const T* weight_hh, const T* bias_ih, const T* bias_hh);
-// The shape, weights and activation of p count.
+// The kind, shape, weights and activation of p count.
 template <class T>
-std::unique_ptr<Frozen<T>> frozen_indrnn(int64_t batch, const ElementwiseForward<T>& p);
-template <class T>
-std::unique_ptr<Frozen<T>> frozen_mingru(int64_t batch, const ElementwiseForward<T>& p);
+std::unique_ptr<Frozen<T>> frozen_elementwise(int64_t batch, const ElementwiseForward<T>& p);
 
 }  // namespace fusedrnn

@@ -2,15 +2,15 @@
 // each of these objects is its table.
 #include "table.hpp"
 
+#define FUSEDRNN_FORMULAS
+#include "elementwise_cells.hpp"
 #include "gemm.hpp"
 #include "gru.hpp"
 #include "gru_options.hpp"
-#include "indrnn.hpp"
 #include "logarithm.hpp"
 #include "losses.hpp"
 #include "lstm.hpp"
 #include "lstm_options.hpp"
-#include "mingru.hpp"
 #include "mixture_density.hpp"
 #include "optim.hpp"
 #include "options.hpp"
@@ -59,6 +59,9 @@ void math(int function, int64_t count, const T* x, T* y) {
 #define FUSEDRNN_JOIN(a, b) FUSEDRNN_JOIN_(a, b)
 
 using Real = FUSEDRNN_REAL;
+#define FUSEDRNN_CELL(name, formulas)                                                                  \
+  {formulas<Full<Real>>::gates, formulas<Full<Real>>::from_gates, elementwise_forward<formulas, Real>, \
+   elementwise_backward<formulas, Real>},
 extern const KernelTable<Real> FUSEDRNN_JOIN(table_, FUSEDRNN_REAL);
 const KernelTable<Real> FUSEDRNN_JOIN(table_, FUSEDRNN_REAL) = {
     full_lanes<Real>,
@@ -73,10 +76,7 @@ const KernelTable<Real> FUSEDRNN_JOIN(table_, FUSEDRNN_REAL) = {
     gru_backward<Real>,
     gru_before_backward<Real>,
     gru_reset_backward<Real>,
-    elementwise_forward<IndRnn, Real>,
-    elementwise_backward<IndRnn, Real>,
-    elementwise_forward<MinGru, Real>,
-    elementwise_backward<MinGru, Real>,
+    {FUSEDRNN_ELEMENTWISE_CELLS(FUSEDRNN_CELL)},
     pack_inputs<Real>,
     weight_gradient<Real>,
     transpose<Real>,

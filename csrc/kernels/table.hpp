@@ -7,6 +7,7 @@
 
 #include <cstdint>
 
+#include "elementwise_cells.hpp"
 #include "passes.hpp"
 
 namespace fusedrnn {
@@ -295,10 +296,7 @@ struct KernelTable {
   void (*gru_backward)(const GruBackwardStep<T>&);      // reset after
   void (*gru_before_backward)(const GruBackwardStep<T>&);
   void (*gru_reset_backward)(const GruResetBackwardStep<T>&);
-  void (*indrnn_forward)(const ElementwiseForwardStep<T>&);
-  void (*indrnn_backward)(const ElementwiseBackwardStep<T>&);
-  void (*mingru_forward)(const ElementwiseForwardStep<T>&);
-  void (*mingru_backward)(const ElementwiseBackwardStep<T>&);
+  ElementwiseCell<T> elementwise[int(ElementwiseKind::count)];
   // Some rows [rows, size] as weight_gradient reads them, in rows * size elements; a chunk's at most.
   void (*pack_inputs)(int64_t rows, int64_t size, const T* inputs, int64_t stride, T* packed);
   void (*weight_gradient)(const WeightGradient<T>&);

@@ -222,7 +222,7 @@ void forward(const LstmForward<T>& f, const Options<T>* o) {
 }
 template <class T>
 void forward(const ElementwiseForward<T>& f, const Options<T>*) {
-  f.weight_hh ? indrnn_forward(f) : mingru_forward(f);
+  elementwise_forward(f);
 }
 template <class T>
 void backward(const RnnBackward<T>& b, const Options<T>* o, const OptionGradients<T>& g) {
@@ -238,7 +238,7 @@ void backward(const LstmBackward<T>& b, const Options<T>* o, const OptionGradien
 }
 template <class T>
 void backward(const ElementwiseBackward<T>& b, const Options<T>*, const OptionGradients<T>&) {
-  b.weight_hh ? indrnn_backward(b) : mingru_backward(b);
+  elementwise_backward(b);
 }
 
 template <class T>
@@ -274,6 +274,8 @@ Call common(const Problem<T>& p, const Shape& shape, bool recompute) {
   c.x = pointer(p.in.x);
   c.h0 = pointer(p.in.h0);
   c.weight_ih = pointer(p.in.weight_ih);
+  if constexpr (requires { c.kind; })
+    c.kind = p.shape.kind == Kind::indrnn ? ElementwiseKind::indrnn : ElementwiseKind::mingru;
   c.weight_hh = pointer(p.in.weight_hh);
   if constexpr (requires { c.bias; }) c.bias = pointer(p.in.bias_ih);
   if constexpr (requires { c.bias_ih; }) {

@@ -94,17 +94,16 @@ std::vector<std::vector<T>> engine(const Case& c, const Values<T>& v, const std:
   b.dh0 = r[2].data();
   b.dweight_ih = r[3].data();
   b.dbias = r[5].data();
+  f.kind = b.kind = c.kind == Kind::indrnn ? ElementwiseKind::indrnn : ElementwiseKind::mingru;
   if (c.kind == Kind::indrnn) {
     f.weight_hh = b.weight_hh = v.of[3].data();
     f.activation = b.activation = Activation::tanh;
     b.dweight_hh = r[4].data();
-    indrnn_forward(f);
-    indrnn_backward(b);
   } else {
     b.reserve = f.reserve = reserve.data();
-    mingru_forward(f);
-    mingru_backward(b);
   }
+  elementwise_forward(f);
+  elementwise_backward(b);
   return r;
 }
 

@@ -1,6 +1,5 @@
-// The loops of cells whose units see no state but their own: the input's product for a block of steps at once, then
-// time as passes over what it left. A cell is the number of its gates and its two kernels.
-#pragma once
+// Cells whose units see no state but their own: the input's product for a block of steps at once, then time as passes
+// over what it left. A cell is the number of its gates and its two kernels (kernels/elementwise_cells.hpp).
 
 #include <algorithm>
 
@@ -12,14 +11,12 @@
 #include "steps.hpp"
 
 namespace fusedrnn {
+namespace {
 
-template <class T>
-struct ElementwiseCell {
-  const KernelTable<T>& kernels;
-  int64_t gates;
-  void (*forward)(const ElementwiseForwardStep<T>&);
-  void (*backward)(const ElementwiseBackwardStep<T>&);
-};
+template <class Call>
+const auto& cell_of(const Call& p) {
+  return kernels<std::remove_const_t<std::remove_pointer_t<decltype(p.x)>>>().elementwise[int(p.kind)];
+}
 
 // f(first row, last row, first unit, units) for pieces of the batch. Nobody waits for anybody: a thread takes a piece
 // through all steps of a block, and pieces are so small that their states stay in its cache. They are made of whole
@@ -43,7 +40,8 @@ void for_pieces(const Shape& shape, int64_t rows, int64_t gates, F f) {
 }
 
 template <class T>
-void elementwise_forward(const ElementwiseForward<T>& p, const T* packed_ih, const ElementwiseCell<T>& cell) {
+void elementwise_forward(const ElementwiseForward<T>& p, const T* packed_ih) {
+  const ElementwiseCell<T>& cell = cell_of(p);
   const int64_t T_ = p.shape.steps, N = p.shape.batch, I = p.shape.inputs, H = p.shape.hidden, width = cell.gates * H;
   if (N == 0) return;
   Scratch scratch;
@@ -57,7 +55,7 @@ void elementwise_forward(const ElementwiseForward<T>& p, const T* packed_ih, con
     T* const gates = p.reserve ? p.reserve + from * width : of_block ? of_block : p.y + from * H;
     parallel_rows(rows, 2.0 * double(rows) * double(I * width), [&](int64_t a, int64_t b) {
       const Operand<T> x{p.x + (from + a) * I, I, packed_ih, I};
-      cell.kernels.affine({b - a, width, {}, x, p.bias, false, gates + a * width, width});
+      kernels<T>().affine({b - a, width, {}, x, p.bias, false, gates + a * width, width});
     });
     for_pieces(p.shape, rows, cell.gates, [&](int64_t n, int64_t n_end, int64_t u, int64_t units) {
       for (int64_t s = first; s < last; ++s) {
@@ -80,18 +78,22 @@ void elementwise_forward(const ElementwiseForward<T>& p, const T* packed_ih, con
   last_states(order, N, H, h0, p.y, H, p.h_n);
 }
 
+}  // namespace
+
 template <class T>
-void elementwise_forward(const ElementwiseForward<T>& p, const ElementwiseCell<T>& cell) {
-  const int64_t I = p.shape.inputs, width = cell.gates * p.shape.hidden;
+void elementwise_forward(const ElementwiseForward<T>& p) {
+  const KernelTable<T>& k = kernels<T>();
+  const int64_t I = p.shape.inputs, width = cell_of(p).gates * p.shape.hidden;
   Scratch scratch;
-  T* const packed_ih = scratch.take<T>(padded(width, cell.kernels.lanes) * I);
-  pack_rows(packed_ih, p.weight_ih, I, width, cell.kernels);
-  elementwise_forward(p, packed_ih, cell);
+  T* const packed_ih = scratch.take<T>(padded(width, k.lanes) * I);
+  pack_rows(packed_ih, p.weight_ih, I, width, k);
+  elementwise_forward(p, packed_ih);
 }
 
 template <class T>
-void elementwise_backward(const ElementwiseBackward<T>& p, const ElementwiseCell<T>& cell) {
-  const KernelTable<T>& k = cell.kernels;
+void elementwise_backward(const ElementwiseBackward<T>& p) {
+  const KernelTable<T>& k = kernels<T>();
+  const ElementwiseCell<T>& cell = cell_of(p);
   const int64_t N = p.shape.batch, I = p.shape.inputs, H = p.shape.hidden, width = cell.gates * H;
   if (N == 0) return;
   Scratch scratch;
@@ -144,15 +146,18 @@ void elementwise_backward(const ElementwiseBackward<T>& p, const ElementwiseCell
   if (sums_hh) add(p.dweight_hh, sums_hh, H);
 }
 
+namespace {
+
 // Such a layer with its weights packed once.
 template <class T>
 class FrozenElementwise final : public Frozen<T> {
  public:
-  FrozenElementwise(int64_t N, const ElementwiseForward<T>& p, const ElementwiseCell<T>& cell)
-      : Frozen<T>(N, p.shape.inputs, p.shape.hidden), cell_(cell), activation_(p.activation) {
-    const int64_t I = this->inputs, H = this->hidden, width = cell.gates * H;
-    packed_ih_ = this->memory_.template take<T>(padded(width, cell.kernels.lanes) * I);
-    pack_rows(packed_ih_, p.weight_ih, I, width, cell.kernels);
+  FrozenElementwise(int64_t N, const ElementwiseForward<T>& p)
+      : Frozen<T>(N, p.shape.inputs, p.shape.hidden), kind_(p.kind), cell_(cell_of(p)), activation_(p.activation) {
+    const KernelTable<T>& k = kernels<T>();
+    const int64_t I = this->inputs, H = this->hidden, width = cell_.gates * H;
+    packed_ih_ = this->memory_.template take<T>(padded(width, k.lanes) * I);
+    pack_rows(packed_ih_, p.weight_ih, I, width, k);
     weight_hh_ = kept(p.weight_hh, H);
     bias_ = kept(p.bias, width);
     gates_ = this->memory_.template take<T>(N * width);
@@ -160,6 +165,7 @@ class FrozenElementwise final : public Frozen<T> {
 
   void sequence(const Sequence<T>& s) const override {
     ElementwiseForward<T> p{};
+    p.kind = kind_;
     p.shape = {s.steps, s.batch, this->inputs, this->hidden};
     p.reverse = s.reverse;
     p.x = s.x;
@@ -169,13 +175,13 @@ class FrozenElementwise final : public Frozen<T> {
     p.activation = activation_;
     p.y = s.y;
     p.h_n = s.h_n;
-    elementwise_forward(p, packed_ih_, cell_);
+    elementwise_forward(p, packed_ih_);
   }
 
  private:
   void advance(const T* x, const T* h_prev, T* h) override {
     const int64_t N = this->batch, I = this->inputs, H = this->hidden, width = cell_.gates * H;
-    cell_.kernels.affine({N, width, {}, {x, I, packed_ih_, I}, bias_, false, gates_, width});
+    kernels<T>().affine({N, width, {}, {x, I, packed_ih_, I}, bias_, false, gates_, width});
     cell_.forward({.rows = N,
                    .units = H,
                    .hidden = H,
@@ -194,10 +200,30 @@ class FrozenElementwise final : public Frozen<T> {
     return to;
   }
 
-  const ElementwiseCell<T> cell_;
+  const ElementwiseKind kind_;
+  const ElementwiseCell<T> cell_;  // of the instruction set that the weights are packed for
   const Activation activation_;
   T *packed_ih_, *gates_;
   const T *weight_hh_, *bias_;
 };
+
+}  // namespace
+
+template <class T>
+std::unique_ptr<Frozen<T>> frozen_elementwise(int64_t N, const ElementwiseForward<T>& p) {
+  return std::make_unique<FrozenElementwise<T>>(N, p);
+}
+
+int64_t elementwise_kept(ElementwiseKind kind) {
+  const ElementwiseCell<float>& cell = kernels<float>().elementwise[int(kind)];
+  return cell.kept ? cell.gates : 0;
+}
+
+template void elementwise_forward(const ElementwiseForward<float>&);
+template void elementwise_forward(const ElementwiseForward<double>&);
+template void elementwise_backward(const ElementwiseBackward<float>&);
+template void elementwise_backward(const ElementwiseBackward<double>&);
+template std::unique_ptr<Frozen<float>> frozen_elementwise(int64_t, const ElementwiseForward<float>&);
+template std::unique_ptr<Frozen<double>> frozen_elementwise(int64_t, const ElementwiseForward<double>&);
 
 }  // namespace fusedrnn
