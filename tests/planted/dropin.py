@@ -6,6 +6,7 @@ from tests.planted.bug import Bug
 
 TORCH, JAX = "python/fusedrnn/torch/", "python/fusedrnn/jax/"
 IN_PLACE, TAKEN = "tests/adapters/test_torch_in_place.py", "tests/adapters/test_torch_taken.py"
+STAND_INS = "tests/adapters/test_torch_stand_ins.py"
 COMPILE, EXPORT = "tests/adapters/test_torch_compile.py", "tests/adapters/test_torch_export.py"
 LOOPS = "tests/adapters/test_torch_loops.py"
 
@@ -56,8 +57,8 @@ BUGS = (
     Bug(
         "a_weight_with_other_memory_goes_into_second_derivatives",
         TORCH + "function.py",
-        "                if exact:\n",
-        "                if False:\n",
+        "            if exact:\n",
+        "            if False:\n",
         IN_PLACE,
     ),
     Bug(
@@ -126,8 +127,8 @@ BUGS = (
     Bug(
         "packed_rows_without_steps_are_steps",
         TORCH + "modules.py",
-        "    if not int(batch_sizes[-1]):\n",
-        "    if False:\n",
+        "    while not sizes[count - 1]:\n",
+        "    while False:\n",
         IN_PLACE,
     ),
     Bug(
@@ -150,35 +151,70 @@ BUGS = (
         TORCH + "stand_ins.py",
         "            return rebuilt, (kind,), *rest\n",
         "            return make, arguments, *rest\n",
-        TAKEN,
+        STAND_INS,
+    ),
+    Bug(
+        "names_of_a_users_buffers_are_taken",
+        TORCH + "modules.py",
+        "self._kernel_states(hx)\n        if states is None",
+        "self._states(hx)\n        if states is None",
+        STAND_INS,
+    ),
+    Bug(
+        "plain_layers_are_of_another_kind",
+        TORCH + "stand_ins.py",
+        "        return isinstance(instance, stands_for) if stands_for else super().__instancecheck__(instance)\n",
+        "        return super().__instancecheck__(instance)\n",
+        STAND_INS,
+    ),
+    Bug(
+        "a_view_of_the_same_memory_is_the_same_weight",
+        TORCH + "function.py",
+        "    layout = (parameter.shape, parameter.stride())  # ``data`` may be another view of the same memory\n",
+        "    layout = ()\n",
+        IN_PLACE,
+    ),
+    Bug(
+        "an_lstm_of_onednns_has_the_old_weights",
+        TORCH + "function.py",
+        "            if not one_operator:\n",
+        "            if True:\n",
+        IN_PLACE,
+    ),
+    Bug(
+        "directions_that_are_not_there_are_walked",
+        TORCH + "modules.py",
+        "        if len(parameters) != self.num_layers * directions:",
+        "        if False:",
+        STAND_INS,
     ),
     Bug(
         "a_class_by_itself_cannot_be_pickled",
         TORCH + "stand_ins.py",
         "        copyreg.pickle(equal, _by_what_it_stands_for)\n",
         "",
-        TAKEN,
+        STAND_INS,
     ),
     Bug(
         "registers_of_subclasses_hear_of_a_stand_in",
         TORCH + "stand_ins.py",
         "(_Deaf, *bases)",
         "bases",
-        TAKEN,
+        STAND_INS,
     ),
     Bug(
         "metaclasses_hear_of_a_stand_in",
         TORCH + "stand_ins.py",
         "    made = make(metaclass, name,",
         "    made = metaclass(name,",
-        TAKEN,
+        STAND_INS,
     ),
     Bug(
         "a_counter_of_the_class_stays_behind",
         TORCH + "stand_ins.py",
         '            setattr(vars(cls)["stands_for"], name, value)\n',
         "            super().__setattr__(name, value)\n",
-        TAKEN,
+        STAND_INS,
     ),
     Bug(
         "another_librarys_constructor_is_lost",
@@ -192,7 +228,7 @@ BUGS = (
         TORCH + "stand_ins.py",
         "torch.serialization.add_safe_globals([rebuilt])",
         "torch.serialization.add_safe_globals([])",
-        TAKEN,
+        STAND_INS,
     ),
     Bug(
         "packed_rows_that_we_compute_otherwise",

@@ -167,8 +167,8 @@ BUGS = (
     Bug(
         "a_changed_y_is_not_found",
         "python/fusedrnn/functional/reserve.py",
-        "            if digest != self.digests[name]:",
-        '            if digest != self.digests[name] and name != "y":',
+        "            if found != reserve.digests[name]:",
+        '            if found != reserve.digests[name] and name != "y":',
         "tests/test_errors.py::test_changes_between_forward_and_backward_are_found",
     ),
     Bug(
