@@ -15,7 +15,7 @@ from fusedrnn.tasks import TASKS, sentiment
 from fusedrnn.tasks.clauses import NEGATIVE, POSITIVE, SUBJECTS, sentences
 from fusedrnn.tasks.run import Command, run_task
 from fusedrnn.tasks.task import Options
-from fusedrnn.tasks.words import BagOfWords, Vocabulary, words_of
+from fusedrnn.tasks.words import BagOfWords, WordNumbers, words_of
 from fusedrnn.train.checkpoint import read_checkpoint, write_checkpoint
 
 TASK = TASKS["sentiment"]
@@ -48,11 +48,11 @@ def test_words(text, words):
 
 
 def test_a_vocabulary_numbers_by_frequency():
-    vocabulary = Vocabulary.of([["b", "a", "b"], ["c", "a", "b"]], at_least=2)
+    vocabulary = WordNumbers.of([["b", "a", "b"], ["c", "a", "b"]], at_least=2)
     assert vocabulary.words == ["b", "a"]
     assert len(vocabulary) == 3
     assert vocabulary.numbers(["a", "c", "b"]).tolist() == [2, 0, 1]
-    assert Vocabulary.of([["b", "a", "b"]], most=1).words == ["b"]
+    assert WordNumbers.of([["b", "a", "b"]], most=1).words == ["b"]
     assert vocabulary.numbers([]).dtype == np.int64
 
 

@@ -47,7 +47,7 @@ CallOf<T>::CallOf(const CallArguments& a) : Call(a) {
     P = H = hidden_size<T>(parts[0], parts[1], gates);
   }
   set_hidden(data, H, P);
-  options = settings.options<T>(data, true);
+  options = settings.options<T>(data);
   options.projection = P;
   const py::array array = as_array(a.x, "x");
   x = input<T>(array, "x", "x", data.of(data.shape.inputs));

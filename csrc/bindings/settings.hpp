@@ -50,45 +50,27 @@ Activation activation(const std::string& text, const char* name);
 // Integer sums of this length must stay within int32.
 void require_int8_sums(Precision precision, int64_t inputs, int64_t hidden);
 
-class Settings {
+class Settings : public OptionValues {
  public:
   Settings(const std::string& cell, const py::dict& options);
 
   CellKind cell;
-  bool reverse = false, recompute = false, reset_after = true, coupled = false;
+  bool reverse = false, recompute = false, reset_after = true;
   std::optional<Precision> precision;
-  Activation gate = Activation::sigmoid, candidate = Activation::tanh, output = Activation::tanh;
-  double zoneout_h = 0, zoneout_c = 0, recurrent_dropout = 0, dropconnect = 0;
-  double grad_clip = 0, cell_clip = 0;  // 0: none
-  uint64_t seed = 0;
-  uint32_t layer = 0, row_offset = 0, step_offset = 0;
   std::vector<std::string> changed;  // options that make it another cell than the plain one
   py::dict given;                    // as it was constructed
 
   const CellFacts& facts() const { return facts_of(cell); }
   int64_t gates() const { return coupled ? 3 : facts().gates; }
 
-  // For the core, with everything but arrays.
+  // For the core, with everything but the parameters' arrays.
   template <class T>
-  Options<T> options(const Data& d, bool training) const {
+  Options<T> options(const Data& d) const {
     Options<T> o{};
-    o.training = training;
-    o.zoneout_h = zoneout_h;
-    o.zoneout_c = zoneout_c;
-    o.recurrent_dropout = recurrent_dropout;
-    o.dropconnect = dropconnect;
-    o.grad_clip = grad_clip;
-    o.cell_clip = cell_clip;
-    o.coupled = coupled;
-    o.seed = seed;
-    o.layer = layer;
+    static_cast<OptionValues&>(o) = *this;
+    o.training = true;
     o.direction = reverse;
-    o.row_offset = row_offset;
-    o.step_offset = step_offset;
     o.projection = d.shape.hidden;
-    o.gate = gate;
-    o.candidate = candidate;
-    o.output = output;
     if (d.ragged) {
       o.row_numbers = d.ragged->row_numbers();
       if (reverse) o.lengths = d.ragged->lengths();

@@ -132,26 +132,30 @@ struct ElementwiseBackward {
 };
 
 // What changes a cell's equations; python/fusedrnn/reference has them. Zeros and nulls are the plain cell.
+struct OptionValues {
+  double zoneout_h = 0, zoneout_c = 0, recurrent_dropout = 0, dropconnect = 0;  // probabilities
+  double grad_clip = 0;  // of what comes back through weight_hh; 0: none
+  // Where the random numbers of a call are: random.hpp.
+  uint64_t seed = 0;
+  uint32_t layer = 0, direction = 0, row_offset = 0, step_offset = 0;
+  // The RNN's is `gate`.
+  Activation gate = Activation::sigmoid, candidate = Activation::tanh, output = Activation::tanh;
+  bool coupled = false;  // LSTM: three gates i, g, o, and f = 1 - i
+  double cell_clip = 0;  // LSTM; 0: none
+};
+
 template <class T>
-struct Options {
+struct Options : OptionValues {
   // Layer normalisation [GH], [GH], and of the LSTM's c [H]; null: none. Its biases may be null.
   const T *gain_ih, *gain_hh, *gain_c;
   const T *norm_bias_ih, *norm_bias_hh, *norm_bias_c;
-  double zoneout_h, zoneout_c, recurrent_dropout, dropconnect;  // probabilities
-  bool training;                                                // masks are drawn; else expectations
-  double grad_clip;                                             // of what comes back through weight_hh; 0: none
-  // Where the random numbers of a call are: random.hpp.
-  uint64_t seed;
-  uint32_t layer, direction, row_offset, step_offset;
-  const int64_t* row_numbers;          // [N], of rows that lie in another order, or null
-  const int64_t* lengths;              // [N], of rows that are walked from their own ends backward, or null
-  Activation gate, candidate, output;  // the RNN's is `gate`
+  bool training;               // masks are drawn; else expectations
+  const int64_t* row_numbers;  // [N], of rows that lie in another order, or null
+  const int64_t* lengths;      // [N], of rows that are walked from their own ends backward, or null
   // LSTM
   const T* weight_peephole;  // [3, H] or null
   const T* weight_hr;        // [P, H] or null: h, y and the columns of weight_hh have P elements
   int64_t projection;        // P, or H without
-  bool coupled;              // three gates i, g, o, and f = 1 - i
-  double cell_clip;          // 0: none
 };
 
 template <class T>

@@ -86,7 +86,7 @@ Formulas formulas_of(const Problem& p) {
   return (p.backward ? backward : forward)[int(p.cell)];
 }
 
-// Cycles of a step, to choose between layouts: benchmarks/cuda_model.py in short. Nobody has measured them yet.
+// Cycles of a step, to choose between layouts. Nobody has measured them yet.
 double cycles(const Problem& p, const Gpu& gpu, Tier tier, const Layout& l) {
   const Shape s(p);
   const bool fma = p.product == ProductKind::fma, steps = tier == Tier::steps;

@@ -226,8 +226,8 @@ HELD_OUT = (
     Bug(
         "vocabulary_of_test_words",
         f"{_TASKS}/sentiment.py",
-        "Vocabulary.of([*corpus.train, *corpus.related]",
-        "Vocabulary.of([*corpus.train, *corpus.related, *corpus.tests['accuracy'][0]]",
+        "WordNumbers.of([*corpus.train, *corpus.related]",
+        "WordNumbers.of([*corpus.train, *corpus.related, *corpus.tests['accuracy'][0]]",
         _TEXTS,
     ),
     Bug(

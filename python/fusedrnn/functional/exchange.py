@@ -19,14 +19,6 @@ def in_place(name: str, value: Any) -> Any:
     return _core.as_array(value, name)
 
 
-def parts_in_place(name: str, value: Any) -> Any:
-    """The same for each part of a tuple of tuples."""
-    if isinstance(value, (tuple, list)):
-        parts = [parts_in_place(name, part) for part in value]
-        return parts if isinstance(value, list) else tuple(parts)
-    return in_place(name, value)
-
-
 def _exports(value: Any) -> bool:
     if hasattr(value, "__dlpack__"):
         return True

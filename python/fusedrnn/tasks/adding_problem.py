@@ -16,7 +16,7 @@ from fusedrnn.arrays import Array
 from fusedrnn.nn import LSTM, RNN, MSELoss
 from fusedrnn.optim import Adam
 from fusedrnn.plots import pictures
-from fusedrnn.tasks.models import LastStep, SideBySide
+from fusedrnn.tasks.models import LastState, SideBySide
 from fusedrnn.tasks.task import Metrics, Options, Preset, Run, Task
 from fusedrnn.train.batches import Batches
 
@@ -38,7 +38,7 @@ def setup(options: Options) -> Run:
     rng = np.random.default_rng(options.seed)
     test_x, test_target = sequences(rng, HELD_OUT)
     model = SideBySide(
-        LastStep(LSTM(2, UNITS, forget_bias=1.0, rng=rng), 1, rng=rng), LastStep(RNN(2, UNITS, rng=rng), 1, rng=rng)
+        LastState(LSTM(2, UNITS, forget_bias=1.0, rng=rng), 1, rng=rng), LastState(RNN(2, UNITS, rng=rng), 1, rng=rng)
     )
 
     def batches(epoch: int) -> Batches:

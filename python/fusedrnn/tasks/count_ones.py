@@ -16,7 +16,7 @@ from fusedrnn.arrays import Array
 from fusedrnn.nn import LSTM, CrossEntropyLoss
 from fusedrnn.optim import Adam, CosineLR
 from fusedrnn.plots import pictures
-from fusedrnn.tasks.models import LastStep, initialise_as_lecture
+from fusedrnn.tasks.models import LastState, initialise_as_lecture
 from fusedrnn.tasks.task import Metrics, Options, Preset, Run, Task
 from fusedrnn.train.batches import in_chunks, shuffled
 
@@ -34,7 +34,7 @@ def setup(options: Options) -> Run:
     rng = np.random.default_rng(options.seed)
     order = rng.permutation(2**BITS)
     x, counts = bits_of(order), bits_of(order).sum((0, 2)).astype(np.int64)
-    model = LastStep(LSTM(1, UNITS, 2), BITS + 1)
+    model = LastState(LSTM(1, UNITS, 2), BITS + 1)
     initialise_as_lecture(model, rng)
     batches = shuffled(TRAINING, BATCH, options.seed, lambda rows, _: (x[:, rows], counts[rows]))
 

@@ -23,7 +23,7 @@ from fusedrnn.data import sources
 from fusedrnn.nn import LSTM, CrossEntropyLoss
 from fusedrnn.optim import Adam, CosineLR
 from fusedrnn.plots import pictures
-from fusedrnn.tasks.models import LastStep, initialise_as_lecture
+from fusedrnn.tasks.models import LastState, initialise_as_lecture
 from fusedrnn.tasks.task import Metrics, Options, Preset, Run, Task
 from fusedrnn.train.batches import in_chunks, shuffled
 
@@ -55,7 +55,7 @@ def setup(options: Options) -> Run:
     shift = options.settings.get("shift", 0)
     rng = np.random.default_rng(options.seed)
     columns = images.train_images.shape[2]
-    model = LastStep(LSTM(columns, UNITS, 2), CLASSES)
+    model = LastState(LSTM(columns, UNITS, 2), CLASSES)
     initialise_as_lecture(model, rng)
     test_x, test_labels = rows_of(images.test_images), images.test_labels.astype(np.int64)
 

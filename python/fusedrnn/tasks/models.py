@@ -12,7 +12,7 @@ from fusedrnn.arrays import Array
 from fusedrnn.nn import GRU, LSTM, RNN, Dropout, Embedding, Linear, Module
 
 
-def initialise_as_lecture(model: LastStep | EveryStep, rng: np.random.Generator) -> None:
+def initialise_as_lecture(model: LastState | EveryStep, rng: np.random.Generator) -> None:
     """The initial values of the lecture's TensorFlow 0.12, which set off much faster on bits than U(+-1/sqrt(H)).
 
     Recurrent weights U(+-sqrt(3 / fan in)), the fan in being I + H; forget biases 1, all others 0; the output layer's
@@ -33,7 +33,7 @@ def initialise_as_lecture(model: LastStep | EveryStep, rng: np.random.Generator)
         head.bias.data.fill(0.1)
 
 
-class LastStep(Module):
+class LastState(Module):
     """Many to one: ``x [T, N, I]`` -> ``[N, outputs]``, read off the top layer's last hidden state."""
 
     def __init__(self, rnn: RNN | LSTM | GRU, outputs: int, rng: Any = None) -> None:

@@ -31,7 +31,7 @@ from fusedrnn.tasks.clauses import sentences
 from fusedrnn.tasks.models import SideBySide
 from fusedrnn.tasks.saved import SavedRun
 from fusedrnn.tasks.task import Metrics, Options, Preset, Run, Task
-from fusedrnn.tasks.words import BagOfWords, Vocabulary, words_of
+from fusedrnn.tasks.words import BagOfWords, WordNumbers, words_of
 from fusedrnn.train.bucketing import LengthBatches, infer, many_to_one, padded
 from fusedrnn.train.display import coloured
 
@@ -210,7 +210,7 @@ def setup(options: Options) -> Run:
         corpus = from_folder(Path(where), seed)
     recipe = RECIPES.get(where, RECIPES["folder"])
     members = options.preset.settings.get("members", 1) if where == "reviews" else 1
-    vocabulary = Vocabulary.of([*corpus.train, *corpus.related], recipe.at_least, recipe.words)
+    vocabulary = WordNumbers.of([*corpus.train, *corpus.related], recipe.at_least, recipe.words)
 
     def numbers(texts: Texts) -> list[Array]:
         return [vocabulary.numbers(text if recipe.most is None else text[-recipe.most :]) for text in texts]
@@ -313,7 +313,7 @@ def predict(folder: Path, text: str, say: Callable[[str], None]) -> None:
     saved.require(SENTIMENT.name)
     part = saved.metadata.of("recipe")
     recipe, members = part.fill(Recipe), saved.metadata.of("members").integer(least=1)
-    vocabulary = Vocabulary(saved.metadata.of("vocabulary").texts())
+    vocabulary = WordNumbers(saved.metadata.of("vocabulary").texts())
     saved.require_size(members * (recipe.units**2 * recipe.layers + recipe.embedding * len(vocabulary)), part)
     try:
         model = network(recipe, len(vocabulary), members, 0)

@@ -20,7 +20,7 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(re.sub(r"n't\b", " n't", text.lower().replace("\u2019", "'").replace("''", '"')))
 
 
-class Vocabulary:
+class WordNumbers:
     """Numbers of words from 1 on; 0 is any word that is not in it."""
 
     def __init__(self, words: Iterable[str]) -> None:
@@ -28,7 +28,7 @@ class Vocabulary:
         self._numbers = {word: number for number, word in enumerate(self.words, 1)}
 
     @classmethod
-    def of(cls, texts: Iterable[Sequence[str]], at_least: int = 1, most: int | None = None) -> Vocabulary:
+    def of(cls, texts: Iterable[Sequence[str]], at_least: int = 1, most: int | None = None) -> WordNumbers:
         """The words that occur ``at_least`` so often in texts, the most frequent first, ``most`` at most."""
         counts = Counter(word for text in texts for word in text)
         return cls(word for word, count in counts.most_common(most) if count >= at_least)
