@@ -56,7 +56,7 @@ def test_the_second_network_is_trained_as_the_first():
     estimator = Forecaster(horizon=6, period=24, steps=7, random_state=0).fit(z[:, 0])
     rng = np.random.default_rng(0)
     seed = int(rng.integers(2**31))
-    known = estimator.scaling_.forth(z)
+    known = estimator.scaling_.transform(z)
     model = BandForecast(known, 150, 6, 24, rng)
     bands.train(model, bands.Recipe(7, 16, 1e-3, seed))
     np.testing.assert_array_equal(model.network.flatten().data, estimator.model_.network.flatten().data)

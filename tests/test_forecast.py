@@ -184,8 +184,8 @@ def test_the_period_is_found():
 def test_scaling_of_a_constant_channel():
     values = np.array([[1.0, 5], [3, 5]])
     scaling = Scaling.fit(values)
-    np.testing.assert_array_equal(scaling.forth(values), [[-1, 0], [1, 0]])
-    np.testing.assert_array_equal(scaling.back(scaling.forth(values)), values)
+    np.testing.assert_array_equal(scaling.transform(values), [[-1, 0], [1, 0]])
+    np.testing.assert_array_equal(scaling.inverse_transform(scaling.transform(values)), values)
 
 
 def test_band_loss_by_hand_and_by_differences():
@@ -210,7 +210,7 @@ def test_band_loss_by_hand_and_by_differences():
 
 def test_a_forecast_looks_at_nothing_later():
     z = made(400, 2)
-    z = Scaling.fit(z).forth(z)
+    z = Scaling.fit(z).transform(z)
     model = BandForecast(z[:300], 220, 12, 24, np.random.default_rng(0))
     changed = z.copy()
     changed[351:] += 100
@@ -298,7 +298,7 @@ def test_mistakes(monkeypatch, points, own, message):
 def test_a_channel_that_never_changed_in_training():
     """The mean of 300 times 0.1 is not 0.1, so that its deviation is not 0."""
     scaling = forecasting.Scaling.fit(np.full((300, 1), 0.1))
-    assert scaling.forth(np.array([[0.1], [0.2]])).tolist() == [[0.0], [0.1]]
+    assert scaling.transform(np.array([[0.1], [0.2]])).tolist() == [[0.0], [0.1]]
 
 
 def test_a_changed_file_is_refused_where_a_run_goes_on(no_pictures, tmp_path):

@@ -40,7 +40,7 @@ def test_score_by_hand(fitted):
     for t in range(0, 51):
         again = Forecaster(**fitted.get_params())
         again.__dict__.update(fitted.__dict__)
-        again._known = fitted.scaling_.forth(made()[: 360 + t, None])
+        again._known = fitted.scaling_.transform(made()[: 360 + t, None])
         squares.append((again.predict() - later[t : t + 10]) ** 2)
         truths.append(later[t : t + 10])
     expected = 1 - np.mean(squares) / np.var(truths)

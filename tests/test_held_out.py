@@ -77,7 +77,7 @@ def test_a_series_is_scored_on_its_last_fifth(monkeypatch):
     values = np.random.default_rng(0).standard_normal((300, 1)).cumsum(0)
     monkeypatch.setattr(forecast, "load_series", lambda where, say: Series(values, ("load",), "a walk", 0))
     run, horizon = setup("forecast"), 24
-    known = np.append(Scaling.fit(values[:240]).forth(values), np.zeros((horizon, 1)), axis=0)
+    known = np.append(Scaling.fit(values[:240]).transform(values), np.zeros((horizon, 1)), axis=0)
 
     def by_heart(self, z, origins):
         later = ahead(np.arange(len(known))[:, None], origins, horizon) >= 240

@@ -11,7 +11,7 @@ import pytest
 from fusedrnn import nn, optim
 from fusedrnn.train import Trainer
 from fusedrnn.train.checkpoint import read_checkpoint
-from fusedrnn.train.tbptt import Windows, put_together, take_apart
+from fusedrnn.train.tbptt import Windows, flatten, unflatten
 
 V, N, T = 6, 3, 23  # characters, columns, steps
 
@@ -199,8 +199,8 @@ def test_any_nesting_goes_through_json_and_back(state):
         return part if part is None else type(part)(filled(value) for value in part)
 
     arrays = {}
-    rest = json.loads(json.dumps(take_apart(filled(state), arrays)))
-    again = put_together(rest, arrays)
+    rest = json.loads(json.dumps(flatten(filled(state), arrays)))
+    again = unflatten(rest, arrays)
     assert repr(again) == repr(filled(state))
 
 

@@ -90,7 +90,7 @@ class Forecaster(BaseEstimator):  # type: ignore[misc]
             seed = int(rng.integers(2**31))
             self._flat = np.ndim(X) == 1
             self._columns, self._index = column_names(X), None if index is None else index[-3:]
-            self._known = self.scaling_.forth(values)
+            self._known = self.scaling_.transform(values)
             model = BandForecast(self._known, cut, self.horizon, self.period_, rng, self.hidden_size)
             trainer = Trainer(
                 model.network,
@@ -117,7 +117,7 @@ class Forecaster(BaseEstimator):  # type: ignore[misc]
         the forecasts go on from themselves."""
         steps = self._horizon() if horizon is None else size("horizon", horizon)
         run = free_run(lambda z: self._spread(z)[..., 1], self._known, steps)
-        return self._shaped(self.scaling_.back(run))
+        return self._shaped(self.scaling_.inverse_transform(run))
 
     def predict_interval(self, horizon: int | None = None) -> tuple[Array, Array]:
         """Lower and upper bounds, shaped as ``predict`` gives the mean, that should hold 80 of 100 points. At most
@@ -127,7 +127,7 @@ class Forecaster(BaseEstimator):  # type: ignore[misc]
         if steps > most:
             raise ValueError(f"horizon: expected 1 to {most}, as in fit, got {steps}")
         spread = self._spread(self._known)[:steps]
-        low, high = (self._shaped(self.scaling_.back(spread[..., i])) for i in (0, 2))
+        low, high = (self._shaped(self.scaling_.inverse_transform(spread[..., i])) for i in (0, 2))
         return low, high
 
     def score(self, X: Any, y: Any = None) -> float:
@@ -142,7 +142,7 @@ class Forecaster(BaseEstimator):  # type: ignore[misc]
         even_index(X, "X", before=self._index)
         if len(values) < horizon:
             raise ValueError(f"X: expected at least {horizon} points, as many as horizon, got {len(values)}")
-        z = np.concatenate([self._known, self.scaling_.forth(values)])
+        z = np.concatenate([self._known, self.scaling_.transform(values)])
         origins = rolling_origins(len(self._known), len(z), horizon)
         truth = ahead(z, origins, horizon)
         error = np.mean((self.model_(z, origins)[..., 1] - truth) ** 2, axis=(0, 1))

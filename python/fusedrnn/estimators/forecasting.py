@@ -41,11 +41,11 @@ class Scaling(NamedTuple):
         values = values / unit
         return cls(np.where(same, values[0], values.mean(0)) * unit, np.where(same, 1.0, values.std(0) * unit))
 
-    def forth(self, values: Array) -> Array:
+    def transform(self, values: Array) -> Array:
         scaled: Array = (values - self.mean) / self.deviation
         return scaled
 
-    def back(self, scaled: Array) -> Array:
+    def inverse_transform(self, scaled: Array) -> Array:
         values: Array = scaled * self.deviation + self.mean
         return values
 

@@ -9,7 +9,7 @@ import numpy as np
 from fusedrnn import _core
 
 
-def in_place(name: str, value: Any) -> Any:
+def as_view(name: str, value: Any) -> Any:
     """An array on the memory of one with DLPack or the buffer protocol; None, and what is no such array, as it is.
 
     The compiled module does so with its arguments. This is for arrays that reach it in a dict or tuple, and for what

@@ -13,7 +13,7 @@ import numpy as np
 
 from fusedrnn import _core
 from fusedrnn.arrays import Array
-from fusedrnn.functional.exchange import in_place
+from fusedrnn.functional.exchange import as_view
 
 _LOG_SIGMA, _RHO = (-7, 3), 0.999  # as in csrc/kernels/mixture_density.hpp
 
@@ -94,7 +94,7 @@ def mixture_density_mean(parameters: Array) -> Array:
 
 def _components(parameters: Array) -> tuple[Array, int]:
     """Read parameters in place, and count their components."""
-    parameters = in_place("parameters", parameters)
+    parameters = as_view("parameters", parameters)
     K, rest = divmod(parameters.shape[-1], 6) if parameters.ndim else (0, 0)
     if K < 1 or rest != 1:
         raise ValueError(f"parameters: expected shape [..., 6K + 1] for K components, got {parameters.shape}")

@@ -12,7 +12,7 @@ from fusedrnn import _core
 from fusedrnn.arrays import Array
 from fusedrnn.cuda.kept import Kept
 from fusedrnn.environment import checks_arrays
-from fusedrnn.functional.exchange import in_place
+from fusedrnn.functional.exchange import as_view
 from fusedrnn.spec import CELLS, Cell
 
 #: What forward keeps for backward: the call's settings, x, states, parameters, sequences, y, and a ``buffer`` of
@@ -45,7 +45,7 @@ def _digests(reserve: Any) -> dict[str, bytes]:
     again = reserve.settings.options.get("recompute")  # alone makes backward read biases
     parameters = zip(cell.parameters, reserve.parameters, strict=False)
     named.update({name: a for name, a in parameters if again or not name.startswith("bias")})
-    read = {name: in_place(name, a) for name, a in named.items()}
+    read = {name: as_view(name, a) for name, a in named.items()}
     return {name: digest(a) for name, a in read.items() if a is not None and a.size}
 
 
@@ -94,7 +94,7 @@ def fresh_gradients(parameters: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _zeros_like(parameter: Any) -> Array:
-    array = in_place("parameter", parameter)
+    array = as_view("parameter", parameter)
     return np.zeros_like(array, np.float32 if array.dtype.itemsize == 2 else None)  # of a bfloat16: as its gradient
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fusedrnn.arrays import Array
-from fusedrnn.functional.exchange import in_place
+from fusedrnn.functional.exchange import as_view
 
 
 def as_array(name: str, value: Any) -> Array:
@@ -19,7 +19,7 @@ def as_array(name: str, value: Any) -> Array:
             f"{name}: expected an array, got a tuple of two; a recurrent layer returns (y, states), of which y is [0]: "
             "take [0]"
         )
-    return np.asarray(in_place(name, value))
+    return np.asarray(as_view(name, value))
 
 
 def require_dtype(name: str, array: Array, dtype: np.dtype[Any], of: str = "layer") -> None:

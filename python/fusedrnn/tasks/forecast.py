@@ -104,7 +104,7 @@ def setup(options: Options) -> Run:
     scored = target_channels(series, options.settings["target"])
     cut, test, period = split(series, horizon, asked)
     scaling = Scaling.fit(series.values[:test])
-    z = scaling.forth(series.values)
+    z = scaling.transform(series.values)
     known = z[:test]  # nothing is fitted to what comes after
     channels = z.shape[1]
 

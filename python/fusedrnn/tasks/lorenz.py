@@ -76,7 +76,7 @@ class LagRegression:
     def __init__(self, x: Array, lags: int, quadratic: bool = False) -> None:
         self.lags, self.quadratic = lags, quadratic
         self.scaling = Scaling.fit(x.reshape(-1, 3))
-        z = self.scaling.forth(x)
+        z = self.scaling.transform(x)
         past = np.concatenate([self.inputs(z[:, n]) for n in range(x.shape[1])])
         change = np.concatenate([np.diff(z[lags - 1 :, n], axis=0) for n in range(x.shape[1])])
         self.weights = np.linalg.lstsq(past, change, rcond=1e-13)[0]
@@ -95,16 +95,16 @@ class LagRegression:
 
     def __call__(self, x: Array, steps: int = 1) -> Array:
         """[steps, N, 3]: the points after x [T, N, 3], each from the last ``lags``, forecasts among them."""
-        z = self.scaling.forth(x[-self.lags :])
+        z = self.scaling.transform(x[-self.lags :])
         for _ in range(steps):
             past = z[: -self.lags - 1 : -1].transpose(1, 0, 2).reshape(z.shape[1], -1)
             step = z[-1:] + self.expand(past) @ self.weights
             z = np.concatenate([z, step.clip(-1e3, 1e3)])  # one that has left the attractor may go anywhere
-        return self.scaling.back(z[-steps:])
+        return self.scaling.inverse_transform(z[-steps:])
 
     def sse(self, x: Array) -> float:
         """Summed squared error one step ahead, the mean over x [T, N, 3] after the first lags."""
-        z = self.scaling.forth(x)
+        z = self.scaling.transform(x)
         errors = [
             (np.diff(z[self.lags - 1 :, n], axis=0) - self.inputs(z[:, n]) @ self.weights) * self.scaling.deviation
             for n in range(x.shape[1])
@@ -149,7 +149,7 @@ def setup(options: Options) -> Run:
 
     def windows_of(x: Array) -> Array:
         begins = range(0, POINTS - WINDOW, WINDOW)
-        return scaling.forth(np.concatenate([x[i : i + WINDOW + 1] for i in begins], axis=1)).astype(np.float32)
+        return scaling.transform(np.concatenate([x[i : i + WINDOW + 1] for i in begins], axis=1)).astype(np.float32)
 
     learnt, windows = windows_of(training), windows_of(test)
     batches = shuffled(learnt.shape[1], BATCH, options.seed, lambda rows, _: (learnt[:-1, rows], learnt[1:, rows]))
@@ -162,7 +162,7 @@ def setup(options: Options) -> Run:
         return {"sse": float(np.square(errors).sum(2).mean())}
 
     def free(steps: int) -> Array:
-        return scaling.back(model.free_run(scaling.forth(known).astype(np.float32), steps))
+        return scaling.inverse_transform(model.free_run(scaling.transform(known).astype(np.float32), steps))
 
     var = LagRegression(training[:, :100], 20)
     quadratic = LagRegression(training[:, :100], 5, quadratic=True)

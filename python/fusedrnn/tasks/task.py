@@ -9,7 +9,7 @@ from typing import Any
 
 from fusedrnn.nn import Module
 from fusedrnn.optim import Optimizer, Schedule
-from fusedrnn.train import Batches, Loss
+from fusedrnn.train import BatchSource, Loss
 from fusedrnn.train.display import say
 from fusedrnn.train.distributed import RowAxes
 
@@ -80,7 +80,7 @@ class Run:
     model: Module
     loss: Loss
     optimizer: Optimizer
-    batches: Callable[[int], Batches]
+    batches: Callable[[int], BatchSource]
     evaluate: Callable[[], Metrics]
     figures: Callable[[], Metrics]
     draw: Callable[[Path, Sequence[Mapping[str, Any]]], None]

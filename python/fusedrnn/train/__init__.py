@@ -5,11 +5,11 @@ docs/trainer.md says what it promises. Checkpoints need the extra ``train``; wit
 
 from fusedrnn.train.errors import ResumeWarning, TrainingError, TrainingInterrupted, TrainingTerminated
 from fusedrnn.train.progress import Record
-from fusedrnn.train.trainer import Batch, Batches, Loss, Trainer
+from fusedrnn.train.trainer import Batch, BatchSource, Loss, Trainer
 
 __all__ = [
     "Batch",
-    "Batches",
+    "BatchSource",
     "Loss",
     "Record",
     "ResumeWarning",

@@ -22,7 +22,7 @@ from fusedrnn.train.errors import ResumeWarning, TrainingError
 from fusedrnn.train.folder import RunFolder
 from fusedrnn.train.progress import Progress, Record
 from fusedrnn.train.snapshot import Snapshot, differences, read_snapshot, settings_of, undone_on_error
-from fusedrnn.train.tbptt import put_together, take_apart
+from fusedrnn.train.tbptt import flatten, unflatten
 
 Self = TypeVar("Self", bound="KeptRun")
 
@@ -193,7 +193,7 @@ class KeptRun:
             raise TrainingError(f"parameters are not finite after step {self._state.step}{self._standing()}")
         self._world.same("parameters, random state", lambda: (fingerprint(self._flat.data), self.model.rng_state()))
         states: dict[str, Array] = {}
-        carried = take_apart(self._carried, states)
+        carried = flatten(self._carried, states)
         tensors = self._world.join_rows(states, self.model._rows)
         tensors.update({f"model.{key}": array for key, array in self.model.state_dict().items()})
         numbers: dict[str, Any] = {}
@@ -279,7 +279,7 @@ class KeptRun:
             self.optimizer.load_state_dict({**stored.optimizer_state, **checkpoint.under("optimizer.")})
             self.model.set_rng_state(stored.rng)
             states = {key: array for key, array in stored.tensors.items() if key.startswith("state")}
-            return put_together(stored.carried, self._world.own_rows(states))
+            return unflatten(stored.carried, self._world.own_rows(states))
         except Exception as error:  # a model's own load_state_dict may raise about anything
             raise CheckpointError(f"{source}: of another model or optimizer: {error}") from None
 

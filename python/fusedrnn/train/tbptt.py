@@ -67,7 +67,7 @@ class Windows:
                 yield Window(x[part], target[part], start == 0)
 
 
-def take_apart(state: Any, arrays: dict[str, Array], name: str = "state") -> Any:
+def flatten(state: Any, arrays: dict[str, Array], name: str = "state") -> Any:
     """Put the arrays of a state, however nested, into ``arrays`` under names of their own; the rest, fit for JSON.
 
     Raises TypeError for what is neither an array, None, nor a tuple, list or dict of such.
@@ -78,20 +78,20 @@ def take_apart(state: Any, arrays: dict[str, Array], name: str = "state") -> Any
         arrays[name] = state
         return name
     if type(state) in (tuple, list):
-        return {type(state).__name__: [take_apart(part, arrays, f"{name}.{i}") for i, part in enumerate(state)]}
+        return {type(state).__name__: [flatten(part, arrays, f"{name}.{i}") for i, part in enumerate(state)]}
     if type(state) is dict and all(isinstance(key, str) for key in state):
-        return {"dict": {key: take_apart(part, arrays, f"{name}.{key}") for key, part in state.items()}}
+        return {"dict": {key: flatten(part, arrays, f"{name}.{key}") for key, part in state.items()}}
     raise TypeError(f"{name}: expected arrays, or tuples, lists or dicts of them, got {type(state).__name__}")
 
 
-def put_together(rest: Any, arrays: Mapping[str, Array]) -> Any:
-    """The state that ``take_apart`` took apart."""
+def unflatten(rest: Any, arrays: Mapping[str, Array]) -> Any:
+    """The state that ``flatten`` took apart."""
     if rest is None:
         return None
     if isinstance(rest, str):
         return arrays[rest]
     ((kind, parts),) = rest.items()
     if kind == "dict":
-        return {key: put_together(part, arrays) for key, part in parts.items()}
-    found = [put_together(part, arrays) for part in parts]
+        return {key: unflatten(part, arrays) for key, part in parts.items()}
+    found = [unflatten(part, arrays) for part in parts]
     return tuple(found) if kind == "tuple" else found

@@ -26,7 +26,7 @@ from fusedrnn.train.errors import TrainingError, TrainingInterrupted, TrainingTe
 from fusedrnn.train.interrupt import Interrupt, first_interrupt
 from fusedrnn.train.kept import KeptRun
 from fusedrnn.train.progress import OWN_NAMES, Record
-from fusedrnn.train.tbptt import take_apart
+from fusedrnn.train.tbptt import flatten
 
 Array = npt.NDArray[Any]
 Batch: TypeAlias = "tuple[Array, Array] | tuple[Array, Array, bool]"  # the second a `fusedrnn.train.tbptt.Window`
@@ -40,7 +40,7 @@ class Loss(Protocol):
     def backward(self) -> Array: ...
 
 
-class Batches(Protocol):
+class BatchSource(Protocol):
     """The batches ``(x, target)`` of one epoch: a list, or anything that has a length and can be iterated.
 
     With a method ``skip(count)``, which gives an iterator over all but the first, a run that resumes within the epoch
@@ -95,7 +95,7 @@ class Trainer(KeptRun):
         loss: Loss,
         optimizer: Optimizer,
         *,
-        batches: Callable[[int], Batches],
+        batches: Callable[[int], BatchSource],
         evaluate: Callable[[], Mapping[str, float]] | None = None,
         epochs: int,
         steps: int | None = None,
@@ -285,7 +285,7 @@ class Trainer(KeptRun):
         """The prediction for one window of a sequence, from the state in which the window before it ended."""
         prediction, self._carried = self.model(x, None if first else self._carried)
         if first and self.out is not None:
-            take_apart(self._carried, {})  # what no checkpoint could hold is refused now, not an epoch later
+            flatten(self._carried, {})  # what no checkpoint could hold is refused now, not an epoch later
         return prediction  # type: ignore[no-any-return]
 
     def _fail(self, what: str) -> NoReturn:
