@@ -66,7 +66,14 @@ def rnn(
             error of JAX's runtime with our text.
         NotImplementedError: with a precision, another derivative than gradients in reverse mode.
     """
-    y, h_n = _run("rnn", locals())
+    arguments = {
+        "x": x, "h0": h0, "weight_ih": weight_ih, "weight_hh": weight_hh, "bias_ih": bias_ih, "bias_hh": bias_hh,
+        "nonlinearity": nonlinearity, "reverse": reverse, "training": training, "lengths": lengths,
+        "batch_sizes": batch_sizes, "resets": resets, "layer_norm": layer_norm, "zoneout_h": zoneout_h,
+        "recurrent_dropout": recurrent_dropout, "dropconnect": dropconnect, "grad_clip": grad_clip, "seed": seed,
+        "layer": layer, "row_offset": row_offset, "step_offset": step_offset, "precision": precision,
+    }  # fmt: skip
+    y, h_n = _run("rnn", arguments)
     return y, h_n
 
 
@@ -99,7 +106,15 @@ def gru(
 ) -> tuple[Any, Any]:
     """y [T, N, H] and h_n [N, H] of ``fusedrnn.gru_forward``. Weights [3H, I], [3H, H], gates r, z, n; arguments as
     ``rnn``."""
-    y, h_n = _run("gru", locals())
+    arguments = {
+        "x": x, "h0": h0, "weight_ih": weight_ih, "weight_hh": weight_hh, "bias_ih": bias_ih, "bias_hh": bias_hh,
+        "reset_after": reset_after, "reverse": reverse, "training": training, "recompute": recompute,
+        "lengths": lengths, "batch_sizes": batch_sizes, "resets": resets, "layer_norm": layer_norm,
+        "zoneout_h": zoneout_h, "recurrent_dropout": recurrent_dropout, "dropconnect": dropconnect,
+        "activations": activations, "grad_clip": grad_clip, "seed": seed, "layer": layer, "row_offset": row_offset,
+        "step_offset": step_offset, "precision": precision,
+    }  # fmt: skip
+    y, h_n = _run("gru", arguments)
     return y, h_n
 
 
@@ -141,7 +156,16 @@ def lstm(
 
     Weights [4H, I], [4H, H], gates i, f, g, o; weight_peephole [3, H] and weight_hr [P, H] are arrays like others;
     arguments as ``rnn``."""
-    return _run("lstm", locals())
+    arguments = {
+        "x": x, "h0": h0, "c0": c0, "weight_ih": weight_ih, "weight_hh": weight_hh, "bias_ih": bias_ih,
+        "bias_hh": bias_hh, "reverse": reverse, "training": training, "recompute": recompute, "lengths": lengths,
+        "batch_sizes": batch_sizes, "resets": resets, "weight_peephole": weight_peephole, "weight_hr": weight_hr,
+        "coupled": coupled, "cell_clip": cell_clip, "layer_norm": layer_norm, "zoneout_h": zoneout_h,
+        "zoneout_c": zoneout_c, "recurrent_dropout": recurrent_dropout, "dropconnect": dropconnect,
+        "activations": activations, "grad_clip": grad_clip, "seed": seed, "layer": layer, "row_offset": row_offset,
+        "step_offset": step_offset, "return_c": return_c, "precision": precision,
+    }  # fmt: skip
+    return _run("lstm", arguments)
 
 
 def _run(kind: str, arguments: dict[str, Any]) -> tuple[Any, ...]:
