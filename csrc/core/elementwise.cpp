@@ -13,11 +13,6 @@
 namespace fusedrnn {
 namespace {
 
-template <class Call>
-const auto& cell_of(const Call& p) {
-  return kernels<std::remove_const_t<std::remove_pointer_t<decltype(p.x)>>>().elementwise[int(p.kind)];
-}
-
 // f(first row, last row, first unit, units) for pieces of the batch. Nobody waits for anybody: a thread takes a piece
 // through all steps of a block, and pieces are so small that their states stay in its cache. They are made of whole
 // rows where there are enough, of some of their units where not. `rows`: of the block.
@@ -40,8 +35,8 @@ void for_pieces(const Shape& shape, int64_t rows, int64_t gates, F f) {
 }
 
 template <class T>
-void elementwise_forward(const ElementwiseForward<T>& p, const T* packed_ih) {
-  const ElementwiseCell<T>& cell = cell_of(p);
+void elementwise_forward(const KernelTable<T>& k, const ElementwiseForward<T>& p, const T* packed_ih) {
+  const ElementwiseCell<T>& cell = k.elementwise[int(p.kind)];
   const int64_t T_ = p.shape.steps, N = p.shape.batch, I = p.shape.inputs, H = p.shape.hidden, width = cell.gates * H;
   if (N == 0) return;
   Scratch scratch;
@@ -55,7 +50,7 @@ void elementwise_forward(const ElementwiseForward<T>& p, const T* packed_ih) {
     T* const gates = p.reserve ? p.reserve + from * width : of_block ? of_block : p.y + from * H;
     parallel_rows(rows, 2.0 * double(rows) * double(I * width), [&](int64_t a, int64_t b) {
       const Operand<T> x{p.x + (from + a) * I, I, packed_ih, I};
-      kernels<T>().affine({b - a, width, {}, x, p.bias, false, gates + a * width, width});
+      k.affine({b - a, width, {}, x, p.bias, false, gates + a * width, width});
     });
     for_pieces(p.shape, rows, cell.gates, [&](int64_t n, int64_t n_end, int64_t u, int64_t units) {
       for (int64_t s = first; s < last; ++s) {
@@ -83,17 +78,17 @@ void elementwise_forward(const ElementwiseForward<T>& p, const T* packed_ih) {
 template <class T>
 void elementwise_forward(const ElementwiseForward<T>& p) {
   const KernelTable<T>& k = kernels<T>();
-  const int64_t I = p.shape.inputs, width = cell_of(p).gates * p.shape.hidden;
+  const int64_t I = p.shape.inputs, width = k.elementwise[int(p.kind)].gates * p.shape.hidden;
   Scratch scratch;
   T* const packed_ih = scratch.take<T>(padded(width, k.lanes) * I);
   pack_rows(packed_ih, p.weight_ih, I, width, k);
-  elementwise_forward(p, packed_ih);
+  elementwise_forward(k, p, packed_ih);
 }
 
 template <class T>
 void elementwise_backward(const ElementwiseBackward<T>& p) {
   const KernelTable<T>& k = kernels<T>();
-  const ElementwiseCell<T>& cell = cell_of(p);
+  const ElementwiseCell<T>& cell = k.elementwise[int(p.kind)];
   const int64_t N = p.shape.batch, I = p.shape.inputs, H = p.shape.hidden, width = cell.gates * H;
   if (N == 0) return;
   Scratch scratch;
@@ -153,11 +148,14 @@ template <class T>
 class FrozenElementwise final : public Frozen<T> {
  public:
   FrozenElementwise(int64_t N, const ElementwiseForward<T>& p)
-      : Frozen<T>(N, p.shape.inputs, p.shape.hidden), kind_(p.kind), cell_(cell_of(p)), activation_(p.activation) {
-    const KernelTable<T>& k = kernels<T>();
+      : Frozen<T>(N, p.shape.inputs, p.shape.hidden),
+        kind_(p.kind),
+        k_(kernels<T>()),
+        cell_(k_.elementwise[int(kind_)]),
+        activation_(p.activation) {
     const int64_t I = this->inputs, H = this->hidden, width = cell_.gates * H;
-    packed_ih_ = this->memory_.template take<T>(padded(width, k.lanes) * I);
-    pack_rows(packed_ih_, p.weight_ih, I, width, k);
+    packed_ih_ = this->memory_.template take<T>(padded(width, k_.lanes) * I);
+    pack_rows(packed_ih_, p.weight_ih, I, width, k_);
     weight_hh_ = kept(p.weight_hh, H);
     bias_ = kept(p.bias, width);
     gates_ = this->memory_.template take<T>(N * width);
@@ -175,13 +173,13 @@ class FrozenElementwise final : public Frozen<T> {
     p.activation = activation_;
     p.y = s.y;
     p.h_n = s.h_n;
-    elementwise_forward(p, packed_ih_);
+    elementwise_forward(k_, p, packed_ih_);
   }
 
  private:
   void advance(const T* x, const T* h_prev, T* h) override {
     const int64_t N = this->batch, I = this->inputs, H = this->hidden, width = cell_.gates * H;
-    kernels<T>().affine({N, width, {}, {x, I, packed_ih_, I}, bias_, false, gates_, width});
+    k_.affine({N, width, {}, {x, I, packed_ih_, I}, bias_, false, gates_, width});
     cell_.forward({.rows = N,
                    .units = H,
                    .hidden = H,
@@ -201,7 +199,8 @@ class FrozenElementwise final : public Frozen<T> {
   }
 
   const ElementwiseKind kind_;
-  const ElementwiseCell<T> cell_;  // of the instruction set that the weights are packed for
+  const KernelTable<T>& k_;  // of the instruction set that the weights are packed for
+  const ElementwiseCell<T>& cell_;
   const Activation activation_;
   T *packed_ih_, *gates_;
   const T *weight_hh_, *bias_;

@@ -36,6 +36,7 @@ struct Case {
   bool packed = false;                // each step has only the rows that go on: lengths never increase
   std::vector<uint8_t> resets = {};   // [rows()] or none
   std::optional<Chosen> options = {};
+  bool relu = false;  // in place of the plain RNN's tanh
 
   bool has_options() const { return options.has_value(); }
   bool elementwise() const { return kind == Kind::indrnn || kind == Kind::mingru; }
@@ -63,7 +64,7 @@ struct Case {
 
   std::string name() const {
     const char* const kinds[] = {"rnn", "gru", "gru reset before", "lstm", "indrnn", "mingru"};
-    std::string text = kinds[int(kind)];
+    std::string text = std::string(kinds[int(kind)]) + (relu ? " relu" : "");
     for (const auto& [letter, n] : {std::pair{" T", T}, {" N", N}, {" I", I}, {" H", H}})
       text += letter + std::to_string(n);
     const auto add = [&](bool there, const char* what) { text += there ? std::string(" ") + what : ""; };
@@ -159,7 +160,22 @@ template <class T>
 struct Results {
   Outputs<T> out;
   Arguments<T> grad;
+
+  std::vector<const std::vector<T>*> all() const {
+    std::vector<const std::vector<T>*> every;
+    for (const auto* v : out.all()) every.push_back(v);
+    for (const auto* v : grad.all()) every.push_back(v);
+    return every;
+  }
 };
+
+template <class T>
+bool same_results(const Results<T>& one, const Results<T>& other) {
+  const auto a = one.all(), b = other.all();
+  bool same = true;
+  for (std::size_t i = 0; i < a.size(); ++i) same &= same_bits(*a[i], *b[i]);
+  return same;
+}
 
 template <class T>
 auto* pointer(std::vector<T>& v) {
@@ -283,6 +299,7 @@ Call common(const Problem<T>& p, const Shape& shape, bool recompute) {
     c.bias_hh = pointer(p.in.bias_hh);
   }
   if constexpr (requires { c.c0; }) c.c0 = pointer(p.in.c0);
+  if constexpr (requires { c.relu; }) c.relu = s.relu;
   if constexpr (requires { c.reset_after; }) c.reset_after = s.kind == Kind::gru;
   if constexpr (requires { c.activation; }) c.activation = Activation::tanh;
   if constexpr (requires { c.recompute; }) c.recompute = recompute;

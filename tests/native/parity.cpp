@@ -15,144 +15,51 @@
 #include "checks.hpp"
 #include "reference.hpp"
 
-using namespace fusedrnn;
-using reference::Arguments;
-using reference::Case;
-using reference::Cell;
-using reference::Outputs;
+using namespace calls;
 
 namespace {
 
-std::string name(const Case& c) {
-  const char* const cells[] = {"rnn tanh", "rnn relu", "lstm", "gru", "gru reset before"};
-  return std::string(cells[int(c.cell)]) + " T" + std::to_string(c.T) + " N" + std::to_string(c.N) + " I" +
-         std::to_string(c.I) + " H" + std::to_string(c.H) + (c.reverse ? " reverse" : "");
+// Every cell without options; the RNN with both of its activations.
+template <class F>
+void for_cells(const std::vector<Kind>& kinds, F f) {
+  for (const Kind kind : kinds) f(Case{.kind = kind, .T = 0, .N = 0, .I = 0, .H = 0});
+  f(Case{.kind = Kind::rnn, .T = 0, .N = 0, .I = 0, .H = 0, .relu = true});
 }
+const std::vector<Kind> recurrent{Kind::rnn, Kind::lstm, Kind::gru, Kind::gru_reset_before};
+const std::vector<Kind> all_kinds{Kind::rnn, Kind::lstm, Kind::gru, Kind::gru_reset_before, Kind::indrnn, Kind::mingru};
 
-template <class T>
-struct Problem {
-  Case shape;
-  Arguments<T> in;
-  Outputs<T> d;  // gradients of the outputs
-
-  explicit Problem(const Case& s) : shape(s) {
-    std::mt19937 g(unsigned(s.T * 1000 + s.N * 100 + s.I * 10 + s.H));
-    const double scale = 1 / std::sqrt(double(s.H));
-    const int64_t states = s.N * s.H, rows = s.gates() * s.H;
-    in.x = random<T>(g, s.T * s.N * s.I, 1);
-    in.h0 = random<T>(g, states, 1);
-    in.c0 = random<T>(g, s.cell == Cell::lstm ? states : 0, 1);
-    in.weight_ih = random<T>(g, rows * s.I, scale);
-    in.weight_hh = random<T>(g, rows * s.H, scale);
-    in.bias_ih = random<T>(g, rows, scale);
-    in.bias_hh = random<T>(g, rows, scale);
-    d = {random<T>(g, s.T * states, 1), random<T>(g, states, 1), random<T>(g, s.cell == Cell::lstm ? states : 0, 1)};
-  }
-};
-
-template <class T>
-struct Results {
-  Outputs<T> out;
-  Arguments<T> grad;
-
-  std::vector<const std::vector<T>*> all() const {
-    return {&out.y,   &out.h_n,        &out.c_n,        &grad.x,       &grad.h0,
-            &grad.c0, &grad.weight_ih, &grad.weight_hh, &grad.bias_ih, &grad.bias_hh};
-  }
-};
-
-// What all cells are given; a forward struct has y and h_n, a backward one dy and dh_n beside them.
-template <class T, class Call>
-Call call(const Problem<T>& p) {
-  Call c{};
-  c.shape = {p.shape.T, p.shape.N, p.shape.I, p.shape.H};
-  c.reverse = p.shape.reverse;
-  c.x = p.in.x.data();
-  c.h0 = p.in.h0.data();
-  c.weight_ih = p.in.weight_ih.data();
-  c.weight_hh = p.in.weight_hh.data();
-  if constexpr (requires { c.bias_ih; }) {
-    c.bias_ih = p.in.bias_ih.data();
-    c.bias_hh = p.in.bias_hh.data();
-  }
-  if constexpr (requires { c.c0; }) c.c0 = p.in.c0.data();
-  if constexpr (requires { c.relu; }) c.relu = p.shape.cell == Cell::rnn_relu;
-  if constexpr (requires { c.reset_after; }) c.reset_after = p.shape.cell == Cell::gru;
+Case sized(Case c, int64_t T, int64_t N, int64_t I, int64_t H, bool reverse) {
+  c.T = T, c.N = N, c.I = I, c.H = H, c.reverse = reverse;
   return c;
 }
 
-template <class Forward, class T>
-Forward forward_call(const Problem<T>& p, Outputs<T>& out) {
-  Forward f = call<T, Forward>(p);
-  f.y = out.y.data();
-  f.h_n = out.h_n.data();
-  return f;
-}
-
-template <class Backward, class T>
-Backward backward_call(const Problem<T>& p, const Outputs<T>& out, Arguments<T>& grad) {
-  Backward b = call<T, Backward>(p);
-  b.dy = p.d.y.data();
-  b.dh_n = p.d.h_n.data();
-  b.y = out.y.data();
-  b.dx = grad.x.data();
-  b.dh0 = grad.h0.data();
-  b.dweight_ih = grad.weight_ih.data();
-  b.dweight_hh = grad.weight_hh.data();
-  b.dbias_ih = grad.bias_ih.data();
-  b.dbias_hh = grad.bias_hh.data();
-  return b;
-}
-
-// With recompute forward keeps less, and backward makes the rest again; a cell without it takes no notice.
 template <class T>
-Results<T> run(const Problem<T>& p, bool recompute = false) {
-  const Case& s = p.shape;
-  Results<T> r{p.d, p.in};
-  r.grad.each([](auto& v) { std::fill(v.begin(), v.end(), T(0)); });
-  const auto reserve = [&](int64_t kept) { return std::vector<T>(std::size_t(s.T * s.N * s.H * kept)); };
-  if (s.cell == Cell::lstm) {
-    std::vector<T> kept = reserve(recompute ? 1 : 5);
-    auto f = forward_call<LstmForward<T>>(p, r.out);
-    f.c_n = r.out.c_n.data();
-    f.reserve = kept.data();
-    f.recompute = recompute;
-    lstm_forward(f);
-    auto b = backward_call<LstmBackward<T>>(p, r.out, r.grad);
-    b.dc_n = p.d.c_n.data();
-    b.dc0 = r.grad.c0.data();
-    b.reserve = kept.data();
-    b.recompute = recompute;
-    lstm_backward(b);
-  } else if (s.gates() == 3) {
-    std::vector<T> kept = reserve(s.cell == Cell::gru ? 4 : 3);
-    auto f = forward_call<GruForward<T>>(p, r.out);
-    f.reserve = recompute ? nullptr : kept.data();
-    gru_forward(f);
-    auto b = backward_call<GruBackward<T>>(p, r.out, r.grad);
-    b.reserve = f.reserve;
-    b.recompute = recompute;
-    gru_backward(b);
-  } else {
-    rnn_forward(forward_call<RnnForward<T>>(p, r.out));
-    rnn_backward(backward_call<RnnBackward<T>>(p, r.out, r.grad));
-  }
-  return r;
+Problem<T> problem(const Case& s) {
+  return Problem<T>(s, unsigned(s.T * 1000 + s.N * 100 + s.I * 10 + s.H));
+}
+
+// The same bits where backward makes the gates again, by the cells that can.
+template <class T>
+void check_recompute(const std::string& what, const Problem<T>& p, const Results<T>& kept) {
+  if (!p.shape.elementwise()) check(same_results(kept, run(p, {.recompute = true})), what + ": recompute differs");
 }
 
 std::vector<double> widen(const auto& v) { return std::vector<double>(v.begin(), v.end()); }
 
-// Of every this many elements of the arguments the gradient is compared: which one, changes from case to case.
-constexpr std::size_t gradient_stride = 7;
+// Of every this many elements of the arguments the gradient is compared, and of large cases of so many in all: which
+// ones, changes from case to case.
+constexpr std::size_t gradient_stride = 7, most_compared = 40;
 
 // max |ours - reference| / max(1, max |reference|) over all outputs and the gradients compared.
 template <class T>
 double worst_error(const Problem<T>& p, const Results<T>& ours) {
-  const Arguments<double> in{widen(p.in.x),         widen(p.in.h0),      widen(p.in.c0),     widen(p.in.weight_ih),
-                             widen(p.in.weight_hh), widen(p.in.bias_ih), widen(p.in.bias_hh)};
-  const Outputs<double> d{widen(p.d.y), widen(p.d.h_n), widen(p.d.c_n)};
+  Arguments<double> in;
+  for (std::size_t k = 0; k < in.all().size(); ++k) *in.all()[k] = widen(*p.in.all()[k]);
+  const Outputs<double> d{widen(p.d.y), widen(p.d.h_n), widen(p.d.c_n), {}};
   static std::size_t offset = 0;
-  const std::size_t stride = p.shape.H < 10 ? 1 : gradient_stride;
+  std::size_t elements = 0;
+  for (const auto* v : in.all()) elements += v->size();
+  const std::size_t stride = p.shape.H < 10 ? 1 : std::max(gradient_stride, elements / most_compared);
   const Results<double> wanted{reference::forward(p.shape, in),
                                reference::gradients(p.shape, in, d, stride, ++offset % stride)};
   const auto got = ours.all();
@@ -175,14 +82,6 @@ template <class T>
 constexpr double bound = std::is_same_v<T, float> ? 3e-5 : 1e-11;
 
 template <class T>
-bool same_results(const Results<T>& one, const Results<T>& other) {
-  const auto a = one.all(), b = other.all();
-  bool same = true;
-  for (std::size_t i = 0; i < a.size(); ++i) same &= same_bits(*a[i], *b[i]);
-  return same;
-}
-
-template <class T>
 std::vector<T> row_of(const std::vector<T>& v, int64_t T_, int64_t N, int64_t width, int64_t row) {
   std::vector<T> out;
   for (int64_t t = 0; t < T_; ++t)
@@ -202,7 +101,7 @@ void check_rows(const std::string& where, const Problem<T>& p, const Results<T>&
     one.in.h0 = row_of(p.in.h0, 1, s.N, s.H, row);
     one.d.y = row_of(p.d.y, s.T, s.N, s.H, row);
     one.d.h_n = row_of(p.d.h_n, 1, s.N, s.H, row);
-    if (s.cell == Cell::lstm) {
+    if (s.kind == Kind::lstm) {
       one.in.c0 = row_of(p.in.c0, 1, s.N, s.H, row);
       one.d.c_n = row_of(p.d.c_n, 1, s.N, s.H, row);
     }
@@ -220,15 +119,24 @@ void check_cells(const std::string& isa) {
   const int64_t shapes[][4] = {{1, 1, 1, 1},  {3, 5, 4, 1},   {4, 3, 3, 7},  {2, 7, 5, 15}, {2, 2, 16, 16},
                                {3, 4, 2, 17}, {2, 13, 1, 24}, {2, 3, 40, 5}, {2, 3, 2, 33}, {3, 0, 4, 5}};
   double worst = 0;
+  const auto compare = [&](const Case& c) {
+    const Problem<T> p = problem<T>(c);
+    const Results<T> ours = run(p);
+    const double error = worst_error(p, ours);
+    worst = std::max(worst, error);
+    check(error <= bound<T>, where + c.name() + ": error " + std::to_string(error));
+    check_recompute(where + c.name(), p, ours);
+    check_rows(where + c.name(), p, ours);
+  };
   for (const auto& [T_, N, I, H] : shapes)
-    for (const Cell cell : {Cell::rnn_tanh, Cell::rnn_relu, Cell::lstm, Cell::gru, Cell::gru_reset_before}) {
-      const Problem<T> p({cell, T_, N, I, H, (T_ + H) % 2 == 0});
-      const Results<T> ours = run(p);
-      const double error = worst_error(p, ours);
-      worst = std::max(worst, error);
-      check(error <= bound<T>, where + name(p.shape) + ": error " + std::to_string(error));
-      check(same_results(ours, run(p, true)), where + name(p.shape) + ": recompute differs");
-      check_rows(where + name(p.shape), p, ours);
+    for_cells(all_kinds, [&, T_ = T_, N = N, I = I, H = H](const Case& c) {
+      compare(sized(c, T_, N, I, H, (T_ + H) % 2 == 0));
+      if (c.elementwise()) compare(sized(c, T_, N, I, H, (T_ + H) % 2 != 0));
+    });
+  for (const Kind kind : {Kind::indrnn, Kind::mingru})
+    for (const bool reverse : {false, true}) {
+      compare({kind, 24, 64, 3, 48, reverse});  // rows to share
+      compare({kind, 64, 2, 3, 600, reverse});  // units
     }
   std::printf("%-9s %s  largest error of outputs and gradients %.1e, allowed %.0e\n", isa.c_str(),
               std::is_same_v<T, float> ? "float32" : "float64", worst, bound<T>);
@@ -239,12 +147,12 @@ template <class T>
 void check_threads(const std::string& where, const Problem<T>& p, const std::vector<int>& counts) {
   set_num_threads(1);
   const Results<T> one = run(p);
-  check(same_results(one, run(p, true)), where + " " + name(p.shape) + ": recompute differs");
+  check_recompute(where + " " + p.shape.name(), p, one);
   for (const int threads : counts) {
     set_num_threads(threads);
-    const std::string what = where + " " + name(p.shape) + ": " + std::to_string(threads) + " threads";
+    const std::string what = where + " " + p.shape.name() + ": " + std::to_string(threads) + " threads";
     check(same_results(one, run(p)), what + " differ from one");
-    check(same_results(one, run(p, true)), what + " and recompute differ from one thread");
+    check_recompute(what + ", against one thread", p, one);
   }
   set_num_threads(1);
 }
@@ -252,8 +160,12 @@ void check_threads(const std::string& where, const Problem<T>& p, const std::vec
 // Large enough that the pool is used: see parallel_flops.
 template <class T>
 void check_threads_share_rows(const std::string& where) {
-  for (const Cell cell : {Cell::rnn_tanh, Cell::lstm, Cell::gru, Cell::gru_reset_before})
-    check_threads(where, Problem<T>({cell, 5, 150, 33, 40, false}), {2, 3, 7});
+  for (const Kind kind : recurrent) check_threads(where, problem<T>({kind, 5, 150, 33, 40}), {2, 3, 7});
+  for (const Kind kind : {Kind::indrnn, Kind::mingru})
+    for (const bool reverse : {false, true}) {
+      check_threads(where, problem<T>({kind, 24, 64, 3, 48, reverse}), {2, 3});
+      check_threads(where, problem<T>({kind, 64, 2, 3, 600, reverse}), {2, 3});
+    }
 }
 
 // Few rows and many units, and weights beyond a core's cache: just above what Sharing asks for and, in backward, above
@@ -264,17 +176,17 @@ void check_threads_share_units(const std::string& where) {
     set_num_threads(counts.front());
     const Sharing sharing({c.T, c.N, c.I, c.H}, c.gates(), c.H, sizeof(T));
     check(sharing.by_units() && 2.0 * double(c.T * c.N * c.gates()) * double(c.H * c.H) >= parallel_flops,
-          where + " " + name(c) + ": threads do not share the units");
-    check_threads(where, Problem<T>(c), counts);
+          where + " " + c.name() + ": threads do not share the units");
+    check_threads(where, problem<T>(c), counts);
   };
-  shared({Cell::rnn_tanh, 10, 3, 3, 208, false}, {2, 3, 5});
-  shared({Cell::rnn_relu, 10, 3, 9, 193, true}, {2, 3, 5});
-  shared({Cell::lstm, 7, 1, 9, 196, false}, {2, 3, 5});
-  shared({Cell::lstm, 8, 2, 1, 136, true}, {2, 3, 5});
-  shared({Cell::gru, 8, 2, 9, 150, true}, {2, 3, 5});
-  shared({Cell::gru_reset_before, 8, 2, 1, 161, false}, {2, 3, 5});
+  shared({Kind::rnn, 10, 3, 3, 208}, {2, 3, 5});
+  shared({.kind = Kind::rnn, .T = 10, .N = 3, .I = 9, .H = 193, .reverse = true, .relu = true}, {2, 3, 5});
+  shared({Kind::lstm, 7, 1, 9, 196}, {2, 3, 5});
+  shared({Kind::lstm, 8, 2, 1, 136, true}, {2, 3, 5});
+  shared({Kind::gru, 8, 2, 9, 150, true}, {2, 3, 5});
+  shared({Kind::gru_reset_before, 8, 2, 1, 161}, {2, 3, 5});
   // Wide weights, with rows that would do for two threads.
-  if (sizeof(T) == 8) shared({Cell::lstm, 2, 8, 3, 226, false}, {2});
+  if (sizeof(T) == 8) shared({Kind::lstm, 2, 8, 3, 226}, {2});
 }
 
 template <class T>
@@ -282,9 +194,10 @@ std::unique_ptr<Frozen<T>> freeze(const Problem<T>& p) {
   const Case& s = p.shape;
   const Arguments<T>& a = p.in;
   const T *ih = a.weight_ih.data(), *hh = a.weight_hh.data(), *bias_ih = a.bias_ih.data(), *bias_hh = a.bias_hh.data();
-  if (s.cell == Cell::lstm) return frozen_lstm(s.N, s.I, s.H, ih, hh, bias_ih, bias_hh);
-  if (s.gates() == 3) return frozen_gru(s.N, s.I, s.H, s.cell == Cell::gru, ih, hh, bias_ih, bias_hh);
-  return frozen_rnn(s.N, s.I, s.H, s.cell == Cell::rnn_relu, ih, hh, bias_ih, bias_hh);
+  if (s.kind == Kind::lstm) return frozen_lstm(s.N, s.I, s.H, ih, hh, bias_ih, bias_hh);
+  if (s.elementwise()) return frozen_elementwise(s.N, common<ElementwiseForward<T>>(p, {s.T, s.N, s.I, s.H}, false));
+  if (s.gates() == 3) return frozen_gru(s.N, s.I, s.H, s.kind == Kind::gru, ih, hh, bias_ih, bias_hh);
+  return frozen_rnn(s.N, s.I, s.H, s.relu, ih, hh, bias_ih, bias_hh);
 }
 
 // A frozen layer has the call's bits on the instruction set that it was made for: steps one by one, and amid them the
@@ -294,9 +207,9 @@ void check_frozen(const std::string& where) {
   const std::string made_for = isa();
   const int64_t shapes[][4] = {{3, 5, 4, 7}, {1, 1, 1, 1}, {2, 13, 9, 24}, {7, 3, 9, 210}, {2, 0, 3, 5}};
   for (const auto& [T_, N, I, H] : shapes)
-    for (const Cell cell : {Cell::rnn_tanh, Cell::rnn_relu, Cell::lstm, Cell::gru, Cell::gru_reset_before}) {
+    for_cells(all_kinds, [&, T_ = T_, N = N, I = I, H = H](const Case& c) {
       const bool reverse = N % 2 == 1;
-      const Problem<T> p({cell, T_, N, I, H, reverse});
+      const Problem<T> p = problem<T>(sized(c, T_, N, I, H, reverse));
       const Outputs<T> called = run(p).out;
       const std::unique_ptr<Frozen<T>> frozen = freeze(p);
       std::copy(p.in.h0.begin(), p.in.h0.end(), frozen->h());
@@ -310,19 +223,21 @@ void check_frozen(const std::string& where) {
         for (const int threads : {1, 3}) {
           if (i != T_ / 2) continue;
           set_num_threads(threads);
-          Outputs<T> o{std::vector<T>(called.y.size()), std::vector<T>(called.h_n.size()),
-                       std::vector<T>(called.c_n.size())};
+          Outputs<T> o{std::vector<T>(called.y.size()),
+                       std::vector<T>(called.h_n.size()),
+                       std::vector<T>(called.c_n.size()),
+                       {}};
           frozen->sequence(
               {T_, N, reverse, p.in.x.data(), p.in.h0.data(), p.in.c0.data(), o.y.data(), o.h_n.data(), o.c_n.data()});
           check(same_bits(o.y, called.y) && same_bits(o.h_n, called.h_n) && same_bits(o.c_n, called.c_n),
-                where + " " + name(p.shape) + ": a frozen layer's sequence differs");
+                where + " " + p.shape.name() + ": a frozen layer's sequence differs");
         }
         set_num_threads(1);
       }
       if (frozen->has_c()) steps &= std::equal(frozen->c(), frozen->c() + N * H, called.c_n.data());
-      check(steps, where + " " + name(p.shape) + ": a frozen layer's steps differ");
+      check(steps, where + " " + p.shape.name() + ": a frozen layer's steps differ");
       set_isa(made_for);
-    }
+    });
 }
 
 // Another thread may pick an instruction set at any time: a call goes on with the one that it began with, or its panels

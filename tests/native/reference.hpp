@@ -2,13 +2,14 @@
 // with dual numbers exact gradients, so that no backward pass is written a second time.
 #pragma once
 
-#include <algorithm>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <vector>
+#include "calls.hpp"
 
 namespace reference {
+
+using calls::Arguments;
+using calls::Case;
+using calls::Kind;
+using calls::Outputs;
 
 // A value and its derivatives along a few directions at once.
 struct Dual {
@@ -53,36 +54,10 @@ inline Dual sigmoid(const Dual& a) {
 }
 inline Dual relu(const Dual& a) { return scaled(a, relu(a.value), a.value > 0 ? 1 : 0); }
 
-enum class Cell { rnn_tanh, rnn_relu, lstm, gru, gru_reset_before };
-
-struct Case {
-  Cell cell;
-  int64_t T, N, I, H;
-  bool reverse;
-
-  int64_t gates() const { return cell == Cell::lstm ? 4 : cell == Cell::gru || cell == Cell::gru_reset_before ? 3 : 1; }
-};
-
-// Arguments of a forward call, or the gradients of its arguments.
-template <class S>
-struct Arguments {
-  std::vector<S> x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh;
-
-  template <class F>
-  void each(F f) {
-    for (auto* a : {&x, &h0, &c0, &weight_ih, &weight_hh, &bias_ih, &bias_hh}) f(*a);
-  }
-};
-
-template <class S>
-struct Outputs {
-  std::vector<S> y, h_n, c_n;
-};
-
 template <class S>
 Outputs<S> forward(const Case& s, const Arguments<S>& a) {
   const int64_t H = s.H, I = s.I;
-  Outputs<S> out{std::vector<S>(std::size_t(s.T * s.N * H)), a.h0, a.c0};
+  Outputs<S> out{std::vector<S>(std::size_t(s.T * s.N * H)), a.h0, a.c0, {}};
   std::vector<S> before(std::size_t(H), S(0)), reset(std::size_t(H), S(0));
   const auto row = [](const auto& v, int64_t n, int64_t width) { return v.data() + n * width; };
   for (int64_t k = 0; k < s.T; ++k) {
@@ -103,19 +78,22 @@ Outputs<S> forward(const Case& s, const Arguments<S>& a) {
         return sum;
       };
       const auto both = [&](int64_t gate, int64_t u) { return input(gate, u) + hidden(gate, u, before); };
-      if (s.cell == Cell::gru_reset_before)
+      if (s.kind == Kind::gru_reset_before)
         for (int64_t u = 0; u < H; ++u) reset[std::size_t(u)] = sigmoid(both(0, u)) * before[std::size_t(u)];
       for (int64_t u = 0; u < H; ++u) {
-        if (s.cell == Cell::rnn_tanh) {
-          h[u] = tanh(both(0, u));
-        } else if (s.cell == Cell::rnn_relu) {
-          h[u] = relu(both(0, u));
-        } else if (s.cell == Cell::lstm) {
+        if (s.kind == Kind::rnn) {
+          h[u] = s.relu ? relu(both(0, u)) : tanh(both(0, u));
+        } else if (s.kind == Kind::indrnn) {
+          h[u] = tanh(input(0, u) + a.weight_hh[std::size_t(u)] * h[u]);
+        } else if (s.kind == Kind::mingru) {
+          const S z = sigmoid(input(0, u));
+          h[u] = (S(1) - z) * h[u] + z * input(1, u);
+        } else if (s.kind == Kind::lstm) {
           c[u] = sigmoid(both(1, u)) * c[u] + sigmoid(both(0, u)) * tanh(both(2, u));
           h[u] = sigmoid(both(3, u)) * tanh(c[u]);
         } else {
           const S z = sigmoid(both(1, u));
-          const S candidate = s.cell == Cell::gru ? tanh(input(2, u) + sigmoid(both(0, u)) * hidden(2, u, before))
+          const S candidate = s.kind == Kind::gru ? tanh(input(2, u) + sigmoid(both(0, u)) * hidden(2, u, before))
                                                   : tanh(input(2, u) + hidden(2, u, reset));
           h[u] = (S(1) - z) * candidate + z * before[std::size_t(u)];
         }
@@ -130,24 +108,20 @@ Outputs<S> forward(const Case& s, const Arguments<S>& a) {
 // through all of them from `offset`, is computed; NaN marks the others.
 inline Arguments<double> gradients(const Case& s, const Arguments<double>& a, const Outputs<double>& d,
                                    std::size_t stride, std::size_t offset) {
-  const auto lift = [](const std::vector<double>& v) { return std::vector<Dual>(v.begin(), v.end()); };
-  Arguments<Dual> lifted{lift(a.x),         lift(a.h0),      lift(a.c0),     lift(a.weight_ih),
-                         lift(a.weight_hh), lift(a.bias_ih), lift(a.bias_hh)};
+  Arguments<Dual> lifted;
   Arguments<double> g = a;
   std::vector<Dual*> elements;
   std::vector<double*> slots;
   std::size_t number = 0;
-  g.each([&](auto& v) {
-    for (double& e : v) {
-      e = std::nan("");
-      if (number++ % stride == offset) slots.push_back(&e);
+  for (std::size_t k = 0; k < a.all().size(); ++k) {
+    lifted.all()[k]->assign(a.all()[k]->begin(), a.all()[k]->end());
+    for (std::size_t i = 0; i < a.all()[k]->size(); ++i) {
+      (*g.all()[k])[i] = std::nan("");
+      if (number++ % stride != offset) continue;
+      slots.push_back(&(*g.all()[k])[i]);
+      elements.push_back(&(*lifted.all()[k])[i]);
     }
-  });
-  number = 0;
-  lifted.each([&](auto& v) {
-    for (Dual& e : v)
-      if (number++ % stride == offset) elements.push_back(&e);
-  });
+  }
   for (std::size_t first = 0; first < elements.size(); first += Dual::directions) {
     const std::size_t count = std::min(elements.size() - first, std::size_t(Dual::directions));
     for (std::size_t i = 0; i < count; ++i) elements[first + i]->slope[i] = 1;
