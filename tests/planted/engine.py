@@ -30,6 +30,13 @@ BINDINGS_BUGS = (
         "tests/test_low_precision.py",
     ),
     Bug(
+        "a_frozen_elementwise_layer_takes_the_set_of_the_moment",
+        CORE + "elementwise.cpp",
+        "    elementwise_forward(k_, p, packed_ih_);",
+        "    elementwise_forward(kernels<T>(), p, packed_ih_);",
+        "tests/test_elementwise_cells.py",
+    ),
+    Bug(
         "a_stack_adds_no_residual_gradient",
         BINDINGS + "stack.cpp",
         "      if (l > 0 && residual_ && !gradient.is_none()) add_to",
