@@ -132,13 +132,18 @@ class CallOf : public Call {
 
   // What the structs of all cells share.
   template <class P>
-  P forward_of(const ForwardArrays& f) const {
+  P common() const {
     P p{};
     p.shape = data.shape;
     p.reverse = settings.reverse;
     p.x = x;
     p.h0 = state[0];
     p.weight_ih = parameters[0];
+    return p;
+  }
+  template <class P>
+  P forward_of(const ForwardArrays& f) const {
+    P p = common<P>();
     p.y = static_cast<T*>(f.y);
     p.h_n = static_cast<T*>(f.h_n);
     p.reserve = static_cast<T*>(f.reserve);
@@ -146,12 +151,7 @@ class CallOf : public Call {
   }
   template <class P>
   P backward_of(const BackwardArrays& b) const {
-    P p{};
-    p.shape = data.shape;
-    p.reverse = settings.reverse;
-    p.x = x;
-    p.h0 = state[0];
-    p.weight_ih = parameters[0];
+    P p = common<P>();
     p.dy = static_cast<const T*>(b.dy);
     p.dh_n = static_cast<const T*>(b.dh_n);
     p.y = static_cast<const T*>(b.y);
