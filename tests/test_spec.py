@@ -106,3 +106,32 @@ def test_memory_that_moved_between_forward_and_backward_is_an_error():
     x.resize((1 << 16, 2, 3), refcheck=False)
     with pytest.raises(ValueError, match=r"^x: expected its memory where it lay in forward; it was moved"):
         _core.backward(reserve, (y, None), True, tuple(np.zeros_like(p) for p in parameters))
+
+
+def test_a_stack_that_does_not_fit_is_an_error():
+    settings, x = [_core.Settings("lstm")], np.ones((3, 2, 4))
+    weights = [(np.ones((16, 4)), np.ones((16, 4)))]
+    for made in (lambda: _core.Stack([], [(4, 4)], False), lambda: _core.Stack(settings, [], False)):
+        with pytest.raises(ValueError, match=r"^settings: expected those of one direction or two"):
+            made()
+    with pytest.raises(ValueError, match=r"^sizes: expected 2, one for each of the states of the cell, got 1"):
+        _core.Stack(settings, [(4,)], False)
+    with pytest.raises(ValueError, match=r"^sizes: expected those of the weights, got others for layer 0"):
+        _core.Stack(settings, [(7, 7)], False).forward(x, (None, None), weights, None, True, None, None)
+    stack = _core.Stack(settings, [(4, 4)], False)
+    for states, parameters, masks, name in (
+        ((None,), weights, None, "states"),
+        ((None, None), [], None, "parameters"),
+        ((None, None), weights, [np.ones((3, 2, 4))], "masks"),
+    ):
+        with pytest.raises(ValueError, match=f"^{name}: expected"):
+            stack.forward(x, states, parameters, None, True, masks, None)
+    y, _, reserves = stack.forward(x, (None, None), weights, None, True, None, None)
+    added = [tuple(np.zeros_like(p) for p in weights[0])]
+    for kept, dstates, dparameters, name in (
+        ([], (None, None), added, "reserves"),
+        (reserves, (None,), added, "states"),
+        (reserves, (None, None), [], "dparameters"),
+    ):
+        with pytest.raises(ValueError, match=f"^{name}: expected"):
+            stack.backward(kept, y, dstates, True, dparameters, None)

@@ -112,7 +112,12 @@ class Stack {
   // Settings of one direction or of both; sizes: of each layer the widths of its states.
   Stack(Directions settings, Widths sizes, bool residual)
       : settings_(std::move(settings)), sizes_(std::move(sizes)), residual_(residual), equal_(true) {
-    for (const auto& widths : sizes_) equal_ = equal_ && widths == sizes_[0];
+    if (settings_.empty() || settings_.size() > 2 || sizes_.empty())
+      throw py::value_error("settings: expected those of one direction or two, and at least one layer");
+    for (const auto& widths : sizes_) {
+      require_count(widths.size(), settings_[0]->facts().states.size(), "sizes", "states of the cell");
+      equal_ = equal_ && widths == sizes_[0];
+    }
   }
 
   py::tuple state() const { return py::make_tuple(settings_, sizes_, residual_); }
@@ -122,6 +127,8 @@ class Stack {
   py::tuple forward(const Argument& given, const py::tuple& states, const py::list& parameters,
                     const py::object& sequences, bool training, const py::object& masks,
                     const py::object& draws) const {
+    require_count(parameters.size(), std::size_t(layers() * directions()), "parameters", "layers and directions");
+    if (!masks.is_none()) require_count(py::len(masks), std::size_t(layers() - 1), "masks", "layers but the last");
     const std::vector<StackState> initial = states_of(states);
     std::vector<StackOutputs> final;
     py::object x = given;
@@ -139,6 +146,9 @@ class Stack {
         if (!draws.is_none()) settings = drawn(*settings, l, draws);
         const py::tuple weights = parameters[std::size_t(index)];
         const std::shared_ptr<const Call> call = make_call(settings, Argument::of(x), own, weights, sequences);
+        const auto& widths = sizes_[std::size_t(l)];
+        if (call->P != widths[0] || call->H != widths.back())
+          throw py::value_error("sizes: expected those of the weights, got others for layer " + std::to_string(l));
         doubles = call->doubles;
         shape = call->data.of(call->P);
         if (index == 0)
@@ -182,6 +192,9 @@ class Stack {
   // (dx or None, (dh0[, dc0])); reserves and masks as forward had them, dparameters to add to as parameters.
   py::tuple backward(const py::list& reserves, const py::object& dy, const py::tuple& dstates, bool input_grad,
                      const py::list& dparameters, const py::object& masks) const {
+    require_count(reserves.size(), std::size_t(layers() * directions()), "reserves", "layers and directions");
+    require_count(dparameters.size(), reserves.size(), "dparameters", "layers and directions");
+    if (!masks.is_none()) require_count(py::len(masks), std::size_t(layers() - 1), "masks", "layers but the last");
     const std::vector<StackState> final = states_of(dstates);
     const Call& first = *reserves[0].cast<const Reserve&>().call;
     const bool doubles = first.doubles;
@@ -229,7 +242,14 @@ class Stack {
   int64_t directions() const { return int64_t(settings_.size()); }
   int64_t layers() const { return int64_t(sizes_.size()); }
 
+  static void require_count(std::size_t got, std::size_t expected, const char* name, const char* of) {
+    if (got != expected)
+      throw py::value_error(std::string(name) + ": expected " + std::to_string(expected) + ", one for each of the " +
+                            of + ", got " + std::to_string(got));
+  }
+
   std::vector<StackState> states_of(const py::tuple& given) const {
+    require_count(given.size(), sizes_[0].size(), "states", "states of the cell");
     std::vector<StackState> states;
     for (const py::handle state : given) states.emplace_back(py::reinterpret_borrow<py::object>(state), directions());
     return states;
